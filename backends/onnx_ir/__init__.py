@@ -1,0 +1,11 @@
+"""ONNX files straight from the graph, without torch: inference form, float32, a dynamic batch.
+
+Each operator has one function, in the module of its family; `table` compares them with `growir.ops.OPS` on import.
+"""
+
+from __future__ import annotations
+
+from growir.backends.onnx_ir.model import build_model
+from growir.backends.onnx_ir.saving import read_document, save_model
+
+__all__ = ["build_model", "read_document", "save_model"]

@@ -1,0 +1,166 @@
+"""A graph and its arrays as one ONNX model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+# Each family enters its functions in the table when it is imported.
+from growir.backends.onnx_ir import activations, joins, layout, norms, pools, weights  # noqa: F401
+from growir.backends.onnx_ir.scope import Array, Draft, Scope
+from growir.backends.onnx_ir.table import SPELLINGS, require_all
+from growir.document import dumps
+from growir.errors import ExportError
+from growir.graph import Graph
+from growir.ops import OPS, Shape
+from growir.params import owners, param_table
+from growir.shapes import own_tables, shapes_of
+
+require_all(OPS)
+
+FIRST_OPSET, LAST_OPSET = 17, 26  # LayerNormalization came with 17; what follows 26 is untested
+LEAST_IR = 10
+PROTOBUF_LIMIT = 2**31 - 1  # bytes in one message
+INLINE_BYTES = 1024  # smaller tensors stay in the model file, where shape inference reads them
+
+ELEMENT_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A whole, checked model but for its large tensors, which are kept beside it.
+
+    protobuf serialises at most 2 GiB, and inference and checks serialise: so they see those tensors as inputs.
+    """
+
+    model: ModelProto
+    large: Mapping[str, Array]
+    notices: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """The bytes of the whole model as one message, at most."""
+        framing = 64 + 2 * 8  # lengths, dtype and up to eight sizes
+        return self.model.ByteSize() + sum(a.nbytes + len(name) + framing for name, a in self.large.items())
+
+    def whole(self) -> ModelProto:
+        """The model with all its tensors inside."""
+        model = ModelProto()
+        model.CopyFrom(self.model)
+        model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in self.large.items())
+        return model
+
+
+def build_model(graph: Graph, arrays: Mapping[str, Array], *, opset: int = 18) -> ModelProto:
+    """The ONNX model of a network in inference form: float32, dynamic batch, shapes inferred, checked.
+
+    Values are called as the graph's nodes, initializers as its state_dict, and outputs as they were called before
+    the network grew. Numbers of other precisions become float32.
+
+    Args:
+        graph: A verified graph.
+        arrays: Its stored tensors by key.
+        opset: The ONNX operator set to write.
+
+    Raises:
+        ExportError: The opset is not supported, or a number does not fit into float32.
+    """
+    assembly = assemble(graph, arrays, opset)
+    model = assembly.whole()
+    if assembly.size < PROTOBUF_LIMIT:
+        onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def assemble(graph: Graph, arrays: Mapping[str, Array], opset: int) -> Assembly:
+    """Spell every node, infer shapes and check; large tensors are left beside the model."""
+    _check_opset(opset)
+    outputs = output_names(graph)
+    draft = Draft(opset, arrays, value_names(graph, outputs))
+    shapes = shapes_of(graph)
+    keys = owners(graph)
+    for node in graph.nodes:
+        own = {name: keys[f"{node.name}.{name}"] for name in own_tables(graph)[node.name]}
+        scope = Scope(draft, node, own, tuple(shapes[name] for name in node.inputs), shapes[node.name])
+        SPELLINGS[type(node.op)](scope, node.op)
+    for value, output in zip(graph.outputs, outputs):
+        if draft.values[value] != output:  # an input, or a value that is an output already
+            draft.nodes.append(helper.make_node("Identity", [draft.values[value]], [output], name=output))
+
+    large = {name: array for name, array in draft.tensors.items() if array.nbytes > INLINE_BYTES}
+    inside = {draft.values[node.name]: shapes[node.name] for node in graph.nodes}
+    hidden = inside.keys() - set(outputs) - draft.tensors.keys()
+    model = helper.make_model(
+        helper.make_graph(
+            draft.nodes,
+            graph.name,
+            [_value(entry.name, shapes[entry.name]) for entry in graph.inputs]
+            + [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in large.items()],
+            [_value(output, shapes[value]) for value, output in zip(graph.outputs, outputs)],
+            [numpy_helper.from_array(a, name) for name, a in draft.tensors.items() if name not in large],
+            # growir's shapes: strict inference fails where ONNX's differ.
+            value_info=[_value(name, shape) for name, shape in inside.items() if name in hidden],
+        ),
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=max(LEAST_IR, helper.find_min_ir_version_for([helper.make_opsetid("", opset)])),
+        producer_name="growir",
+        producer_version=_version(),
+    )
+    helper.set_model_props(
+        model,
+        {"growir.document": dumps(graph), "growir.hash": graph.hash, "growir.version": _version()},
+    )
+    model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    onnx.checker.check_model(model, full_check=True)
+    del model.graph.input[len(graph.inputs) :]
+    notices = [
+        f"the network's weights are {dtype}; the ONNX file holds them as float32" for dtype in sorted(draft.narrowed)
+    ]
+    return Assembly(model, large, tuple(notices))
+
+
+def output_names(graph: Graph) -> tuple[str, ...]:
+    """What the outputs are called in the file: as before the network grew, so that who reads it need not change."""
+    first = graph.outputs if graph.history is None else graph.history.base.outputs
+    taken = {entry.name for entry in graph.inputs} | set(param_table(graph))
+    names = []
+    for k, name in enumerate(first):
+        # The base's own outputs decide, not today's nodes: this name has to stay as well.
+        unique = name if name not in taken else f"{name}/output_{k}"
+        taken.add(unique)
+        names.append(unique)
+    return tuple(names)
+
+
+def value_names(graph: Graph, outputs: tuple[str, ...]) -> dict[str, str]:
+    """What every value is called in the file: as its node, where no output has that name."""
+    names = {entry.name: entry.name for entry in graph.inputs}
+    for value, output in zip(graph.outputs, outputs):
+        names.setdefault(value, output)
+    for node in graph.nodes:
+        names.setdefault(node.name, f"{node.name}/inner" if node.name in outputs else node.name)
+    return names
+
+
+def _value(name: str, shape: Shape) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[shape.dtype], shape.dims)
+
+
+def _check_opset(opset: int) -> None:
+    known = onnx.defs.onnx_opset_version()
+    if not FIRST_OPSET <= opset <= LAST_OPSET:
+        raise ExportError(f"opset {opset} is not supported; choose one from {FIRST_OPSET} to {LAST_OPSET}")
+    if opset > known:
+        text = f"the installed onnx {onnx.__version__} knows opsets up to {known}, not {opset}; upgrade it"
+        raise ExportError(f"{text}, or choose one from {FIRST_OPSET} to {known}")
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("growir")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # a checkout that was never installed

@@ -1,0 +1,66 @@
+"""Normalisation in ONNX, in its inference form."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from growir import ops
+from growir.backends.onnx_ir.scope import Array, Scope
+from growir.backends.onnx_ir.table import spells
+
+
+@spells(ops.BatchNorm)
+def batch_norm(s: Scope, op: ops.BatchNorm) -> None:
+    if not op.track_running_stats:
+        _batch_statistics(s, op)
+        return
+    width = s.shape.size(1)
+    scale = s.param("weight") if op.affine else s.floats("scale", np.ones(width))
+    shift = s.param("bias") if op.affine else s.floats("shift", np.zeros(width))
+    s.result("BatchNormalization", s.x, scale, shift, s.param("running_mean"), s.param("running_var"), epsilon=op.eps)
+
+
+def _batch_statistics(s: Scope, op: ops.BatchNorm) -> None:
+    """Normalise by the batch at hand, which is what torch does in eval mode too when nothing was tracked."""
+    centred = s.call("centred", "Sub", s.x, _batch_mean(s, "mean", s.x))
+    variance = _batch_mean(s, "variance", s.call("square", "Mul", centred, centred))
+    deviation = s.call("deviation", "Sqrt", s.call("floored", "Add", variance, s.floats("eps", op.eps)))
+    if not op.affine:
+        s.result("Div", centred, deviation)
+        return
+    trailing = s.shape.rank - 2
+    scaled = s.call("scaled", "Mul", s.call("normal", "Div", centred, deviation), s.column("weight", trailing))
+    s.result("Add", scaled, s.column("bias", trailing))
+
+
+def _batch_mean(s: Scope, what: str, value: str) -> str:
+    """The mean of every channel over batch and positions."""
+    axes = [axis for axis in range(s.shape.rank) if axis != 1]
+    if s.opset < 18:
+        return s.call(what, "ReduceMean", value, axes=axes)
+    return s.call(what, "ReduceMean", value, s.integers("axes", axes))
+
+
+@spells(ops.LayerNorm)
+def layer_norm(s: Scope, op: ops.LayerNorm) -> None:
+    if op.elementwise_affine:
+        affine = [s.param("weight"), *([s.param("bias")] if op.bias else [])]
+    else:
+        affine = [s.floats("scale", np.ones(s.shape.sizes[-op.dims :]))]  # ONNX demands one
+    s.result("LayerNormalization", s.x, *affine, axis=-op.dims, epsilon=op.eps)
+
+
+@spells(ops.Standardise)
+def standardise(s: Scope, op: ops.Standardise) -> None:
+    if op.inverse:
+        s.result("Add", s.call("scaled", "Mul", s.x, s.param("std")), s.param("mean"))
+        return
+    centred = s.call("centred", "Sub", s.x, s.param("mean"))
+    s.result("Mul", centred, s.floats("reciprocal", _reciprocal(s.array("std"), op.eps)))
+
+
+def _reciprocal(std: Array, eps: float) -> Array:
+    """1 / std, and 0 where an entry counts as constant."""
+    # The comparison runs in the array's own precision, as it does in torch: both must drop the same entries.
+    alive = std > std.max() * std.dtype.type(eps)
+    return np.divide(1.0, std, out=np.zeros_like(std, dtype=np.float64), where=alive)

@@ -1,0 +1,162 @@
+"""Lowering a graph to a torch.fx.GraphModule, and reading trained weights back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from growir.backends.torch_fx.table import TABLE
+from growir.document import dumps
+from growir.errors import ModelError, cut
+from growir.graph import Graph, Node
+from growir.ops import Shape
+from growir.params import owners, param_table
+from growir.shapes import own_tables, shapes_of
+
+
+class _Lowering:
+    """One graph on its way to a GraphModule; the functions of the table see it as their Builder."""
+
+    def __init__(self, graph: Graph, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.graph = graph
+        self.root = nn.Module()
+        self.code = fx.Graph()
+        self.values: dict[str, fx.Node] = {}
+        self.node: Node
+        table = param_table(graph)
+        self.tensors = {
+            key: tensor if table[key].buffer else nn.Parameter(tensor, requires_grad=True)
+            for key, tensor in tensors.items()
+        }
+        self.shared_attributes: dict[str, fx.Node] = {}
+
+    def run(self) -> fx.GraphModule:
+        """Lower every node in document order."""
+        for entry in self.graph.inputs:
+            self.values[entry.name] = self.code.placeholder(entry.name)
+        for node in self.graph.nodes:
+            self.node = node
+            value = TABLE[node.op.kind()](self, node.op)
+            self.values[node.name] = value
+        results = tuple(self.values[name] for name in self.graph.outputs)
+        self.code.output(results[0] if len(results) == 1 else results)
+        self.code.lint()
+        name = "".join(c if c.isalnum() and c.isascii() else "_" for c in self.graph.name)
+        return fx.GraphModule(self.root, self.code, name if name.isidentifier() else f"Graph_{name}")
+
+    # -- the Builder of the table ---------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> list[fx.Node]:
+        return [self.values[name] for name in self.node.inputs]
+
+    @property
+    def shapes(self) -> list[Shape]:
+        shapes = shapes_of(self.graph)
+        return [shapes[name] for name in self.node.inputs]
+
+    def _named(self, value: fx.Node) -> fx.Node:
+        # The generated code then reads like the document.
+        value._rename(self.node.name.replace(".", "_"))
+        return value
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
+        return self._named(self.code.call_function(function, args, kwargs))
+
+    def method(self, name: str, *args: Any) -> fx.Node:
+        return self.code.call_method(name, args)
+
+    def module(self, module: nn.Module) -> fx.Node:
+        for parameter in own_tables(self.graph)[self.node.name]:
+            _attach(module, parameter, self._tensor(parameter))
+        self._host(self.node.name.split(".")[:-1]).add_module(self.node.name.split(".")[-1], module)
+        return self._named(self.code.call_module(self.node.name, (self.inputs[0],)))
+
+    def tensor(self, name: str) -> fx.Node:
+        _attach(self._host(self.node.name.split(".")), name, self._tensor(name))
+        return self.code.get_attr(f"{self.node.name}.{name}")
+
+    def attribute(self, name: str) -> fx.Node:
+        if name not in self.shared_attributes:
+            self.shared_attributes[name] = self.code.get_attr(name)
+        return self.shared_attributes[name]
+
+    def _tensor(self, parameter: str) -> torch.Tensor:
+        return self.tensors[owners(self.graph)[f"{self.node.name}.{parameter}"]]
+
+    def _host(self, path: list[str]) -> nn.Module:
+        host = self.root
+        for segment in path:
+            if segment not in host._modules:
+                host.add_module(segment, nn.Module())
+            host = host.get_submodule(segment)
+        return host
+
+
+def _attach(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    if isinstance(tensor, nn.Parameter):
+        module.register_parameter(name, tensor)
+    else:
+        module.register_buffer(name, tensor)
+
+
+def lower(
+    graph: Graph,
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> fx.GraphModule:
+    """A trainable module that computes the graph, with copies of the arrays as parameters and buffers.
+
+    The document travels on the module, as `growir_document` and in `meta` (pickling keeps the one, deep copies the
+    other). state_dict keys are the document's; a tied tensor appears under each of its names.
+
+    Args:
+        graph: The graph.
+        arrays: Its tensors by key.
+        device: Where the tensors go; torch's default device if None.
+        dtype: Float dtype they are cast to; their own if None.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for key, param in param_table(graph).items():
+        tensor = torch.from_numpy(np.array(arrays[key]))
+        tensors[key] = tensor.to(device=device or torch.get_default_device(), dtype=None if param.dtype == "int64" else dtype)
+    return lower_tensors(graph, tensors)
+
+
+def lower_tensors(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+    """A module that computes the graph with these very tensors, by key, on the device they are on."""
+    module = _Lowering(graph, tensors).run()
+    document = dumps(graph)
+    module.growir_document = document  # type: ignore[assignment]  # a plain attribute, kept by pickle
+    module.meta["growir_document"] = document
+    return module
+
+
+def read_back(graph: Graph, module: nn.Module) -> dict[str, NDArray[Any]]:
+    """The module's tensors as arrays by key.
+
+    Raises:
+        ModelError: The module was not made from this graph: a tensor is missing or of another shape.
+    """
+    inner = module
+    while isinstance(wrapped := getattr(inner, "_orig_mod", None) or getattr(inner, "module", None), nn.Module):
+        inner = wrapped  # torch.compile and DistributedDataParallel keep the module inside
+    state = inner.state_dict()
+    found: dict[str, NDArray[Any]] = {}
+    for key, param in param_table(graph).items():
+        if key not in state:
+            raise ModelError(f"the module has no tensor {cut(key)!r}; it was not made from graph {cut(graph.name)!r}")
+        tensor = state[key]
+        if tuple(tensor.shape) != param.shape:
+            raise ModelError(f"{cut(key)}: the module's tensor is {list(tensor.shape)}, the graph's {list(param.shape)}")
+        if tensor.dtype == torch.bfloat16:
+            raise ModelError(f"{cut(key)}: numpy has no bfloat16; call module.float() first")
+        found[key] = tensor.detach().cpu().numpy().copy()
+    return found

@@ -1,0 +1,57 @@
+"""Modules for operators with state that torch.nn lacks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Bias(nn.Module):
+    """A learned vector for every sample: (N, ...) -> (N, features, 1 x dims); the input only gives N."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.dims = dims
+        self.bias: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bias.reshape(1, -1, *(1,) * self.dims).expand(x.size(0), *(-1,) * (self.dims + 1))
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std with kept statistics, 0 where std is at most eps times the largest; or its inverse."""
+
+    def __init__(self, eps: float, inverse: bool) -> None:
+        super().__init__()
+        self.eps = eps
+        self.inverse = inverse
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.inverse:
+            return x * self.std + self.mean
+        varies = self.std > self.eps * self.std.max()
+        # The inner where keeps 1/0 out of the backward pass.
+        factor = torch.where(varies, 1 / torch.where(varies, self.std, 1), 0)
+        return (x - self.mean) * factor
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}, inverse={self.inverse}"
+
+
+class Select(nn.Module):
+    """Fixed positions of one axis; the indices move with the module but are no part of its state_dict."""
+
+    indices: torch.Tensor
+
+    def __init__(self, axis: int, indices: tuple[int, ...]) -> None:
+        super().__init__()
+        self.axis = axis
+        self.register_buffer("indices", torch.tensor(indices), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.index_select(self.axis, self.indices)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}, {len(self.indices)} positions"

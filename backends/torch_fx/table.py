@@ -1,0 +1,247 @@
+"""How torch spells each operator: one short function per kind.
+
+Operators without state become function calls, which run faster than modules; state lives in modules under the node's
+name, so that state_dict keys are the document's. No growable width appears in the code but slice bounds, groups and
+fixed reshapes: grown weights run through `functional_call` without lowering again.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any, Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from growir.backends.torch_fx import modules
+from growir.ops import (
+    OP_BY_KIND,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm,
+    Bias,
+    Concat,
+    Conv2d,
+    Dropout,
+    Elu,
+    Flatten,
+    Gelu,
+    LayerNorm,
+    LeakyRelu,
+    Linear,
+    MaxPool2d,
+    Op,
+    Prelu,
+    Reshape,
+    Select,
+    Shape,
+    Slice,
+    Softmax,
+    Softplus,
+    Standardise,
+)
+from growir.ops.base import pair
+
+
+class Builder(Protocol):
+    """What a function of the table works with."""
+
+    @property
+    def inputs(self) -> Sequence[fx.Node]:
+        """The node's input values."""
+
+    @property
+    def shapes(self) -> Sequence[Shape]:
+        """Their shapes."""
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
+        """Call a function."""
+
+    def method(self, name: str, *args: Any) -> fx.Node:
+        """Call a tensor's method."""
+
+    def module(self, module: nn.Module) -> fx.Node:
+        """Put a module under the node's name, give it the node's tensors, and call it on the first input."""
+
+    def tensor(self, name: str) -> fx.Node:
+        """A parameter of the node as a value."""
+
+    def attribute(self, name: str) -> fx.Node:
+        """An attribute of the whole module, such as `training`."""
+
+
+Emit = Callable[[Builder, Any], fx.Node]
+
+
+def bias(b: Builder, op: Bias) -> fx.Node:
+    return b.module(modules.Bias(op.dims))
+
+
+def standardise(b: Builder, op: Standardise) -> fx.Node:
+    return b.module(modules.Standardise(op.eps, op.inverse))
+
+
+def parameter(b: Builder, op: Op) -> fx.Node:
+    return b.tensor("weight")
+
+
+def select(b: Builder, op: Select) -> fx.Node:
+    return b.module(modules.Select(op.axis, op.indices))
+
+
+def slice_(b: Builder, op: Slice) -> fx.Node:
+    return b.call(torch.narrow, b.inputs[0], op.axis, op.start, op.length)
+
+
+def reshape(b: Builder, op: Reshape) -> fx.Node:
+    size = b.method("size", b.inputs[0], 0)
+    return b.call(torch.reshape, b.inputs[0], (size, *op.shape))
+
+
+def flatten(b: Builder, op: Flatten) -> fx.Node:
+    return b.call(torch.flatten, b.inputs[0], op.start_dim, op.end_dim)
+
+
+def linear(b: Builder, op: Linear) -> fx.Node:
+    if len(b.inputs) == 2:
+        offset = b.tensor("bias") if op.bias else None
+        return b.call(F.linear, b.inputs[0], b.inputs[1], offset)
+    return b.module(nn.Linear(b.shapes[0].size(-1), op.out_features or 0, op.bias, device="meta"))
+
+
+def conv2d(b: Builder, op: Conv2d) -> fx.Node:
+    groups = op.group_count(b.shapes[0])
+    if len(b.inputs) == 2:
+        offset = b.tensor("bias") if op.bias else None
+        return b.call(F.conv2d, *b.inputs, offset, op.stride, op.padding, op.dilation, groups)
+    out, *kernel = op.kernel(*b.shapes)
+    args = (b.shapes[0].size(1), out, cast(tuple[int, int], tuple(kernel)))
+    padding = op.padding if isinstance(op.padding, str) else pair(op.padding)
+    stride, dilation = pair(op.stride), pair(op.dilation)
+    return b.module(nn.Conv2d(*args, stride, padding, dilation, groups, op.bias, device="meta"))
+
+
+def batch_norm(b: Builder, op: BatchNorm) -> fx.Node:
+    kind = nn.BatchNorm2d if b.shapes[0].rank == 4 else nn.BatchNorm1d
+    args = (b.shapes[0].size(1), op.eps, op.momentum, op.affine, op.track_running_stats)
+    return b.module(kind(*args, device="meta"))
+
+
+def layer_norm(b: Builder, op: LayerNorm) -> fx.Node:
+    sizes = list(b.shapes[0].sizes[-op.dims :])
+    return b.module(nn.LayerNorm(sizes, op.eps, op.elementwise_affine, op.bias, device="meta"))
+
+
+def add(b: Builder, op: Op) -> fx.Node:
+    return reduce(lambda x, y: b.call(operator.add, x, y), b.inputs)
+
+
+def mul(b: Builder, op: Op) -> fx.Node:
+    return reduce(lambda x, y: b.call(operator.mul, x, y), b.inputs)
+
+
+def concat(b: Builder, op: Concat) -> fx.Node:
+    return b.call(torch.cat, list(b.inputs), dim=op.dim)
+
+
+def max_pool2d(b: Builder, op: MaxPool2d) -> fx.Node:
+    args = (op.kernel_size, op.steps(), op.padding, op.dilation)
+    return b.call(F.max_pool2d, b.inputs[0], *args, ceil_mode=op.ceil_mode)
+
+
+def avg_pool2d(b: Builder, op: AvgPool2d) -> fx.Node:
+    args = (op.kernel_size, op.steps(), op.padding, op.ceil_mode, op.count_include_pad, op.divisor_override)
+    return b.call(F.avg_pool2d, b.inputs[0], *args)
+
+
+def adaptive_avg_pool2d(b: Builder, op: AdaptiveAvgPool2d) -> fx.Node:
+    return b.call(F.adaptive_avg_pool2d, b.inputs[0], op.output_size)
+
+
+def dropout(b: Builder, op: Dropout) -> fx.Node:
+    return b.call(F.dropout, b.inputs[0], op.p, b.attribute("training"))
+
+
+def identity(b: Builder, op: Op) -> fx.Node:
+    return b.inputs[0]
+
+
+def softmax(b: Builder, op: Softmax) -> fx.Node:
+    return b.call(F.softmax, b.inputs[0], dim=op.dim)
+
+
+def leaky_relu(b: Builder, op: LeakyRelu) -> fx.Node:
+    return b.call(F.leaky_relu, b.inputs[0], op.negative_slope)
+
+
+def elu(b: Builder, op: Elu) -> fx.Node:
+    return b.call(F.elu, b.inputs[0], op.alpha)
+
+
+def gelu(b: Builder, op: Gelu) -> fx.Node:
+    return b.call(F.gelu, b.inputs[0], approximate=op.approximate)
+
+
+def softplus(b: Builder, op: Softplus) -> fx.Node:
+    return b.call(F.softplus, b.inputs[0], op.beta, op.threshold)
+
+
+def prelu(b: Builder, op: Prelu) -> fx.Node:
+    return b.module(nn.PReLU(op.num_parameters, device="meta"))
+
+
+def gaussian(b: Builder, op: Op) -> fx.Node:
+    return b.call(torch.exp, b.call(operator.mul, b.call(torch.square, b.inputs[0]), -0.5))
+
+
+def plain(function: Callable[..., Any]) -> Emit:
+    """The function of an operator that is one function of one tensor."""
+
+    def emit(b: Builder, op: Op) -> fx.Node:
+        return b.call(function, b.inputs[0])
+
+    return emit
+
+
+TABLE: dict[str, Emit] = {
+    "bias": bias,
+    "standardise": standardise,
+    "parameter": parameter,
+    "select": select,
+    "slice": slice_,
+    "reshape": reshape,
+    "flatten": flatten,
+    "linear": linear,
+    "conv2d": conv2d,
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "add": add,
+    "mul": mul,
+    "concat": concat,
+    "max_pool2d": max_pool2d,
+    "avg_pool2d": avg_pool2d,
+    "adaptive_avg_pool2d": adaptive_avg_pool2d,
+    "dropout": dropout,
+    "identity": identity,
+    "softmax": softmax,
+    "relu": plain(F.relu),
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "selu": plain(F.selu),
+    "gelu": gelu,
+    "silu": plain(F.silu),
+    "tanh": plain(torch.tanh),
+    "sigmoid": plain(torch.sigmoid),
+    "softplus": softplus,
+    "hardswish": plain(F.hardswish),
+    "hardsigmoid": plain(F.hardsigmoid),
+    "relu6": plain(F.relu6),
+    "prelu": prelu,
+    "gaussian": gaussian,
+}
+
+if TABLE.keys() != OP_BY_KIND.keys():
+    raise ImportError(f"torch's table and the operators differ in {sorted(TABLE.keys() ^ OP_BY_KIND.keys())}")

@@ -1,0 +1,75 @@
+"""growir: a compiler for growable neural networks.
+
+An architecture is a document, growth is a rewrite, and torch modules and ONNX files are its targets. Names are imported
+when they are first used, so that `import growir` is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from growir import passes as passes
+    from growir.channels import ChannelSpace as ChannelSpace
+    from growir.channels import channel_spaces as channel_spaces
+    from growir.costs import costs_of as costs_of
+    from growir.diff import diff as diff
+    from growir.errors import DataError as DataError
+    from growir.errors import ExportError as ExportError
+    from growir.errors import GraphError as GraphError
+    from growir.errors import GrowirError as GrowirError
+    from growir.errors import ModelError as ModelError
+    from growir.errors import PassRefused as PassRefused
+    from growir.errors import RunError as RunError
+    from growir.graph import Graph as Graph
+    from growir.graph import Input as Input
+    from growir.graph import Node as Node
+    from growir.growth import GrowthResult as GrowthResult
+    from growir.growth import grow as grow
+    from growir.network import Network as Network
+    from growir.network import load_graph as load_graph
+    from growir.rewrite import Pass as Pass
+    from growir.rewrite import Preserves as Preserves
+    from growir.show import summary as summary
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "ChannelSpace": "growir.channels",
+    "channel_spaces": "growir.channels",
+    "costs_of": "growir.costs",
+    "diff": "growir.diff",
+    "DataError": "growir.errors",
+    "ExportError": "growir.errors",
+    "GraphError": "growir.errors",
+    "GrowirError": "growir.errors",
+    "ModelError": "growir.errors",
+    "PassRefused": "growir.errors",
+    "RunError": "growir.errors",
+    "Graph": "growir.graph",
+    "Input": "growir.graph",
+    "Node": "growir.graph",
+    "GrowthResult": "growir.growth",
+    "grow": "growir.growth",
+    "Network": "growir.network",
+    "load_graph": "growir.network",
+    "Pass": "growir.rewrite",
+    "Preserves": "growir.rewrite",
+    "summary": "growir.show",
+}
+_MODULES = ("passes", "testing")
+
+__all__ = [*_EXPORTS, *_MODULES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]  # see __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    if name in _MODULES:
+        return import_module(f"growir.{name}")
+    raise AttributeError(f"module 'growir' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

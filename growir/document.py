@@ -1,0 +1,418 @@
+"""The graph document on disk: JSON in and out, canonical form, content hash, versions and their migrations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from growir import names
+from growir.errors import GraphError, Problem, cut
+from growir.graph import (
+    MAX_STEPS,
+    SCHEMA,
+    Graph,
+    History,
+    Input,
+    Node,
+    Step,
+    node_place,
+    per_graph,
+    structure_problems,
+    suggestion,
+)
+from growir.ops import OP_BY_KIND, OPS, Op
+
+MAX_BYTES = 256 * 2**20
+_NODE_FIELDS = ("name", "op", "inputs", "tied", "source")
+_GRAPH_FIELDS = ("schema", "name", "inputs", "nodes", "outputs", "history")
+
+Json = dict[str, Any]
+Migration = Callable[[Json], Json]
+
+# Each entry takes a document of that version to the next one. Nothing precedes growir/1.
+MIGRATIONS: Mapping[str, Migration] = {}
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def node_data(node: Node) -> Json:
+    """A node as its document shows it, default-valued fields omitted."""
+    data: Json = {"name": node.name, "op": node.op.kind()}
+    if node.inputs:
+        data["inputs"] = list(node.inputs)
+    data.update(node.op.attributes())
+    if node.tied:
+        data["tied"] = dict(sorted(node.tied.items()))
+    if node.source is not None:
+        data["source"] = node.source
+    return data
+
+
+def step_data(step: Step) -> Json:
+    """A history step as its document shows it."""
+    data: Json = {"pass": step.kind, **step.fields}
+    if step.version != 1:
+        data["version"] = step.version
+    data["created"] = list(step.created)
+    if step.values:
+        data["values"] = dict(sorted(step.values.items()))
+    return data
+
+
+def to_data(graph: Graph) -> Json:
+    """The whole document as JSON values."""
+    data: Json = {
+        "schema": SCHEMA,
+        "name": graph.name,
+        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in graph.inputs],
+        "nodes": [node_data(node) for node in graph.nodes],
+        "outputs": list(graph.outputs),
+    }
+    if graph.history is not None:
+        base = to_data(graph.history.base)
+        data["history"] = {"base": base, "steps": [step_data(step) for step in graph.history.steps]}
+    return data
+
+
+def dumps(graph: Graph) -> str:
+    """The document as text, one node a line, so that line-based tools can read a change."""
+    return _pretty(to_data(graph), "") + "\n"
+
+
+def _pretty(data: Json, indent: str) -> str:
+    inner = indent + " "
+    parts = []
+    for key, value in data.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = ",\n".join(f"{inner}  {json.dumps(row, allow_nan=False)}" for row in value)
+            parts.append(f"{inner}{json.dumps(key)}: [\n{rows}]")
+        elif isinstance(value, dict):
+            parts.append(f"{inner}{json.dumps(key)}: {_pretty(value, inner).lstrip()}")
+        else:
+            parts.append(f"{inner}{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+    return indent + "{" + ",\n".join(parts).lstrip() + "}"
+
+
+def canonical(graph: Graph) -> bytes:
+    """The bytes that make a graph's identity: inputs, nodes and outputs without defaults, name, history, sources."""
+    inputs = []
+    for entry in graph.inputs:
+        data: Json = {"name": entry.name, "shape": list(entry.shape)}
+        if entry.dtype != "float32":
+            data["dtype"] = entry.dtype
+        inputs.append(data)
+    nodes = []
+    for node in graph.nodes:
+        data = node_data(node)
+        data.pop("source", None)
+        nodes.append(data)
+    whole = {"inputs": inputs, "nodes": nodes, "outputs": list(graph.outputs)}
+    return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+@per_graph
+def content_hash(graph: Graph) -> str:
+    """sha256 of the canonical bytes, in hex."""
+    return hashlib.sha256(canonical(graph)).hexdigest()
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_constant(token: str) -> Any:
+    raise ValueError(f"{token} is no JSON number")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {cut(twice)!r} stands twice in one object")
+    return data
+
+
+def decode(text: str | bytes) -> Json:
+    """Parse the text of a document. Raises GraphError on anything that is not one JSON object."""
+    if len(text) > MAX_BYTES:
+        raise GraphError(f"the document has {len(text)} bytes; at most {MAX_BYTES} are read")
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        raise GraphError(f"line {error.lineno}, column {error.colno}: this is not valid JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise GraphError(f"byte {error.start}: this is not UTF-8 text, so no graph document") from None
+    except RecursionError:
+        raise GraphError("the JSON is nested too deeply for a graph document") from None
+    except ValueError as error:
+        raise GraphError(f"this is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise GraphError(f"a graph document is a JSON object, but this is {_json_type(data)}")
+    return data
+
+
+def _json_type(value: object) -> str:
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def migrate(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS) -> Json:
+    """Bring an older document to the current version. Raises GraphError for a newer or unknown one."""
+    seen: set[str] = set()
+    while True:
+        version = data.get("schema")
+        if version == SCHEMA:
+            return data
+        if not isinstance(version, str) or not version.startswith("growir/"):
+            raise GraphError(
+                [Problem("schema", f'a graph document says "schema": "{SCHEMA}", but this one says {cut(version)!r}')]
+            )
+        number = version.removeprefix("growir/")
+        if number.isdigit() and int(number[:18]) > int(SCHEMA.removeprefix("growir/")):
+            text = f"this document is of version {cut(version)}, and this growir reads up to {SCHEMA}; upgrade growir"
+            raise GraphError([Problem("schema", text)])
+        if version not in migrations or version in seen:
+            raise GraphError([Problem("schema", f"there is no version {cut(version)!r}; the current one is {SCHEMA}")])
+        seen.add(version)
+        data = migrations[version](data)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A document as far as it could be read, and everything found wrong on the way."""
+
+    graph: Graph
+    problems: list[Problem]
+    unread: frozenset[str]
+
+
+def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, nested: bool = False) -> Draft:
+    """Read a decoded document, collecting problems instead of stopping at the first."""
+    data = migrate(data, migrations)
+    problems: list[Problem] = []
+    for key in data:
+        if key not in _GRAPH_FIELDS or (nested and key == "history"):
+            problems.append(Problem(cut(key), f"unknown field.{suggestion(key, _GRAPH_FIELDS)}"))
+    name = data.get("name", "graph")
+    if not isinstance(name, str) or len(name) > names.MAX_LENGTH:
+        problems.append(Problem("name", f"a string of at most {names.MAX_LENGTH} characters is needed"))
+        name = "graph"
+    inputs = [i for k, item in enumerate(_items(data, "inputs", problems)) if (i := _input(k, item, problems))]
+    nodes: list[Node] = []
+    index: list[int] = []
+    unread: set[str] = set()
+    for k, item in enumerate(_items(data, "nodes", problems)):
+        node = _node(k, item, problems)
+        if node is not None:
+            nodes.append(node)
+            index.append(k)
+        elif isinstance(item, dict) and isinstance(item.get("name"), str):
+            unread.add(item["name"])
+    outputs = []
+    for k, item in enumerate(_items(data, "outputs", problems)):
+        if isinstance(item, str):
+            outputs.append(item)
+        else:
+            problems.append(Problem(f"outputs[{k}]", f"a node's name is needed, but this is {_json_type(item)}"))
+    if len(inputs) == len(data.get("inputs") or ()) and len(outputs) == len(data.get("outputs") or ()):
+        problems += structure_problems(inputs, nodes, outputs, frozenset(unread), index)
+    history = None if nested else _history(data.get("history"), migrations, problems)
+    # Not the checking constructor: everything it would say is in `problems` already.
+    graph = Graph.model_construct(
+        name=name, inputs=tuple(inputs), nodes=tuple(nodes), outputs=tuple(outputs), history=history
+    )
+    return Draft(graph, problems, frozenset(unread))
+
+
+def _items(data: Json, key: str, problems: list[Problem]) -> list[Any]:
+    value = data.get(key)
+    if isinstance(value, list):
+        return value
+    found = "is missing" if key not in data else f"is {_json_type(value)}"
+    problems.append(Problem(key, f"a graph document has an array of {key} here, but it {found}"))
+    return []
+
+
+def _input(index: int, item: object, problems: list[Problem]) -> Input | None:
+    where = f"inputs[{index}]"
+    if not isinstance(item, dict):
+        problems.append(Problem(where, f"an object with name and shape is needed, but this is {_json_type(item)}"))
+        return None
+    try:
+        return Input.model_validate(item)
+    except ValidationError as error:
+        problems += field_problems(where, "an input", error, Input)
+        return None
+
+
+def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
+    if not isinstance(item, dict):
+        found = _json_type(item)
+        problems.append(Problem(f"nodes[{index}]", f"an object with name, op and inputs is needed, but this is {found}"))
+        return None
+    name, kind = item.get("name"), item.get("op")
+    where = node_place(index, name) if isinstance(name, str) else f"nodes[{index}]"
+    before = len(problems)
+    if not isinstance(name, str):
+        problems.append(Problem(where, "a node has a name, a string"))
+    inputs, tied, source = item.get("inputs", []), item.get("tied", {}), item.get("source")
+    if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs):
+        problems.append(Problem(where, "inputs is an array of names"))
+    if not isinstance(tied, dict) or not all(isinstance(v, str) for v in tied.values()):
+        problems.append(Problem(where, 'tied is an object like {"weight": "emb.weight"}'))
+    if not (source is None or (isinstance(source, str) and len(source) <= 10_000)):
+        problems.append(Problem(where, "source is a string"))
+    op = None
+    if not isinstance(kind, str):
+        problems.append(Problem(where, "a node has an op, the name of an operator"))
+    elif kind not in OP_BY_KIND:
+        problems.append(Problem(where, f"unknown op {cut(kind)!r}.{suggestion(kind, OP_BY_KIND)}"))
+    else:
+        attributes = {key: value for key, value in item.items() if key not in _NODE_FIELDS}
+        try:
+            op = OP_BY_KIND[kind].model_validate(attributes)
+        except ValidationError as error:
+            problems += field_problems(where, kind, error, OP_BY_KIND[kind])
+    if len(problems) > before or op is None:
+        return None
+    return Node.model_construct(name=name, op=op, inputs=tuple(inputs), tied=tied, source=source)
+
+
+def field_problems(where: str, what: str, error: ValidationError, model: type[BaseModel]) -> Iterable[Problem]:
+    """What pydantic found, in the words of a document."""
+    known = [field for field in model.model_fields if field != "op"]
+    seen: set[str] = set()
+    for fault in error.errors(include_url=False):
+        field = str(fault["loc"][0]) if fault["loc"] else ""
+        if field in seen:
+            continue
+        seen.add(field)
+        if fault["type"] == "extra_forbidden":
+            takes = ", ".join(known) or "no attributes"
+            text = f"unknown attribute {cut(field)!r}; {what} takes {takes}.{suggestion(field, known)}"
+        elif fault["type"] == "missing":
+            text = f"{what} needs {field}"
+        else:
+            wrong = fault["msg"].removeprefix("Value error, ")
+            wrong = wrong[:1].lower() + wrong[1:]
+            shown = cut(json.dumps(fault["input"], default=str)) if field else ""
+            text = f"{field} is {shown}: {wrong}" if field else wrong
+        yield Problem(where, text)
+
+
+_STEPS: TypeAdapter[tuple[Step, ...]] = TypeAdapter(tuple[Step, ...])
+
+
+def _history(item: object, migrations: Mapping[str, Migration], problems: list[Problem]) -> History | None:
+    if item is None:
+        return None
+    if not isinstance(item, dict) or set(item) != {"base", "steps"} or not isinstance(item["base"], dict):
+        problems.append(Problem("history", "an object with base (a document) and steps (an array) is needed"))
+        return None
+    if not isinstance(item["steps"], list) or len(item["steps"]) > MAX_STEPS:
+        problems.append(Problem("history.steps", f"an array of at most {MAX_STEPS} steps is needed"))
+        return None
+    try:
+        base = draft(item["base"], migrations, nested=True)
+    except GraphError as error:
+        problems += [Problem(f"history.base.{p.where}", p.text) for p in error.problems]
+        return None
+    problems += [Problem(f"history.base.{p.where}", p.text) for p in base.problems]
+    try:
+        steps = _STEPS.validate_python(item["steps"])
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
+            problems.append(Problem(f"history.steps{cut(place)}", fault["msg"]))
+        return None
+    return None if base.problems else History(base=base.graph, steps=steps)
+
+
+# -- the JSON Schema --------------------------------------------------------------------------------------------------
+
+
+def json_schema() -> Json:
+    """The JSON Schema of a graph document, generated from the operators."""
+    name = {"type": "string", "maxLength": names.MAX_LENGTH, "pattern": r"^[A-Za-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_]{1,64})*$"}
+    nodes = {op.kind(): _node_schema(op, name) for op in OPS}
+    step = {
+        "type": "object",
+        "required": ["pass", "created"],
+        "properties": {
+            "pass": {"type": "string"},
+            "version": {"type": "integer", "minimum": 1},
+            "created": {"type": "array", "items": name},
+            "values": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
+        },
+    }
+    graph: Json = {
+        "type": "object",
+        "required": ["schema", "inputs", "nodes", "outputs"],
+        "additionalProperties": False,
+        "properties": {
+            "schema": {"const": SCHEMA},
+            "name": {"type": "string", "maxLength": names.MAX_LENGTH},
+            "inputs": {"type": "array", "minItems": 1, "items": _input_schema(name)},
+            "nodes": {"type": "array", "items": {"oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in nodes]}},
+            "outputs": {"type": "array", "minItems": 1, "items": name},
+        },
+    }
+    base = dict(graph)
+    history = {
+        "type": "object",
+        "required": ["base", "steps"],
+        "additionalProperties": False,
+        "properties": {"base": {"$ref": "#/$defs/document"}, "steps": {"type": "array", "maxItems": MAX_STEPS, "items": step}},
+    }
+    whole = {**graph, "properties": {**graph["properties"], "history": history}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "growir graph document",
+        **whole,
+        "$defs": {**nodes, "document": base},
+    }
+
+
+def _input_schema(name: Json) -> Json:
+    return {
+        "type": "object",
+        "required": ["name", "shape"],
+        "additionalProperties": False,
+        "properties": {
+            "name": name,
+            "shape": {
+                "type": "array",
+                "minItems": 2,
+                "prefixItems": [{"const": "N"}],
+                "items": {"type": "integer", "minimum": 1},
+            },
+            "dtype": {"enum": ["float32", "int64"]},
+        },
+    }
+
+
+def _node_schema(op: type[Op], name: Json) -> Json:
+    schema = op.model_json_schema()
+    properties = {"name": name, "op": {"const": op.kind()}, "inputs": {"type": "array", "items": name}}
+    for field, spec in schema["properties"].items():
+        if field != "op":
+            properties[field] = {key: value for key, value in spec.items() if key != "title"}
+    properties["tied"] = {"type": "object", "additionalProperties": name}
+    properties["source"] = {"type": "string"}
+    required = ["name", "op", *(["inputs"] if op.arity[0] else []), *schema.get("required", [])]
+    about = (op.__doc__ or "").strip().splitlines()[0]
+    return {
+        "description": about,
+        "type": "object",
+        "required": required,
+        "additionalProperties": False,
+        "properties": properties,
+    }

@@ -1,0 +1,353 @@
+"""The graph document in memory: inputs, nodes in topological order, outputs, and how it came to be."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, StrictInt, StrictStr, model_validator
+
+from growir import names
+from growir.errors import GraphError, Problem, cut
+from growir.ops import DType, Op, Shape
+
+if TYPE_CHECKING:
+    import networkx
+
+    from growir.costs import Costs
+
+SCHEMA = "growir/1"
+MAX_DIM = 2**31 - 1
+MAX_STEPS = 10_000
+
+T = TypeVar("T")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Input(_Frozen):
+    """A value the caller supplies; the first axis is the batch "N"."""
+
+    name: StrictStr
+    shape: tuple[Literal["N"] | StrictInt, ...]
+    dtype: DType = "float32"
+
+
+class Node(_Frozen):
+    """One operator applied to named values; its own name is the name of its one output.
+
+    Attributes:
+        tied: Parameter names that are not stored here but belong to another node: {"weight": "emb.weight"}.
+        source: What the node was called where it was imported from; not part of the graph's identity.
+    """
+
+    name: StrictStr
+    op: SerializeAsAny[Op]
+    inputs: tuple[StrictStr, ...] = ()
+    tied: Mapping[str, str] = Field(default_factory=dict)
+    source: str | None = None
+
+    def with_op(self, **changes: Any) -> Node:
+        """The same node with other attributes, validated."""
+        op = type(self.op).model_validate({**self.op.attributes(), **changes})
+        return self.model_copy(update={"op": op})
+
+    def with_inputs(self, inputs: Iterable[str]) -> Node:
+        """The same node reading other values."""
+        return self.model_copy(update={"inputs": tuple(inputs)})
+
+
+class Step(BaseModel):
+    """One recorded rewrite: the pass, its fields, what came into being, and its arrays by sha256."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    kind: StrictStr = Field(alias="pass")
+    version: StrictInt = 1
+    created: tuple[StrictStr, ...] = ()
+    values: Mapping[str, StrictStr] = Field(default_factory=dict)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The pass's own arguments, as JSON values."""
+        return dict(self.model_extra or {})
+
+
+class History(_Frozen):
+    """The graph growth started from, and every rewrite since."""
+
+    base: Graph
+    steps: tuple[Step, ...] = ()
+
+
+class Graph(_Frozen):
+    """A network's architecture as data.
+
+    Frozen: a change is a new graph. The constructor checks names and references; `growir.verify` checks shapes too,
+    and everything that loads or rewrites a graph goes through it.
+
+    Raises:
+        GraphError: Names or references are wrong; all problems at once.
+    """
+
+    name: StrictStr = "graph"
+    inputs: tuple[Input, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[StrictStr, ...]
+    history: History | None = None
+
+    _memo: dict[object, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        problems = structure_problems(self.inputs, self.nodes, self.outputs)
+        if problems:
+            raise GraphError(problems)
+        return self
+
+    def __getitem__(self, name: str) -> Node:
+        return self.by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.by_name
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self.hash == other.hash
+
+    def __repr__(self) -> str:
+        return f"Graph({self.name!r}, {len(self.nodes)} nodes, {self.hash[:12]})"
+
+    __str__ = __repr__
+
+    @property
+    def by_name(self) -> Mapping[str, Node]:
+        """Nodes by their names."""
+        return _by_name(self)
+
+    @property
+    def consumers(self) -> Mapping[str, tuple[str, ...]]:
+        """For every input and node, the nodes that read it, in document order, each once."""
+        return _consumers(self)
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the canonical JSON of inputs, nodes and outputs, in hex."""
+        from growir.document import content_hash
+
+        return content_hash(self)
+
+    @property
+    def used_names(self) -> frozenset[str]:
+        """Every name this graph has or ever had."""
+        return _used_names(self)
+
+    def replace(
+        self,
+        *,
+        nodes: Iterable[Node] | None = None,
+        outputs: Iterable[str] | None = None,
+        history: History | None | Literal["keep"] = "keep",
+        name: str | None = None,
+    ) -> Graph:
+        """A new graph with some parts replaced and references checked."""
+        return Graph(
+            name=self.name if name is None else name,
+            inputs=self.inputs,
+            nodes=self.nodes if nodes is None else tuple(nodes),
+            outputs=self.outputs if outputs is None else tuple(outputs),
+            history=self.history if history == "keep" else history,
+        )
+
+    def summary(self) -> str:
+        """A table of nodes, shapes and costs."""
+        import growir
+
+        text: str = growir.summary(self)
+        return text
+
+    def costs(self) -> Costs:
+        """Parameters, multiply-accumulates and activation memory."""
+        import growir
+
+        return growir.costs_of(self)
+
+    def to_networkx(self) -> networkx.DiGraph[str]:
+        """The values as vertices (attribute `op`) and the reads as edges."""
+        import networkx
+
+        net: networkx.DiGraph[str] = networkx.DiGraph()
+        for entry in self.inputs:
+            net.add_node(entry.name, op="input")
+        for node in self.nodes:
+            net.add_node(node.name, op=node.op.kind())
+            net.add_edges_from((source, node.name) for source in node.inputs)
+        return net
+
+
+History.model_rebuild()
+
+
+def per_graph(function: Callable[[Graph], T]) -> Callable[[Graph], T]:
+    """Cache a function of a graph on the graph: it is frozen, so the answer never changes."""
+
+    def cached(graph: Graph) -> T:
+        memo: dict[object, T] = graph._memo
+        if function not in memo:
+            memo[function] = function(graph)
+        return memo[function]
+
+    cached.__doc__ = function.__doc__
+    cached.__name__ = function.__name__
+    return cached
+
+
+@per_graph
+def _by_name(graph: Graph) -> Mapping[str, Node]:
+    return {node.name: node for node in graph.nodes}
+
+
+@per_graph
+def _consumers(graph: Graph) -> Mapping[str, tuple[str, ...]]:
+    readers: dict[str, list[str]] = {entry.name: [] for entry in graph.inputs}
+    for node in graph.nodes:
+        readers[node.name] = []
+        for source in dict.fromkeys(node.inputs):
+            readers[source].append(node.name)
+    return {name: tuple(found) for name, found in readers.items()}
+
+
+@per_graph
+def _used_names(graph: Graph) -> frozenset[str]:
+    used = {entry.name for entry in graph.inputs} | set(graph.by_name)
+    if graph.history is not None:
+        used |= graph.history.base.used_names
+        for step in graph.history.steps:
+            used.update(step.created)
+    return frozenset(used)
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """' Did you mean ...?' for a likely slip of the pen, else nothing."""
+    # Long inputs come from broken files, not slips, and matching them is quadratic.
+    near = difflib.get_close_matches(word, list(choices), 1) if len(word) <= names.MAX_LENGTH else []
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def node_place(index: int, name: object) -> str:
+    """How a message points at a node."""
+    return f"nodes[{index}] {cut(name)!r}"
+
+
+def structure_problems(
+    inputs: Sequence[Input],
+    nodes: Sequence[Node],
+    outputs: Sequence[str],
+    unread: frozenset[str] = frozenset(),
+    index: Sequence[int] | None = None,
+) -> list[Problem]:
+    """Everything wrong with names and references.
+
+    `unread` are the names of nodes that could not be read; `index` says where in the document each of `nodes` stands.
+    """
+    wheres = [node_place(k, node.name) for k, node in zip(index or range(len(nodes)), nodes, strict=True)]
+    problems: list[Problem] = []
+    places: dict[str, str] = {}
+
+    def claim(name: str, where: str) -> None:
+        wrong = names.fault(name)
+        if wrong:
+            problems.append(Problem(where, wrong))
+        if name in places:
+            problems.append(Problem(where, f"the name is taken by {places[name]}; names are unique"))
+        places.setdefault(name, where)
+
+    if not inputs:
+        problems.append(Problem("inputs", "a graph has at least one input"))
+    for k, entry in enumerate(inputs):
+        where = f"inputs[{k}] {cut(entry.name)!r}"
+        claim(entry.name, where)
+        if "." in entry.name:
+            problems.append(Problem(where, "the name of an input has no dots; it is an argument of forward"))
+        if len(entry.shape) < 2 or entry.shape[0] != "N" or "N" in entry.shape[1:]:
+            problems.append(
+                Problem(where, f'shape must be ["N", size, ...] with the batch first, but is {list(entry.shape)[:8]}')
+            )
+        elif not all(isinstance(d, int) and 1 <= d <= MAX_DIM for d in entry.shape[1:]):
+            problems.append(Problem(where, f"sizes lie in 1 to {MAX_DIM}, but shape is {list(entry.shape)[:8]}"))
+    for where, node in zip(wheres, nodes, strict=True):
+        claim(node.name, where)
+    everything = frozenset(places) | unread
+    problems += _prefix_problems(nodes, wheres)
+    problems += _reference_problems(inputs, nodes, wheres, everything, unread)
+    if not outputs:
+        problems.append(Problem("outputs", "a graph has at least one output"))
+    for k, name in enumerate(outputs):
+        if name not in everything:
+            text = f"there is no node or input {cut(name)!r}.{suggestion(name, everything)}"
+            problems.append(Problem(f"outputs[{k}]", text))
+    return problems
+
+
+def _prefix_problems(nodes: Sequence[Node], wheres: Sequence[str]) -> Iterator[Problem]:
+    node_names = {node.name for node in nodes}
+    for where, node in zip(wheres, nodes, strict=True):
+        parts = node.name.split(".")
+        if len(parts) > 1 and len(node.name) <= names.MAX_LENGTH:
+            for stop in range(1, len(parts)):
+                prefix = ".".join(parts[:stop])
+                if prefix in node_names:
+                    text = f"{cut(prefix)!r} is a node and cannot be a module too; rename one of the two"
+                    yield Problem(where, text)
+
+
+def _reference_problems(
+    inputs: Sequence[Input],
+    nodes: Sequence[Node],
+    wheres: Sequence[str],
+    everything: frozenset[str],
+    unread: frozenset[str],
+) -> Iterator[Problem]:
+    defined = {entry.name for entry in inputs} | unread
+    late = False
+    for where, node in zip(wheres, nodes, strict=True):
+        least, most = node.op.arity
+        if len(node.inputs) < least or (most is not None and len(node.inputs) > most):
+            takes = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
+            yield Problem(where, f"{node.op.kind()} takes {takes} inputs, but gets {len(node.inputs)}")
+        for source in node.inputs:
+            if source not in everything:
+                text = f"its input {cut(source)!r} does not exist.{suggestion(source, everything)}"
+                yield Problem(where, text)
+            elif source not in defined:
+                late = True
+                if source == node.name:
+                    yield Problem(where, "it is its own input")
+        defined.add(node.name)
+    if late:
+        yield from _order_problems(nodes, wheres, everything)
+
+
+def _order_problems(nodes: Sequence[Node], wheres: Sequence[str], everything: frozenset[str]) -> Iterator[Problem]:
+    """Tell a cycle, which no order mends, from nodes that only stand in the wrong order."""
+    import networkx
+
+    net: networkx.DiGraph[str] = networkx.DiGraph()
+    net.add_edges_from((s, node.name) for node in nodes for s in node.inputs if s != node.name and s in everything)
+    cyclic = [part for part in networkx.strongly_connected_components(net) if len(part) > 1]
+    for part in sorted(cyclic, key=min):
+        path = [edge[0] for edge in networkx.find_cycle(net.subgraph(sorted(part)))]
+        shown = " -> ".join(cut(name) for name in [*path[:8], *(["..."] if len(path) > 8 else []), path[0]])
+        yield Problem("nodes", f"they form a cycle: {shown}; a graph has none")
+    if not cyclic:
+        position = {node.name: k for k, node in enumerate(nodes)}
+        for k, node in enumerate(nodes):
+            for source in node.inputs:
+                if position.get(source, -1) > k:
+                    text = f"its input {cut(source)!r} comes later; nodes stand in topological order"
+                    yield Problem(wheres[k], text)

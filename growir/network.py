@@ -1,0 +1,247 @@
+"""A network: a graph with its parameters and buffers; and opening whatever a path holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from growir import store, verify
+from growir.edits import NUMPY, apply_edits
+from growir.errors import GraphError, PassRefused, Problem, cut
+from growir.graph import Graph, History
+from growir.params import array_digest, array_problems, frozen, initial_arrays, param_table
+from growir.replay import check_history, rewrites
+from growir.rewrite import Pass, Preserves
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+Source = str | os.PathLike[str]
+
+
+class Network:
+    """A graph with its tensors. Nothing in it changes: growing and training give new networks.
+
+    Attributes:
+        graph: The architecture, with its history.
+        arrays: Every tensor by its state_dict key, read-only; a tied one once, under its owner.
+        values: The arrays that history steps recorded, by sha256.
+
+    Raises:
+        GraphError: The arrays do not fit the graph, or hold NaN; all problems at once.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        arrays: Mapping[str, NDArray[Any]],
+        values: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        source: str = "",
+    ) -> None:
+        problems = array_problems(graph, arrays)
+        if problems:
+            raise GraphError(problems, source)
+        self.graph = graph
+        self.arrays: Mapping[str, NDArray[Any]] = MappingProxyType({k: frozen(arrays[k]) for k in param_table(graph)})
+        self.values: Mapping[str, NDArray[Any]] = MappingProxyType({k: frozen(v) for k, v in (values or {}).items()})
+
+    def __repr__(self) -> str:
+        return f"Network({self.graph.name!r}, {self.graph.costs().parameters} parameters, {self.graph.hash[:12]})"
+
+    @property
+    def params(self) -> Mapping[str, NDArray[Any]]:
+        """Every tensor by its state_dict key; the same as `arrays`."""
+        return self.arrays
+
+    @property
+    def history(self) -> History | None:
+        """The graph growth started from and every rewrite since, or None if it has not grown."""
+        return self.graph.history
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The float dtype of its tensors; float32 if it has none."""
+        for key, param in param_table(self.graph).items():
+            if param.dtype == "float":
+                return self.arrays[key].dtype
+        return np.dtype(np.float32)
+
+    @classmethod
+    def init(cls, graph: Graph, seed: int = 0, dtype: DTypeLike = np.float32) -> Network:
+        """A network with fresh parameters, a function of the graph and the seed alone."""
+        verify.verify(graph)
+        return cls(graph, initial_arrays(graph, seed, dtype))
+
+    @classmethod
+    def load(cls, path: Source, *, max_parameters: int = verify.MAX_PARAMETERS) -> Network:
+        """Load a network folder, or a run folder's network.
+
+        Raises:
+            GraphError: The document, the weights or the history are wrong or do not belong together.
+        """
+        folder = _network_folder(Path(path))
+        if folder is None:
+            raise GraphError([Problem(str(path), f"no network here: {store.GRAPH} and {store.PARAMS} are needed")])
+        return cls._read(folder, max_parameters)
+
+    @classmethod
+    def _read(cls, folder: Path, max_parameters: int) -> Network:
+        graph = _read_document(folder / store.GRAPH, max_parameters)
+        arrays = store.read_params(folder, graph)
+        return cls(graph, arrays, store.read_values(folder), source=str(folder / store.PARAMS))
+
+    def save(self, path: Source) -> None:
+        """Save as a folder, whole or not at all; only a growir network is ever overwritten.
+
+        Raises:
+            ExportError: Something else is at `path`, or it cannot be written.
+        """
+        store.save_network(Path(path), self.graph, self.arrays, self.values)
+
+    def apply(self, step: Pass, verify: bool = False) -> Network:
+        """A new network with the pass applied to graph and tensors.
+
+        Args:
+            step: The rewrite.
+            verify: Measure on a random batch whether the function is kept as the pass says.
+
+        Raises:
+            PassRefused: The pass does not fit, or `verify` measured a change it had excluded.
+        """
+        done = step.rewrite(self.graph)
+        arrays = apply_edits(done.edits, self.arrays, NUMPY, self.dtype)
+        given = {array_digest(array): array for array in step.values.values()}
+        grown = Network(done.graph, arrays, {**self.values, **given})
+        if verify and done.preserves in (Preserves.EXACT, Preserves.EVAL):
+            # In float64, where a share such as 1/3 does not drown in the rounding of the weights.
+            exact = {k: a.astype(np.float64) if a.dtype.kind == "f" else a for k, a in self.arrays.items()}
+            moved = apply_edits(done.edits, exact, NUMPY, np.dtype(np.float64))
+            Network(self.graph, exact)._measure(Network(done.graph, moved), step)
+        return grown
+
+    def _measure(self, grown: Network, step: Pass) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        batch = [
+            torch.randn((4, *entry.shape[1:]), generator=generator, dtype=torch.float64)
+            if entry.dtype == "float32"
+            else torch.zeros((4, *entry.shape[1:]), dtype=torch.int64)
+            for entry in self.graph.inputs
+        ]
+        outputs = []
+        for network in (self, grown):
+            with torch.no_grad():
+                found = network.to_torch().eval().requires_grad_(False)(*batch)
+            outputs.append(found if isinstance(found, tuple) else (found,))
+        for name, before, after in zip(self.graph.outputs, *outputs, strict=True):
+            worst = float((before - after).abs().max()) / max(float(before.abs().max()), 1e-300)
+            if not worst <= 1e-9:
+                raise PassRefused(
+                    f"{step.name}: output {cut(name)!r} changed by {worst:.1e} of its largest value on a random batch, "
+                    "although the pass is exact here; nothing was applied"
+                )
+
+    def replayed(self, arrays: Mapping[str, NDArray[Any]] | None = None, seed: int = 0) -> Network:
+        """The recorded growth run again from the history's base.
+
+        Args:
+            arrays: Weights of the base graph to grow; drawn from `seed` if None.
+            seed: For the base's weights.
+        """
+        if self.history is None:
+            raise GraphError("the network has no history to replay")
+        base = self.history.base
+        current = Network(base, arrays) if arrays is not None else Network.init(base, seed, self.dtype)
+        for done in rewrites(self.graph, self.values):
+            tensors = apply_edits(done.edits, current.arrays, NUMPY, self.dtype)
+            current = Network(done.graph, tensors, self.values)
+        return current
+
+    def with_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> Network:
+        """The same graph and history with other tensors; those not given stay."""
+        return Network(self.graph, {**self.arrays, **arrays}, self.values)
+
+    def to_torch(
+        self, device: torch.device | str | None = "cpu", dtype: torch.dtype | None = None
+    ) -> fx.GraphModule:
+        """A trainable torch.fx.GraphModule with copies of the tensors; state_dict keys are the document's."""
+        from growir.backends.torch_fx import lower
+
+        return lower(self.graph, self.arrays, device=device, dtype=dtype)
+
+    def updated(self, module: torch.nn.Module) -> Network:
+        """This network with the module's weights. Raises ModelError if it is a module of another graph."""
+        from growir.backends.torch_fx import read_back
+
+        return Network(self.graph, read_back(self.graph, module), self.values)
+
+    def to_onnx(self, path: Source, opset: int = 18) -> list[str]:
+        """Write a checked ONNX model with a dynamic batch; returns notices, such as that float64 became float32.
+
+        Raises:
+            ExportError: The opset is not supported, or the file cannot be written.
+        """
+        from growir.backends.onnx_ir import save_model
+
+        return save_model(self.graph, self.arrays, Path(path), opset=opset)
+
+
+def _network_folder(path: Path) -> Path | None:
+    for folder in (path, path / "network"):
+        store.recover(folder)
+        if store.is_network(folder):
+            return folder
+    return None
+
+
+def _read_document(path: Path, max_parameters: int) -> Graph:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise GraphError([Problem(str(path), f"cannot be read: {error.strerror or error}")]) from None
+    graph = verify.load(text, str(path), max_parameters=max_parameters)
+    try:
+        return check_history(graph)
+    except GraphError as error:
+        raise error.at(str(path)) from None
+
+
+def load_graph(source: Source | Mapping[str, Any], *, max_parameters: int = verify.MAX_PARAMETERS) -> Graph:
+    """A validated graph from a document, a network or run folder, an ONNX file growir wrote, or decoded JSON.
+
+    Raises:
+        GraphError: With every problem of the document.
+    """
+    if isinstance(source, Mapping):
+        return check_history(verify.load(dict(source), max_parameters=max_parameters))
+    path = Path(source)
+    folder = _network_folder(path) if path.is_dir() else None
+    if folder is not None:
+        return _read_document(folder / store.GRAPH, max_parameters)
+    if path.is_dir():
+        raise GraphError([Problem(str(path), f"no network in this folder: {store.GRAPH} and {store.PARAMS} are needed")])
+    if path.suffix == ".onnx":
+        from growir.backends.onnx_ir import read_document
+
+        return check_history(verify.load(read_document(path), str(path), max_parameters=max_parameters))
+    return _read_document(path, max_parameters)
+
+
+def open_path(source: Source, *, max_parameters: int = verify.MAX_PARAMETERS) -> Graph | Network:
+    """A network where the path holds weights, else a graph. Raises GraphError as `load_graph` does."""
+    path = Path(source)
+    folder = _network_folder(path) if path.is_dir() else None
+    if folder is not None:
+        return Network._read(folder, max_parameters)
+    return load_graph(path, max_parameters=max_parameters)
+
+

@@ -1,0 +1,141 @@
+"""The operators: everything that is true of each, whoever runs it."""
+
+from __future__ import annotations
+
+from growir.ops.activation import (
+    Dropout,
+    Elu,
+    Gaussian,
+    Gelu,
+    Hardsigmoid,
+    Hardswish,
+    Identity,
+    LeakyRelu,
+    Prelu,
+    Relu,
+    Relu6,
+    Selu,
+    Sigmoid,
+    Silu,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from growir.ops.base import (
+    BATCH,
+    Constant,
+    DType,
+    Elementwise,
+    Example,
+    Init,
+    Normal,
+    Op,
+    OpError,
+    Param,
+    ParamTable,
+    Shape,
+    Uniform,
+)
+from growir.ops.conv import Conv2d
+from growir.ops.join import Add, Concat, Mul
+from growir.ops.layout import Flatten, Reshape, Select, Slice
+from growir.ops.linear import Linear
+from growir.ops.norm import BatchNorm, LayerNorm, Standardise
+from growir.ops.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from growir.ops.weight import Bias, Parameter
+
+OPS: tuple[type[Op], ...] = (
+    Bias,
+    Standardise,
+    Parameter,
+    Select,
+    Slice,
+    Reshape,
+    Flatten,
+    Linear,
+    Conv2d,
+    BatchNorm,
+    LayerNorm,
+    Add,
+    Mul,
+    Concat,
+    MaxPool2d,
+    AvgPool2d,
+    AdaptiveAvgPool2d,
+    Dropout,
+    Identity,
+    Softmax,
+    Relu,
+    LeakyRelu,
+    Elu,
+    Selu,
+    Gelu,
+    Silu,
+    Tanh,
+    Sigmoid,
+    Softplus,
+    Hardswish,
+    Hardsigmoid,
+    Relu6,
+    Prelu,
+    Gaussian,
+)
+OP_BY_KIND: dict[str, type[Op]] = {op.kind(): op for op in OPS}
+
+# What a hidden state may apply to its sum.
+ACTIVATIONS: dict[str, type[Op]] = {
+    op.kind(): op for op in OPS if issubclass(op, Elementwise) and op not in (Identity, Dropout)
+} | {Prelu.kind(): Prelu}
+
+__all__ = [
+    "ACTIVATIONS",
+    "BATCH",
+    "OPS",
+    "OP_BY_KIND",
+    "AdaptiveAvgPool2d",
+    "Add",
+    "AvgPool2d",
+    "BatchNorm",
+    "Bias",
+    "Concat",
+    "Constant",
+    "Conv2d",
+    "DType",
+    "Dropout",
+    "Elementwise",
+    "Elu",
+    "Example",
+    "Flatten",
+    "Gaussian",
+    "Gelu",
+    "Hardsigmoid",
+    "Hardswish",
+    "Identity",
+    "Init",
+    "LayerNorm",
+    "LeakyRelu",
+    "Linear",
+    "MaxPool2d",
+    "Mul",
+    "Normal",
+    "Op",
+    "OpError",
+    "Param",
+    "ParamTable",
+    "Parameter",
+    "Prelu",
+    "Relu",
+    "Relu6",
+    "Reshape",
+    "Select",
+    "Selu",
+    "Shape",
+    "Sigmoid",
+    "Silu",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "Standardise",
+    "Tanh",
+    "Uniform",
+]

@@ -1,0 +1,220 @@
+"""What every operator is: typed attributes, a shape rule, parameters with named axes, a channel rule, a cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+
+from growir.ops.spaces import Axes, Rule
+
+BATCH: Final = "N"
+Dim = int | Literal["N"]
+DType = Literal["float32", "int64"]
+
+PositiveInt = Annotated[int, Field(strict=True, gt=0)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+Int = Annotated[int, Field(strict=True)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+PositiveReal = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Bool = StrictBool
+
+
+def _shortest(value: Any) -> Any:
+    """Store equal pairs in one form, 3 rather than [3, 3], so that one network has one hash."""
+    if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1] and type(value[0]) is int:
+        return value[0]
+    return value
+
+
+Pair = Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], BeforeValidator(_shortest)]
+Pair0 = Annotated[NonNegativeInt | tuple[NonNegativeInt, NonNegativeInt], BeforeValidator(_shortest)]
+
+
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a shortened pair in full."""
+    return (value, value) if isinstance(value, int) else value
+
+
+class OpError(ValueError):
+    """An operator does not fit its inputs; the caller adds which node it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A value's dimensions, the batch written "N", and whether it holds floats or integers."""
+
+    dims: tuple[Dim, ...]
+    dtype: DType = "float32"
+
+    def __str__(self) -> str:
+        return "(" + ", ".join(str(d) for d in self.dims) + ("," if len(self.dims) == 1 else "") + ")"
+
+    @property
+    def rank(self) -> int:
+        return len(self.dims)
+
+    @property
+    def batched(self) -> bool:
+        return bool(self.dims) and self.dims[0] == BATCH
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The dimensions without the batch."""
+        return tuple(d for d in self.dims if isinstance(d, int))
+
+    @property
+    def elements(self) -> int:
+        """Numbers held per sample."""
+        return math.prod(self.sizes)
+
+    def size(self, axis: int) -> int:
+        """The extent of one axis that is not the batch."""
+        dim = self.dims[axis]
+        if not isinstance(dim, int):
+            raise OpError(f"axis {axis} of {self} is the batch; a width is needed there")
+        return dim
+
+    def with_dim(self, axis: int, size: int) -> Shape:
+        """The same shape with another extent on one axis."""
+        dims = list(self.dims)
+        dims[axis] = size
+        return Shape(tuple(dims), self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Draws from U(-bound, bound)."""
+
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """Draws from N(0, std^2)."""
+
+    std: float
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The same number everywhere."""
+
+    value: float
+
+
+Init = Uniform | Normal | Constant
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A learned tensor or a buffer of one node: its shape, what its axes mean, how it starts."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    init: Init
+    buffer: bool = False
+    dtype: Literal["float", "int64"] = "float"
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+ParamTable = Mapping[str, Param]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One legal use of an operator, from which the law tests are made."""
+
+    op: Op
+    inputs: tuple[Shape, ...]
+
+
+def batch_of(*sizes: int) -> Shape:
+    """The shape of a batch of float arrays of these sizes."""
+    return Shape((BATCH, *sizes))
+
+
+class Op(BaseModel):
+    """One operator with its attributes; subclasses hold everything that is true of a kind, whoever runs it.
+
+    To add an operator: subclass with a literal `op`, list it in `growir.ops.OPS`, and give it one function in each
+    backend's table. The law tests find it through `examples`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    op: str
+    arity: ClassVar[tuple[int, int | None]] = (1, 1)
+    integers: ClassVar[bool] = False  # whether inputs may hold integers
+
+    @classmethod
+    def kind(cls) -> str:
+        """The operator's name in documents."""
+        return str(cls.model_fields["op"].default)
+
+    def infer(self, *xs: Shape) -> Shape:
+        """The output shape. Raises OpError if the inputs do not fit."""
+        raise NotImplementedError
+
+    def params(self, *xs: Shape) -> ParamTable:
+        """Parameters and buffers by name, for inputs of these shapes."""
+        return {}
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        """The output's axes as terms of channel spaces, derived from the inputs' axes."""
+        raise NotImplementedError
+
+    def macs(self, out: Shape, *xs: Shape) -> int:
+        """Multiply-accumulate operations per sample; bias, activations and pooling count nothing."""
+        return 0
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        """Legal uses, at least one for each thing an attribute switches."""
+        raise NotImplementedError
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes that differ from their defaults, as JSON values."""
+        if not self.model_fields_set:
+            return {}
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"op"})
+
+
+class Elementwise(Op):
+    """y_i = f(x_i): keeps the shape and carries every channel."""
+
+    def infer(self, *xs: Shape) -> Shape:
+        return xs[0]
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        return xs[0]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (Example(cls(), (batch_of(5),)), Example(cls(), (batch_of(3, 4, 4),)))
+
+
+def window(size: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int, ceil: bool = False) -> int:
+    """The number of window positions along one axis, by torch's rule. Raises OpError when there is none."""
+    span = dilation * (kernel - 1) + 1
+    room = size + sum(pads) - span
+    if room < 0:
+        raise OpError(f"a window of {span} does not fit into {size} + {sum(pads)} padding")
+    count = -(-room // stride) + 1 if ceil else room // stride + 1
+    # torch drops a last window that would start in the right-hand padding.
+    if ceil and (count - 1) * stride >= size + pads[0]:
+        count -= 1
+    return count
+
+
+def check_spatial(x: Shape, name: str, rank: int = 4) -> None:
+    """Require (N, C, H, W)."""
+    if x.rank != rank or not x.batched:
+        raise OpError(f"{name} takes an input of rank {rank}, (N, C, H, W), but gets {x}")

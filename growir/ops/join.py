@@ -1,0 +1,92 @@
+"""Operators of several inputs: sums, products, concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from growir.ops.base import Dim, Example, Int, Op, OpError, Shape, batch_of
+from growir.ops.spaces import Axes, Rule
+
+
+def broadcast(*xs: Shape) -> Shape:
+    """The right-aligned broadcast shape. Raises OpError naming both sides of a conflict."""
+    rank = max(x.rank for x in xs)
+    dims: list[Dim] = []
+    for k in range(rank):
+        here = [x.dims[k - rank + x.rank] for x in xs if k - rank + x.rank >= 0]
+        wide = [d for d in here if d != 1]
+        if any(d != wide[0] for d in wide):
+            raise OpError(f"inputs must have one shape, but are {' and '.join(str(x) for x in xs[:4])}")
+        dims.append(wide[0] if wide else 1)
+    if "N" in dims[1:]:
+        raise OpError(f"the batch axes do not line up in {' and '.join(str(x) for x in xs[:4])}")
+    return Shape(tuple(dims), xs[0].dtype)
+
+
+class _Join(Op):
+    """An n-ary elementwise operator with broadcasting: operands share their channels."""
+
+    arity: ClassVar[tuple[int, int | None]] = (1, None)
+
+    def infer(self, *xs: Shape) -> Shape:
+        return broadcast(*xs)
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        return rule.join(*xs)
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        image = batch_of(3, 4, 5)
+        return (
+            Example(cls(), (batch_of(5), batch_of(5))),
+            Example(cls(), (image,)),
+            Example(cls(), (image, batch_of(3, 1, 1), Shape((3, 1, 1)))),
+        )
+
+
+class Add(_Join):
+    """The sum of its inputs; one operand is legal, it is how a hidden state waits for its next edge."""
+
+    op: Literal["add"] = "add"
+
+
+class Mul(_Join):
+    """The product of its inputs."""
+
+    op: Literal["mul"] = "mul"
+
+
+class Concat(Op):
+    """Inputs one after the other along an axis."""
+
+    op: Literal["concat"] = "concat"
+    dim: Int = 1
+    arity: ClassVar[tuple[int, int | None]] = (1, None)
+
+    def infer(self, *xs: Shape) -> Shape:
+        first = xs[0]
+        if not -first.rank <= self.dim < first.rank:
+            raise OpError(f"dim {self.dim} is no axis of {first}")
+        axis = self.dim % first.rank
+        total = 0
+        for x in xs:
+            if x.rank != first.rank or any(
+                a != b for k, (a, b) in enumerate(zip(x.dims, first.dims, strict=True)) if k != axis
+            ):
+                raise OpError(f"inputs must agree except on axis {axis}, but are {first} and {x}")
+            total += x.size(axis)
+        return first.with_dim(axis, total)
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        axis = self.dim % len(xs[0])
+        out = list(rule.join(*[(*x[:axis], *x[axis + 1 :]) for x in xs]))
+        out.insert(axis, tuple(term for x in xs for term in x[axis]))
+        return tuple(out)
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(), (batch_of(3), batch_of(2))),
+            Example(cls(dim=-1), (batch_of(2, 3), batch_of(2, 4), batch_of(2, 1))),
+        )

@@ -1,0 +1,151 @@
+"""Normalisation, learned and from data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from growir.ops.base import (
+    Bool,
+    Constant,
+    Example,
+    NonNegativeInt,
+    Op,
+    OpError,
+    Param,
+    ParamTable,
+    PositiveInt,
+    PositiveReal,
+    Real,
+    Shape,
+    batch_of,
+)
+from growir.ops.spaces import Axes, Rule, fixed
+
+ONE, ZERO = Constant(1.0), Constant(0.0)
+
+
+class BatchNorm(Op):
+    """Batch normalisation over axis 1 of (N, C), (N, C, L) or (N, C, H, W); carries every channel."""
+
+    op: Literal["batch_norm"] = "batch_norm"
+    eps: PositiveReal = 1e-5
+    momentum: Real | None = 0.1
+    affine: Bool = True
+    track_running_stats: Bool = True
+
+    def infer(self, *xs: Shape) -> Shape:
+        if xs[0].rank not in (2, 3, 4) or not xs[0].batched:
+            raise OpError(f"batch_norm takes (N, C), (N, C, L) or (N, C, H, W), but gets {xs[0]}")
+        return xs[0]
+
+    def params(self, *xs: Shape) -> ParamTable:
+        shape, axes = (xs[0].size(1),), ("channel",)
+        table: dict[str, Param] = {}
+        if self.affine:
+            table["weight"] = Param(shape, axes, ONE)
+            table["bias"] = Param(shape, axes, ZERO)
+        if self.track_running_stats:
+            table["running_mean"] = Param(shape, axes, ZERO, buffer=True)
+            table["running_var"] = Param(shape, axes, ONE, buffer=True)
+            table["num_batches_tracked"] = Param((), (), ZERO, buffer=True, dtype="int64")
+        return table
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        names = ["weight", "bias"] if self.affine else []
+        if self.track_running_stats:
+            names += ["running_mean", "running_var"]
+            rule.param("num_batches_tracked", ())
+        for name in names:
+            rule.param(name, (xs[0][1],))
+        return xs[0]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(), (batch_of(5),)),
+            Example(cls(eps=1e-3, momentum=None), (batch_of(3, 4),)),
+            Example(cls(affine=False), (batch_of(3, 4, 5),)),
+            Example(cls(track_running_stats=False), (batch_of(3, 4, 5),)),
+        )
+
+
+class LayerNorm(Op):
+    """Layer normalisation over the last `dims` axes; only copies of every channel keep its statistics."""
+
+    op: Literal["layer_norm"] = "layer_norm"
+    dims: PositiveInt = 1
+    eps: PositiveReal = 1e-5
+    elementwise_affine: Bool = True
+    bias: Bool = True
+
+    def infer(self, *xs: Shape) -> Shape:
+        if not xs[0].batched or self.dims >= xs[0].rank:
+            raise OpError(f"layer_norm over the last {self.dims} axes leaves no batch axis in {xs[0]}")
+        return xs[0]
+
+    def params(self, *xs: Shape) -> ParamTable:
+        shape = xs[0].sizes[-self.dims :]
+        table: dict[str, Param] = {}
+        if self.elementwise_affine:
+            table["weight"] = Param(shape, ("channel",) * self.dims, ONE)
+            if self.bias:
+                table["bias"] = Param(shape, ("channel",) * self.dims, ZERO)
+        return table
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        axes = xs[0][-self.dims :]
+        for axis in axes:
+            rule.only_whole(axis)
+        if self.elementwise_affine:
+            for name in ("weight", "bias") if self.bias else ("weight",):
+                rule.param(name, axes)
+        return xs[0]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(), (batch_of(5),)),
+            Example(cls(dims=2, eps=1e-3, bias=False), (batch_of(3, 4, 5),)),
+            Example(cls(elementwise_affine=False), (batch_of(3, 4),)),
+        )
+
+
+class Standardise(Op):
+    """y = (x - mean) / std with statistics kept from the training data; `inverse` gives y = x * std + mean.
+
+    `dims` trailing axes have statistics of their own (0: one mean and one std for all). An entry whose std is at most
+    `eps` times the largest one counts as constant and gives 0, so a dead pixel never blows up.
+    """
+
+    op: Literal["standardise"] = "standardise"
+    dims: NonNegativeInt = 1
+    eps: PositiveReal = 1e-6
+    inverse: Bool = False
+
+    def infer(self, *xs: Shape) -> Shape:
+        if not xs[0].batched or self.dims >= xs[0].rank:
+            raise OpError(f"standardise over the last {self.dims} axes leaves no batch axis in {xs[0]}")
+        return xs[0]
+
+    def params(self, *xs: Shape) -> ParamTable:
+        shape = xs[0].sizes[-self.dims :] if self.dims else (1,)
+        axes = ("channel",) * len(shape)
+        return {
+            "mean": Param(shape, axes, ZERO, buffer=True),
+            "std": Param(shape, axes, ONE, buffer=True),
+        }
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        axes = xs[0][-self.dims :] if self.dims else (fixed(1),)
+        for name in ("mean", "std"):
+            rule.param(name, axes)
+        return xs[0]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(), (batch_of(5),)),
+            Example(cls(dims=0), (batch_of(3, 4),)),
+            Example(cls(dims=2, inverse=True), (batch_of(2, 3, 4),)),
+        )

@@ -1,0 +1,121 @@
+"""Parameters of a graph: which tensors there are, who owns them, and the numbers they start with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, assert_never
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from growir.errors import Problem, cut
+from growir.graph import Graph, per_graph, suggestion
+from growir.ops import Constant, Init, Normal, Param, Uniform
+from growir.shapes import own_tables
+
+if TYPE_CHECKING:
+    Array = NDArray[Any]
+Arrays = Mapping[str, "NDArray[Any]"]
+
+FLOATS = ("float16", "float32", "float64")
+
+
+@per_graph
+def owners(graph: Graph) -> Mapping[str, str]:
+    """Every "node.parameter" to the key that stores it: itself, or for a tied one the first user's."""
+    found: dict[str, str] = {}
+    for name, table in own_tables(graph).items():
+        tied = graph[name].tied
+        for parameter in table:
+            found[f"{name}.{parameter}"] = tied.get(parameter, f"{name}.{parameter}")
+    return found
+
+
+@per_graph
+def param_table(graph: Graph) -> Mapping[str, Param]:
+    """The stored tensors by key, in document order; these are the state_dict keys."""
+    table: dict[str, Param] = {}
+    own = owners(graph)
+    for name, params in own_tables(graph).items():
+        for parameter, param in params.items():
+            key = f"{name}.{parameter}"
+            if own[key] == key:
+                table[key] = param
+    return table
+
+
+def draw(init: Init, shape: tuple[int, ...], *, seed: int, step: int, key: str) -> NDArray[np.float64]:
+    """Fresh numbers in float64, a function of (seed, step, key) alone: no order of drawing can change them."""
+    match init:
+        case Constant(value):
+            return np.full(shape, value)
+        case Uniform(bound):
+            return _generator(seed, step, key).uniform(-bound, bound, shape)
+        case Normal(std):
+            return _generator(seed, step, key).normal(0.0, std, shape)
+    assert_never(init)
+
+
+def _generator(seed: int, step: int, key: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed}/{step}/{key}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))
+
+
+def initial_arrays(graph: Graph, seed: int, dtype: DTypeLike = np.float32) -> dict[str, NDArray[Any]]:
+    """Every stored tensor, drawn from its operator's initialiser."""
+    return {
+        key: draw(param.init, param.shape, seed=seed, step=0, key=key).astype(storage(param, dtype))
+        for key, param in param_table(graph).items()
+    }
+
+
+def storage(param: Param, dtype: DTypeLike) -> np.dtype[Any]:
+    """The dtype a tensor is stored in, in a network of this float dtype."""
+    return np.dtype(np.int64 if param.dtype == "int64" else dtype)
+
+
+def array_digest(array: NDArray[Any]) -> str:
+    """sha256 of a tensor's dtype, shape and numbers, in hex."""
+    whole = np.ascontiguousarray(array)
+    digest = hashlib.sha256(f"{whole.dtype.str}{whole.shape}".encode())
+    digest.update(whole.tobytes())
+    return digest.hexdigest()
+
+
+def array_problems(graph: Graph, arrays: Arrays) -> list[Problem]:
+    """Everything that keeps these arrays from being this graph's weights."""
+    table = param_table(graph)
+    problems = []
+    for key, param in table.items():
+        if key not in arrays:
+            text = f"the tensor is missing; {list(param.shape)} is needed.{suggestion(key, set(arrays) - set(table))}"
+            problems.append(Problem(cut(key), text))
+            continue
+        array = arrays[key]
+        if array.shape != param.shape:
+            text = f"the tensor has shape {list(array.shape)}, but the graph needs {list(param.shape)}"
+            problems.append(Problem(cut(key), text))
+        elif param.dtype == "int64" and array.dtype != np.int64:
+            problems.append(Problem(cut(key), f"the tensor is of {array.dtype}, but int64 is needed"))
+        elif param.dtype == "float" and array.dtype.name not in FLOATS:
+            problems.append(Problem(cut(key), f"the tensor is of {array.dtype}, but one of {', '.join(FLOATS)} is needed"))
+        elif not np.isfinite(array).all():
+            bad = int(array.size - np.isfinite(array).sum())
+            problems.append(Problem(cut(key), f"{bad} of its {array.size} numbers are NaN or infinite"))
+    for key in arrays:
+        if key not in table:
+            problems.append(Problem(cut(key), f"the graph has no such tensor.{suggestion(key, table)}"))
+    return problems
+
+
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, C-contiguous and read-only.
+
+    safetensors' numpy writer stores the memory as it lies, so a transposed or strided array would be saved wrong.
+    """
+    if array.flags.c_contiguous and not array.flags.writeable:
+        return array
+    whole = np.array(array, order="C", copy=True)
+    whole.flags.writeable = False
+    return whole

@@ -1,0 +1,84 @@
+"""Running a recorded history again: to check a document, or to grow another network in the same way."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from growir.errors import GraphError, PassRefused, Problem, cut
+from growir.graph import Graph, Step
+from growir.passes import pass_from_step
+from growir.rewrite import Pass, Rewrite
+
+
+def rewrites(graph: Graph, values: Mapping[str, NDArray[Any]] | None = None) -> Iterator[Rewrite]:
+    """The recorded rewrites, run one after the other from the history's base.
+
+    Args:
+        graph: A graph with a history.
+        values: Recorded arrays by sha256; a step whose arrays are missing starts from its initialisers.
+
+    Raises:
+        GraphError: A step names an unknown pass or does not fit the graph before it.
+    """
+    if graph.history is None:
+        return
+    current = graph.history.base
+    for k, step in enumerate(graph.history.steps):
+        try:
+            done = recorded_pass(step, values or {}).rewrite(current)
+        except (PassRefused, KeyError) as error:
+            raise GraphError([Problem(f"history.steps[{k}] {cut(step.kind)!r}", f"it does not replay: {error}")]) from None
+        if done.created != step.created:
+            text = f"it created {list(done.created)}, but the document says {list(step.created)}"
+            raise GraphError([Problem(f"history.steps[{k}] {cut(step.kind)!r}", text)])
+        # The recorded step stays: replayed without its arrays it would forget their digests.
+        history = current.history.steps if current.history else ()
+        assert done.graph.history is not None
+        kept = done.graph.history.model_copy(update={"steps": (*history, step)})
+        current = done.graph.replace(history=kept)
+        yield Rewrite(current, done.edits, done.created, done.preserves)
+
+
+def recorded_pass(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:
+    """The pass a step records, with those of its arrays that are at hand."""
+    given = {key: values[digest] for key, digest in step.values.items() if digest in values}
+    return pass_from_step(step, given)
+
+
+def check_history(graph: Graph) -> Graph:
+    """Return the graph if its history leads to it.
+
+    Unknown or older passes cannot be run: such a history is kept unchecked, with a warning.
+
+    Raises:
+        GraphError: The history ran and led elsewhere, or did not run.
+    """
+    if graph.history is None:
+        return graph
+    strange = [step.kind for step in graph.history.steps if not replayable(step)]
+    if strange:
+        shown = ", ".join(sorted({cut(name) for name in strange}))
+        warnings.warn(f"the history is not checked: it uses passes unknown here or of another version: {shown}", stacklevel=2)
+        return graph
+    last = graph.history.base
+    for done in rewrites(graph):
+        last = done.graph
+    if last.hash != graph.hash:
+        text = (
+            f"it leads to a graph with hash {last.hash[:12]}, but the document's nodes hash to {graph.hash[:12]}; "
+            "after an edit by hand, `growir validate --drop-history` makes the document its own beginning"
+        )
+        raise GraphError([Problem("history", text)])
+    return graph
+
+
+def replayable(step: Step) -> bool:
+    """Whether this growir has the step's pass in the recorded version."""
+    from growir.passes import find_pass
+
+    kind = find_pass(step.kind)
+    return kind is not None and kind.version == step.version

@@ -1,0 +1,139 @@
+"""Changing the widths of channel spaces: one mechanism for widen, split and prune.
+
+A resize says for each space which unit every new unit comes from and what share of its outgoing weight it takes. The
+analysis then says where those units lie: attributes follow, and every parameter gathers along the axes that hold the
+space. New units go where the terms put them, inside each group, row or block, never simply at the end of an axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from growir.channels import Analysis, analyse
+from growir.edits import AxisMap, Edit, Fresh, Remap
+from growir.graph import Graph, Node
+from growir.ops import Constant, Param
+from growir.ops.spaces import Axis, Space
+from growir.params import param_table
+
+ZERO = Constant(0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """The new units of a space: each one's old unit (-1: fresh) and its share of the old one's outgoing weight."""
+
+    index: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resize:
+    """A resize carried out on the graph: the new graph (without its history step) and the edits."""
+
+    graph: Graph
+    edits: tuple[Edit, ...]
+
+
+Plan = Mapping[Space, Units]
+
+
+def new_length(axis: Axis, plan: Plan) -> int:
+    """Positions on an axis after the resize."""
+    return sum(
+        block if space is None else (len(plan[space].index) if space in plan else space.size) * block
+        for space, block in axis
+    )
+
+
+def axis_positions(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """For each new position of an axis the old one (-1: fresh) and its share; None where nothing changes."""
+    if not any(space in plan for space, _ in axis):
+        return None
+    index, share, start = [], [], 0
+    for space, block in axis:
+        size = block if space is None else space.size * block
+        if space is None or space not in plan:
+            index.append(np.arange(start, start + size))
+            share.append(np.ones(size))
+        else:
+            units = plan[space]
+            inner = np.arange(block)
+            at = np.where(units.index[:, None] < 0, -1, start + units.index[:, None] * block + inner)
+            index.append(at.ravel())
+            share.append(np.repeat(units.share, block))
+        start += size
+    return np.concatenate(index), np.concatenate(share)
+
+
+def resize(
+    graph: Graph, plan: Plan, *, seed: int, step: int, values: Mapping[str, NDArray[Any]] | None = None
+) -> Resize:
+    """Change the widths of the spaces in `plan`, everywhere they appear.
+
+    Args:
+        graph: The graph.
+        plan: The new units of each space that changes.
+        seed: Keys the fresh numbers, with `step` and the parameter.
+        step: Position of this rewrite in the history.
+        values: Given numbers for fresh blocks, by parameter key; others are initialised, or zero where they consume.
+    """
+    analysis = analyse(graph)
+    values = values or {}
+    nodes = _follow(graph, analysis, plan)
+    grown = graph.replace(nodes=nodes, history=None)
+    table = param_table(grown)
+    edits: list[Edit] = []
+    for key, use in analysis.params.items():
+        if key not in table:
+            continue
+        parts: list[AxisMap] = []
+        # Consuming axes last: where a new row meets a new column, the column's zero must win.
+        for axis in sorted(range(len(use.axes)), key=lambda k: (k in use.consumes, k)):
+            found = axis_positions(use.axes[axis], plan)
+            if found is not None:
+                consumes = axis in use.consumes
+                parts.append(_axis_map(axis, *found, consumes, table[key], seed, step, values.get(key)))
+        if parts:
+            edits.append(Remap(key, tuple(parts)))
+    return Resize(grown, tuple(edits))
+
+
+def _axis_map(
+    axis: int,
+    index: NDArray[np.int64],
+    share: NDArray[np.float64],
+    consumes: bool,
+    param: Param,
+    seed: int,
+    step: int,
+    given: NDArray[Any] | None,
+) -> AxisMap:
+    fresh = Fresh(ZERO if consumes else param.init, seed, step, given if (index < 0).any() else None)
+    changes = None if (share == 1).all() else share
+    if consumes:
+        return AxisMap(axis, index, changes, None, fresh)
+    # Norm statistics and the like are copied as they are too; they have no moments.
+    return AxisMap(axis, index, None, changes, fresh)
+
+
+def _follow(graph: Graph, analysis: Analysis, plan: Plan) -> list[Node]:
+    """The nodes with every attribute that is a width brought up to date."""
+    changes: dict[str, dict[str, Any]] = {}
+    for follower in analysis.followers:
+        if not any(space in plan for space, _ in follower.axis):
+            continue
+        size = new_length(follower.axis, plan)
+        mine = changes.setdefault(follower.node, {})
+        if follower.index is None:
+            mine[follower.attribute] = size
+        else:
+            old = mine.get(follower.attribute, list(getattr(graph[follower.node].op, follower.attribute)))
+            old[follower.index] = size
+            mine[follower.attribute] = old
+    return [node.with_op(**changes[node.name]) if node.name in changes else node for node in graph.nodes]

@@ -1,0 +1,196 @@
+"""What every growth morphism is: a frozen pass that turns a graph into a new graph and the edits its tensors need."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from growir.edits import Create, Edit, Fresh, Remap
+from growir.errors import PassRefused, cut
+from growir.graph import MAX_STEPS, Graph, History, Node, Step, suggestion
+from growir.names import allot
+from growir.ops import Param
+from growir.params import array_digest, frozen, param_table
+from growir.verify import verify
+
+
+class Preserves(StrEnum):
+    """What a rewrite guarantees about the network's function."""
+
+    EXACT = "exact"  # the same up to rounding, in train and eval mode
+    EVAL = "eval"  # the same in eval mode
+    APPROXIMATE = "approximate"  # close, with a measured bound
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewrite:
+    """A rewrite carried out: the new graph with its history, the edits, and the names that came into being."""
+
+    graph: Graph
+    edits: tuple[Edit, ...]
+    created: tuple[str, ...]
+    preserves: Preserves
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """What a pass's own code returns: nodes and outputs after it, edits, and names that came into being."""
+
+    nodes: Sequence[Node]
+    outputs: Sequence[str]
+    edits: Sequence[Edit]
+    created: Sequence[str] = ()
+
+
+class Pass(BaseModel):
+    """A growth morphism; its fields are its arguments.
+
+    Subclasses set `name` (in JSON and on the command line) and write `check`, `preserves`, `candidates` and `change`.
+
+    Attributes:
+        seed: Keys fresh numbers, together with the position in the history and the parameter's key.
+        values: Numbers for fresh blocks by parameter key; the shapes are those of the blocks, not of whole tensors.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    seed: int = Field(default=0, strict=True, ge=0)
+    values: Mapping[str, NDArray[Any]] = Field(default_factory=dict, exclude=True, repr=False)
+
+    @field_validator("values", mode="after")
+    @classmethod
+    def _fixed_values(cls, values: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        for key, array in values.items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"the block for {cut(key)} holds NaN or infinite numbers")
+        return {key: frozen(np.asarray(array)) for key, array in values.items()}
+
+    @classmethod
+    @abstractmethod
+    def candidates(cls, graph: Graph) -> Iterator[Self]:
+        """Where this pass could be applied, smallest growth first where there is a choice."""
+
+    @abstractmethod
+    def check(self, graph: Graph) -> None:
+        """Raise PassRefused, saying why and what would work, if this cannot be applied."""
+
+    @abstractmethod
+    def preserves(self, graph: Graph) -> Preserves:
+        """What this instance guarantees on this graph."""
+
+    @abstractmethod
+    def change(self, graph: Graph, step: int) -> Change:
+        """Carry the rewrite out on a graph that `check` has accepted; `step` keys fresh numbers."""
+
+    def rewrite(self, graph: Graph) -> Rewrite:
+        """Apply to a graph: the new graph, the edits, the names created.
+
+        Raises:
+            PassRefused: The pass does not fit this graph; nothing has changed.
+        """
+        self.check(graph)
+        step = len(graph.history.steps) if graph.history else 0
+        if step >= MAX_STEPS:
+            raise PassRefused(f"the history already has {MAX_STEPS} steps; `growir validate --drop-history` starts anew")
+        change = self.change(graph, step)
+        base = graph.history.base if graph.history else graph.replace(history=None)
+        earlier = graph.history.steps if graph.history else ()
+        history = History(base=base, steps=(*earlier, self.recorded(change.created)))
+        grown = verify(graph.replace(nodes=in_order(graph, change.nodes), outputs=change.outputs, history=history))
+        self._check_values(grown, change.edits)
+        return Rewrite(grown, tuple(change.edits), tuple(change.created), self.preserves(graph))
+
+    def recorded(self, created: Sequence[str]) -> Step:
+        """This pass as a step of a history; arrays are recorded by sha256."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        digests = {key: array_digest(array) for key, array in self.values.items()}
+        return Step.model_validate(
+            {"pass": self.name, "version": self.version, **fields, "created": created, "values": digests}
+        )
+
+    def _check_values(self, grown: Graph, edits: Sequence[Edit]) -> None:
+        if not self.values:
+            return
+        blocks = fresh_blocks(grown, edits)
+        for key, array in self.values.items():
+            if key not in blocks:
+                near = suggestion(key, blocks)
+                raise PassRefused(f"{self.name}: {cut(key)} has no fresh block that values could fill.{near}")
+            if array.shape != blocks[key]:
+                raise PassRefused(
+                    f"{self.name}: the fresh block of {cut(key)} has shape {blocks[key]}, but values give {array.shape}"
+                )
+
+    def __str__(self) -> str:
+        shown = json.dumps(self.model_dump(mode="json", exclude_defaults=True))
+        return f"{self.name} {cut(shown)}"
+
+
+def fresh_blocks(grown: Graph, edits: Sequence[Edit]) -> dict[str, tuple[int, ...]]:
+    """The shape of the fresh block of each parameter that has exactly one."""
+    table = param_table(grown)
+    blocks: dict[str, tuple[int, ...]] = {}
+    for edit in edits:
+        if isinstance(edit, Create):
+            blocks[edit.key] = edit.param.shape
+        elif isinstance(edit, Remap):
+            grows = [part for part in edit.axes if len(part.new)]
+            if len(grows) == 1:
+                shape = list(table[edit.key].shape)
+                shape[grows[0].axis] = len(grows[0].new)
+                blocks[edit.key] = tuple(shape)
+    return blocks
+
+
+def create(key: str, param: Param, seed: int, step: int, values: Mapping[str, NDArray[Any]]) -> Create:
+    """The edit that brings a parameter into being, with given numbers if there are any."""
+    return Create(key, param, Fresh(param.init, seed, step, values.get(key)))
+
+
+def fresh_name(graph: Graph, stem: str, also: Iterable[str] = ()) -> str:
+    """A name that neither the graph nor its history has ever used; dotted names count by their first segment."""
+    return allot(stem, [name.split(".")[0] for name in (*graph.used_names, *also)])
+
+
+def in_order(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes in topological order, new ones right before their first consumer, the rest as they stand.
+
+    Raises:
+        PassRefused: They form a cycle.
+    """
+    pending = {node.name: node for node in nodes}
+    old = [node for node in nodes if node.name in graph]
+    new = [node for node in nodes if node.name not in graph]
+    ordered: list[Node] = []
+    done: set[str] = {entry.name for entry in graph.inputs}
+    for root in (*old, *new):
+        stack = [root.name]
+        open_: set[str] = set()
+        while stack:
+            name = stack[-1]
+            if name in done:
+                stack.pop()
+                continue
+            waiting = [i for i in pending[name].inputs if i not in done]
+            if not waiting:
+                ordered.append(pending[name])
+                done.add(name)
+                stack.pop()
+            elif name in open_:
+                raise PassRefused(f"this would make a cycle through {cut(name)}")
+            else:
+                open_.add(name)
+                stack.extend(reversed(waiting))
+    return ordered

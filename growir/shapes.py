@@ -1,0 +1,49 @@
+"""Shapes of all values of a graph, with a dynamic batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from growir.errors import GraphError, Problem
+from growir.graph import Graph, node_place, per_graph
+from growir.ops import OpError, ParamTable, Shape
+
+
+def infer_shapes(graph: Graph, unread: frozenset[str] = frozenset()) -> tuple[dict[str, Shape], list[Problem]]:
+    """Shapes by value name, and every node that does not fit its inputs; what depends on one of those is left out."""
+    shapes: dict[str, Shape] = {i.name: Shape(tuple(i.shape), i.dtype) for i in graph.inputs}
+    problems: list[Problem] = []
+    for k, node in enumerate(graph.nodes):
+        if any(source not in shapes for source in node.inputs):
+            continue
+        xs = [shapes[source] for source in node.inputs]
+        try:
+            if not node.op.integers:
+                for source, x in zip(node.inputs, xs, strict=True):
+                    if x.dtype != "float32":
+                        raise OpError(f"{node.op.kind()} takes floats, but {source} holds {x.dtype}")
+            shapes[node.name] = node.op.infer(*xs)
+        except OpError as error:
+            where = node_place(k, node.name)
+            if len(xs) > 1:
+                gives = ", ".join(f"{s} {x}" for s, x in zip(node.inputs[:4], xs, strict=False))
+                problems.append(Problem(where, f"{error} (inputs: {gives})"))
+            else:
+                problems.append(Problem(where, str(error)))
+    return shapes, problems
+
+
+@per_graph
+def shapes_of(graph: Graph) -> Mapping[str, Shape]:
+    """The shape of every input and node. Raises GraphError if any does not fit."""
+    shapes, problems = infer_shapes(graph)
+    if problems:
+        raise GraphError(problems)
+    return shapes
+
+
+@per_graph
+def own_tables(graph: Graph) -> Mapping[str, ParamTable]:
+    """Every node's parameters by node name, tied ones included."""
+    shapes = shapes_of(graph)
+    return {node.name: node.op.params(*(shapes[i] for i in node.inputs)) for node in graph.nodes}

@@ -1,0 +1,147 @@
+"""Networks on disk: graph.json, params.safetensors, history.safetensors; written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from growir.document import dumps
+from growir.errors import ExportError, GraphError, Problem, cut
+from growir.graph import Graph
+from growir.params import array_digest
+
+GRAPH, PARAMS, HISTORY = "graph.json", "params.safetensors", "history.safetensors"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises ExportError with the system's reason."""
+    temporary = path.with_name(f".{path.name}.new-{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder whole or not at all, in place of one that is there.
+
+    The new one is written beside it, the old one is moved aside, the new one moved in, the old one removed: whenever
+    this is cut short, `recover` finds either the old state or the new one.
+
+    Raises:
+        ExportError: It cannot be written; what was there is still there.
+    """
+    new, old = path.with_name(f".{path.name}.new-{os.getpid()}"), _aside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recover(path)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        fill(new)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        new.rename(path)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        recover(path)
+        raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        recover(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def recover(path: Path) -> None:
+    """Bring back the folder that a crash left aside."""
+    if not path.exists() and _aside(path).is_dir():
+        _aside(path).rename(path)
+
+
+def is_network(path: Path) -> bool:
+    """Whether a folder is a saved network."""
+    return (path / GRAPH).is_file() and (path / PARAMS).is_file()
+
+
+def save_network(
+    path: Path, graph: Graph, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, NDArray[Any]]
+) -> None:
+    """Save a network as a folder.
+
+    Raises:
+        ExportError: There is something else at `path`, or it cannot be written; nothing has changed.
+    """
+    recover(path)
+    if path.exists() and not is_network(path):
+        kind = "a folder with other files" if path.is_dir() else "a file"
+        if not (path.is_dir() and not any(path.iterdir())):
+            raise ExportError(f"{path}: is {kind}, not a growir network, and is not overwritten; choose another place")
+
+    def fill(folder: Path) -> None:
+        (folder / GRAPH).write_text(dumps(graph), encoding="utf-8")
+        _write_tensors(folder / PARAMS, arrays, {"growir.hash": graph.hash})
+        if values:
+            _write_tensors(folder / HISTORY, values, {})
+
+    write_folder(path, fill)
+
+
+def _write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> None:
+    from safetensors.numpy import save
+
+    # Through bytes and our own write: a full disk is then an OSError, not a half-written file.
+    path.write_bytes(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises GraphError if it is missing, truncated or none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            keys = list(file.keys())
+            return {key: file.get_tensor(key) for key in keys}, dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise GraphError([Problem(str(path), "there is no such file")]) from None
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        raise GraphError([Problem(str(path), f"not a readable safetensors file: {error}")]) from None
+
+
+def read_params(folder: Path, graph: Graph) -> dict[str, NDArray[Any]]:
+    """The weights of a saved network. Raises GraphError if they belong to another graph."""
+    arrays, metadata = read_tensors(folder / PARAMS)
+    claimed = metadata.get("growir.hash")
+    if claimed is not None and claimed != graph.hash:
+        text = (
+            f"these weights belong to the graph {cut(claimed)[:12]}, but {GRAPH} beside them is {graph.hash[:12]}; "
+            "put back the graph they were saved with"
+        )
+        raise GraphError([Problem(str(folder / PARAMS), text)])
+    return arrays
+
+
+def read_values(folder: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a saved history by their sha256. Raises GraphError if one is not what its key says."""
+    if not (folder / HISTORY).is_file():
+        return {}
+    values, _ = read_tensors(folder / HISTORY)
+    for digest, array in values.items():
+        if array_digest(array) != digest:
+            raise GraphError([Problem(str(folder / HISTORY), f"the array {cut(digest)[:12]} has other numbers than recorded")])
+    return values

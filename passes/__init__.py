@@ -1,0 +1,77 @@
+"""Growth morphisms: rewrites of a graph, with the edits its tensors need."""
+
+if __name__ == "passes":
+    raise ImportError("this folder imports as growir.passes")
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from growir.document import field_problems
+from growir.errors import GrowirError, PassRefused, cut
+from growir.graph import Step, suggestion
+from growir.passes.add_edge import AddEdge
+from growir.passes.add_node import AddNode
+from growir.passes.eliminate_dead import EliminateDead
+from growir.passes.widen import Widen
+from growir.rewrite import Pass
+
+PASSES: tuple[type[Pass], ...] = (AddEdge, AddNode, Widen, EliminateDead)
+
+
+@cache
+def all_passes() -> Mapping[str, type[Pass]]:
+    """Every pass by name, with those that installed packages add through the entry-point group `growir.passes`."""
+    found: dict[str, type[Pass]] = {kind.name: kind for kind in PASSES}
+    for entry in entry_points(group="growir.passes"):
+        kind = entry.load()
+        if not (isinstance(kind, type) and issubclass(kind, Pass)):
+            raise GrowirError(f"entry point {entry.name!r} of growir.passes is no growir.rewrite.Pass: {entry.value}")
+        if kind.name in found:
+            raise GrowirError(f"two passes are called {kind.name!r}: {found[kind.name].__module__} and {kind.__module__}")
+        found[kind.name] = kind
+    return found
+
+
+def find_pass(name: str) -> type[Pass] | None:
+    """The pass of this name; installed packages are only searched for names growir does not have itself."""
+    builtin = {kind.name: kind for kind in PASSES}
+    return builtin.get(name) or all_passes().get(name)
+
+
+def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] | None = None) -> Pass:
+    """A pass from its JSON form, {"pass": name, ...fields}. Raises PassRefused saying what is wrong with it."""
+    fields = dict(data)
+    name = fields.pop("pass", None)
+    kind = find_pass(name) if isinstance(name, str) else None
+    if kind is None:
+        names = sorted(all_passes())
+        near = suggestion(name, names) if isinstance(name, str) else ""
+        raise PassRefused(f"there is no pass {cut(name)!r}; there are: {', '.join(names)}.{near}")
+    try:
+        return kind.model_validate({**fields, "values": dict(values or {})})
+    except ValidationError as error:
+        problems = "; ".join(problem.text for problem in field_problems(kind.name, kind.name, error, kind))
+        raise PassRefused(f"{kind.name}: {problems}") from None
+
+
+def pass_from_step(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:
+    """The pass a history step records."""
+    return pass_from_data({"pass": step.kind, **step.fields}, values)
+
+
+__all__ = [
+    "PASSES",
+    "AddEdge",
+    "AddNode",
+    "EliminateDead",
+    "Widen",
+    "all_passes",
+    "find_pass",
+    "pass_from_data",
+    "pass_from_step",
+]

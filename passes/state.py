@@ -1,0 +1,136 @@
+"""Hidden states: the sums that edges feed. What DAG growth means by the target of an edge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from growir.errors import PassRefused, cut
+from growir.graph import Graph, Node, suggestion
+from growir.ops import ACTIVATIONS, Add, Linear, Shape
+from growir.rewrite import fresh_name
+from growir.shapes import shapes_of
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a state's edges arrive: an `add` that is there, or a node that is wrapped into one.
+
+    Attributes:
+        node: The add, or the node to wrap.
+        add: Whether `node` is an add.
+    """
+
+    node: str
+    add: bool
+
+    def edges(self, graph: Graph) -> tuple[str, ...]:
+        """The nodes whose values are summed."""
+        return graph[self.node].inputs if self.add else (self.node,)
+
+    def feed(self, graph: Graph, edge: Node) -> tuple[list[Node], list[str], list[str]]:
+        """Nodes and outputs with one more edge into the state, and the names of what had to be made for it.
+
+        Where an add must be made, the state's consumers and the graph's outputs are re-pointed to it.
+        """
+        if self.add:
+            fed = graph[self.node].with_inputs((*graph[self.node].inputs, edge.name))
+            return [*(fed if n.name == self.node else n for n in graph.nodes), edge], list(graph.outputs), []
+        total = Node(
+            name=fresh_name(graph, "sum", (edge.name,)), op=Add(), inputs=(self.node, edge.name)
+        )
+        nodes = [_repoint(node, self.node, total.name) for node in graph.nodes]
+        outputs = [total.name if name == self.node else name for name in graph.outputs]
+        return [*nodes, edge, total], outputs, [total.name]
+
+
+def _repoint(node: Node, old: str, new: str) -> Node:
+    if old not in node.inputs:
+        return node
+    return node.with_inputs(new if name == old else name for name in node.inputs)
+
+
+def find_state(graph: Graph, target: str) -> State:
+    """The state a target stands for.
+
+    An add is fed; a node whose only consumer is an add stands for that add; an activation stands for its state;
+    anything else is wrapped into an add. Raises PassRefused for a name that is no node.
+    """
+    if target not in graph:
+        what = "is a graph input and has no state to feed" if target in graph.consumers else "does not exist"
+        raise PassRefused(f"target {cut(target)!r} {what}.{suggestion(target, graph.by_name)}")
+    node = graph[target]
+    while True:
+        if isinstance(node.op, Add):
+            return State(node.name, add=True)
+        readers = graph.consumers[node.name]
+        if len(readers) == 1 and node.name not in graph.outputs and isinstance(graph[readers[0]].op, Add):
+            return State(readers[0], add=True)
+        if node.op.kind() not in ACTIVATIONS or node.inputs[0] not in graph:
+            return State(node.name, add=False)
+        node = graph[node.inputs[0]]
+
+
+def descendants(graph: Graph, name: str) -> set[str]:
+    """A node and everything that depends on it."""
+    found, stack = {name}, [name]
+    while stack:
+        for reader in graph.consumers[stack.pop()]:
+            if reader not in found:
+                found.add(reader)
+                stack.append(reader)
+    return found
+
+
+def check_edge(graph: Graph, source: str, state: State) -> None:
+    """Raise PassRefused unless a linear edge can lead from a value into a state."""
+    if source not in graph.consumers:
+        raise PassRefused(f"source {cut(source)!r} does not exist.{suggestion(source, graph.consumers)}")
+    if source in descendants(graph, state.node):
+        raise PassRefused(
+            f"an edge from {cut(source)} to {cut(state.node)} would make a cycle: {cut(source)} depends on it; "
+            "choose a source that comes before the target"
+        )
+    shapes = shapes_of(graph)
+    here, there = shapes[source], shapes[state.node]
+    if here.dtype != "float32":
+        raise PassRefused(f"source {cut(source)!r} holds {here.dtype}; an edge is a linear layer and takes floats")
+    if not fits(here, there):
+        raise PassRefused(
+            f"a linear edge keeps all axes but the last, but {cut(source)} is {here} and {cut(state.node)} is {there}"
+        )
+
+
+def fits(source: Shape, target: Shape) -> bool:
+    """Whether a linear layer can turn the one shape into the other."""
+    return (
+        source.batched and target.batched and source.rank == target.rank >= 2 and source.dims[:-1] == target.dims[:-1]
+    )
+
+
+def direct_edges(graph: Graph, source: str, state: State) -> list[str]:
+    """The linear edges that already lead from a value into a state."""
+    found = []
+    for name in state.edges(graph):
+        node = graph.by_name.get(name)
+        if node is not None and isinstance(node.op, Linear) and node.inputs == (source,):
+            found.append(name)
+    return found
+
+
+def connectable(graph: Graph) -> list[tuple[str, State]]:
+    """Every (source value, state) that a linear edge could join, each state once under its add or node."""
+    shapes = shapes_of(graph)
+    values = [entry.name for entry in graph.inputs] + [node.name for node in graph.nodes]
+    states = list(dict.fromkeys(find_state(graph, node.name) for node in graph.nodes))
+    found = []
+    for state in states:
+        later = descendants(graph, state.node)
+        found += [
+            (value, state)
+            for value in values
+            if value not in later and shapes[value].dtype == "float32" and fits(shapes[value], shapes[state.node])
+        ]
+    return found
+
+

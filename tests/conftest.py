@@ -1,0 +1,34 @@
+"""What every test shares: how many examples a law gets, threads, and tests that need a GPU."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("dev", max_examples=50, deadline=None)
+# Derandomised, so that a red run is the change's doing and not the draw's.
+settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+settings.register_profile("all", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("GROWIR_HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_per_worker() -> None:
+    """Under xdist the workers already use the cores; torch's own threads would fight over them."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    on_gpu = [item for item in items if item.get_closest_marker("cuda")]
+    if not on_gpu:
+        return  # importing torch takes seconds
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="torch sees no NVIDIA GPU"))
