@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from growir.edits import Create, Edit, Fresh, Remap
+from growir.edits import Create, Edit, Fresh, Remap, Rename
 from growir.errors import PassRefused, cut
 from growir.graph import MAX_STEPS, Graph, History, Node, Step, suggestion
 from growir.names import allot
@@ -77,6 +77,20 @@ class Pass(BaseModel):
                 raise ValueError(f"the block for {cut(key)} holds NaN or infinite numbers")
         return {key: frozen(np.asarray(array)) for key, array in values.items()}
 
+    def _identity(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+        return (
+            self.name,
+            self.model_dump_json(),
+            tuple(sorted((key, array_digest(array)) for key, array in self.values.items())),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        # Not pydantic's, which would compare arrays entry by entry and find no single answer.
+        return isinstance(other, Pass) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
     @classmethod
     @abstractmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
@@ -108,9 +122,11 @@ class Pass(BaseModel):
         base = graph.history.base if graph.history else graph.replace(history=None)
         earlier = graph.history.steps if graph.history else ()
         history = History(base=base, steps=(*earlier, self.recorded(change.created)))
-        grown = verify(graph.replace(nodes=in_order(graph, change.nodes), outputs=change.outputs, history=history))
-        self._check_values(grown, change.edits)
-        return Rewrite(grown, tuple(change.edits), tuple(change.created), self.preserves(graph))
+        nodes, renames = owned_by_first(in_order(graph, change.nodes))
+        edits = (*change.edits, *renames)
+        grown = verify(graph.replace(nodes=nodes, outputs=change.outputs, history=history))
+        self._check_values(grown, edits)
+        return Rewrite(grown, edits, tuple(change.created), self.preserves(graph))
 
     def recorded(self, created: Sequence[str]) -> Step:
         """This pass as a step of a history; arrays are recorded by sha256."""
@@ -141,6 +157,7 @@ class Pass(BaseModel):
 def fresh_blocks(grown: Graph, edits: Sequence[Edit]) -> dict[str, tuple[int, ...]]:
     """The shape of the fresh block of each parameter that has exactly one."""
     table = param_table(grown)
+    names = {edit.old: edit.new for edit in edits if isinstance(edit, Rename)}
     blocks: dict[str, tuple[int, ...]] = {}
     for edit in edits:
         if isinstance(edit, Create):
@@ -148,7 +165,7 @@ def fresh_blocks(grown: Graph, edits: Sequence[Edit]) -> dict[str, tuple[int, ..
         elif isinstance(edit, Remap):
             grows = [part for part in edit.axes if len(part.new)]
             if len(grows) == 1:
-                shape = list(table[edit.key].shape)
+                shape = list(table[names.get(edit.key, edit.key)].shape)
                 shape[grows[0].axis] = len(grows[0].new)
                 blocks[edit.key] = tuple(shape)
     return blocks
@@ -162,6 +179,33 @@ def create(key: str, param: Param, seed: int, step: int, values: Mapping[str, ND
 def fresh_name(graph: Graph, stem: str, also: Iterable[str] = ()) -> str:
     """A name that neither the graph nor its history has ever used; dotted names count by their first segment."""
     return allot(stem, [name.split(".")[0] for name in (*graph.used_names, *also)])
+
+
+def owned_by_first(nodes: Sequence[Node]) -> tuple[list[Node], list[Rename]]:
+    """The nodes with every tied tensor owned by the first that uses it, and the renames of tensors that thereby move.
+
+    Owners move when they are removed, or when a rewrite puts another user before them.
+    """
+    heirs: dict[str, str] = {}
+    seen: set[str] = set()
+    for node in nodes:
+        for name, owner in node.tied.items():
+            if owner.rpartition(".")[0] not in seen:
+                heirs.setdefault(owner, f"{node.name}.{name}")
+        seen.add(node.name)
+    if not heirs:
+        return list(nodes), []
+    # An owner that is still there, later, now uses its heir's tensor.
+    late: dict[str, dict[str, str]] = {}
+    for owner, heir in heirs.items():
+        host, _, name = owner.rpartition(".")
+        late.setdefault(host, {})[name] = heir
+    found = []
+    for node in nodes:
+        tied = {name: heirs.get(owner, owner) for name, owner in node.tied.items()} | late.get(node.name, {})
+        tied = {name: owner for name, owner in tied.items() if owner != f"{node.name}.{name}"}
+        found.append(node if tied == node.tied else node.model_copy(update={"tied": tied}))
+    return found, [Rename(owner, heir) for owner, heir in heirs.items()]
 
 
 def in_order(graph: Graph, nodes: Sequence[Node]) -> list[Node]:

@@ -95,14 +95,15 @@ def save_network(
 
     def fill(folder: Path) -> None:
         (folder / GRAPH).write_text(dumps(graph), encoding="utf-8")
-        _write_tensors(folder / PARAMS, arrays, {"growir.hash": graph.hash})
+        write_tensors(folder / PARAMS, arrays, {"growir.hash": graph.hash})
         if values:
-            _write_tensors(folder / HISTORY, values, {})
+            write_tensors(folder / HISTORY, values, {})
 
     write_folder(path, fill)
 
 
-def _write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> None:
+def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises OSError."""
     from safetensors.numpy import save
 
     # Through bytes and our own write: a full disk is then an OSError, not a half-written file.

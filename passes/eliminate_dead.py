@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Self
 
-from growir.edits import Drop, Edit, Rename
+from growir.edits import Drop
 from growir.errors import PassRefused
-from growir.graph import Graph, Node
+from growir.graph import Graph
 from growir.ops import Dropout
 from growir.params import owners, param_table
 from growir.rewrite import Change, Pass, Preserves
@@ -40,33 +40,12 @@ class EliminateDead(Pass):
 
     def change(self, graph: Graph, step: int) -> Change:
         live = live_nodes(graph)
-        edits: list[Edit] = []
-        heirs: dict[str, str] = {}
-        users: dict[str, list[str]] = {}
-        for key, owner in owners(graph).items():
-            if key.rpartition(".")[0] in live:
-                users.setdefault(owner, []).append(key)
-        for key in param_table(graph):
-            if key.rpartition(".")[0] in live:
-                continue
-            if users.get(key):
-                heirs[key] = users[key][0]
-                edits.append(Rename(key, heirs[key]))
-            else:
-                edits.append(Drop(key))
-        nodes = [_inherit(node, heirs) for node in graph.nodes if node.name in live]
-        return Change(nodes, graph.outputs, edits)
+        used = {owner for key, owner in owners(graph).items() if key.rpartition(".")[0] in live}
+        edits = [Drop(key) for key in param_table(graph) if key not in used]
+        return Change([node for node in graph.nodes if node.name in live], graph.outputs, edits)
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
         live = live_nodes(graph)
         if any(node.name not in live for node in graph.nodes):
             yield cls()
-
-
-def _inherit(node: Node, heirs: dict[str, str]) -> Node:
-    if not any(owner in heirs for owner in node.tied.values()):
-        return node
-    tied = {name: heirs.get(owner, owner) for name, owner in node.tied.items()}
-    mine = {name: owner for name, owner in tied.items() if owner != f"{node.name}.{name}"}
-    return node.model_copy(update={"tied": mine})

@@ -95,6 +95,8 @@ def check_edge(graph: Graph, source: str, state: State) -> None:
     here, there = shapes[source], shapes[state.node]
     if here.dtype != "float32":
         raise PassRefused(f"source {cut(source)!r} holds {here.dtype}; an edge is a linear layer and takes floats")
+    if there.dtype != "float32":
+        raise PassRefused(f"target {cut(state.node)!r} holds {there.dtype}; a state is a sum of floats")
     if not fits(here, there):
         raise PassRefused(
             f"a linear edge keeps all axes but the last, but {cut(source)} is {here} and {cut(state.node)} is {there}"
@@ -103,9 +105,8 @@ def check_edge(graph: Graph, source: str, state: State) -> None:
 
 def fits(source: Shape, target: Shape) -> bool:
     """Whether a linear layer can turn the one shape into the other."""
-    return (
-        source.batched and target.batched and source.rank == target.rank >= 2 and source.dims[:-1] == target.dims[:-1]
-    )
+    same = source.dtype == target.dtype and source.rank == target.rank
+    return same and source.batched and target.batched and source.rank >= 2 and source.dims[:-1] == target.dims[:-1]
 
 
 def direct_edges(graph: Graph, source: str, state: State) -> list[str]:

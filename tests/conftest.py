@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,6 +14,23 @@ settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 settings.register_profile("all", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("GROWIR_HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the expected texts of golden tests anew")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Compare a text with the expected file of a golden test."""
+
+    def compare(expected: Path, found: str) -> None:
+        if request.config.getoption("--update-golden"):
+            expected.write_text(found, encoding="utf-8")
+        assert expected.is_file(), f"{expected} is missing: write it with --update-golden, and read it"
+        assert found == expected.read_text(encoding="utf-8")
+
+    return compare
 
 
 @pytest.fixture(scope="session", autouse=True)

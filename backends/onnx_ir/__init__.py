@@ -1,6 +1,6 @@
 """ONNX files straight from the graph, without torch: inference form, float32, a dynamic batch.
 
-Each operator has one function, in the module of its family; `table` compares them with `growir.ops.OPS` on import.
+Each operator has one function, in the module of its family; `table` compares them with the operators on import.
 """
 
 from __future__ import annotations

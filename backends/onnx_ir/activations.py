@@ -1,45 +1,31 @@
-"""Activations, softmax, dropout and the identity in ONNX."""
+"""Activations and softmax in ONNX."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from growir import ops
 from growir.backends.onnx_ir.scope import Scope
-from growir.backends.onnx_ir.table import spells
 
 
-@spells(ops.Identity)
-def identity(s: Scope, op: ops.Identity) -> None:
-    s.result("Identity", s.x)
+def plain(kind: str) -> Callable[[Scope, ops.Op], None]:
+    """The function of an operator that is one ONNX operator on one value."""
+
+    def spell(s: Scope, op: ops.Op) -> None:
+        s.result(kind, s.x)
+
+    return spell
 
 
-@spells(ops.Dropout)
-def dropout(s: Scope, op: ops.Dropout) -> None:
-    s.result("Identity", s.x)
-
-
-@spells(ops.Relu)
-def relu(s: Scope, op: ops.Relu) -> None:
-    s.result("Relu", s.x)
-
-
-@spells(ops.LeakyRelu)
 def leaky_relu(s: Scope, op: ops.LeakyRelu) -> None:
     s.result("LeakyRelu", s.x, alpha=op.negative_slope)
 
 
-@spells(ops.Elu)
 def elu(s: Scope, op: ops.Elu) -> None:
     s.result("Elu", s.x, alpha=op.alpha)
 
 
-@spells(ops.Selu)
-def selu(s: Scope, op: ops.Selu) -> None:
-    s.result("Selu", s.x)  # ONNX's default constants are the published ones
-
-
-@spells(ops.Gelu)
 def gelu(s: Scope, op: ops.Gelu) -> None:
     if s.opset >= 20:
         s.result("Gelu", s.x, approximate=op.approximate)
@@ -56,22 +42,10 @@ def gelu(s: Scope, op: ops.Gelu) -> None:
     s.result("Mul", half, s.call("gate", "Add", odd, one))
 
 
-@spells(ops.Silu)
 def silu(s: Scope, op: ops.Silu) -> None:
     s.result("Mul", s.x, s.call("gate", "Sigmoid", s.x))
 
 
-@spells(ops.Tanh)
-def tanh(s: Scope, op: ops.Tanh) -> None:
-    s.result("Tanh", s.x)
-
-
-@spells(ops.Sigmoid)
-def sigmoid(s: Scope, op: ops.Sigmoid) -> None:
-    s.result("Sigmoid", s.x)
-
-
-@spells(ops.Softplus)
 def softplus(s: Scope, op: ops.Softplus) -> None:
     # Past 20 the curve is linear to float32's last bit (log1p(exp(-20)) = 2e-9), so the threshold says nothing there.
     bent = op.threshold < 20
@@ -89,34 +63,24 @@ def softplus(s: Scope, op: ops.Softplus) -> None:
     s.result("Where", beyond, s.x, unscaled)
 
 
-@spells(ops.Hardswish)
-def hardswish(s: Scope, op: ops.Hardswish) -> None:
-    s.result("HardSwish", s.x)
-
-
-@spells(ops.Hardsigmoid)
 def hardsigmoid(s: Scope, op: ops.Hardsigmoid) -> None:
     s.result("HardSigmoid", s.x, alpha=1 / 6, beta=0.5)
 
 
-@spells(ops.Relu6)
 def relu6(s: Scope, op: ops.Relu6) -> None:
     s.result("Clip", s.x, s.floats("least", 0.0), s.floats("most", 6.0))
 
 
-@spells(ops.Gaussian)
 def gaussian(s: Scope, op: ops.Gaussian) -> None:
     square = s.call("square", "Mul", s.x, s.x)
     s.result("Exp", s.call("exponent", "Mul", square, s.floats("minus_half", -0.5)))
 
 
-@spells(ops.Prelu)
 def prelu(s: Scope, op: ops.Prelu) -> None:
     # One slope for all broadcasts by itself; one per channel must meet axis 1.
     trailing = s.shape.rank - 2 if op.num_parameters > 1 else 0
     s.result("PRelu", s.x, s.column("weight", trailing))
 
 
-@spells(ops.Softmax)
 def softmax(s: Scope, op: ops.Softmax) -> None:
     s.result("Softmax", s.x, axis=op.dim)

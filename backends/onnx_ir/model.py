@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-# Each family enters its functions in the table when it is imported.
-from growir.backends.onnx_ir import activations, joins, layout, norms, pools, weights  # noqa: F401
+import growir
 from growir.backends.onnx_ir.scope import Array, Draft, Scope
-from growir.backends.onnx_ir.table import SPELLINGS, require_all
+from growir.backends.onnx_ir.table import TABLE
 from growir.document import dumps
 from growir.errors import ExportError
 from growir.graph import Graph
-from growir.ops import OPS, Shape
+from growir.ops import Shape
 from growir.params import owners, param_table
 from growir.shapes import own_tables, shapes_of
-
-require_all(OPS)
 
 FIRST_OPSET, LAST_OPSET = 17, 26  # LayerNormalization came with 17; what follows 26 is untested
 LEAST_IR = 10
 PROTOBUF_LIMIT = 2**31 - 1  # bytes in one message
-INLINE_BYTES = 1024  # smaller tensors stay in the model file, where shape inference reads them
+INLINE_BYTES = 1024  # smaller tensors stay in the model file
 
 ELEMENT_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A whole, checked model but for its large tensors, which are kept beside it.
+    """A whole, checked model but for its large float tensors, which are kept beside it.
 
     protobuf serialises at most 2 GiB, and inference and checks serialise: so they see those tensors as inputs.
     """
@@ -44,8 +41,9 @@ class Assembly:
     @property
     def size(self) -> int:
         """The bytes of the whole model as one message, at most."""
-        framing = 64 + 2 * 8  # lengths, dtype and up to eight sizes
-        return self.model.ByteSize() + sum(a.nbytes + len(name) + framing for name, a in self.large.items())
+        # Around the numbers stand tags, lengths and the dtype, and six bytes for each size.
+        tensors = sum(array.nbytes + len(name) + 32 + 6 * array.ndim for name, array in self.large.items())
+        return int(self.model.ByteSize()) + tensors + 16
 
     def whole(self) -> ModelProto:
         """The model with all its tensors inside."""
@@ -67,12 +65,14 @@ def build_model(graph: Graph, arrays: Mapping[str, Array], *, opset: int = 18) -
         opset: The ONNX operator set to write.
 
     Raises:
-        ExportError: The opset is not supported, or a number does not fit into float32.
+        ExportError: The opset is not supported, a number does not fit into float32, or the model is over 2 GiB.
     """
     assembly = assemble(graph, arrays, opset)
+    if assembly.size > PROTOBUF_LIMIT:
+        text = f"the model has {assembly.size} bytes, but one ONNX message holds at most {PROTOBUF_LIMIT}"
+        raise ExportError(f"{text}; save it as a file, whose large tensors go to a side file")
     model = assembly.whole()
-    if assembly.size < PROTOBUF_LIMIT:
-        onnx.checker.check_model(model, full_check=True)
+    onnx.checker.check_model(model, full_check=True)
     return model
 
 
@@ -86,12 +86,13 @@ def assemble(graph: Graph, arrays: Mapping[str, Array], opset: int) -> Assembly:
     for node in graph.nodes:
         own = {name: keys[f"{node.name}.{name}"] for name in own_tables(graph)[node.name]}
         scope = Scope(draft, node, own, tuple(shapes[name] for name in node.inputs), shapes[node.name])
-        SPELLINGS[type(node.op)](scope, node.op)
+        TABLE[node.op.kind()](scope, node.op)
     for value, output in zip(graph.outputs, outputs):
         if draft.values[value] != output:  # an input, or a value that is an output already
-            draft.nodes.append(helper.make_node("Identity", [draft.values[value]], [output], name=output))
+            draft.nodes.append(helper.make_node("Identity", [draft.values[value]], [output], name=f"{output}/copy"))
 
-    large = {name: array for name, array in draft.tensors.items() if array.nbytes > INLINE_BYTES}
+    floats = {name: array for name, array in draft.tensors.items() if array.dtype == np.float32}
+    large = {name: array for name, array in floats.items() if array.nbytes > INLINE_BYTES}
     inside = {draft.values[node.name]: shapes[node.name] for node in graph.nodes}
     hidden = inside.keys() - set(outputs) - draft.tensors.keys()
     model = helper.make_model(
@@ -108,11 +109,11 @@ def assemble(graph: Graph, arrays: Mapping[str, Array], opset: int) -> Assembly:
         opset_imports=[helper.make_opsetid("", opset)],
         ir_version=max(LEAST_IR, helper.find_min_ir_version_for([helper.make_opsetid("", opset)])),
         producer_name="growir",
-        producer_version=_version(),
+        producer_version=growir.__version__,
     )
     helper.set_model_props(
         model,
-        {"growir.document": dumps(graph), "growir.hash": graph.hash, "growir.version": _version()},
+        {"growir.document": dumps(graph), "growir.hash": graph.hash, "growir.version": growir.__version__},
     )
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     onnx.checker.check_model(model, full_check=True)
@@ -126,8 +127,10 @@ def assemble(graph: Graph, arrays: Mapping[str, Array], opset: int) -> Assembly:
 def output_names(graph: Graph) -> tuple[str, ...]:
     """What the outputs are called in the file: as before the network grew, so that who reads it need not change."""
     first = graph.outputs if graph.history is None else graph.history.base.outputs
+    if len(first) != len(graph.outputs):  # the history of unknown passes is not replayed, so it may say anything
+        first = graph.outputs
     taken = {entry.name for entry in graph.inputs} | set(param_table(graph))
-    names = []
+    names: list[str] = []
     for k, name in enumerate(first):
         # The base's own outputs decide, not today's nodes: this name has to stay as well.
         unique = name if name not in taken else f"{name}/output_{k}"
@@ -157,10 +160,3 @@ def _check_opset(opset: int) -> None:
     if opset > known:
         text = f"the installed onnx {onnx.__version__} knows opsets up to {known}, not {opset}; upgrade it"
         raise ExportError(f"{text}, or choose one from {FIRST_OPSET} to {known}")
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("growir")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"  # a checkout that was never installed

@@ -6,10 +6,8 @@ import numpy as np
 
 from growir import ops
 from growir.backends.onnx_ir.scope import Array, Scope
-from growir.backends.onnx_ir.table import spells
 
 
-@spells(ops.BatchNorm)
 def batch_norm(s: Scope, op: ops.BatchNorm) -> None:
     if not op.track_running_stats:
         _batch_statistics(s, op)
@@ -41,7 +39,6 @@ def _batch_mean(s: Scope, what: str, value: str) -> str:
     return s.call(what, "ReduceMean", value, s.integers("axes", axes))
 
 
-@spells(ops.LayerNorm)
 def layer_norm(s: Scope, op: ops.LayerNorm) -> None:
     if op.elementwise_affine:
         affine = [s.param("weight"), *([s.param("bias")] if op.bias else [])]
@@ -50,7 +47,6 @@ def layer_norm(s: Scope, op: ops.LayerNorm) -> None:
     s.result("LayerNormalization", s.x, *affine, axis=-op.dims, epsilon=op.eps)
 
 
-@spells(ops.Standardise)
 def standardise(s: Scope, op: ops.Standardise) -> None:
     if op.inverse:
         s.result("Add", s.call("scaled", "Mul", s.x, s.param("std")), s.param("mean"))

@@ -12,13 +12,12 @@ import numpy as np
 
 from growir import ops
 from growir.backends.onnx_ir.scope import Array, Attribute, Scope
-from growir.backends.onnx_ir.table import spells
 from growir.ops.base import pair
 
 
 def _tails(s: Scope, op: ops.MaxPool2d | ops.AvgPool2d) -> list[int]:
     """The padding behind the last row and column that the output size asks for."""
-    tails = []
+    tails: list[int] = []
     for k in (0, 1):
         size, count = s.shapes[0].size(2 + k), s.shape.size(2 + k)
         span = op.spacing()[k] * (pair(op.kernel_size)[k] - 1) + 1
@@ -27,7 +26,6 @@ def _tails(s: Scope, op: ops.MaxPool2d | ops.AvgPool2d) -> list[int]:
     return tails
 
 
-@spells(ops.MaxPool2d)
 def max_pool2d(s: Scope, op: ops.MaxPool2d) -> None:
     kernel, tails = pair(op.kernel_size), _tails(s, op)
     pads = [*pair(op.padding), *tails]
@@ -40,7 +38,6 @@ def max_pool2d(s: Scope, op: ops.MaxPool2d) -> None:
     s.result("MaxPool", x, kernel_shape=kernel, strides=op.steps(), pads=pads, dilations=pair(op.dilation))
 
 
-@spells(ops.AvgPool2d)
 def avg_pool2d(s: Scope, op: ops.AvgPool2d) -> None:
     tails = _tails(s, op)
     window: dict[str, Attribute] = {
@@ -66,7 +63,7 @@ def avg_pool2d(s: Scope, op: ops.AvgPool2d) -> None:
 
 def _counts(s: Scope, op: ops.AvgPool2d) -> list[Array]:
     """How many rows and columns each window counts by torch's rule: up to the padding's end, not beyond."""
-    counts = []
+    counts: list[Array] = []
     for k in (0, 1):
         starts = np.arange(s.shape.size(2 + k)) * op.steps()[k]
         whole = s.shapes[0].size(2 + k) + 2 * pair(op.padding)[k]
@@ -74,7 +71,6 @@ def _counts(s: Scope, op: ops.AvgPool2d) -> list[Array]:
     return counts
 
 
-@spells(ops.AdaptiveAvgPool2d)
 def adaptive_avg_pool2d(s: Scope, op: ops.AdaptiveAvgPool2d) -> None:
     sizes, cells = s.shapes[0].sizes[-2:], pair(op.output_size)
     if cells == (1, 1):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
 from growir.backends.onnx_ir.model import PROTOBUF_LIMIT, assemble
@@ -75,7 +75,7 @@ def read_document(path: str | os.PathLike[str]) -> str:
         raise GraphError("this is no ONNX file", source) from None
     for entry in model.metadata_props:
         if entry.key == "growir.document":
-            return entry.value
+            return str(entry.value)
     raise GraphError("this ONNX file holds no graph document, so growir did not write it", source)
 
 

@@ -34,9 +34,9 @@ class Draft:
     opset: int
     arrays: Mapping[str, Array]
     values: dict[str, str]
-    nodes: list[NodeProto] = field(default_factory=list)
-    tensors: dict[str, Array] = field(default_factory=dict)
-    narrowed: set[str] = field(default_factory=set)
+    nodes: list[NodeProto] = field(default_factory=list[NodeProto])
+    tensors: dict[str, Array] = field(default_factory=dict[str, Array])
+    narrowed: set[str] = field(default_factory=set[str])
 
     def float32(self, key: str, array: Array) -> Array:
         """The numbers as the file holds them. Raises ExportError for one that float32 cannot hold."""
@@ -119,14 +119,20 @@ class Scope:
     def call(self, what: str, kind: str, *inputs: str, **attributes: Attribute) -> str:
         """Add an intermediate step and return the name of its value."""
         name = f"{self.node.name}/{what}"
-        self.draft.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        self._append(name, kind, inputs, attributes, output=name)
         return name
 
     def result(self, kind: str, *inputs: str, **attributes: Attribute) -> None:
         """Add the step that computes the node's value."""
-        output = self.draft.values[self.node.name]
-        self.draft.nodes.append(helper.make_node(kind, inputs, [output], name=self.node.name, **attributes))
+        self._append(self.node.name, kind, inputs, attributes, output=self.draft.values[self.node.name])
 
     def result_is(self, value: str) -> None:
         """Say that the node's value is already there, under another name."""
         self.draft.values[self.node.name] = value
+
+    def _append(
+        self, name: str, kind: str, inputs: Sequence[str], attributes: Mapping[str, Attribute], *, output: str
+    ) -> None:
+        node = helper.make_node(kind, inputs, [output], name=name)
+        node.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
+        self.draft.nodes.append(node)

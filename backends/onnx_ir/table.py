@@ -1,37 +1,51 @@
-"""Which function spells which operator in ONNX."""
+"""Which function spells which operator in ONNX: one per kind, in the module of its family."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar, cast
+from collections.abc import Callable
+from typing import Any
 
+from growir.backends.onnx_ir import activations, joins, layout, norms, pools, weights
+from growir.backends.onnx_ir.activations import plain
 from growir.backends.onnx_ir.scope import Scope
-from growir.ops import Op
+from growir.ops import OP_BY_KIND
 
-O = TypeVar("O", bound=Op)
-Spelling = Callable[[Scope, O], None]
+TABLE: dict[str, Callable[[Scope, Any], None]] = {
+    "bias": weights.bias,
+    "standardise": norms.standardise,
+    "parameter": weights.parameter,
+    "select": layout.select,
+    "slice": layout.slice_,
+    "reshape": layout.reshape,
+    "flatten": layout.reshape,
+    "linear": weights.linear,
+    "conv2d": weights.conv2d,
+    "batch_norm": norms.batch_norm,
+    "layer_norm": norms.layer_norm,
+    "add": joins.fold("Add"),
+    "mul": joins.fold("Mul"),
+    "concat": joins.concat,
+    "max_pool2d": pools.max_pool2d,
+    "avg_pool2d": pools.avg_pool2d,
+    "adaptive_avg_pool2d": pools.adaptive_avg_pool2d,
+    "dropout": plain("Identity"),  # as it is at inference
+    "identity": plain("Identity"),
+    "softmax": activations.softmax,
+    "relu": plain("Relu"),
+    "leaky_relu": activations.leaky_relu,
+    "elu": activations.elu,
+    "selu": plain("Selu"),  # ONNX's default constants are the published ones
+    "gelu": activations.gelu,
+    "silu": activations.silu,
+    "tanh": plain("Tanh"),
+    "sigmoid": plain("Sigmoid"),
+    "softplus": activations.softplus,
+    "hardswish": plain("HardSwish"),
+    "hardsigmoid": activations.hardsigmoid,
+    "relu6": activations.relu6,
+    "prelu": activations.prelu,
+    "gaussian": activations.gaussian,
+}
 
-SPELLINGS: dict[type[Op], Spelling[Op]] = {}
-
-
-def spells(kind: type[O]) -> Callable[[Spelling[O]], Spelling[O]]:
-    """Enter a function as the spelling of one operator."""
-
-    def enter(function: Spelling[O]) -> Spelling[O]:
-        if kind in SPELLINGS:
-            raise ImportError(f"growir.backends.onnx_ir spells {kind.kind()} twice")
-        SPELLINGS[kind] = cast("Spelling[Op]", function)  # it is looked up by the class it takes
-        return function
-
-    return enter
-
-
-def require_all(ops: Iterable[type[Op]]) -> None:
-    """Compare the table with the operators there are. Raises ImportError where they differ."""
-    known, spelled = set(ops), set(SPELLINGS)
-    missing = ", ".join(sorted(op.kind() for op in known - spelled))
-    surplus = ", ".join(sorted(op.kind() for op in spelled - known))
-    if missing:
-        raise ImportError(f"growir.backends.onnx_ir has no function for {missing}; write one and decorate it")
-    if surplus:
-        raise ImportError(f"growir.backends.onnx_ir spells {surplus}, which growir.ops.OPS does not list")
+if TABLE.keys() != OP_BY_KIND.keys():
+    raise ImportError(f"ONNX's table and the operators differ in {sorted(TABLE.keys() ^ OP_BY_KIND.keys())}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from growir import ops
 from growir.backends.onnx_ir.scope import Scope
-from growir.backends.onnx_ir.table import spells
 from growir.ops.base import pair
 
 
@@ -13,7 +12,6 @@ def _weight(s: Scope) -> str:
     return s.inputs[1] if len(s.inputs) == 2 else s.param("weight")
 
 
-@spells(ops.Linear)
 def linear(s: Scope, op: ops.Linear) -> None:
     bias = [s.param("bias")] if op.bias else []
     if s.shape.rank == 2:
@@ -28,7 +26,6 @@ def linear(s: Scope, op: ops.Linear) -> None:
         s.result("MatMul", s.x, columns)
 
 
-@spells(ops.Conv2d)
 def conv2d(s: Scope, op: ops.Conv2d) -> None:
     (top, bottom), (left, right) = op.pads(*s.shapes)
     _, *kernel = op.kernel(*s.shapes)
@@ -45,13 +42,11 @@ def conv2d(s: Scope, op: ops.Conv2d) -> None:
     )
 
 
-@spells(ops.Bias)
 def bias(s: Scope, op: ops.Bias) -> None:
     batch = s.call("batch", "Shape", s.x, start=0, end=1)
     sizes = s.integers("sizes", [op.features] + [1] * op.dims)
     s.result("Expand", s.column("bias", op.dims), s.call("shape", "Concat", batch, sizes, axis=0))
 
 
-@spells(ops.Parameter)
 def parameter(s: Scope, op: ops.Parameter) -> None:
     s.result_is(s.param("weight"))

@@ -28,11 +28,7 @@ class _Lowering:
         self.code = fx.Graph()
         self.values: dict[str, fx.Node] = {}
         self.node: Node
-        table = param_table(graph)
-        self.tensors = {
-            key: tensor if table[key].buffer else nn.Parameter(tensor, requires_grad=True)
-            for key, tensor in tensors.items()
-        }
+        self.tensors = tensors
         self.shared_attributes: dict[str, fx.Node] = {}
 
     def run(self) -> fx.GraphModule:
@@ -126,12 +122,16 @@ def lower(
     tensors: dict[str, torch.Tensor] = {}
     for key, param in param_table(graph).items():
         tensor = torch.from_numpy(np.array(arrays[key]))
-        tensors[key] = tensor.to(device=device or torch.get_default_device(), dtype=None if param.dtype == "int64" else dtype)
+        tensor = tensor.to(device=device or torch.get_default_device(), dtype=None if param.dtype == "int64" else dtype)
+        tensors[key] = tensor if param.buffer else nn.Parameter(tensor)
     return lower_tensors(graph, tensors)
 
 
 def lower_tensors(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
-    """A module that computes the graph with these very tensors, by key, on the device they are on."""
+    """A module that computes the graph with these very tensors, by key, on the device they are on.
+
+    What is a torch.nn.Parameter becomes a parameter of the module, anything else a buffer.
+    """
     module = _Lowering(graph, tensors).run()
     document = dumps(graph)
     module.growir_document = document  # type: ignore[assignment]  # a plain attribute, kept by pickle

@@ -129,6 +129,7 @@ class Conv2d(Op):
             out = xs[1][0]
             if self.groups > 1:
                 rule.fixed((out, x[1]), "a grouped convolution with a given weight")
+            rule.fixed(xs[1][2:], "the kernel's extent decides how far the window reaches")
             rule.algebra.unify(xs[1][1], self._rows(rule, x[1])[0], "meets the weight's columns")
             rule.consumes_value(1, 1, xs[1])
         else:

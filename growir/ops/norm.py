@@ -58,6 +58,7 @@ class BatchNorm(Op):
             rule.param("num_batches_tracked", ())
         for name in names:
             rule.param(name, (xs[0][1],))
+        rule.fixed(xs[0][2:], "batch statistics are taken along this axis")
         return xs[0]
 
     @classmethod
@@ -138,6 +139,8 @@ class Standardise(Op):
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         axes = xs[0][-self.dims :] if self.dims else (fixed(1),)
+        if not self.inverse:
+            rule.fixed(axes, "whether an entry counts as constant depends on the largest of all")
         for name in ("mean", "std"):
             rule.param(name, axes)
         return xs[0]

@@ -1,0 +1,39 @@
+"""Measuring whether two networks compute the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from growir.backends.torch_fx.lowering import lower
+from growir.graph import Graph
+
+
+def random_batch(graph: Graph, rows: int = 4, seed: int = 0) -> list[torch.Tensor]:
+    """Standard normal inputs in float64, zeros for integer ones."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn((rows, *entry.shape[1:]), generator=generator, dtype=torch.float64)
+        if entry.dtype == "float32"
+        else torch.zeros((rows, *entry.shape[1:]), dtype=torch.int64)
+        for entry in graph.inputs
+    ]
+
+
+def largest_change(
+    before: tuple[Graph, Mapping[str, NDArray[Any]]], after: tuple[Graph, Mapping[str, NDArray[Any]]]
+) -> dict[str, float]:
+    """For each output of the first graph, max |difference| / max |output| on a random batch, in float64 eval mode."""
+    batch = random_batch(before[0])
+    found = []
+    for graph, arrays in (before, after):
+        module = lower(graph, arrays, device="cpu", dtype=torch.float64).eval().requires_grad_(False)
+        values = module(*batch)
+        found.append(values if isinstance(values, tuple) else (values,))
+    return {
+        name: float((old - new).abs().max()) / max(float(old.abs().max()), 1e-300)
+        for name, old, new in zip(before[0].outputs, *found, strict=True)
+    }

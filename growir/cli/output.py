@@ -1,0 +1,51 @@
+"""How commands read their arguments and write their results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from growir.errors import ExportError
+
+PATH_HELP = "A graph document, a network or run directory, or an .onnx file that growir wrote."
+
+GraphPath = Annotated[Path, typer.Argument(metavar="PATH", help=PATH_HELP, show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MaxParameters = Annotated[
+    int, typer.Option("--max-parameters", metavar="N", min=1, help="Refuse documents with more parameters.")
+]
+# verify.MAX_PARAMETERS, which would cost an import of pydantic; a test compares the two.
+MAX_PARAMETERS = 10**10
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal would obey instead of show."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print an object as JSON, one row of each list of objects a line."""
+    # json's own indentation runs in Python, ten times slower than the compact form, and puts each width on a line.
+    parts: list[str] = []
+    for key, value in data.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            table = cast("list[dict[str, Any]]", value)
+            rows = ",\n".join(f"  {json.dumps(row, allow_nan=False)}" for row in table)
+            parts.append(f" {json.dumps(key)}: [\n{rows}\n ]")
+        else:
+            parts.append(f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+    print("{\n" + ",\n".join(parts) + "\n}")
+
+
+def replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
+    """Refuse to write where something lies that growir did not write. Raises ExportError."""
+    if path.is_dir():
+        raise ExportError(f"{path}: is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise ExportError(f"{path}: the folder {path.parent} does not exist")
+    if path.exists() and not ours(path):
+        raise ExportError(f"{path}: is there already and was not written by growir; choose another name")

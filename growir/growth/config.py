@@ -1,0 +1,208 @@
+"""What a growth run is told: data, policy, training, budget. The run file and `growir.grow` share these models."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from growir.document import field_problems
+from growir.errors import RunError, cut
+from growir.graph import suggestion
+from growir.ops import ACTIVATIONS
+
+Count = Annotated[int, Field(strict=True, gt=0)]
+Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Section):
+    """Which data, and what is learned from it before any weight.
+
+    Attributes:
+        path: An .npz file with x_train, y_train, x_test, y_test, or "digits".
+        task: What the targets are; by default integers of one dimension are classes, anything else is regression.
+        standardise: One mean and std for all inputs ("global"), one per input ("feature"), or none. By default global
+            where an input has two or more axes (an image), else per feature.
+    """
+
+    path: str = ""
+    task: Literal["auto", "classification", "regression"] = "auto"
+    standardise: Literal["auto", "global", "feature", "none"] = "auto"
+
+
+class DagConfig(_Section):
+    """DAG growth by expressivity bottleneck.
+
+    Attributes:
+        strategy: Consider every move ("whole"), or those that feed or widen the state with the largest bottleneck.
+        criterion: Choose by the loss on the selection part, or by the Bayesian information criterion on it.
+        neurons: Neurons of a new state or a widening; fewer where the budget ends.
+        activation: Of new states.
+        directions: Incoming weights of new neurons: random ones, or the best of a pool that holds the closed-form
+            directions too ("fitted").
+        samples: The most samples of each part that candidates are measured on.
+        ridge: Regularisation of every least-squares solve, relative to the mean square of its features.
+    """
+
+    name: Literal["dag"] = "dag"
+    strategy: Literal["whole", "restricted"] = "whole"
+    criterion: Literal["loss", "bic"] = "loss"
+    neurons: Count = 10
+    activation: str = "relu"
+    directions: Literal["random", "fitted"] = "random"
+    samples: Count = 10_000
+    ridge: Rate = 1e-3
+
+    @field_validator("activation")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ACTIVATIONS:
+            near = suggestion(value, ACTIVATIONS)
+            raise ValueError(f"there is no such activation; there are {', '.join(ACTIVATIONS)}.{near}")
+        return value
+
+
+class TrainConfig(_Section):
+    """How weights are trained between growths and at the end; AdamW throughout.
+
+    Attributes:
+        batch_size: Samples a step; by default 64, or 256 from 10 000 training samples on.
+        epochs_between: Passes over two thirds of the training data after each growth, at a constant rate.
+        epochs_final: Passes over all training data by the found network, on a one-cycle schedule.
+        learning_rate: Between growths.
+        learning_rate_final: The peak of the final schedule.
+        weight_decay: Decoupled weight decay, in both.
+    """
+
+    batch_size: Count | None = None
+    epochs_between: Count | None = None
+    epochs_final: Count | None = None
+    learning_rate: Rate = 3e-3
+    learning_rate_final: Rate = 1e-2
+    weight_decay: NonNegative = 0.1
+
+    def resolved(self, samples: int) -> TrainConfig:
+        """The same with every default that depends on the data filled in."""
+        batch = self.batch_size or (64 if samples < 10_000 else 256)
+        final = self.epochs_final or min(60, max(15, round(3000 * batch / samples)))
+        between = self.epochs_between or max(1, round(final / 12))
+        return self.model_copy(update={"batch_size": batch, "epochs_final": final, "epochs_between": between})
+
+
+class BudgetConfig(_Section):
+    """Where growth ends, whichever comes first.
+
+    Attributes:
+        parameters: The most parameters the network may have.
+        macs: The most multiply-accumulates per sample.
+        steps: The most growths.
+        seconds: A safety stop on wall-clock time; a run that it ended says so and is not reproducible.
+    """
+
+    parameters: Count = 50_000
+    macs: Count | None = None
+    steps: Count = 20
+    seconds: Annotated[float, Field(gt=0)] | None = None
+
+
+class RunConfig(_Section):
+    """One growth run.
+
+    Attributes:
+        name: Of the run and of the graph.
+        seed: Everything random is a function of it.
+        threads: torch's threads; torch's own choice if not given. Results are the same to the bit only at one number.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$")] = "run"
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    threads: Count | None = None
+    data: DataConfig = DataConfig()
+    policy: DagConfig = DagConfig()
+    train: TrainConfig = TrainConfig()
+    budget: BudgetConfig = BudgetConfig()
+
+    def to_toml(self) -> str:
+        """The run file that gives this configuration."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        lines = [f"{key} = {json.dumps(value)}" for key, value in data.items() if not isinstance(value, dict)]
+        for key, section in data.items():
+            if isinstance(section, dict):
+                lines += ["", f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in section.items())]
+        return "\n".join(lines) + "\n"
+
+
+DIGITS = RunConfig(
+    name="digits",
+    threads=1,  # layers this small only wait for each other on more
+    data=DataConfig(path="digits", task="classification", standardise="global"),
+    train=TrainConfig(weight_decay=0.3),
+    budget=BudgetConfig(parameters=5000),
+)
+
+
+def read_run(target: str) -> RunConfig:
+    """The configuration a target of `growir grow` means: a run file, an .npz file, or "digits".
+
+    Raises:
+        RunError: With every wrong or unknown key of the run file.
+    """
+    if target == "digits":
+        return DIGITS
+    path = Path(target)
+    if path.suffix == ".npz":
+        return RunConfig(name=_run_name(path), data=DataConfig(path=str(path)))
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be read: {error.strerror or error}; give a run file, an .npz file or digits") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RunError(f"{target}: this is not a valid TOML run file: {error}") from None
+    config = parse_run({"name": _run_name(path), **data}, target)
+    if not config.data.path:
+        raise RunError(f"{target}: [data] path is missing; give an .npz file or digits")
+    if config.data.path != "digits":
+        # As in most tools, a relative path counts from the file that says it.
+        located = path.parent / config.data.path
+        config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(located)})})
+    return config
+
+
+def _run_name(path: Path) -> str:
+    return "".join(c if c.isalnum() and c.isascii() else "-" for c in path.stem)[:60] or "run"
+
+
+def parse_run(data: dict[str, Any], source: str) -> RunConfig:
+    """A configuration from decoded TOML. Raises RunError naming every wrong key."""
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataConfig,
+        "policy": DagConfig,
+        "train": TrainConfig,
+        "budget": BudgetConfig,
+    }
+    problems: list[str] = []
+    for key, model in sections.items():
+        section = data.get(key, {})
+        if not isinstance(section, dict):
+            problems.append(f"{key} is a section, [{key}]")
+            continue
+        try:
+            model.model_validate(section)
+        except ValidationError as error:
+            problems += [str(p) for p in field_problems(f"[{key}]", f"[{key}]", error, model)]
+    if not problems:
+        try:
+            return RunConfig.model_validate(data)
+        except ValidationError as error:
+            problems += [str(p) for p in field_problems("", "a run file", error, RunConfig)]
+    shown = "\n".join(f"  {line}" for line in problems)
+    raise RunError(f"{cut(source)}: {len(problems)} wrong entries\n{shown}" if len(problems) > 1 else f"{cut(source)}: {problems[0]}")

@@ -1,0 +1,478 @@
+"""DAG growth by expressivity bottleneck (Douka et al. 2025): edges, new states, wider states, from the empty graph.
+
+Every candidate gets its weights from one solve on the fitting part and its amplitude from a line search on the next; the
+one that leaves the smallest loss on the third part is applied, exactly as it was measured.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from growir.channels import analyse
+from growir.errors import PassRefused
+from growir.graph import Graph, Input, Node
+from growir.growth.bottleneck import Bottleneck, Grams, closed_form, combine, fit, measure, moment, sources
+from growir.growth.config import BudgetConfig, DagConfig
+from growir.growth.policy import Scored
+from growir.growth.section import run_section
+from growir.growth.session import Session, generator
+from growir.growth.states import StateView, can_feed, fed_by, states_of
+from growir.ops import OP_BY_KIND
+from growir.params import initial_arrays
+from growir.passes import AddEdge, AddNode, Widen
+from growir.passes.state import descendants
+from growir.rewrite import Pass, Rewrite
+
+GRID = 21  # points of a line search, zero among them
+POOL = 256  # random neurons that fitted directions are chosen from
+Values = Mapping[str, torch.Tensor]
+
+
+@dataclass(slots=True)
+class _Measured:
+    """What one pass over the data tells about the current network: values on each part, bottlenecks of all states."""
+
+    states: list[StateView]
+    opt: dict[str, torch.Tensor]
+    ls: dict[str, torch.Tensor]
+    gr: dict[str, torch.Tensor]
+    ls_targets: torch.Tensor
+    gr_targets: torch.Tensor
+    gram: Grams
+    bottlenecks: dict[str, Bottleneck]
+    downstream: dict[tuple[str, ...], _Downstream] = field(default_factory=dict)
+
+    def state(self, node: str) -> StateView:
+        return next(state for state in self.states if state.node == node)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Neurons:
+    """New neurons: incoming weights by source, a bias, and what they read."""
+
+    reads: tuple[str, ...]
+    incoming: tuple[torch.Tensor, ...]  # (source width, k) each
+    bias: torch.Tensor  # (k,)
+    activation: str
+
+    def features(self, values: Values) -> torch.Tensor:
+        """Their activations, (n, k)."""
+        total = self.bias + combine([values[name] for name in self.reads], torch.cat(self.incoming).double())
+        return activate(self.activation, total)
+
+
+class Dag:
+    """The policy; see DagConfig for its settings."""
+
+    name = "dag"
+
+    def __init__(self, config: DagConfig, budget: BudgetConfig) -> None:
+        self.config = config
+        self.budget = budget
+        self._constant_grams: dict[tuple[str, str], torch.Tensor] = {}
+        self._rewrites_of: Graph | None = None
+        self._rewrites: dict[Pass, Rewrite] = {}
+
+    # -- propose ------------------------------------------------------------------------------------------------------
+
+    def propose(self, session: Session) -> list[Pass]:
+        """Every new edge, new state and widening that fits the budget, widths cut to what is left of it."""
+        graph = session.graph
+        return [fitting for step in self._moves(graph, session) if (fitting := self._fit_budget(graph, step))]
+
+    def _moves(self, graph: Graph, session: Session) -> Iterator[Pass]:
+        states = states_of(graph)
+        values = [*self._constant_values(graph, session), *(s.post for s in states if s.post is not None)]
+        width = self.config.neurons
+        for state in states:
+            if state.post is not None and fed_by(states, state.post) and not _pinned(graph, state.post):
+                yield Widen(node=state.post, by=width)
+        for value, state in can_feed(graph, states, values):
+            if all(edge.source != value for edge in state.edges):
+                yield AddEdge(source=value, target=state.node)
+            if not _twin(states, value, state):
+                yield AddNode(source=value, target=state.node, width=width, activation=self.config.activation)
+
+    def _constant_values(self, graph: Graph, session: Session) -> list[str]:
+        ranks = {name: len(value.shape) for name, value in zip(session.prefix(), session.constants(), strict=True)}
+        return [name for name, rank in ranks.items() if rank == 2]
+
+    def _fit_budget(self, graph: Graph, step: Pass) -> Pass | None:
+        """The move, narrowed until it fits the budget; None if nothing of it does."""
+        over = self._excess(graph, step)
+        if over <= 0:
+            return step
+        if isinstance(step, AddEdge):
+            return None
+        field_name = "by" if isinstance(step, Widen) else "width"
+        width = getattr(step, field_name)
+        least = self._excess(graph, step.model_copy(update={field_name: 1}))
+        if least > 0:
+            return None
+        # Costs are linear in the width, so two points give the widest that fits.
+        widest = width if width == 1 else 1 + math.floor((width - 1) * -least / (over - least) + 1e-9)
+        return step.model_copy(update={field_name: widest})
+
+    def _excess(self, graph: Graph, step: Pass) -> float:
+        """How far the network would be over the budget, relative to it; not positive where it fits."""
+        costs = self._rewritten(graph, step).graph.costs()
+        budget = self.budget
+        over = [costs.parameters / budget.parameters - 1]
+        if budget.macs is not None:
+            over.append(costs.macs / budget.macs - 1)
+        return max(over)
+
+    def _rewritten(self, graph: Graph, step: Pass) -> Rewrite:
+        """The move carried out on the structure; asked for its cost, its names and its parameters, and done once."""
+        if self._rewrites_of is not graph:
+            self._rewrites_of, self._rewrites = graph, {}
+        if step not in self._rewrites:
+            self._rewrites[step] = step.rewrite(graph)
+        return self._rewrites[step]
+
+    # -- score --------------------------------------------------------------------------------------------------------
+
+    def score(self, session: Session, candidates: Sequence[Pass], step: int) -> list[Scored]:
+        """Weights, amplitude and gain of each candidate; those of no gain on the search or selection part are left out."""
+        measured = self._measure(session)
+        if self.config.strategy == "restricted":
+            worst = max(measured.states, key=lambda s: measured.bottlenecks[s.node].psi)
+            candidates = [c for c in candidates if worst.node in _touches(c, measured.states)]
+        found = []
+        for k, candidate in enumerate(candidates):
+            session.tick("scoring", k, len(candidates))
+            scored = self._score(session, measured, candidate, step)
+            if scored is not None:
+                found.append(scored)
+        return found
+
+    def _measure(self, session: Session) -> _Measured:
+        graph = session.graph
+        states = states_of(graph)
+        wanted = [s.node for s in states] + [s.post for s in states if s.post is not None]
+        wanted = list(dict.fromkeys([*wanted, session.output]))
+        names = session.prefix()
+        run = run_section(graph, session.tensors, names, wanted)
+        parts: list[dict[str, torch.Tensor]] = []
+        for samples in self._samples(session):
+            given = [value[samples] for value in session.constants()]
+            found = run(*given)
+            parts.append({**dict(zip(names, given, strict=True)), **dict(zip(wanted, found, strict=True))})
+        opt, ls, gr = parts
+        loss = session.loss.total(opt[session.output], session.targets[self._samples(session)[0]])
+        slopes = torch.autograd.grad(loss, [opt[s.node] for s in states])
+        opt, ls, gr = ({name: value.detach() for name, value in part.items()} for part in (opt, ls, gr))
+        gram = Grams(opt, set(names), self._constant_grams)
+        bottlenecks = {
+            state.node: measure(state, opt, -slope, gram, self.config.ridge)
+            for state, slope in zip(states, slopes, strict=True)
+        }
+        targets = [session.targets[samples] for samples in self._samples(session)[1:]]
+        return _Measured(states, opt, ls, gr, targets[0], targets[1], gram, bottlenecks)
+
+    def _samples(self, session: Session) -> list[torch.Tensor]:
+        """What is measured on, of each part; the parts are in random order."""
+        parts = session.parts
+        return [part[: self.config.samples] for part in (parts.opt, parts.ls, parts.gr)]
+
+    def _score(self, session: Session, measured: _Measured, candidate: Pass, step: int) -> Scored | None:
+        reads, targets = _reads_and_targets(candidate, measured)
+        if isinstance(candidate, AddEdge):
+            neurons, features = None, [part[reads[0]] for part in (measured.opt, measured.ls, measured.gr)]
+        else:
+            neurons = self._neurons(session, measured, candidate, reads, targets, step)
+            features = [neurons.features(part) for part in (measured.opt, measured.ls, measured.gr)]
+        ridge = self.config.ridge
+        fits = {
+            t.node: fit(measured.bottlenecks[t.node], sources(t, measured.opt), features[0], ridge) for t in targets
+        }
+
+        def shifts(part: Values, new: torch.Tensor) -> list[torch.Tensor]:
+            found = []
+            for t in targets:
+                known = sources(t, part)
+                delta = new @ fits[t.node].new.float()
+                found.append(delta + combine(known, fits[t.node].existing) if known else delta)
+            return found
+
+        key = tuple(t.node for t in targets)
+        if key not in measured.downstream:
+            measured.downstream[key] = _Downstream(session, measured, key)
+        downstream = measured.downstream[key]
+        on_ls = shifts(measured.ls, features[1])
+        limit = self._largest_amplitude(session, measured, targets, on_ls)
+        amplitude = downstream.search(on_ls, limit)
+        if amplitude == 0:
+            return None  # applied, it would be dead neurons
+        before, after = downstream.choose(shifts(measured.gr, features[2]), amplitude)
+        if not after < before:
+            return None
+        on_opt = shifts(measured.opt, features[0])
+        predicted = sum(
+            float((measured.bottlenecks[t.node].desired.double() * d).sum(dim=1).mean())
+            for t, d in zip(targets, on_opt, strict=True)
+        )
+        updates = {k: v for t in targets for k, v in self._updates(session, t, fits[t.node].existing, amplitude).items()}
+        new = {t.node: amplitude * fits[t.node].new for t in targets}
+        rewritten = self._rewritten(session.graph, candidate)
+        final = _with_values(candidate, rewritten.created, neurons, measured, new)
+        parameters = rewritten.graph.costs().parameters
+        score = -after if self.config.criterion == "loss" else -self._bic(session, after, parameters)
+        return Scored(final, updates, amplitude, amplitude * predicted, before - after, after, parameters, score)
+
+    def _bic(self, session: Session, loss: float, parameters: int) -> float:
+        """k log n + 2 NLL, or + n log MSE for regression, n the size of the training data."""
+        n = len(session.targets)
+        fit_term = 2 * n * loss if session.loss.task == "classification" else n * math.log(max(loss, 1e-300))
+        return parameters * math.log(n) + fit_term
+
+    def _largest_amplitude(
+        self, session: Session, measured: _Measured, targets: Sequence[StateView], shifts: Sequence[torch.Tensor]
+    ) -> float:
+        """How far the line search may go.
+
+        The direction is a Newton step of the squared error, so 1 is right there; cross-entropy rewards ever larger
+        outputs on the search part and pays later, so 1 is its limit too. An inner state may move by its own size.
+        """
+        limits = []
+        for target, shift in zip(targets, shifts, strict=True):
+            if session.output in descendants(session.graph, target.node) and target.post is None:
+                limits.append(1.0 if session.loss.task == "classification" else 2.0 * target.width)
+            else:
+                size = float(measured.ls[target.node].double().square().mean().sqrt())
+                move = float(shift.double().square().mean().sqrt())
+                limits.append(max(size, 0.1) / max(move, 1e-30))
+        return min(limits)
+
+    def _neurons(
+        self,
+        session: Session,
+        measured: _Measured,
+        candidate: Pass,
+        reads: tuple[str, ...],
+        targets: Sequence[StateView],
+        step: int,
+    ) -> _Neurons:
+        """Incoming weights of new neurons: random directions, or the best of a pool for what the targets lack."""
+        if isinstance(candidate, Widen):
+            count, activation = candidate.by, session.graph[candidate.node].op.kind()
+        else:
+            assert isinstance(candidate, AddNode)
+            count, activation = candidate.width, candidate.activation
+        draws = generator(session.config.seed, 3, step, zlib.crc32(str(candidate).encode()))
+        inputs = [measured.opt[name] for name in reads]
+        sizes = [part.shape[1] for part in inputs]
+        if self.config.directions == "random":
+            weight = torch.randn(sum(sizes), count, generator=draws, dtype=torch.float64)
+            scale = 1.0
+        else:
+            weight = self._fitted(measured, inputs, reads, targets, activation, count, draws)
+            # Larger ones win now and lose after training: they are all but committed.
+            scale = 0.5
+        weight, bias = _scaled(inputs, weight, scale, draws)
+        return _Neurons(reads, tuple(weight.float().split(sizes)), bias.float(), activation)
+
+    def _fitted(
+        self,
+        measured: _Measured,
+        inputs: Sequence[torch.Tensor],
+        reads: tuple[str, ...],
+        targets: Sequence[StateView],
+        activation: str,
+        count: int,
+        draws: torch.Generator,
+    ) -> torch.Tensor:
+        """Directions chosen one after the other by how much of the bottleneck their activations explain."""
+        whole = torch.cat(list(inputs), dim=1)
+        gram = torch.cat([torch.cat([measured.gram(a, b) for b in reads], dim=1) for a in reads])
+        pool = [torch.randn(whole.shape[1], max(POOL, 2 * count), generator=draws, dtype=torch.float64)]
+        rest = torch.cat([measured.bottlenecks[t.node].rest for t in targets], dim=1)
+        best = closed_form(gram, rest, whole, count, self.config.ridge)
+        pool += [best, -best]
+        weight, bias = _scaled(inputs, torch.cat(pool, dim=1), 1.0, draws)
+        features = activate(activation, whole @ weight.float() + bias.float())
+        features = features - features.mean(dim=0)
+        own, coupling = moment(features, features), moment(features, rest)
+        chosen: list[int] = []
+        for _ in range(min(count, weight.shape[1])):
+            left = coupling
+            if chosen:
+                part = own[chosen][:, chosen] + 1e-6 * own.diagonal().mean() * torch.eye(len(chosen), dtype=own.dtype)
+                left = coupling - own[:, chosen] @ torch.linalg.solve(part, coupling[chosen])
+            worth = left.square().sum(dim=1) / own.diagonal().clamp_min(1e-12)
+            worth[chosen] = -1.0
+            chosen.append(int(worth.argmax()))
+        return weight[:, chosen]
+
+    def _updates(
+        self, session: Session, target: StateView, existing: torch.Tensor, amplitude: float
+    ) -> dict[str, torch.Tensor]:
+        """The existing edges of a state, moved as the joint solve says."""
+        found: dict[str, torch.Tensor] = {}
+        start = 0
+        for edge in target.edges:
+            old = session.tensors[edge.weight].detach()
+            found[edge.weight] = old + (amplitude * existing[start : start + old.shape[1]]).T.to(old.dtype)
+            start += old.shape[1]
+        if target.bias is not None:
+            old = session.tensors[target.bias].detach()
+            found[target.bias] = old + (amplitude * existing[start]).to(old.dtype)
+        return found
+
+    # -- select -------------------------------------------------------------------------------------------------------
+
+    def select(self, session: Session, scored: Sequence[Scored]) -> list[Scored]:
+        """The best one, if it improves what the criterion measures."""
+        if not scored:
+            return []
+        best = max(scored, key=lambda s: s.score)
+        if self.config.criterion == "bic":
+            now = -self._bic(session, best.loss + best.gain, session.graph.costs().parameters)
+            if best.score <= now:
+                return []
+        return [best]
+
+
+class _Downstream:
+    """The part of the network behind some states, for line searches: what lies before them is computed once."""
+
+    def __init__(self, session: Session, measured: _Measured, targets: tuple[str, ...]) -> None:
+        graph = session.graph
+        later: set[str] = set()
+        for target in targets:
+            later |= descendants(graph, target) - {target}
+        top = [t for t in targets if t not in later]
+        inner = later | set(top)
+        border = dict.fromkeys(
+            i for node in graph.nodes if node.name in later for i in node.inputs if i not in inner
+        )
+        frontier = list(border)
+        names = session.prefix()
+        before = run_section(graph, session.tensors, names, frontier) if frontier else None
+        self._run = run_section(graph, session.tensors, [*top, *frontier], [session.output], targets)
+        self._loss_of = session.loss
+        self._given: dict[str, list[torch.Tensor]] = {}
+        self._targets = {"ls": measured.ls_targets, "gr": measured.gr_targets}
+        for part, values in (("ls", measured.ls), ("gr", measured.gr)):
+            with torch.no_grad():
+                edge_values = before(*(values[name] for name in names)) if before else ()
+            self._given[part] = [*(values[t] for t in top), *edge_values]
+
+    def _loss(self, part: str, shifts: Sequence[torch.Tensor], amplitude: float) -> float:
+        with torch.no_grad():
+            (found,) = self._run(*self._given[part], *(amplitude * shift for shift in shifts))
+        return float(self._loss_of.mean(found.double(), self._targets[part]))
+
+    def search(self, shifts: Sequence[torch.Tensor], limit: float) -> float:
+        """The amplitude in [0, limit] of the smallest loss on the search part; 0 where none helps."""
+        grid = [0.0, *(limit * np.geomspace(1e-2, 1.0, GRID - 1))]
+        losses = [self._loss("ls", shifts, float(amplitude)) for amplitude in grid]
+        return float(grid[int(np.argmin(losses))]) if np.isfinite(losses).any() else 0.0
+
+    def choose(self, shifts: Sequence[torch.Tensor], amplitude: float) -> tuple[float, float]:
+        """The loss on the selection part before and after."""
+        return self._loss("gr", shifts, 0.0), self._loss("gr", shifts, amplitude)
+
+
+@cache
+def _activation(kind: str) -> Callable[..., tuple[torch.Tensor, ...]]:
+    # Lowered code holds no width, so one module of width 1 serves all.
+    op = OP_BY_KIND[kind]()
+    node = Node(name="y", op=op, inputs=("x",))
+    graph = Graph(inputs=(Input(name="x", shape=("N", 1)),), nodes=(node,), outputs=("y",))
+    tensors = {key: torch.from_numpy(array) for key, array in initial_arrays(graph, 0).items()}
+    return run_section(graph, tensors, ["x"], ["y"])
+
+
+def activate(kind: str, values: torch.Tensor) -> torch.Tensor:
+    """An activation of document kind `kind`, with its default attributes."""
+    return _activation(kind)(values)[0].detach()
+
+
+def _scaled(
+    inputs: Sequence[torch.Tensor], weight: torch.Tensor, scale: float, draws: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Directions and biases that give pre-activations of std `scale` around random thresholds."""
+    pre = combine(inputs, weight).double()
+    spread = pre.std(dim=0).clamp_min(1e-6)
+    weight = weight * (scale / spread)
+    centre = pre.mean(dim=0) * (scale / spread)
+    bias = scale * 0.5 * torch.randn(weight.shape[1], generator=draws, dtype=torch.float64) - centre
+    return weight, bias
+
+
+def _pinned(graph: Graph, node: str) -> bool:
+    try:
+        space = analyse(graph).find(node, graph)
+    except PassRefused:
+        return True
+    return bool(space.pins) or space.uniform or space.step != 1
+
+
+def _twin(states: list[StateView], value: str, target: StateView) -> bool:
+    """Whether a state between exactly these two exists: a new one beside it is a widening of that one."""
+    for state in states:
+        if state.post is not None and [edge.source for edge in state.edges] == [value]:
+            fed = fed_by(states, state.post)
+            if len(fed) == 1 and fed[0][0].node == target.node:
+                return True
+    return False
+
+
+def _touches(candidate: Pass, states: list[StateView]) -> set[str]:
+    """The states a move feeds or widens."""
+    if isinstance(candidate, AddEdge | AddNode):
+        return {candidate.target}
+    assert isinstance(candidate, Widen)
+    widened = next(state for state in states if state.post == candidate.node)
+    return {widened.node, *(state.node for state, _ in fed_by(states, candidate.node))}
+
+
+def _reads_and_targets(candidate: Pass, measured: _Measured) -> tuple[tuple[str, ...], list[StateView]]:
+    """What a move's new features read, and the states they feed."""
+    if isinstance(candidate, AddEdge | AddNode):
+        return (candidate.source,), [measured.state(candidate.target)]
+    assert isinstance(candidate, Widen)
+    widened = next(state for state in measured.states if state.post == candidate.node)
+    return tuple(edge.source for edge in widened.edges), [s for s, _ in fed_by(measured.states, candidate.node)]
+
+
+def _with_values(
+    candidate: Pass,
+    created: Sequence[str],
+    neurons: _Neurons | None,
+    measured: _Measured,
+    new: Mapping[str, torch.Tensor],
+) -> Pass:
+    """The move with its weights; `new` holds each target's weights on the new features, (features, width)."""
+
+    def block(weight: torch.Tensor) -> NDArray[np.float32]:
+        return np.ascontiguousarray(weight.T.numpy(), dtype=np.float32)
+
+    values: dict[str, NDArray[np.float32]] = {}
+    if isinstance(candidate, Widen):
+        assert neurons is not None
+        widened = next(state for state in measured.states if state.post == candidate.node)
+        for edge, weight in zip(widened.edges, neurons.incoming, strict=True):
+            values[edge.weight] = block(weight)
+        if widened.bias is not None:
+            values[widened.bias] = neurons.bias.numpy()
+        for target, edge in fed_by(measured.states, candidate.node):
+            values[edge.weight] = block(new[target.node])
+    else:
+        (outgoing,) = new.values()
+        if neurons is None:
+            values[f"{created[0]}.weight"] = block(outgoing)
+        else:
+            values[f"{created[0]}.weight"] = block(neurons.incoming[0])
+            values[f"{created[0]}.bias"] = neurons.bias.numpy()
+            values[f"{created[2]}.weight"] = block(outgoing)
+    return candidate.model_copy(update={"values": values})

@@ -1,0 +1,229 @@
+"""Data for a growth run: loading, checking, splitting, and what is learned from it before any weight."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from growir.errors import DataError
+from growir.graph import Graph, Input, Node
+from growir.growth.config import DataConfig
+from growir.network import Network
+from growir.ops import Bias, Flatten, Op, Select, Standardise
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+MIN_SAMPLES = 9  # three parts of three
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Checked training and test data in memory.
+
+    Attributes:
+        x_train: (n, ...) float32.
+        y_train: (n,) int64 classes, or (n, outputs) float32.
+        x_test: (m, ...) float32.
+        y_test: Like y_train.
+        task: What the targets are.
+        outputs: Classes, or numbers to predict.
+    """
+
+    x_train: NDArray[np.float32]
+    y_train: NDArray[Any]
+    x_test: NDArray[np.float32]
+    y_test: NDArray[Any]
+    task: Literal["classification", "regression"]
+    outputs: int
+
+
+def load_data(config: DataConfig) -> Dataset:
+    """The data a configuration names. Raises DataError saying what is wrong with it."""
+    if config.path == "digits":
+        return check_data(_digits(), config, "digits")
+    path = Path(config.path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in KEYS if key not in file.files]
+            if missing:
+                found = ", ".join(file.files[:8]) or "nothing"
+                raise DataError(f"{path}: {', '.join(missing)} missing; it holds {found}, but {', '.join(KEYS)} are needed")
+            return check_data({key: file[key] for key in KEYS}, config, str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, TypeError, AttributeError) as error:
+        if "allow_pickle" in str(error):
+            raise DataError(
+                f"{path}: it holds arrays of Python objects, which are pickles and are refused; save plain numeric arrays"
+            ) from None
+        raise DataError(f"{path}: this is not a readable .npz file: {error}") from None
+
+
+def _digits() -> dict[str, NDArray[Any]]:
+    """The UCI digits that scikit-learn bundles, one fixed stratified fifth held out."""
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise DataError("digits comes with scikit-learn: pip install 'growir[demo]'") from None
+    x, y = load_digits(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+def check_data(arrays: Mapping[str, ArrayLike], config: DataConfig, source: str) -> Dataset:
+    """Arrays under the Keras keys as a dataset. Raises DataError for the first thing wrong."""
+    raw = {key: np.asarray(arrays[key]) for key in KEYS}
+    for key, array in raw.items():
+        if array.dtype.kind not in "biuf":
+            raise DataError(f"{source}: {key} is of {array.dtype}, but numbers are needed")
+        if array.ndim == 0 or not len(array):
+            raise DataError(f"{source}: {key} holds no samples; its shape is {array.shape}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int(array.size - np.isfinite(array).sum())
+            raise DataError(f"{source}: {bad} of the {array.size} numbers of {key} are NaN or infinite")
+    for part in ("train", "test"):
+        x, y = raw[f"x_{part}"], raw[f"y_{part}"]
+        if len(x) != len(y):
+            raise DataError(f"{source}: x_{part} holds {len(x)} samples, but y_{part} {len(y)}")
+        if x.ndim < 2 or 0 in x.shape:
+            raise DataError(f"{source}: x_{part} must be (samples, ...) with at least one number each, but is {x.shape}")
+    if raw["x_train"].shape[1:] != raw["x_test"].shape[1:]:
+        shapes = f"{raw['x_train'].shape[1:]} in x_train and {raw['x_test'].shape[1:]} in x_test"
+        raise DataError(f"{source}: samples must have one shape, but it is {shapes}")
+    if len(raw["x_train"]) < MIN_SAMPLES:
+        raise DataError(f"{source}: x_train holds {len(raw['x_train'])} samples; at least {MIN_SAMPLES} are needed")
+    x_train, x_test = _floats(raw["x_train"], "x_train", source), _floats(raw["x_test"], "x_test", source)
+    if (x_train == x_train[:1]).all():
+        raise DataError(f"{source}: all samples of x_train are the same; there is nothing to learn from")
+    y_train, y_test = raw["y_train"], raw["y_test"]
+    task = config.task
+    if task == "auto":
+        whole = y_train.dtype.kind in "biu" and y_train.size == len(y_train)
+        task = "classification" if whole else "regression"
+    if task == "classification":
+        y_train, y_test, outputs = _classes(y_train, y_test, source)
+    else:
+        y_train, y_test, outputs = _targets(y_train, y_test, source)
+    return Dataset(x_train, y_train, x_test, y_test, task, outputs)
+
+
+def _floats(array: NDArray[Any], key: str, source: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(cast).all():
+        raise DataError(f"{source}: {key} holds numbers beyond float32; scale them down")
+    return cast
+
+
+def _classes(
+    y_train: NDArray[Any], y_test: NDArray[Any], source: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    found = []
+    for key, y in (("y_train", y_train), ("y_test", y_test)):
+        if y.size != len(y):
+            raise DataError(f"{source}: {key} must hold one class per sample, but is {y.shape}")
+        if (y != np.floor(y)).any():
+            raise DataError(f"{source}: {key} holds fractions; classes are whole numbers (task = \"regression\"?)")
+        found.append(y.reshape(-1).astype(np.int64))
+    train, test = found
+    labels = np.unique(train)
+    if len(labels) < 2:
+        raise DataError(f"{source}: y_train holds one class only, {labels[0]}; there is nothing to tell apart")
+    if labels[0] != 0 or labels[-1] != len(labels) - 1:
+        shown = ", ".join(str(label) for label in labels[:8])
+        raise DataError(f"{source}: classes must be numbered 0 to {len(labels) - 1}, but y_train holds {shown} ...")
+    strange = np.setdiff1d(test, labels)
+    if len(strange):
+        raise DataError(f"{source}: y_test holds class {strange[0]}, which y_train does not")
+    return train, test, len(labels)
+
+
+def _targets(
+    y_train: NDArray[Any], y_test: NDArray[Any], source: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    train = _floats(y_train.reshape(len(y_train), -1), "y_train", source)
+    test = _floats(y_test.reshape(len(y_test), -1), "y_test", source)
+    if train.shape[1] != test.shape[1]:
+        raise DataError(f"{source}: targets must have one size, but it is {train.shape[1]} in y_train, {test.shape[1]} in y_test")
+    if (train.std(axis=0) == 0).all():
+        raise DataError(f"{source}: all targets of y_train are the same; there is nothing to learn")
+    return train, test, train.shape[1]
+
+
+def empty_network(data: Dataset, config: DataConfig, name: str) -> Network:
+    """The graph growth starts from: input -> (what the data teaches) -> bias -> output.
+
+    Inputs that never vary in the training data are left out, the rest is standardised; for regression a last node
+    undoes the standardisation of the targets. All of it is in the graph, so a deployed file takes raw data.
+    """
+    sample = data.x_train.shape[1:]
+    nodes: list[Node] = []
+    arrays: dict[str, NDArray[np.float32]] = {}
+    last = "x"
+
+    def add(node_name: str, op: Op) -> None:
+        nonlocal last
+        nodes.append(Node(name=node_name, op=op, inputs=(last,)))
+        last = node_name
+
+    if len(sample) > 1:
+        add("flat", Flatten())
+    flat = data.x_train.reshape(len(data.x_train), -1)
+    varies = np.flatnonzero((flat != flat[:1]).any(axis=0))
+    if len(varies) < flat.shape[1]:
+        add("varying", Select(indices=tuple(int(k) for k in varies)))
+        flat = flat[:, varies]
+    how = config.standardise
+    if how == "auto":
+        how = "global" if len(sample) > 1 else "feature"
+    if how == "global":
+        add("standard", Standardise(dims=0))
+        arrays["standard.mean"] = np.array([flat.mean(dtype=np.float64)], np.float32)
+        arrays["standard.std"] = np.array([flat.std(dtype=np.float64)], np.float32)
+    elif how == "feature":
+        add("standard", Standardise())
+        arrays["standard.mean"] = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
+        arrays["standard.std"] = flat.std(axis=0, dtype=np.float64).astype(np.float32)
+    add("out", Bias(features=data.outputs))
+    if data.task == "regression":
+        add("undo", Standardise(inverse=True))
+        mean, std = target_statistics(data)
+        arrays["undo.mean"], arrays["undo.std"] = mean, std
+    graph = Graph(name=name, inputs=(Input(name="x", shape=("N", *sample)),), nodes=tuple(nodes), outputs=(last,))
+    network = Network.init(graph)
+    return network.with_arrays(arrays)
+
+
+def target_statistics(data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and std of each regression target; a constant target keeps std 1."""
+    mean = data.y_train.mean(axis=0, dtype=np.float64)
+    std = data.y_train.std(axis=0, dtype=np.float64)
+    return mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The training data cut into three equal parts, as indices: fit new weights, find their amplitude, choose."""
+
+    opt: torch.Tensor
+    ls: torch.Tensor
+    gr: torch.Tensor
+
+    @property
+    def between(self) -> torch.Tensor:
+        """What is trained on between growths."""
+        return torch.cat([self.opt, self.ls])
+
+
+def split_parts(samples: int, seed: int) -> Parts:
+    """Three equal random parts of `samples` indices."""
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
+    third = samples // 3
+    return Parts(order[:third], order[third : 2 * third], order[2 * third :])

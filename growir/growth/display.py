@@ -1,0 +1,129 @@
+"""What a user sees of a run: a live line of progress, a line for each growth, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from growir.growth.config import RunConfig
+from growir.growth.engine import Event, GrowthResult, Observer
+
+REFRESH = 0.1  # seconds between updates of the live line; each costs about a millisecond
+
+
+class Display:
+    """Shows a run; quiet shows nothing but the final table's line."""
+
+    def __init__(self, folder: Path, config: RunConfig, *, quiet: bool) -> None:
+        self.console = Console(highlight=False)
+        self.folder = folder
+        self.config = config
+        self.quiet = quiet
+        self._shown = 0.0
+        self._task: TaskID | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+            auto_refresh=False,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self.observer = Observer(event=self._event, tick=self._tick)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._task = self._progress.add_task("starting", total=None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.console.print(Text(f"stopped; go on with --resume --out {self.folder}"))
+
+    def _tick(self, phase: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._task is None or now - self._shown < REFRESH:
+            return
+        self._shown = now
+        self._progress.update(self._task, description=phase, completed=done, total=total, refresh=True)
+
+    def _event(self, event: Event) -> None:
+        if self.quiet:
+            return
+        line = describe(event)
+        if line:
+            self.console.print(Text(line))
+
+    def finished(self, result: GrowthResult) -> None:
+        """Print what came of the run."""
+        self._progress.stop()
+        summary = result.summary
+        if self.quiet:
+            self.console.print(Text(f"{self.folder}: {_score(summary['test_after_fit'])}, {summary['parameters']} parameters"))
+            return
+        table = Table(title=Text(f"{self.config.name}, seed {summary['seed']}"), show_header=False)
+        table.add_row("test before the final fit", _score(summary["test_before_fit"]))
+        table.add_row("test after the final fit", _score(summary["test_after_fit"]))
+        table.add_row("parameters", f"{summary['parameters']:,}")
+        table.add_row("multiply-accumulates", f"{summary['macs']:,}")
+        table.add_row("growths", f"{summary['steps']}, ended by {summary['ended']}")
+        table.add_row("seconds", f"{summary['seconds']:.1f}, {summary['seconds_growing']:.1f} of them growing")
+        table.add_row("run directory", Text(str(self.folder)))
+        table.add_row("ONNX model", Text(str(self.folder / "model.onnx")))
+        self.console.print(table)
+        if not summary["reproducible"]:
+            self.console.print("The time budget ended growth: another run may find another network.")
+
+
+def describe(event: Event) -> str | None:
+    """The line of an event that is worth one."""
+    match event["event"]:
+        case "started":
+            return f"{event['name']}: {event['task']}, {event['samples']} samples, {event['parameters']} parameters to start with"
+        case "growth":
+            chosen = describe_step(event)
+            return (
+                f"{event['step']:4}  {chosen:<44} best of {event['candidates']:<3} "
+                f"gain {event['predicted_gain']:.4f} predicted {event['measured_gain']:.4f} measured  "
+                f"{event['parameters']:>7,} parameters  {event['seconds']:.2f} s"
+            )
+        case "ended":
+            reasons = {
+                "parameters": "nothing more fits the budget",
+                "steps": "the number of growths is reached",
+                "seconds": "the time is over",
+                "no gain": "no candidate lowers the loss of the selection part",
+            }
+            return f"      growth ends: {reasons[event['reason']]}"
+        case _:
+            return None
+
+
+def describe_step(event: Event) -> str:
+    """A recorded pass in a few words."""
+    match event["pass"]:
+        case "add_edge":
+            return f"edge {event['source']} -> {event['target']}"
+        case "add_node":
+            return f"{event['width']} neurons {event['source']} -> {event['created'][0]} -> {event['target']}"
+        case "widen":
+            return f"{event['node']} wider by {event['by']}"
+        case name:
+            return str(name)
+
+
+def _score(metrics: dict[str, float]) -> str:
+    if "accuracy" in metrics:
+        return f"{metrics['accuracy']:.2%} correct, loss {metrics['loss']:.4f}"
+    return f"mean squared error {metrics['mse']:.4g}, loss {metrics['loss']:.4f}"

@@ -1,0 +1,78 @@
+"""`growir.grow`: a growth run from Python, the same as the command's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from growir.graph import Graph
+from growir.growth.config import DIGITS, RunConfig, parse_run
+from growir.growth.data import check_data, load_data
+from growir.growth.engine import GrowthResult, Observer
+from growir.growth.run import start_run
+from growir.network import Network
+
+Data = str | os.PathLike[str] | Mapping[str, ArrayLike]
+
+
+def grow(
+    start: Network | Graph | None,
+    data: Data,
+    *,
+    policy: str | Mapping[str, Any] = "dag",
+    train: Mapping[str, Any] | None = None,
+    budget: Mapping[str, Any] | None = None,
+    task: str | None = None,
+    standardise: str | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> GrowthResult:
+    """Grow a network on data and fit it.
+
+    Args:
+        start: The network or graph to start from; None for the empty graph, input -> bias -> output. A graph gets fresh
+            parameters.
+        data: An .npz file or a mapping with x_train, y_train, x_test, y_test; or "digits".
+        policy: A policy's name, or its settings as in a run file's [policy].
+        train: As in a run file's [train].
+        budget: As in a run file's [budget].
+        task: "classification" or "regression"; guessed from the targets if None.
+        standardise: As in a run file's [data].
+        seed: For everything random.
+        name: Of the run and the graph.
+        out: A run directory to write, as the command does; nothing is written if None.
+        resume: Go on with the run in `out` from its last completed step.
+        observer: Told what happens.
+
+    Raises:
+        DataError: The data is unusable.
+        RunError: A setting is wrong, or the run directory cannot be used.
+    """
+    base = DIGITS if isinstance(data, str) and data == "digits" else RunConfig()
+    path = str(data) if isinstance(data, str | os.PathLike) else ""
+    given: dict[str, Any] = {
+        "name": name or base.name,
+        "seed": seed,
+        "data": {"path": path, "task": task, "standardise": standardise},
+        "policy": {"name": policy} if isinstance(policy, str) else policy,
+        "train": train or {},
+        "budget": budget or {},
+    }
+    settings = base.model_dump()
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            settings[key] |= {name: entry for name, entry in value.items() if entry is not None}
+        else:
+            settings[key] = value
+    config = parse_run(settings, "growir.grow")
+    dataset = check_data(data, config.data, "data") if isinstance(data, Mapping) else load_data(config.data)
+    network = Network.init(start, seed) if isinstance(start, Graph) else start
+    return start_run(config, dataset, network, out=out, resume=resume, observer=observer)
+
+

@@ -1,0 +1,42 @@
+"""Losses, as sums over samples; every gain a policy reports is in units of their mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Cross-entropy, or half the squared error in units of the targets' standard deviation.
+
+    Attributes:
+        task: Which one.
+        scale: (outputs,) the targets' standard deviation; unused for classes.
+    """
+
+    task: Literal["classification", "regression"]
+    scale: torch.Tensor
+
+    def total(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The summed loss of a batch: prediction (n, outputs), target (n,) classes or (n, outputs)."""
+        if self.task == "classification":
+            return F.cross_entropy(prediction, target, reduction="sum")
+        # The mean over outputs keeps the loss near 1/2 at the start, however many there are.
+        return 0.5 * ((prediction - target) / self.scale).square().mean(dim=1).sum()
+
+    def mean(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss per sample."""
+        return self.total(prediction, target) / len(target)
+
+    def metrics(self, prediction: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+        """What a user reads: the loss, and accuracy or the mean squared error in the targets' own units."""
+        found = {"loss": float(self.mean(prediction, target))}
+        if self.task == "classification":
+            found["accuracy"] = float((prediction.argmax(dim=1) == target).double().mean())
+        else:
+            found["mse"] = float((prediction.double() - target).square().mean())
+        return found

@@ -1,0 +1,100 @@
+"""Sections of a graph: the part that computes some values from others, as a graph of its own.
+
+The engine runs everything through sections, lowered on the live tensors: training without the constant prefix,
+statistics that read inner values, line searches that only run what lies downstream of a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from growir.backends.torch_fx.lowering import lower_tensors
+from growir.graph import Graph, Input, Node
+from growir.names import allot
+from growir.ops import Add
+from growir.shapes import shapes_of
+
+Values = Mapping[str, torch.Tensor]
+
+
+def section(graph: Graph, given: Sequence[str], wanted: Sequence[str], shifted: Sequence[str] = ()) -> Graph:
+    """The graph that computes `wanted` from `given`.
+
+    Args:
+        graph: The whole graph.
+        given: Values that become inputs, in this order.
+        wanted: Values that become outputs.
+        shifted: Values to which a further input each, after the given ones, is added before anything reads them.
+    """
+    needed: set[str] = set()
+    stack = [*wanted, *shifted]
+    while stack:
+        name = stack.pop()
+        if name not in needed:
+            needed.add(name)
+            if name not in given:
+                stack.extend(graph[name].inputs)
+    shapes = shapes_of(graph)
+    taken = set(graph.used_names)
+    renamed: dict[str, str] = {}
+    inputs: list[Input] = []
+
+    def place(name: str, stem: str) -> str:
+        fresh = allot(stem, taken)
+        taken.add(fresh)
+        inputs.append(Input(name=fresh, shape=shapes[name].dims, dtype=shapes[name].dtype))
+        return fresh
+
+    for name in given:
+        renamed[name] = place(name, "given")
+    nodes: list[Node] = []
+    deltas = {name: place(name, "delta") for name in shifted}
+
+    def shift(name: str) -> None:
+        if name in deltas:
+            total = allot("shifted", taken)
+            taken.add(total)
+            nodes.append(Node(name=total, op=Add(), inputs=(renamed.get(name, name), deltas[name])))
+            renamed[name] = total
+
+    for name in given:
+        shift(name)
+    for node in graph.nodes:
+        if node.name in needed and node.name not in given:
+            nodes.append(node.with_inputs(renamed.get(i, i) for i in node.inputs))
+            shift(node.name)
+    outputs = tuple(renamed.get(name, name) for name in wanted)
+    return Graph(name="section", inputs=tuple(inputs), nodes=tuple(nodes), outputs=outputs)
+
+
+def run_section(
+    graph: Graph, tensors: Values, given: Sequence[str], wanted: Sequence[str], shifted: Sequence[str] = ()
+) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """A section lowered on live tensors, in eval mode: it takes `given` and `shifted` and returns a tuple of `wanted`."""
+    part = section(graph, given, wanted, shifted)
+    module = lower_tensors(part, tensors).eval()
+
+    def run(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = module(*values)
+        return found if isinstance(found, tuple) else (found,)
+
+    return run
+
+
+def constant_prefix(graph: Graph, learned: set[str]) -> list[str]:
+    """The values that depend on no learned parameter and that something learned reads: computed once per run.
+
+    Args:
+        graph: The graph.
+        learned: Names of nodes with parameters that are trained.
+    """
+    constant = {entry.name for entry in graph.inputs}
+    for node in graph.nodes:
+        # A weight as a value has no inputs, and is learned.
+        if node.name not in learned and node.inputs and all(i in constant for i in node.inputs):
+            constant.add(node.name)
+    read = {i for node in graph.nodes if node.name not in constant for i in node.inputs if i in constant}
+    read |= {name for name in graph.outputs if name in constant}
+    return [name for name in [*(e.name for e in graph.inputs), *(n.name for n in graph.nodes)] if name in read]

@@ -1,0 +1,203 @@
+"""A network in growth: live tensors, the data, the optimizer; the only thing policies and the engine share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from growir.backends.torch_edits import TORCH
+from growir.backends.torch_fx.lowering import lower_tensors
+from growir.edits import apply_edits
+from growir.errors import RunError
+from growir.graph import Graph
+from growir.growth.config import RunConfig, TrainConfig
+from growir.growth.data import Dataset, Parts, split_parts, target_statistics
+from growir.growth.loss import Loss
+from growir.growth.section import constant_prefix, run_section, section
+from growir.growth.train import grown_state, make_optimizer, named_state, predict, restore_state, train
+from growir.network import Network
+from growir.params import array_digest, param_table
+from growir.rewrite import Pass
+
+Tick = Callable[[str, int, int], None]
+
+
+def generator(*key: int) -> torch.Generator:
+    """A random generator that is a function of its key alone, so that no phase depends on how another drew."""
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+
+def live_tensors(network: Network) -> dict[str, torch.Tensor]:
+    """Copies of a network's tensors, learned ones as Parameters."""
+    table = param_table(network.graph)
+    tensors = {key: torch.from_numpy(np.array(array)) for key, array in network.arrays.items()}
+    return {key: tensor if table[key].buffer else nn.Parameter(tensor) for key, tensor in tensors.items()}
+
+
+class Session:
+    """A network that is being grown, with its data.
+
+    Attributes:
+        graph: The current graph with its history.
+        tensors: The live tensors by key; learned ones are Parameters.
+        parts: The three parts of the training data.
+        loss: What is minimised.
+        train_config: The training configuration, resolved for this data.
+    """
+
+    def __init__(self, network: Network, data: Dataset, config: RunConfig, tick: Tick = lambda *_: None) -> None:
+        if len(network.graph.inputs) != 1 or len(network.graph.outputs) != 1:
+            raise RunError("a growth run takes a network of one input and one output")
+        self.config = config
+        self.train_config: TrainConfig = config.train.resolved(len(data.x_train))
+        self.parts: Parts = split_parts(len(data.x_train), config.seed)
+        _, std = target_statistics(data) if data.task == "regression" else (None, np.ones(1, np.float32))
+        self.loss = Loss(data.task, torch.from_numpy(std))
+        self.data = data
+        self.targets = torch.from_numpy(data.y_train)
+        self.tick = tick
+        self.graph: Graph = network.graph
+        self.tensors: dict[str, torch.Tensor] = live_tensors(network)
+        self._values = dict(network.values)
+        self._constants: dict[str, torch.Tensor] = {}
+        self.optimizer = self._new_optimizer({})
+
+    def _new_optimizer(self, state: Mapping[str, Mapping[str, torch.Tensor]]) -> torch.optim.AdamW:
+        optimizer = make_optimizer(self.learned, self.train_config.learning_rate, self.train_config.weight_decay)
+        restore_state(optimizer, state)
+        return optimizer
+
+    @property
+    def learned(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by key."""
+        return {key: tensor for key, tensor in self.tensors.items() if isinstance(tensor, nn.Parameter)}
+
+    @property
+    def output(self) -> str:
+        """The value that predicts."""
+        return self.graph.outputs[0]
+
+    def network(self) -> Network:
+        """The current network; later training does not change it."""
+        arrays = {key: tensor.detach().numpy().copy() for key, tensor in self.tensors.items()}
+        return Network(self.graph, arrays, self._values)
+
+    # -- values -----------------------------------------------------------------------------------------------------
+
+    def prefix(self) -> list[str]:
+        """The values that no learned parameter touches and something learned reads."""
+        return constant_prefix(self.graph, {key.rpartition(".")[0] for key in self.learned})
+
+    def constants(self) -> list[torch.Tensor]:
+        """The prefix's values for all training samples, computed once."""
+        names = self.prefix()
+        missing = [name for name in names if name not in self._constants]
+        if missing:
+            found = self._from_input(torch.from_numpy(self.data.x_train), missing)
+            self._constants.update(zip(missing, found, strict=True))
+        return [self._constants[name] for name in names]
+
+    def _from_input(self, x: torch.Tensor, wanted: Sequence[str]) -> list[torch.Tensor]:
+        run = run_section(self.graph, self.tensors, [self.graph.inputs[0].name], wanted)
+        with torch.no_grad():
+            chunks = [run(x[k : k + 8192]) for k in range(0, len(x), 8192)]
+        return [torch.cat([chunk[k] for chunk in chunks]) for k in range(len(wanted))]
+
+    def trunk(self) -> fx.GraphModule:
+        """What is trained: the graph behind the constant prefix, on the live tensors."""
+        return lower_tensors(section(self.graph, self.prefix(), [self.output]), self.tensors)
+
+    def metrics(
+        self, x: NDArray[np.float32], y: NDArray[Any], network: Network | None = None
+    ) -> dict[str, float]:
+        """Loss and accuracy or squared error on raw data, of the current network or another one."""
+        graph, tensors = (network.graph, live_tensors(network)) if network else (self.graph, self.tensors)
+        run = run_section(graph, tensors, [graph.inputs[0].name], [graph.outputs[0]])
+        found = predict(lambda batch: run(batch)[0], [torch.from_numpy(x)])
+        return self.loss.metrics(found, torch.from_numpy(y))
+
+    def loss_on(self, samples: torch.Tensor) -> float:
+        """The mean loss on some training samples."""
+        values = [value[samples] for value in self.constants()]
+        return float(self.loss.mean(predict(self.trunk().eval(), values), self.targets[samples]))
+
+    # -- change -----------------------------------------------------------------------------------------------------
+
+    def grow(self, step: Pass, updates: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+        """Change some tensors, then rewrite graph, tensors and optimizer state; return the names created."""
+        done = step.rewrite(self.graph)
+        before = {key: updates[key] if key in updates else tensor.detach() for key, tensor in self.tensors.items()}
+        grown = apply_edits(done.edits, before, TORCH, np.dtype(np.float32))
+        state = grown_state(named_state(self.optimizer), done.edits)
+        table = param_table(done.graph)
+        self.graph = done.graph
+        self._values |= {array_digest(array): array for array in step.values.values()}
+        self.tensors = {
+            key: tensor if table[key].buffer else nn.Parameter(tensor.detach().clone()) for key, tensor in grown.items()
+        }
+        self.optimizer = self._new_optimizer(state)
+        return done.created
+
+    def train_between(self, step: int) -> float:
+        """Train at a constant rate on the first two parts; the optimizer goes on from where it is."""
+        config = self.train_config
+        return train(
+            self.trunk(),
+            self.loss,
+            self.constants(),
+            self.targets,
+            self.parts.between,
+            self.optimizer,
+            epochs=config.epochs_between or 1,
+            batch_size=config.batch_size or 64,
+            generator=generator(self.config.seed, 1, step),
+            tick=lambda done, total: self.tick("training", done, total),
+        )
+
+    def train_final(self) -> float:
+        """Fit on all training data: from the grown weights, with a new optimizer, on a one-cycle schedule."""
+        config = self.train_config
+        if not self.learned:
+            return float("nan")
+        optimizer = make_optimizer(self.learned, config.learning_rate_final / 25, config.weight_decay)
+        epochs, batch = config.epochs_final or 1, config.batch_size or 64
+        samples = torch.arange(len(self.targets))
+        # `train` may join the last two batches, never make more than this.
+        steps = epochs * -(-len(samples) // batch)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, config.learning_rate_final, total_steps=max(steps, 4) + 1, pct_start=0.25
+        )
+        found = train(
+            self.trunk(),
+            self.loss,
+            self.constants(),
+            self.targets,
+            samples,
+            optimizer,
+            epochs=epochs,
+            batch_size=batch,
+            generator=generator(self.config.seed, 2),
+            scheduler=scheduler,
+            tick=lambda done, total: self.tick("final fit", done, total),
+        )
+        self.optimizer = optimizer
+        return found
+
+    def optimizer_tensors(self) -> dict[str, torch.Tensor]:
+        """The optimizer's state, flat: "entry:parameter" to tensor."""
+        state = named_state(self.optimizer)
+        return {f"{entry}:{key}": tensor for key, slots in state.items() for entry, tensor in slots.items()}
+
+    def restore_optimizer(self, flat: Mapping[str, torch.Tensor]) -> None:
+        """Take up the state that `optimizer_tensors` gave."""
+        state: dict[str, dict[str, torch.Tensor]] = {}
+        for name, tensor in flat.items():
+            entry, _, key = name.partition(":")
+            state.setdefault(key, {})[entry] = tensor
+        self.optimizer = self._new_optimizer(state)

@@ -1,0 +1,325 @@
+"""What people read about a graph: the table of nodes, and the same as data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from growir.costs import Costs, costs_of
+from growir.document import step_data
+from growir.errors import cut
+from growir.graph import SCHEMA, Graph, Input, Node, Step
+from growir.shapes import shapes_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from growir.channels import ChannelSpace, Slot
+
+MAX_ROWS = 200
+MAX_LISTED_STEPS = 20
+FEW_ROWS = 10  # a module table this short tells less than runs of the level below
+SHORT_HASH = 12
+
+Json = dict[str, Any]
+Cells = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table for people: as aligned plain text by `str`, or for a terminal by `rich`."""
+
+    headers: Cells
+    rows: tuple[Cells, ...]
+    numeric: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        table = (self.headers, *self.rows)
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        right = [header in self.numeric for header in self.headers]
+        lines: list[str] = []
+        for cells in table:
+            padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True))
+            lines.append("  ".join(padded).rstrip())
+        return "\n".join(lines)
+
+    def rich(self) -> Table:
+        """The table for a rich console; cells are text, never markup."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for header in self.headers:
+            numeric = header in self.numeric
+            table.add_column(header, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        for cells in self.rows:
+            table.add_row(*map(Text, cells))
+        return table
+
+
+# -- words and numbers ------------------------------------------------------------------------------------------------
+
+
+def byte_text(count: int) -> str:
+    """A size in bytes with a decimal prefix."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.0f} TB"
+
+
+def field_text(fields: Mapping[str, Any]) -> str:
+    """Attributes or a pass's fields on one line."""
+    return " ".join(f"{key}={cut(json.dumps(value))}" for key, value in fields.items())
+
+
+def step_text(step: Step) -> str:
+    """A history step on one line."""
+    created = f"  created {_some(step.created)}" if step.created else ""
+    return f"{cut(step.kind)}  {field_text(step.fields)}{created}"
+
+
+def input_text(entry: Input) -> str:
+    """A graph input on one line: name, shape, and dtype where it is not the usual one."""
+    dims = ", ".join(str(d) for d in entry.shape)
+    return f"{entry.name} ({dims})" + ("" if entry.dtype == "float32" else f" {entry.dtype}")
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    shown = ", ".join(cut(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown}, +{len(names) - most}"
+
+
+def _node_fields(node: Node) -> str:
+    tied = " ".join(f"{name}={cut(owner)}" for name, owner in sorted(node.tied.items()))
+    return " ".join(filter(None, (field_text(node.op.attributes()), f"tied {tied}" if tied else "")))
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def summary(graph: Graph) -> str:
+    """The graph as a text table of nodes, shapes and costs; over 200 nodes, collapsed by module."""
+    return "\n\n".join(str(part) for part in page(graph))
+
+
+def page(graph: Graph, *, everything: bool = False, spaces: bool = False) -> list[str | Grid]:
+    """All that `inspect` prints, in order.
+
+    Args:
+        graph: A valid graph.
+        everything: Every node, step and space, however many.
+        spaces: Channel spaces too.
+    """
+    costs = costs_of(graph)
+    parts: list[str | Grid] = [_heading(graph)]
+    if everything or len(graph.nodes) <= MAX_ROWS:
+        parts.append(_node_grid(graph, costs))
+    else:
+        parts.append(_module_grid(graph, costs))
+        parts.append(f"{len(graph.nodes):,} nodes, collapsed; --all shows each")
+    parts.append(_cost_text(costs))
+    if spaces:
+        parts += _space_parts(graph, everything)
+    if graph.history is not None:
+        parts.append(_history_text(graph, everything))
+    return parts
+
+
+def _heading(graph: Graph) -> str:
+    shapes = shapes_of(graph)
+    outputs = [f"{name} {shapes[name]}" for name in graph.outputs]
+    lines = [
+        f"{cut(graph.name)}  {SCHEMA}  {graph.hash[:SHORT_HASH]}",
+        f"inputs   {_listed([input_text(entry) for entry in graph.inputs])}",
+        f"outputs  {_listed(outputs)}",
+    ]
+    return "\n".join(lines)
+
+
+def _listed(texts: Sequence[str], most: int = 8) -> str:
+    more = f", +{len(texts) - most}" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+_HEADERS = ("node", "op", "attributes", "inputs", "shape", "parameters", "macs")
+_NUMERIC = frozenset({"parameters", "macs"})
+
+
+def _node_grid(graph: Graph, costs: Costs) -> Grid:
+    shapes = shapes_of(graph)
+    rows: list[Cells] = []
+    for node in graph.nodes:
+        own = costs.nodes[node.name]
+        numbers = (f"{own.parameters:,}", f"{own.macs:,}")
+        what = (cut(node.name), node.op.kind(), _node_fields(node), _some(node.inputs))
+        rows.append((*what, str(shapes[node.name]), *numbers))
+    return Grid(_HEADERS, tuple(rows), _NUMERIC)
+
+
+def _module_grid(graph: Graph, costs: Costs) -> Grid:
+    shapes = shapes_of(graph)
+    rows: list[Cells] = []
+    for label, members in module_groups(graph.nodes):
+        own = [costs.nodes[node.name] for node in members]
+        numbers = (f"{sum(n.parameters for n in own):,}", f"{sum(n.macs for n in own):,}")
+        rows.append((cut(label), str(len(members)), _kinds(members), str(shapes[members[-1].name]), *numbers))
+    return Grid(("module", "nodes", "ops", "shape", "parameters", "macs"), tuple(rows), _NUMERIC | {"nodes"})
+
+
+def _kinds(nodes: Iterable[Node], most: int = 5) -> str:
+    count = Counter(node.op.kind() for node in nodes)
+    shown = [kind if n == 1 else f"{n} {kind}" for kind, n in count.items()]
+    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")
+
+
+def module_groups(nodes: Sequence[Node], limit: int = MAX_ROWS) -> list[tuple[str, list[Node]]]:
+    """Nodes gathered into at most `limit` labelled groups, in document order of their first members.
+
+    Groups are modules: the deepest level of dotted names that fits. Where modules are too many, or so few that they say
+    nothing, neighbours of the level below are gathered into runs.
+    """
+    names = [node.name.split(".") for node in nodes]
+    depth, count = 0, 0
+    while depth < max(map(len, names), default=0):
+        finer = len({tuple(parts[: depth + 1]) for parts in names})
+        if finer > limit:
+            break
+        depth, count = depth + 1, finer
+    runs = count < min(FEW_ROWS, len(nodes))
+    groups: dict[str, list[Node]] = {}
+    for node, parts in zip(nodes, names, strict=True):
+        groups.setdefault(".".join(parts[: depth + 1 if runs else depth]), []).append(node)
+    labels = list(groups)
+    size = -(-len(labels) // limit)
+    found: list[tuple[str, list[Node]]] = []
+    for start in range(0, len(labels), size or 1):
+        run = labels[start : start + size]
+        members = [node for label in run for node in groups[label]]
+        label = run[0] if members[0].name == run[0] else f"{run[0]}.*"
+        found.append((label if len(run) == 1 else f"{run[0]} to {run[-1]}", members))
+    return found
+
+
+def _cost_text(costs: Costs) -> str:
+    buffers = f" + {costs.buffers:,} in buffers" if costs.buffers else ""
+    return (
+        f"parameters   {costs.parameters:,}{buffers}\n"
+        f"macs         {costs.macs:,} per sample\n"
+        f"activations  {byte_text(costs.peak_bytes)} per sample at most, {byte_text(costs.training_bytes)} in training"
+    )
+
+
+def _history_text(graph: Graph, everything: bool) -> str:
+    assert graph.history is not None
+    steps = graph.history.steps
+    lines = [f"history: {len(steps):,} steps from {graph.history.base.hash[:SHORT_HASH]}"]
+    first = 0 if everything else max(0, len(steps) - MAX_LISTED_STEPS)
+    if first:
+        lines.append(f"  ... {first:,} earlier steps; --all shows them")
+    lines += [f"  {k + 1}  {step_text(steps[k])}" for k in range(first, len(steps))]
+    return "\n".join(lines)
+
+
+def _space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
+    from growir.channels import channel_spaces
+
+    spaces = channel_spaces(graph)
+    shown = spaces if everything else spaces[:MAX_ROWS]
+    rows = tuple(
+        (
+            cut(space.name),
+            str(space.width),
+            str(space.step),
+            str(len(space.nodes)),
+            _some([_slot_text(slot) for slot in space.producers], 3),
+            _some([_slot_text(slot) for slot in space.consumers], 3),
+            _state(space),
+        )
+        for space in shown
+    )
+    headers = ("space", "width", "step", "nodes", "producers", "consumers", "state")
+    parts: list[str | Grid] = [Grid(headers, rows, frozenset({"width", "step", "nodes"}))]
+    if len(shown) < len(spaces):
+        parts.append(f"{len(spaces):,} spaces, the first {len(shown)} shown; --all shows each")
+    return parts
+
+
+def _slot_text(slot: Slot) -> str:
+    return f"{slot.parameter}[{slot.axis}]"
+
+
+def _state(space: ChannelSpace) -> str:
+    if space.pins:
+        return f"pinned: {_listed([f'{cut(pin.node)} ({pin.reason})' for pin in space.pins], 2)}"
+    return "free" if not space.uniform else "free, copies only as a whole"
+
+
+# -- the same as data -------------------------------------------------------------------------------------------------
+
+
+def inspection(graph: Graph, *, spaces: bool = False) -> Json:
+    """All there is to say about a graph as JSON values: nodes, shapes, costs, history, and spaces if asked for."""
+    costs, shapes = costs_of(graph), shapes_of(graph)
+    nodes = []
+    for node in graph.nodes:
+        own = costs.nodes[node.name]
+        data: Json = {
+            "name": node.name,
+            "op": node.op.kind(),
+            "inputs": node.inputs,
+            "attributes": node.op.attributes(),
+            "shape": shapes[node.name].dims,
+            "parameters": own.parameters,
+            "buffers": own.buffers,
+            "macs": own.macs,
+            "activation_bytes": own.activation_bytes,
+        }
+        if node.tied:
+            data["tied"] = dict(node.tied)
+        nodes.append(data)
+    whole: Json = {
+        "name": graph.name,
+        "schema": SCHEMA,
+        "hash": graph.hash,
+        "inputs": [{"name": i.name, "shape": i.shape, "dtype": i.dtype} for i in graph.inputs],
+        "outputs": [{"name": name, "shape": shapes[name].dims} for name in graph.outputs],
+        "costs": costs_data(costs),
+        "nodes": nodes,
+    }
+    if graph.history is not None:
+        steps = [step_data(step) for step in graph.history.steps]
+        whole["history"] = {"base": graph.history.base.hash, "steps": steps}
+    if spaces:
+        from growir.channels import channel_spaces
+
+        whole["spaces"] = [_space_data(space) for space in channel_spaces(graph)]
+    return whole
+
+
+def costs_data(costs: Costs) -> Json:
+    """Total costs as JSON values."""
+    names = ("parameters", "buffers", "macs", "peak_bytes", "training_bytes")
+    return {name: getattr(costs, name) for name in names}
+
+
+def _space_data(space: ChannelSpace) -> Json:
+    def slots(found: Iterable[Slot]) -> list[Json]:
+        return [{"parameter": s.parameter, "axis": s.axis, "runs": s.runs} for s in found]
+
+    return {
+        "name": space.name,
+        "width": space.width,
+        "step": space.step,
+        "uniform": space.uniform,
+        "nodes": space.nodes,
+        "producers": slots(space.producers),
+        "consumers": slots(space.consumers),
+        "pins": [{"node": pin.node, "reason": pin.reason} for pin in space.pins],
+    }

@@ -1,0 +1,379 @@
+"""Strategies: random small graphs over all operators, and a pass's candidates on one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from growir.channels import analyse
+from growir.edits import Create, Edit, Remap
+from growir.graph import Graph, Input, Node
+from growir.ops import (
+    ACTIVATIONS,
+    AdaptiveAvgPool2d,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Bias,
+    Concat,
+    Constant,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Identity,
+    LayerNorm,
+    Linear,
+    MaxPool2d,
+    Mul,
+    Op,
+    OpError,
+    Parameter,
+    Prelu,
+    Reshape,
+    Select,
+    Shape,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Standardise,
+)
+from growir.passes import AddNode, Widen
+from growir.rewrite import Pass, fresh_blocks
+from growir.verify import verify
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Pass)
+
+MAX_ELEMENTS = 512  # of one value, per sample: an example costs milliseconds
+# No kink, so that a rounding error cannot move a gradient by more than itself.
+SMOOTH = ("tanh", "sigmoid", "silu", "gelu", "softplus", "gaussian")
+
+
+class Sketch:
+    """A graph on its way: nodes so far, and draws from hypothesis."""
+
+    def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any], smooth: bool) -> None:
+        self._draw = draw
+        self.smooth = smooth
+        self.nodes: list[Node] = []
+        self.shapes: dict[str, Shape] = {}
+        self.module = ""
+
+    def number(self, low: int, high: int) -> int:
+        return int(self._draw(st.integers(low, high)))
+
+    def flag(self) -> bool:
+        return bool(self._draw(st.booleans()))
+
+    def one_of(self, choices: Sequence[T]) -> T:
+        return choices[self.number(0, len(choices) - 1)]
+
+    def width(self) -> int:
+        return self.number(1, 5)
+
+    def add(self, op: Op, *inputs: str, tied: dict[str, str] | None = None) -> str:
+        """Put a node at the end. Raises OpError if it does not fit."""
+        shape = op.infer(*(self.shapes[name] for name in inputs))
+        if shape.elements > MAX_ELEMENTS or shape.rank > 5:
+            raise OpError("large enough")
+        if not op.integers and any(self.shapes[name].dtype != "float32" for name in inputs):
+            raise OpError("takes floats")
+        name = f"{self.module}{op.kind()}_{len(self.nodes)}"
+        self.nodes.append(Node(name=name, op=op, inputs=inputs, tied=tied or {}))
+        self.shapes[name] = shape
+        return name
+
+    def activation(self, x: str) -> str:
+        kinds = SMOOTH if self.smooth else tuple(ACTIVATIONS)
+        return self.add(ACTIVATIONS[self.one_of(kinds)](), x)
+
+    def like(self, x: str, fits: Callable[[Shape, Shape], bool]) -> str:
+        """A value that fits x, x itself included; likely a late one."""
+        found = [name for name in self.shapes if fits(self.shapes[name], self.shapes[x])]
+        return found[-1 - min(self.number(0, 3), len(found) - 1)]
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def _dense(s: Sketch, x: str) -> str:
+    return s.activation(s.add(Linear(out_features=s.width(), bias=s.flag()), x))
+
+
+def _conv(s: Sketch, x: str) -> str:
+    groups = s.one_of(_divisors(s.shapes[x].size(1)))
+    kernel: int | tuple[int, int] = (2, 1) if s.number(0, 4) == 4 else s.one_of((1, 3))
+    out = groups * s.number(1, 3)
+    padding, stride = s.number(0, 1), s.one_of((1, 1, 2))
+    op = Conv2d(
+        out_channels=out, kernel_size=kernel, padding=padding, stride=stride, groups=groups, bias=s.flag()
+    )
+    return s.activation(s.add(op, x))
+
+
+def _depthwise(s: Sketch, x: str) -> str:
+    return s.add(Conv2d(kernel_size=3, padding=1, depthwise=True, multiplier=s.number(1, 3), bias=s.flag()), x)
+
+
+def _norm(s: Sketch, x: str) -> str:
+    if s.number(0, 2) == 0:
+        affine = s.flag()
+        return s.add(LayerNorm(dims=s.number(1, s.shapes[x].rank - 1), elementwise_affine=affine), x)
+    return s.add(BatchNorm(affine=s.flag(), track_running_stats=s.number(0, 3) > 0), x)
+
+
+def _prelu(s: Sketch, x: str) -> str:
+    if s.smooth:
+        raise OpError("has a kink")
+    return s.add(Prelu(num_parameters=s.one_of((1, s.shapes[x].size(1)))), x)
+
+
+def _dropout(s: Sketch, x: str) -> str:
+    return s.add(Dropout(p=s.one_of((0.5, 0.0))), x)
+
+
+def _layer(s: Sketch, x: str, out: Shape) -> str:
+    """A layer from x to a given shape."""
+    if s.shapes[x].rank == 4 and s.flag():
+        return s.add(Conv2d(out_channels=out.size(1), kernel_size=3, padding=1), x)
+    return s.add(Linear(out_features=out.size(-1)), x)
+
+
+def _residual(s: Sketch, x: str) -> str:
+    inner = _layer(s, _dense(s, x) if s.shapes[x].rank != 4 else _conv(s, x), s.shapes[x])
+    return s.add(Add(), *((x, inner) if s.flag() else (inner, x)))
+
+
+def _join(s: Sketch, x: str) -> str:
+    other = s.like(x, lambda a, b: a.batched and a.dims == b.dims and a.dtype == b.dtype)
+    names = [x, other] if s.flag() else [other, x]
+    return s.add(s.one_of((Add, Mul))(), *names)
+
+
+def _gate(s: Sketch, x: str) -> str:
+    shape = s.shapes[x]
+    gate = x
+    if shape.rank == 4:
+        gate = s.add(Conv2d(out_channels=s.one_of((shape.size(1), 1)), kernel_size=1), s.add(AdaptiveAvgPool2d(), x))
+    else:
+        gate = s.add(Linear(out_features=s.one_of((shape.size(-1), 1))), x)
+    return s.add(Mul(), *((x, s.add(Sigmoid(), gate)) if s.flag() else (s.add(Sigmoid(), gate), x)))
+
+
+def _concat(s: Sketch, x: str) -> str:
+    axis = s.number(1, s.shapes[x].rank - 1)
+
+    def fits(a: Shape, b: Shape) -> bool:
+        return a.rank == b.rank and a.dtype == b.dtype and all(
+            m == n for k, (m, n) in enumerate(zip(a.dims, b.dims, strict=True)) if k != axis
+        )
+
+    parts = [x, s.like(x, fits)]
+    return s.add(Concat(dim=axis if s.flag() else axis - s.shapes[x].rank), *(parts if s.flag() else parts[::-1]))
+
+
+def _slice(s: Sketch, x: str) -> str:
+    axis = s.number(1, s.shapes[x].rank - 1)
+    size = s.shapes[x].size(axis)
+    start = s.number(0, size - 1)
+    if s.number(0, 3) == 0:
+        return s.add(Select(axis=axis, indices=tuple(dict.fromkeys((start, size - 1)))), x)
+    return s.add(Slice(axis=axis, start=start, length=s.number(1, size - start)), x)
+
+
+def _halves(s: Sketch, x: str) -> str:
+    """Two parts, swapped: a shuffle that slices and joins."""
+    size = s.shapes[x].size(1)
+    if size < 2:
+        raise OpError("nothing to cut")
+    at = s.number(1, size - 1)
+    head, tail = s.add(Slice(length=at), x), s.add(Slice(start=at, length=size - at), x)
+    return s.add(Concat(), tail, s.activation(head) if s.flag() else head)
+
+
+def _reshape(s: Sketch, x: str) -> str:
+    sizes = list(s.shapes[x].sizes)
+    if s.flag():
+        k = s.number(0, len(sizes) - 1)
+        part = s.one_of(_divisors(sizes[k]))
+        sizes[k : k + 1] = [part, sizes[k] // part]
+    if s.flag() and len(sizes) > 1:
+        k = s.number(0, len(sizes) - 2)
+        sizes[k : k + 2] = [sizes[k] * sizes[k + 1]]
+    if s.flag():
+        sizes[s.number(0, len(sizes) - 1)] = -1
+    return s.add(Reshape(shape=tuple(sizes)), x)
+
+
+def _flatten(s: Sketch, x: str) -> str:
+    rank = s.shapes[x].rank
+    start = s.number(1, rank - 1)
+    return s.add(Flatten(start_dim=start, end_dim=s.number(start, rank - 1)), x)
+
+
+def _pool(s: Sketch, x: str) -> str:
+    average = AvgPool2d(kernel_size=2, stride=s.number(1, 2), padding=s.number(0, 1), count_include_pad=s.flag())
+    if s.smooth or s.flag():
+        return s.add(average if s.flag() else AdaptiveAvgPool2d(output_size=s.one_of((1, 2))), x)
+    return s.add(MaxPool2d(kernel_size=2, stride=s.number(1, 2), ceil_mode=s.flag()), x)
+
+
+def _value(s: Sketch, x: str) -> str:
+    """A parameter or a bias as an operand."""
+    sizes = s.shapes[x].sizes
+    if s.flag():
+        return s.add(Add(), x, s.add(Bias(features=sizes[0], dims=len(sizes) - 1), x))
+    first = s.number(0, len(sizes) - 1)
+    shape = tuple(1 if s.number(0, 3) == 0 else size for size in sizes[first:])
+    return s.add(s.one_of((Add, Mul))(), x, s.add(Parameter(shape=shape)))
+
+
+def _weight(s: Sketch, x: str) -> str:
+    """A parameter, or a part of one, as a layer's weight; perhaps as a value too."""
+    shape = s.shapes[x]
+    out = s.width()
+    if shape.rank == 4 and s.flag():
+        return s.add(Conv2d(padding=1, bias=s.flag()), x, s.add(Parameter(shape=(out, shape.size(1), 2, 3))))
+    spare = s.number(0, 2)
+    weight = s.add(Parameter(shape=(out, shape.size(-1) + spare)))
+    if spare:
+        weight = s.add(Slice(axis=1, start=s.number(0, spare), length=shape.size(-1)), weight)
+    if s.number(0, 4) == 0:
+        weight = s.add(Identity(), weight)  # a computed weight
+    value = s.add(Linear(bias=s.flag()), x, weight)
+    if out == s.shapes[x].size(-1) and s.flag() and shape.rank == 3 and shape.size(1) == out:
+        value = s.add(Add(), value, weight)
+    return value
+
+
+def _tied(s: Sketch, x: str) -> str:
+    """An earlier layer once more, with the same parameters or only the same weight."""
+    reused = [
+        (node, s.shapes[node.inputs[0]])
+        for node in s.nodes
+        if len(node.inputs) == 1 and not node.tied and node.op.params(s.shapes[node.inputs[0]])
+    ]
+    if not reused:
+        raise OpError("nothing to share")
+    node, before = s.one_of(reused[-3:])
+    table = node.op.params(before)
+    names = list(table) if s.flag() else list(table)[:1]
+    node.op.infer(s.shapes[x])
+    if node.op.params(s.shapes[x]) != table:
+        x = s.like(node.inputs[0], lambda a, b: a.dims == b.dims)
+    return s.add(node.op, x, tied={name: f"{node.name}.{name}" for name in names})
+
+
+def _softmax(s: Sketch, x: str) -> str:
+    return s.add(Softmax(dim=s.number(1, s.shapes[x].rank - 1)), x)
+
+
+def _standardise(s: Sketch, x: str) -> str:
+    return s.add(Standardise(dims=s.number(0, s.shapes[x].rank - 1), inverse=s.flag()), x)
+
+
+Move = Callable[[Sketch, str], str]
+ANYWHERE: tuple[Move, ...] = (
+    _dense, _norm, _prelu, _residual, _join, _gate, _concat, _slice, _halves, _reshape, _flatten, _value, _weight, _tied
+)  # fmt: skip
+SELDOM: tuple[Move, ...] = (_softmax, _standardise, _dropout)
+ON_IMAGES: tuple[Move, ...] = (_conv, _conv, _conv, _depthwise, _pool)
+
+
+@st.composite
+def graphs(draw: Callable[[st.SearchStrategy[Any]], Any], *, moves: int = 7, smooth: bool = False) -> Graph:
+    """Random valid graphs over all operators: residual, gated, concatenated, sliced, grouped, shared, with dead ends.
+
+    Args:
+        draw: Hypothesis's.
+        moves: At most so many layers or blocks.
+        smooth: No activation or pool with a kink, so that gradients are as stable as values.
+    """
+    s = Sketch(draw, smooth)
+    inputs = [Input(name="x", shape=("N", *s.one_of(((3,), (1,), (2, 3), (2, 4, 4), (3, 5, 4), (1, 4, 4)))))]
+    if s.number(0, 3) == 3:
+        inputs.append(Input(name="side", shape=inputs[0].shape))
+    if s.number(0, 7) == 7:
+        inputs.append(Input(name="ids", shape=("N", 3), dtype="int64"))
+        s.shapes["ids"] = Shape(("N", 3), "int64")
+    for entry in inputs:
+        s.shapes[entry.name] = Shape(entry.shape, entry.dtype)
+    if "ids" in s.shapes and s.flag():
+        s.add(s.one_of((Identity(), Bias(features=3))), "ids")
+    values = ["x"]
+    for _ in range(s.number(2, moves)):
+        # Mostly go on from the newest value; whatever nobody reads in the end is a dead end.
+        x = values[-1] if s.number(0, 3) else s.one_of(values)
+        choices = ANYWHERE + SELDOM if s.number(0, 4) == 4 else ANYWHERE
+        if s.shapes[x].rank == 4 and s.flag():
+            choices = ON_IMAGES
+        s.module = f"block_{len(s.nodes)}." if s.number(0, 4) == 4 else ""
+        try:
+            values.append(s.one_of(choices)(s, x))
+        except OpError:
+            continue
+    s.module = ""
+    if s.number(0, 4):
+        # A head over everything: widths behind it are free unless something inside pins them.
+        flat = s.add(Flatten(), values[-1]) if s.shapes[values[-1]].rank > 2 else values[-1]
+        values.append(s.add(Linear(out_features=2), flat))
+    results = [values[-1]]
+    batched = [name for name in s.shapes if s.shapes[name].batched]
+    if s.number(0, 5) == 5:
+        results.append(s.one_of(batched))
+    return verify(Graph(inputs=tuple(inputs), nodes=tuple(s.nodes), outputs=tuple(results)))
+
+
+@st.composite
+def candidates(draw: Callable[[st.SearchStrategy[Any]], Any], kind: type[P], graph: Graph) -> P:
+    """One of a pass's candidates on a graph, or a variation: other amounts, copies, seeds, or given values.
+
+    Draws nothing valid, so that hypothesis tries another graph, where the pass has no candidates.
+    """
+    found = list(kind.candidates(graph))
+    assume(found)
+    step = found[draw(st.integers(0, len(found) - 1))]
+    changes: dict[str, Any] = {"seed": draw(st.integers(0, 2))}
+    if isinstance(step, Widen):
+        changes |= _more_or_copies(draw, step, graph)
+    elif isinstance(step, AddNode):
+        changes |= {"width": draw(st.integers(1, 3)), "activation": draw(st.sampled_from(sorted(ACTIVATIONS)))}
+    step = kind.model_validate({**step.model_dump(), **changes})
+    if draw(st.integers(0, 3)) == 3:
+        done = step.rewrite(graph)
+        blocks = {k: v for k, v in fresh_blocks(done.graph, done.edits).items() if k in _drawn(done.edits)}
+        if blocks:
+            key = draw(st.sampled_from(sorted(blocks)))
+            rng = np.random.default_rng(draw(st.integers(0, 9)))
+            values: dict[str, NDArray[Any]] = {key: rng.normal(size=blocks[key])}
+            step = kind.model_validate({**step.model_dump(), "values": values})
+    return step
+
+
+def _more_or_copies(draw: Callable[[st.SearchStrategy[Any]], Any], step: Widen, graph: Graph) -> dict[str, Any]:
+    space = analyse(graph).find(step.node, graph)
+    times = draw(st.integers(1, 3))
+    if not step.copies:
+        return {"by": space.step * times}
+    copies = draw(st.lists(st.integers(0, space.units - 1), min_size=times, max_size=times))
+    shares: list[float] = []
+    if draw(st.booleans()):
+        shares = [draw(st.floats(0.05, 0.3)) for _ in copies]
+    return {"by": space.step * times, "copies": tuple(copies), "shares": tuple(shares)}
+
+
+def _drawn(edits: Sequence[Edit]) -> set[str]:
+    """Parameters whose fresh blocks are not zero by default: any numbers do there."""
+    found = set()
+    for edit in edits:
+        if isinstance(edit, Create) and not isinstance(edit.fresh.init, Constant):
+            found.add(edit.key)
+        elif isinstance(edit, Remap) and any(not isinstance(part.fresh.init, Constant) for part in edit.axes):
+            found.add(edit.key)
+    return found

@@ -1,0 +1,173 @@
+"""What every rewrite promises, as one assertion: the function, in eval and train mode, and the gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from growir.backends.torch_fx import lower
+from growir.channels import analyse
+from growir.edits import NUMPY, Edit, Remap, Rename, carry_moments
+from growir.graph import Graph
+from growir.network import Network
+from growir.ops import Constant, Normal, Param, Uniform
+from growir.params import param_table
+from growir.rewrite import Pass, Preserves, Rewrite
+
+TOLERANCE = 1e-9  # of the largest value
+FLOOR = 1e-3  # values smaller than this are measured against this
+Arrays = dict[str, NDArray[Any]]
+
+
+def random_network(graph: Graph, seed: int = 0) -> Network:
+    """A float64 network in which nothing is at rest: random weights, norm statistics, scales, offsets and slopes."""
+    rng = np.random.default_rng(seed)
+    return Network(graph, {key: _numbers(param, rng) for key, param in param_table(graph).items()})
+
+
+def _numbers(param: Param, rng: np.random.Generator) -> NDArray[Any]:
+    if param.dtype == "int64":
+        return np.zeros(param.shape, np.int64)
+    match param.init:
+        case Constant(0.0):
+            return rng.normal(0.0, 0.5, param.shape)
+        case Constant(value):  # scales, variances and slopes keep their sign
+            return value * rng.uniform(0.5, 1.5, param.shape)
+        case Uniform(bound):
+            return rng.uniform(-2 * bound, 2 * bound, param.shape)
+        case Normal():
+            return rng.normal(0.0, 0.5, param.shape)
+
+
+def random_batch(graph: Graph, size: int = 5, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """A batch of every input, in document order."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn((size, *entry.shape[1:]), generator=generator, dtype=torch.float64)  # type: ignore[arg-type]
+        if entry.dtype == "float32"
+        else torch.randint(0, 5, (size, *entry.shape[1:]), generator=generator)  # type: ignore[arg-type]
+        for entry in graph.inputs
+    )
+
+
+class Probe:
+    """A network lowered once, to be run in eval and in train mode. Train mode comes last: it moves norm statistics."""
+
+    def __init__(self, network: Network) -> None:
+        self.graph = network.graph
+        self.module = lower(network.graph, network.arrays, dtype=torch.float64)
+
+    def run(self, batch: Sequence[torch.Tensor], *, train: bool = False) -> tuple[tuple[NDArray[Any], ...], Arrays]:
+        """Outputs, and the gradient of a fixed random mixture of them by every parameter.
+
+        Dropout draws the same numbers each time. A parameter that reaches no output has gradient zero.
+        """
+        self.module.train(train)
+        self.module.zero_grad()
+        state = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(3)
+        found = self.module(*batch)
+        torch.default_generator.set_state(state)
+        values = found if isinstance(found, tuple) else (found,)
+        generator = torch.Generator().manual_seed(7)
+        mixture = [torch.randn(value.shape, generator=generator, dtype=torch.float64) for value in values]
+        learned = [(value, part) for value, part in zip(values, mixture, strict=True) if value.requires_grad]
+        if learned:
+            torch.autograd.backward([value for value, _ in learned], [part for _, part in learned])
+        params = dict(self.module.named_parameters())
+        grads = {}
+        for key, param in param_table(self.graph).items():
+            if not param.buffer:
+                grad = params[key].grad
+                grads[key] = np.zeros(param.shape) if grad is None else grad.numpy().copy()
+        return tuple(value.detach().numpy().copy() for value in values), grads
+
+
+def outputs(network: Network, batch: Sequence[torch.Tensor], *, train: bool = False) -> tuple[NDArray[Any], ...]:
+    """The network's outputs on a batch, in float64."""
+    return Probe(network).run(batch, train=train)[0]
+
+
+def worst(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """The largest difference, as a part of the largest value; infinite where either is not finite."""
+    if before.shape != after.shape or not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return float("inf")
+    if not before.size:
+        return 0.0
+    return float(np.abs(before - after).max() / max(np.abs(before).max(), FLOOR))
+
+
+def close(before: NDArray[Any], after: NDArray[Any], tolerance: float = TOLERANCE) -> bool:
+    """Whether two arrays agree to within rounding."""
+    return worst(before, after) <= tolerance
+
+
+def assert_preserves(step: Pass, graph: Graph, seed: int = 0, size: int = 5) -> Network:
+    """Assert what a pass claims of a graph, on random float64 weights and a random batch.
+
+    Where it claims `eval` or more, outputs and gradients in eval mode are kept; where `exact`, those in train mode too.
+    The gradients of the grown network are the old ones carried over by the same edits; fresh entries have their own.
+
+    Args:
+        step: The pass.
+        graph: A graph it accepts.
+        seed: Of the weights and the batch.
+        size: Samples in the batch.
+
+    Returns:
+        The grown network.
+    """
+    before = random_network(graph, seed)
+    done = step.rewrite(graph)
+    after = before.apply(step)
+    modes = {Preserves.EXACT: (False, True), Preserves.EVAL: (False,)}.get(done.preserves, ())
+    batch = random_batch(graph, size, seed)
+    probes = [Probe(before), Probe(after)] if modes else []
+    for train in modes:
+        mode = f"{step} in {'train' if train else 'eval'} mode"
+        (old, grads), (new, new_grads) = (probe.run(batch, train=train) for probe in probes)
+        for name, wanted, found in zip(graph.outputs, old, new, strict=True):
+            assert close(wanted, found), f"{mode}: output {name} changed by {worst(wanted, found):.1e}"
+        for key, wanted, found in carried_pairs(done, graph, grads, new_grads):
+            assert close(wanted, found, 1e-7), f"{mode}: the gradient of {key} differs by {worst(wanted, found):.1e}"
+    return after
+
+
+def carried_pairs(
+    done: Rewrite, graph: Graph, before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]], power: int = 1
+) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+    """What a rewrite keeps of gradients: (key, the old one carried over, the new one), fresh entries left out.
+
+    Along an axis that is normalised as a whole only the sum over a channel's copies is determined.
+    """
+    carried = carry_moments(done.edits, before, power, NUMPY)
+    analysis = analyse(graph)
+    uniform = {s.space for s in analysis.spaces if s.uniform}
+    names = {edit.new: edit.old for edit in done.edits if isinstance(edit, Rename)}
+    pairs = []
+    for key, wanted in carried.items():
+        found = after[key]
+        use = analysis.params.get(names.get(key, key))
+        for part in _parts(done.edits, key):
+            whole = use is not None and any(space in uniform for space, _ in use.axes[part.axis])
+            wanted, found = (_old_positions(a, part.axis, part.index, whole) for a in (wanted, found))
+        pairs.append((key, wanted, found))
+    return pairs
+
+
+def _parts(edits: Sequence[Edit], key: str) -> list[Any]:
+    return [part for edit in edits if isinstance(edit, Remap) and edit.key == key for part in edit.axes]
+
+
+def _old_positions(array: NDArray[Any], axis: int, index: NDArray[np.int64], whole: bool) -> NDArray[Any]:
+    kept = np.flatnonzero(index >= 0)
+    array = np.take(array, kept, axis)
+    if not whole:
+        return array
+    summed = np.zeros((*array.shape[:axis], int(index.max()) + 1, *array.shape[axis + 1 :]))
+    np.add.at(summed, (slice(None),) * axis + (index[kept],), array)
+    return summed

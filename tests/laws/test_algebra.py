@@ -1,0 +1,155 @@
+"""The algebra of spaces against brute force: whatever grows, positions that were one stay one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from growir.ops.spaces import Algebra, Axis, Space, Term, length
+from growir.resize import Units, axis_positions
+
+Plan = dict[Space, Units]
+
+
+@st.composite
+def axes_of(draw: st.DrawFn, size: int, pool: list[Space]) -> Axis:
+    """An axis of that length, of spaces from the pool where they fit, new ones and fixed positions."""
+    terms: list[Term] = []
+    left = size
+    while left:
+        old = [s for s in pool if s.size <= left and s.bind is None]
+        choice = draw(st.integers(0, 3))
+        if choice == 0 and old:
+            space = draw(st.sampled_from(old))
+            terms.append((space, draw(st.sampled_from([k for k in range(1, left // space.size + 1) if k < 4]))))
+        elif choice == 1:
+            terms.append((None, draw(st.integers(1, left))))
+        else:
+            block = draw(st.sampled_from([k for k in (1, 1, 2, 3) if k <= left]))
+            space = Space(draw(st.integers(1, left // block)))
+            pool.append(space)
+            terms.append((space, block))
+        space_of, block = terms[-1]
+        left -= block if space_of is None else space_of.size * block
+    return tuple(terms)
+
+
+@st.composite
+def plans(draw: st.DrawFn, algebra: Algebra, *axes: Axis) -> Plan:
+    """New units for every free space: the old ones in any order, with copies and fresh ones among them."""
+    found: Plan = {}
+    for axis in axes:
+        for space, _ in algebra.resolve(axis):
+            if space is not None and not space.pins and space not in found:
+                extra = draw(st.lists(st.integers(-1, space.size - 1), max_size=2))
+                index = draw(st.permutations([*range(space.size), *extra]))
+                found[space] = Units(np.array(index), np.ones(len(index)))
+    return found
+
+
+def positions(algebra: Algebra, axis: Axis, plan: Plan) -> NDArray[np.int64]:
+    resolved = algebra.resolve(axis)
+    found = axis_positions(resolved, plan)
+    return np.arange(length(resolved)) if found is None else found[0]
+
+
+def gathered(array: NDArray[np.int64], index: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """An array gathered along every axis, -1 where some index is -1."""
+    found = array[np.ix_(*(k.clip(0) for k in index))].copy()
+    for axis, k in enumerate(index):
+        found[(slice(None),) * axis + (k < 0,)] = -1
+    return found
+
+
+@given(st.data())
+def test_unified_axes_grow_alike(data: st.DataObject) -> None:
+    size, pool = data.draw(st.integers(1, 12)), list[Space]()
+    a, b, c = (data.draw(axes_of(size, pool)) for _ in range(3))
+    algebra = Algebra()
+    algebra.unify(a, b, "a test")
+    if data.draw(st.booleans()):
+        algebra.unify(b, c, "a test")
+    else:
+        c = a
+    plan = data.draw(plans(algebra, a, b, c))
+    assert length(algebra.resolve(a)) == length(algebra.resolve(b)) == size
+    expected = positions(algebra, a, plan)
+    assert np.array_equal(positions(algebra, b, plan), expected)
+    assert np.array_equal(positions(algebra, c, plan), expected)
+
+
+@given(st.data())
+def test_axes_of_one_structure_lose_nothing_when_unified(data: st.DataObject) -> None:
+    """Unifying an axis with a new space of the same length pins nothing unless a unit would be torn."""
+    size = data.draw(st.integers(1, 12))
+    axis: Axis = ((Space(size), 1),)
+    algebra = Algebra()
+    other = tuple((Space(1), n) if data.draw(st.booleans()) else (Space(n), 1) for n in (size,))
+    algebra.unify(axis, other, "a test")
+    assert algebra.free_units(axis) == length(other) // other[0][1]
+
+
+@given(st.data())
+def test_pieces_make_up_the_axis(data: st.DataObject) -> None:
+    size, pool = data.draw(st.integers(1, 12)), list[Space]()
+    axis = data.draw(axes_of(size, pool))
+    bounds = sorted(data.draw(st.lists(st.integers(0, size), max_size=3)))
+    algebra = Algebra()
+    pieces = algebra.cut(axis, bounds, "a test")
+    ends = [0, *bounds, size]
+    assert [length(piece) for piece in pieces] == [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    plan = data.draw(plans(algebra, axis))
+    starts = zip(pieces, ends, strict=False)
+    whole = [np.where((p := positions(algebra, piece, plan)) < 0, -1, p + start) for piece, start in starts]
+    assert np.array_equal(np.concatenate(whole), positions(algebra, axis, plan))
+
+
+@given(st.data())
+def test_reshape_moves_no_number(data: st.DataObject) -> None:
+    factors = data.draw(st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4))
+    old = regrouped(data, factors)
+    new = regrouped(data, factors)
+    assume(math.prod(factors) <= 96)
+    algebra, pool = Algebra(), list[Space]()
+    before = tuple(data.draw(axes_of(size, pool)) for size in old)
+    after = algebra.reshape(before, new)
+    assert [length(algebra.resolve(axis)) for axis in after] == new
+    plan = data.draw(plans(algebra, *before, *after))
+    numbers = np.arange(math.prod(factors))
+    grown = gathered(numbers.reshape(old), [positions(algebra, axis, plan) for axis in before])
+    moved = gathered(numbers.reshape(new), [positions(algebra, axis, plan) for axis in after])
+    assert np.array_equal(grown.ravel(), moved.ravel())
+
+
+def regrouped(data: st.DataObject, factors: list[int]) -> list[int]:
+    """The factors, some neighbours multiplied."""
+    sizes = [factors[0]]
+    for factor in factors[1:]:
+        if data.draw(st.booleans()):
+            sizes[-1] *= factor
+        else:
+            sizes.append(factor)
+    return sizes
+
+
+@given(st.data())
+def test_a_trial_leaves_no_trace(data: st.DataObject) -> None:
+    size, pool = data.draw(st.integers(2, 12)), list[Space]()
+    a, b, c = (data.draw(axes_of(size, pool)) for _ in range(3))
+    algebra = Algebra()
+    algebra.unify(a, b, "before")
+    resolved = [algebra.resolve(axis) for axis in (a, b, c)]
+    pins = {space: space.pins for axis in resolved for space, _ in axis if space is not None}
+
+    def trial() -> bool:
+        algebra.unify(a, c, "in the trial")
+        algebra.attempt(lambda: (algebra.cut(c, [1], "inside"), True)[1])
+        return False
+
+    assert not algebra.attempt(trial)
+    assert [algebra.resolve(axis) for axis in (a, b, c)] == resolved
+    assert {space: space.pins for axis in resolved for space, _ in axis if space is not None} == pins
