@@ -40,7 +40,7 @@ def check_agreement(graph: Graph, arrays: Mapping[str, Array], path: Path) -> fl
     for rows in BATCHES:
         batch = [x.float() if x.is_floating_point() else x for x in random_batch(graph, rows)]
         found: Any = module(*batch)
-        values: tuple[torch.Tensor, ...] = found if isinstance(found, tuple) else (found,)
+        values: tuple[torch.Tensor, ...] = found if len(graph.outputs) > 1 else (found,)
         outputs: list[Array] = session.run(None, {name: x.numpy() for name, x in zip(names, batch, strict=True)})
         for name, value, output in zip(graph.outputs, values, outputs, strict=True):
             worst = max(worst, difference(name, rows, value.numpy(), output))

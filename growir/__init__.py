@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from growir.channels import ChannelSpace as ChannelSpace
     from growir.channels import channel_spaces as channel_spaces
     from growir.costs import costs_of as costs_of
-    from growir.diff import diff as diff
+    from growir.difference import diff as diff
     from growir.errors import DataError as DataError
     from growir.errors import ExportError as ExportError
     from growir.errors import GraphError as GraphError
@@ -39,7 +39,7 @@ _EXPORTS = {
     "ChannelSpace": "growir.channels",
     "channel_spaces": "growir.channels",
     "costs_of": "growir.costs",
-    "diff": "growir.diff",
+    "diff": "growir.difference",
     "DataError": "growir.errors",
     "ExportError": "growir.errors",
     "GraphError": "growir.errors",

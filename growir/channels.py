@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, per_graph, suggestion
 from growir.ops.spaces import Algebra, Axes, Axis, Follower, ParamAxes, Pin, Rule, Space, fixed
-from growir.params import owners
-from growir.shapes import shapes_of
+from growir.shapes import owners, shapes_of
 
 
 @dataclass(frozen=True, slots=True)

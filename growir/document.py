@@ -256,7 +256,9 @@ def _input(index: int, item: object, problems: list[Problem]) -> Input | None:
 def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
     if not isinstance(item, dict):
         found = _json_type(item)
-        problems.append(Problem(f"nodes[{index}]", f"an object with name, op and inputs is needed, but this is {found}"))
+        problems.append(
+            Problem(f"nodes[{index}]", f"an object with name, op and inputs is needed, but this is {found}")
+        )
         return None
     name, kind = item.get("name"), item.get("op")
     where = node_place(index, name) if isinstance(name, str) else f"nodes[{index}]"
@@ -281,7 +283,7 @@ def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
             op = OP_BY_KIND[kind].model_validate(attributes)
         except ValidationError as error:
             problems += field_problems(where, kind, error, OP_BY_KIND[kind])
-    if len(problems) > before or op is None:
+    if len(problems) > before or op is None or not isinstance(name, str):
         return None
     return Node.model_construct(name=name, op=op, inputs=tuple(inputs), tied=tied, source=source)
 
@@ -341,7 +343,11 @@ def _history(item: object, migrations: Mapping[str, Migration], problems: list[P
 
 def json_schema() -> Json:
     """The JSON Schema of a graph document, generated from the operators."""
-    name = {"type": "string", "maxLength": names.MAX_LENGTH, "pattern": r"^[A-Za-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_]{1,64})*$"}
+    name = {
+        "type": "string",
+        "maxLength": names.MAX_LENGTH,
+        "pattern": r"^[A-Za-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_]{1,64})*$",
+    }
     nodes = {op.kind(): _node_schema(op, name) for op in OPS}
     step = {
         "type": "object",
@@ -370,7 +376,10 @@ def json_schema() -> Json:
         "type": "object",
         "required": ["base", "steps"],
         "additionalProperties": False,
-        "properties": {"base": {"$ref": "#/$defs/document"}, "steps": {"type": "array", "maxItems": MAX_STEPS, "items": step}},
+        "properties": {
+            "base": {"$ref": "#/$defs/document"},
+            "steps": {"type": "array", "maxItems": MAX_STEPS, "items": step},
+        },
     }
     whole = {**graph, "properties": {**graph["properties"], "history": history}}
     return {

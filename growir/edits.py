@@ -129,7 +129,9 @@ class Backend(Protocol[T]):
         """A new array with these numbers and their dtype."""
 
 
-def apply_edits(edits: Sequence[Edit], tensors: Mapping[str, T], backend: Backend[T], dtype: np.dtype[Any]) -> dict[str, T]:
+def apply_edits(
+    edits: Sequence[Edit], tensors: Mapping[str, T], backend: Backend[T], dtype: np.dtype[Any]
+) -> dict[str, T]:
     """The tensors after the edits; those that no edit names are shared, not copied.
 
     Args:
@@ -141,7 +143,7 @@ def apply_edits(edits: Sequence[Edit], tensors: Mapping[str, T], backend: Backen
     out = dict(tensors)
     for edit in edits:
         match edit:
-            case Remap(key, axes):
+            case Remap(key):
                 out[key] = _remap(edit, out[key], backend)
             case Create(key, param, fresh):
                 out[key] = backend.create(fresh.block(param.shape, key).astype(storage(param, dtype)))
@@ -228,7 +230,9 @@ class NumpyBackend:
         array *= factor.astype(array.dtype).reshape([-1 if k == axis else 1 for k in range(array.ndim)])
         return array
 
-    def put(self, array: NDArray[Any], axis: int, index: NDArray[np.int64], block: NDArray[Any] | float) -> NDArray[Any]:
+    def put(
+        self, array: NDArray[Any], axis: int, index: NDArray[np.int64], block: NDArray[Any] | float
+    ) -> NDArray[Any]:
         array[(slice(None),) * axis + (index,)] = block
         return array
 

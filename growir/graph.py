@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, 
 
 from growir import names
 from growir.errors import GraphError, Problem, cut
-from growir.ops import DType, Op, Shape
+from growir.ops import DType, Op
 
 if TYPE_CHECKING:
     import networkx
@@ -152,7 +152,7 @@ class Graph(_Frozen):
         *,
         nodes: Iterable[Node] | None = None,
         outputs: Iterable[str] | None = None,
-        history: History | None | Literal["keep"] = "keep",
+        history: History | Literal["keep"] | None = "keep",
         name: str | None = None,
     ) -> Graph:
         """A new graph with some parts replaced and references checked."""

@@ -156,9 +156,7 @@ class Network:
         """The same graph and history with other tensors; those not given stay."""
         return Network(self.graph, {**self.arrays, **arrays}, self.values)
 
-    def to_torch(
-        self, device: torch.device | str | None = "cpu", dtype: torch.dtype | None = None
-    ) -> fx.GraphModule:
+    def to_torch(self, device: torch.device | str | None = "cpu", dtype: torch.dtype | None = None) -> fx.GraphModule:
         """A trainable torch.fx.GraphModule with copies of the tensors; state_dict keys are the document's."""
         from growir.backends.torch_fx import lower
 
@@ -215,7 +213,9 @@ def load_graph(source: Source | Mapping[str, Any], *, max_parameters: int = veri
     if folder is not None:
         return _read_document(folder / store.GRAPH, max_parameters)
     if path.is_dir():
-        raise GraphError([Problem(str(path), f"no network in this folder: {store.GRAPH} and {store.PARAMS} are needed")])
+        raise GraphError(
+            [Problem(str(path), f"no network in this folder: {store.GRAPH} and {store.PARAMS} are needed")]
+        )
     if path.suffix == ".onnx":
         from growir.backends.onnx_ir import read_document
 
@@ -230,5 +230,3 @@ def open_path(source: Source, *, max_parameters: int = verify.MAX_PARAMETERS) ->
     if folder is not None:
         return Network._read(folder, max_parameters)
     return load_graph(path, max_parameters=max_parameters)
-
-

@@ -13,23 +13,13 @@ from growir.errors import Problem, cut
 from growir.graph import Graph, per_graph, suggestion
 from growir.ops import Constant, Init, Normal, Param, Uniform
 from growir.shapes import own_tables
+from growir.shapes import owners as owners
 
 if TYPE_CHECKING:
     Array = NDArray[Any]
 Arrays = Mapping[str, "NDArray[Any]"]
 
 FLOATS = ("float16", "float32", "float64")
-
-
-@per_graph
-def owners(graph: Graph) -> Mapping[str, str]:
-    """Every "node.parameter" to the key that stores it: itself, or for a tied one the first user's."""
-    found: dict[str, str] = {}
-    for name, table in own_tables(graph).items():
-        tied = graph[name].tied
-        for parameter in table:
-            found[f"{name}.{parameter}"] = tied.get(parameter, f"{name}.{parameter}")
-    return found
 
 
 @per_graph
@@ -77,7 +67,7 @@ def storage(param: Param, dtype: DTypeLike) -> np.dtype[Any]:
 
 def array_digest(array: NDArray[Any]) -> str:
     """sha256 of a tensor's dtype, shape and numbers, in hex."""
-    whole = np.ascontiguousarray(array)
+    whole = np.asarray(array, order="C")  # ascontiguousarray would make a scalar a vector
     digest = hashlib.sha256(f"{whole.dtype.str}{whole.shape}".encode())
     digest.update(whole.tobytes())
     return digest.hexdigest()
@@ -99,7 +89,9 @@ def array_problems(graph: Graph, arrays: Arrays) -> list[Problem]:
         elif param.dtype == "int64" and array.dtype != np.int64:
             problems.append(Problem(cut(key), f"the tensor is of {array.dtype}, but int64 is needed"))
         elif param.dtype == "float" and array.dtype.name not in FLOATS:
-            problems.append(Problem(cut(key), f"the tensor is of {array.dtype}, but one of {', '.join(FLOATS)} is needed"))
+            problems.append(
+                Problem(cut(key), f"the tensor is of {array.dtype}, but one of {', '.join(FLOATS)} is needed")
+            )
         elif not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())
             problems.append(Problem(cut(key), f"{bad} of its {array.size} numbers are NaN or infinite"))
@@ -110,12 +102,13 @@ def array_problems(graph: Graph, arrays: Arrays) -> list[Problem]:
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """The array, C-contiguous and read-only.
+    """The array, C-contiguous, in the machine's byte order and read-only; nobody else can write to its memory.
 
     safetensors' numpy writer stores the memory as it lies, so a transposed or strided array would be saved wrong.
     """
-    if array.flags.c_contiguous and not array.flags.writeable:
+    flags = array.flags
+    if flags.c_contiguous and flags.owndata and not flags.writeable and array.dtype.isnative:
         return array
-    whole = np.array(array, order="C", copy=True)
+    whole = np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
     whole.flags.writeable = False
     return whole

@@ -31,7 +31,9 @@ def rewrites(graph: Graph, values: Mapping[str, NDArray[Any]] | None = None) -> 
         try:
             done = recorded_pass(step, values or {}).rewrite(current)
         except (PassRefused, KeyError) as error:
-            raise GraphError([Problem(f"history.steps[{k}] {cut(step.kind)!r}", f"it does not replay: {error}")]) from None
+            raise GraphError(
+                [Problem(f"history.steps[{k}] {cut(step.kind)!r}", f"it does not replay: {error}")]
+            ) from None
         if done.created != step.created:
             text = f"it created {list(done.created)}, but the document says {list(step.created)}"
             raise GraphError([Problem(f"history.steps[{k}] {cut(step.kind)!r}", text)])
@@ -62,7 +64,9 @@ def check_history(graph: Graph) -> Graph:
     strange = [step.kind for step in graph.history.steps if not replayable(step)]
     if strange:
         shown = ", ".join(sorted({cut(name) for name in strange}))
-        warnings.warn(f"the history is not checked: it uses passes unknown here or of another version: {shown}", stacklevel=2)
+        warnings.warn(
+            f"the history is not checked: it uses passes unknown here or of another version: {shown}", stacklevel=2
+        )
         return graph
     last = graph.history.base
     for done in rewrites(graph):

@@ -117,7 +117,9 @@ class Pass(BaseModel):
         self.check(graph)
         step = len(graph.history.steps) if graph.history else 0
         if step >= MAX_STEPS:
-            raise PassRefused(f"the history already has {MAX_STEPS} steps; `growir validate --drop-history` starts anew")
+            raise PassRefused(
+                f"the history already has {MAX_STEPS} steps; `growir validate --drop-history` starts anew"
+            )
         change = self.change(graph, step)
         base = graph.history.base if graph.history else graph.replace(history=None)
         earlier = graph.history.steps if graph.history else ()

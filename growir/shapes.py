@@ -47,3 +47,14 @@ def own_tables(graph: Graph) -> Mapping[str, ParamTable]:
     """Every node's parameters by node name, tied ones included."""
     shapes = shapes_of(graph)
     return {node.name: node.op.params(*(shapes[i] for i in node.inputs)) for node in graph.nodes}
+
+
+@per_graph
+def owners(graph: Graph) -> Mapping[str, str]:
+    """Every "node.parameter" to the key that stores it: itself, or for a tied one the first user's."""
+    found: dict[str, str] = {}
+    for name, table in own_tables(graph).items():
+        tied = graph[name].tied
+        for parameter in table:
+            found[f"{name}.{parameter}"] = tied.get(parameter, f"{name}.{parameter}")
+    return found

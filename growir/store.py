@@ -107,7 +107,7 @@ def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: dict
     from safetensors.numpy import save
 
     # Through bytes and our own write: a full disk is then an OSError, not a half-written file.
-    path.write_bytes(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata))
+    path.write_bytes(save({key: np.asarray(array, order="C") for key, array in arrays.items()}, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -144,5 +144,7 @@ def read_values(folder: Path) -> dict[str, NDArray[Any]]:
     values, _ = read_tensors(folder / HISTORY)
     for digest, array in values.items():
         if array_digest(array) != digest:
-            raise GraphError([Problem(str(folder / HISTORY), f"the array {cut(digest)[:12]} has other numbers than recorded")])
+            raise GraphError(
+                [Problem(str(folder / HISTORY), f"the array {cut(digest)[:12]} has other numbers than recorded")]
+            )
     return values

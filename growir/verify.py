@@ -66,7 +66,7 @@ def graph_problems(graph: Graph, unread: frozenset[str], max_parameters: int) ->
     for k, node in enumerate(graph.nodes):
         shape = shapes.get(node.name)
         if shape is not None and shape.elements > MAX_ELEMENTS:
-            text = f"its value {shape} holds {shape.elements:.3g} numbers per sample; at most {MAX_ELEMENTS:.0e} are allowed"
+            text = f"its value {shape} holds {shape.elements:.3g} numbers per sample; at most {MAX_ELEMENTS:.0e} may be"
             yield Problem(node_place(k, node.name), text)
     tables = _tables(graph, shapes)
     yield from _size_problems(graph, tables, max_parameters)
@@ -93,8 +93,8 @@ def _size_problems(graph: Graph, tables: Mapping[str, ParamTable], limit: int) -
     if total > limit:
         largest = max(sizes, key=lambda name: sizes[name])
         text = (
-            f"the graph has {total:.4g} parameters, {sizes[largest]:.4g} of them in {cut(largest)!r}; at most {limit:.4g} "
-            "are allowed (--max-parameters raises the limit)"
+            f"the graph has {total:.4g} parameters, {sizes[largest]:.4g} of them in {cut(largest)!r}; "
+            f"at most {limit:.4g} are allowed (--max-parameters raises the limit)"
         )
         yield Problem("nodes", text)
 
@@ -109,7 +109,9 @@ def _tied_problems(graph: Graph, tables: Mapping[str, ParamTable]) -> Iterator[P
             where = node_place(k, node.name)
             host, _, name = owner.rpartition(".")
             if parameter not in table:
-                yield Problem(where, f"tied names {cut(parameter)!r}, but {node.op.kind()} has {', '.join(table) or 'none'}")
+                yield Problem(
+                    where, f"tied names {cut(parameter)!r}, but {node.op.kind()} has {', '.join(table) or 'none'}"
+                )
             elif host not in seen or name not in tables.get(host, {}):
                 if host in tables or host not in graph:
                     yield Problem(where, f"tied {parameter} points to {cut(owner)!r}, which no earlier node has")

@@ -32,7 +32,8 @@ def all_passes() -> Mapping[str, type[Pass]]:
         if not (isinstance(kind, type) and issubclass(kind, Pass)):
             raise GrowirError(f"entry point {entry.name!r} of growir.passes is no growir.rewrite.Pass: {entry.value}")
         if kind.name in found:
-            raise GrowirError(f"two passes are called {kind.name!r}: {found[kind.name].__module__} and {kind.__module__}")
+            both = f"{found[kind.name].__module__} and {kind.__module__}"
+            raise GrowirError(f"two passes are called {kind.name!r}: {both}")
         found[kind.name] = kind
     return found
 

@@ -22,8 +22,8 @@ class AddEdge(Pass):
 
     Attributes:
         source: A graph input or node.
-        target: A node of the state: its add, one of the add's operands, its activation, or any other node, which is then
-            wrapped into an add.
+        target: A node of the state: its add, one of the add's operands, its activation, or any other node, which is
+            then wrapped into an add.
     """
 
     name: ClassVar[str] = "add_edge"

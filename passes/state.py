@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from growir.errors import PassRefused, cut
@@ -36,9 +35,7 @@ class State:
         if self.add:
             fed = graph[self.node].with_inputs((*graph[self.node].inputs, edge.name))
             return [*(fed if n.name == self.node else n for n in graph.nodes), edge], list(graph.outputs), []
-        total = Node(
-            name=fresh_name(graph, "sum", (edge.name,)), op=Add(), inputs=(self.node, edge.name)
-        )
+        total = Node(name=fresh_name(graph, "sum", (edge.name,)), op=Add(), inputs=(self.node, edge.name))
         nodes = [_repoint(node, self.node, total.name) for node in graph.nodes]
         outputs = [total.name if name == self.node else name for name in graph.outputs]
         return [*nodes, edge, total], outputs, [total.name]
@@ -133,5 +130,3 @@ def connectable(graph: Graph) -> list[tuple[str, State]]:
             if value not in later and shapes[value].dtype == "float32" and fits(shapes[value], shapes[state.node])
         ]
     return found
-
-

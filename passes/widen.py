@@ -61,7 +61,7 @@ class Widen(Pass):
         elif self.shares:
             raise PassRefused(f"{where}: shares go with copies; fresh channels have none")
         if space.uniform and self.values:
-            raise PassRefused(f"{where}: it is normalised as a whole and grows by copies only, so values cannot be given")
+            raise PassRefused(f"{where}: it is normalised as a whole and grows by copies only; leave values out")
 
     def _check_copies(self, space: ChannelSpace, units: int, where: str) -> None:
         if space.uniform:

@@ -155,7 +155,9 @@ def read_back(graph: Graph, module: nn.Module) -> dict[str, NDArray[Any]]:
             raise ModelError(f"the module has no tensor {cut(key)!r}; it was not made from graph {cut(graph.name)!r}")
         tensor = state[key]
         if tuple(tensor.shape) != param.shape:
-            raise ModelError(f"{cut(key)}: the module's tensor is {list(tensor.shape)}, the graph's {list(param.shape)}")
+            raise ModelError(
+                f"{cut(key)}: the module's tensor is {list(tensor.shape)}, the graph's {list(param.shape)}"
+            )
         if tensor.dtype == torch.bfloat16:
             raise ModelError(f"{cut(key)}: numpy has no bfloat16; call module.float() first")
         found[key] = tensor.detach().cpu().numpy().copy()

@@ -15,7 +15,8 @@ class Bias(nn.Module):
         self.bias: torch.Tensor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.bias.reshape(1, -1, *(1,) * self.dims).expand(x.size(0), *(-1,) * (self.dims + 1))
+        # A copy, not a view: whoever writes into an output must not write into the parameter.
+        return self.bias.reshape(1, -1, *(1,) * self.dims).repeat(x.size(0), *(1,) * (self.dims + 1))
 
 
 class Standardise(nn.Module):

@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 
 from growir.backends.torch_fx.lowering import lower
 from growir.graph import Graph
+from growir.ops import Shape
 
 
 def random_batch(graph: Graph, rows: int = 4, seed: int = 0) -> list[torch.Tensor]:
     """Standard normal inputs in float64, zeros for integer ones."""
     generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn((rows, *entry.shape[1:]), generator=generator, dtype=torch.float64)
-        if entry.dtype == "float32"
-        else torch.zeros((rows, *entry.shape[1:]), dtype=torch.int64)
-        for entry in graph.inputs
-    ]
+    batch = []
+    for entry in graph.inputs:
+        size = (rows, *Shape(entry.shape).sizes)
+        if entry.dtype == "float32":
+            batch.append(torch.randn(size, generator=generator, dtype=torch.float64))
+        else:
+            batch.append(torch.zeros(size, dtype=torch.int64))
+    return batch
 
 
 def largest_change(

@@ -1,6 +1,6 @@
 """Growth: algorithms that decide what grows, when and with which weights, and the engine that runs them."""
 
+from growir.growth.api import grow
 from growir.growth.engine import GrowthResult as GrowthResult
-from growir.growth.grow import grow
 
 __all__ = ["GrowthResult", "grow"]

@@ -1,10 +1,10 @@
 """The expressivity bottleneck of a state, and the best weights of what could be added to it.
 
-At a state with pre-activation a, v = -dL/da is the update each sample would like (L the summed loss). What the existing
-incoming edges can give is the projection on their sources' activations B = [b_1 | ... | b_m | 1]: dW* = S^-1 M with
-S = E[B^T B], M = E[B^T v]. The rest, v_perp = v - B dW*, is the bottleneck Psi = ||v_perp|| (Douka et al. 2025, section 2;
-Verbockhaven et al. 2024). New features F (a new edge's source, or new neurons) are fitted to it jointly with the existing
-edges, by block elimination: one Cholesky factor of S per state serves every candidate.
+At a state with pre-activation a, v = -dL/da is the update each sample would like (L the summed loss). What the
+existing incoming edges can give is the projection on their sources' activations B = [b_1 | ... | b_m | 1]:
+dW* = S^-1 M with S = E[B^T B], M = E[B^T v]. The rest, v_perp = v - B dW*, is the bottleneck Psi = ||v_perp||
+(Douka et al. 2025, section 2; Verbockhaven et al. 2024). New features F (a new edge's source, or new neurons) are
+fitted to it jointly with the existing edges, by block elimination: one Cholesky factor of S serves every candidate.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def combine(parts: Sequence[torch.Tensor], weight: torch.Tensor) -> torch.Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """New weights of one state: `existing` for its sources (and bias), `new` for the added features, both (in, width)."""
+    """New weights of one state: `existing` for its sources and bias, `new` for the added features; (in, width)."""
 
     existing: torch.Tensor
     new: torch.Tensor
@@ -154,8 +154,8 @@ def fit(bottleneck: Bottleneck, parts: Sequence[torch.Tensor], features: torch.T
         return Fit(bottleneck.wish, factor(own, ridge)(moment(features, bottleneck.rest)))
     cross = torch.cat([moment(part, features) for part in parts])
     known = bottleneck.solve(cross)
-    # The Schur complement is what of the features the existing sources do not already give; its ridge is relative to the
-    # features themselves, so that a feature they do give gets no weight instead of an exploding one.
+    # The Schur complement is what of the features the existing sources do not already give; its ridge is relative to
+    # the features themselves, so that a feature they do give gets no weight instead of an exploding one.
     mean = own.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     beyond = own - cross.T @ known + ridge * mean * torch.eye(len(own), dtype=own.dtype)
     lower, info = torch.linalg.cholesky_ex(beyond)
@@ -164,9 +164,7 @@ def fit(bottleneck: Bottleneck, parts: Sequence[torch.Tensor], features: torch.T
     return Fit(bottleneck.wish - known @ new, new)
 
 
-def closed_form(
-    gram: torch.Tensor, rest: torch.Tensor, inputs: torch.Tensor, count: int, ridge: float
-) -> torch.Tensor:
+def closed_form(gram: torch.Tensor, rest: torch.Tensor, inputs: torch.Tensor, count: int, ridge: float) -> torch.Tensor:
     """Incoming weights of the neurons that reduce the bottleneck fastest, (inputs, at most count).
 
     S^-1/2 N = U diag(l) V^T with N = E[b^T v_perp]; the directions are S^-1/2 U (Verbockhaven et al. 2024, prop. 3.2).
@@ -179,4 +177,5 @@ def closed_form(
     left, strength, _ = torch.linalg.svd(root @ coupling, full_matrices=False)
     scale = float(rest.double().square().sum(dim=1).mean().sqrt())
     keep = min(count, int((strength > 1e-2 * scale).sum()))
-    return root @ left[:, :keep]
+    directions: torch.Tensor = root @ left[:, :keep]
+    return directions

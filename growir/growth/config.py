@@ -43,8 +43,8 @@ class DagConfig(_Section):
 
     Attributes:
         strategy: Consider every move ("whole"), or those that feed or widen the state with the largest bottleneck.
-        criterion: Choose by the loss on the selection part, or by the Bayesian information criterion on it.
-        neurons: Neurons of a new state or a widening; fewer where the budget ends.
+        neurons: Neurons of a new state or a widening; fewer where the budget ends. By default as many as a third of the
+            parameter budget pays for between data and output: a few large steps end in better networks than many small.
         activation: Of new states.
         directions: Incoming weights of new neurons: random ones, or the best of a pool that holds the closed-form
             directions too ("fitted").
@@ -54,8 +54,7 @@ class DagConfig(_Section):
 
     name: Literal["dag"] = "dag"
     strategy: Literal["whole", "restricted"] = "whole"
-    criterion: Literal["loss", "bic"] = "loss"
-    neurons: Count = 10
+    neurons: Count | None = None
     activation: str = "relu"
     directions: Literal["random", "fitted"] = "random"
     samples: Count = 10_000
@@ -93,7 +92,7 @@ class TrainConfig(_Section):
         """The same with every default that depends on the data filled in."""
         batch = self.batch_size or (64 if samples < 10_000 else 256)
         final = self.epochs_final or min(60, max(15, round(3000 * batch / samples)))
-        between = self.epochs_between or max(1, round(final / 12))
+        between = self.epochs_between or max(1, round(final / 5))
         return self.model_copy(update={"batch_size": batch, "epochs_final": final, "epochs_between": between})
 
 
@@ -164,7 +163,9 @@ def read_run(target: str) -> RunConfig:
         text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text)
     except OSError as error:
-        raise RunError(f"{target}: cannot be read: {error.strerror or error}; give a run file, an .npz file or digits") from None
+        raise RunError(
+            f"{target}: cannot be read: {error.strerror or error}; give a run file, an .npz file or digits"
+        ) from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RunError(f"{target}: this is not a valid TOML run file: {error}") from None
     config = parse_run({"name": _run_name(path), **data}, target)
@@ -205,4 +206,8 @@ def parse_run(data: dict[str, Any], source: str) -> RunConfig:
         except ValidationError as error:
             problems += [str(p) for p in field_problems("", "a run file", error, RunConfig)]
     shown = "\n".join(f"  {line}" for line in problems)
-    raise RunError(f"{cut(source)}: {len(problems)} wrong entries\n{shown}" if len(problems) > 1 else f"{cut(source)}: {problems[0]}")
+    raise RunError(
+        f"{cut(source)}: {len(problems)} wrong entries\n{shown}"
+        if len(problems) > 1
+        else f"{cut(source)}: {problems[0]}"
+    )

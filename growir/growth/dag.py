@@ -1,7 +1,7 @@
 """DAG growth by expressivity bottleneck (Douka et al. 2025): edges, new states, wider states, from the empty graph.
 
-Every candidate gets its weights from one solve on the fitting part and its amplitude from a line search on the next; the
-one that leaves the smallest loss on the third part is applied, exactly as it was measured.
+Every candidate gets its weights from one solve on the fitting part and its amplitude from a line search on the next;
+the one that leaves the smallest loss on the third part is applied, exactly as it was measured.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from growir.params import initial_arrays
 from growir.passes import AddEdge, AddNode, Widen
 from growir.passes.state import descendants
 from growir.rewrite import Pass, Rewrite
+from growir.shapes import shapes_of
 
 GRID = 21  # points of a line search, zero among them
 POOL = 256  # random neurons that fitted directions are chosen from
@@ -91,7 +92,10 @@ class Dag:
     def _moves(self, graph: Graph, session: Session) -> Iterator[Pass]:
         states = states_of(graph)
         values = [*self._constant_values(graph, session), *(s.post for s in states if s.post is not None)]
-        width = self.config.neurons
+        shapes = shapes_of(graph)
+        inputs = max((shapes[name].size(-1) for name in self._constant_values(graph, session)), default=1)
+        price = inputs + 1 + shapes[session.output].size(-1)
+        width = self.config.neurons or max(1, self.budget.parameters // (3 * price))
         for state in states:
             if state.post is not None and fed_by(states, state.post) and not _pinned(graph, state.post):
                 yield Widen(node=state.post, by=width)
@@ -119,7 +123,8 @@ class Dag:
             return None
         # Costs are linear in the width, so two points give the widest that fits.
         widest = width if width == 1 else 1 + math.floor((width - 1) * -least / (over - least) + 1e-9)
-        return step.model_copy(update={field_name: widest})
+        # Crumbs of the budget are not worth a growth.
+        return step.model_copy(update={field_name: widest}) if widest >= width / 8 else None
 
     def _excess(self, graph: Graph, step: Pass) -> float:
         """How far the network would be over the budget, relative to it; not positive where it fits."""
@@ -141,7 +146,7 @@ class Dag:
     # -- score --------------------------------------------------------------------------------------------------------
 
     def score(self, session: Session, candidates: Sequence[Pass], step: int) -> list[Scored]:
-        """Weights, amplitude and gain of each candidate; those of no gain on the search or selection part are left out."""
+        """Weights, amplitude and gain of each candidate; those without gain on either later part are left out."""
         measured = self._measure(session)
         if self.config.strategy == "restricted":
             worst = max(measured.states, key=lambda s: measured.bottlenecks[s.node].psi)
@@ -220,19 +225,14 @@ class Dag:
             float((measured.bottlenecks[t.node].desired.double() * d).sum(dim=1).mean())
             for t, d in zip(targets, on_opt, strict=True)
         )
-        updates = {k: v for t in targets for k, v in self._updates(session, t, fits[t.node].existing, amplitude).items()}
+        updates = {
+            k: v for t in targets for k, v in self._updates(session, t, fits[t.node].existing, amplitude).items()
+        }
         new = {t.node: amplitude * fits[t.node].new for t in targets}
         rewritten = self._rewritten(session.graph, candidate)
         final = _with_values(candidate, rewritten.created, neurons, measured, new)
         parameters = rewritten.graph.costs().parameters
-        score = -after if self.config.criterion == "loss" else -self._bic(session, after, parameters)
-        return Scored(final, updates, amplitude, amplitude * predicted, before - after, after, parameters, score)
-
-    def _bic(self, session: Session, loss: float, parameters: int) -> float:
-        """k log n + 2 NLL, or + n log MSE for regression, n the size of the training data."""
-        n = len(session.targets)
-        fit_term = 2 * n * loss if session.loss.task == "classification" else n * math.log(max(loss, 1e-300))
-        return parameters * math.log(n) + fit_term
+        return Scored(final, updates, amplitude, amplitude * predicted, before - after, after, parameters)
 
     def _largest_amplitude(
         self, session: Session, measured: _Measured, targets: Sequence[StateView], shifts: Sequence[torch.Tensor]
@@ -278,7 +278,7 @@ class Dag:
             # Larger ones win now and lose after training: they are all but committed.
             scale = 0.5
         weight, bias = _scaled(inputs, weight, scale, draws)
-        return _Neurons(reads, tuple(weight.float().split(sizes)), bias.float(), activation)
+        return _Neurons(reads, torch.split(weight.float(), sizes), bias.float(), activation)
 
     def _fitted(
         self,
@@ -330,15 +330,8 @@ class Dag:
     # -- select -------------------------------------------------------------------------------------------------------
 
     def select(self, session: Session, scored: Sequence[Scored]) -> list[Scored]:
-        """The best one, if it improves what the criterion measures."""
-        if not scored:
-            return []
-        best = max(scored, key=lambda s: s.score)
-        if self.config.criterion == "bic":
-            now = -self._bic(session, best.loss + best.gain, session.graph.costs().parameters)
-            if best.score <= now:
-                return []
-        return [best]
+        """The one that leaves the smallest loss on the selection part."""
+        return [min(scored, key=lambda s: s.loss)] if scored else []
 
 
 class _Downstream:
@@ -351,9 +344,7 @@ class _Downstream:
             later |= descendants(graph, target) - {target}
         top = [t for t in targets if t not in later]
         inner = later | set(top)
-        border = dict.fromkeys(
-            i for node in graph.nodes if node.name in later for i in node.inputs if i not in inner
-        )
+        border = dict.fromkeys(i for node in graph.nodes if node.name in later for i in node.inputs if i not in inner)
         frontier = list(border)
         names = session.prefix()
         before = run_section(graph, session.tensors, names, frontier) if frontier else None

@@ -53,14 +53,16 @@ def load_data(config: DataConfig) -> Dataset:
             missing = [key for key in KEYS if key not in file.files]
             if missing:
                 found = ", ".join(file.files[:8]) or "nothing"
-                raise DataError(f"{path}: {', '.join(missing)} missing; it holds {found}, but {', '.join(KEYS)} are needed")
+                raise DataError(
+                    f"{path}: {', '.join(missing)} missing; it holds {found}, but {', '.join(KEYS)} are needed"
+                )
             return check_data({key: file[key] for key in KEYS}, config, str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, zipfile.BadZipFile, EOFError, KeyError, TypeError, AttributeError) as error:
         if "allow_pickle" in str(error):
             raise DataError(
-                f"{path}: it holds arrays of Python objects, which are pickles and are refused; save plain numeric arrays"
+                f"{path}: it holds Python objects, which are pickles and are refused; save plain numeric arrays"
             ) from None
         raise DataError(f"{path}: this is not a readable .npz file: {error}") from None
 
@@ -93,7 +95,9 @@ def check_data(arrays: Mapping[str, ArrayLike], config: DataConfig, source: str)
         if len(x) != len(y):
             raise DataError(f"{source}: x_{part} holds {len(x)} samples, but y_{part} {len(y)}")
         if x.ndim < 2 or 0 in x.shape:
-            raise DataError(f"{source}: x_{part} must be (samples, ...) with at least one number each, but is {x.shape}")
+            raise DataError(
+                f"{source}: x_{part} must be (samples, ...) with at least one number each, but is {x.shape}"
+            )
     if raw["x_train"].shape[1:] != raw["x_test"].shape[1:]:
         shapes = f"{raw['x_train'].shape[1:]} in x_train and {raw['x_test'].shape[1:]} in x_test"
         raise DataError(f"{source}: samples must have one shape, but it is {shapes}")
@@ -130,7 +134,7 @@ def _classes(
         if y.size != len(y):
             raise DataError(f"{source}: {key} must hold one class per sample, but is {y.shape}")
         if (y != np.floor(y)).any():
-            raise DataError(f"{source}: {key} holds fractions; classes are whole numbers (task = \"regression\"?)")
+            raise DataError(f'{source}: {key} holds fractions; classes are whole numbers (task = "regression"?)')
         found.append(y.reshape(-1).astype(np.int64))
     train, test = found
     labels = np.unique(train)
@@ -151,7 +155,9 @@ def _targets(
     train = _floats(y_train.reshape(len(y_train), -1), "y_train", source)
     test = _floats(y_test.reshape(len(y_test), -1), "y_test", source)
     if train.shape[1] != test.shape[1]:
-        raise DataError(f"{source}: targets must have one size, but it is {train.shape[1]} in y_train, {test.shape[1]} in y_test")
+        raise DataError(
+            f"{source}: targets must have one size, but y_train has {train.shape[1]} and y_test {test.shape[1]}"
+        )
     if (train.std(axis=0) == 0).all():
         raise DataError(f"{source}: all targets of y_train are the same; there is nothing to learn")
     return train, test, train.shape[1]

@@ -70,7 +70,9 @@ class Display:
         self._progress.stop()
         summary = result.summary
         if self.quiet:
-            self.console.print(Text(f"{self.folder}: {_score(summary['test_after_fit'])}, {summary['parameters']} parameters"))
+            self.console.print(
+                Text(f"{self.folder}: {_score(summary['test_after_fit'])}, {summary['parameters']} parameters")
+            )
             return
         table = Table(title=Text(f"{self.config.name}, seed {summary['seed']}"), show_header=False)
         table.add_row("test before the final fit", _score(summary["test_before_fit"]))
@@ -90,7 +92,8 @@ def describe(event: Event) -> str | None:
     """The line of an event that is worth one."""
     match event["event"]:
         case "started":
-            return f"{event['name']}: {event['task']}, {event['samples']} samples, {event['parameters']} parameters to start with"
+            start = f"{event['samples']} samples, starting at {event['parameters']} parameters"
+            return f"{event['name']}: {event['task']}, {start}"
         case "growth":
             chosen = describe_step(event)
             return (

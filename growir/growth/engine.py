@@ -80,7 +80,11 @@ def make_policy(config: RunConfig) -> Policy:
 
 
 def run_growth(
-    session: Session, data: Dataset, observer: Observer, progress: Progress | None = None, earlier: list[Event] | None = None
+    session: Session,
+    data: Dataset,
+    observer: Observer,
+    progress: Progress | None = None,
+    earlier: list[Event] | None = None,
 ) -> GrowthResult:
     """Grow, fit and measure.
 
@@ -211,5 +215,7 @@ def _grow_once(
     }
     tell(event)
     if not all(torch.isfinite(tensor).all() for tensor in session.learned.values()):
-        raise RunError(f"training after growth {step} diverged: weights are NaN or infinite; lower [train] learning_rate")
+        raise RunError(
+            f"training after growth {step} diverged: weights are NaN or infinite; lower [train] learning_rate"
+        )
     return Progress(step, progress.seconds + seconds, progress.growing + growing, None)

@@ -24,7 +24,6 @@ class Scored:
         gain: Measured decrease of the mean loss, on the part that chooses.
         loss: The mean loss there afterwards.
         parameters: Of the network afterwards.
-        score: What `select` ranks by, larger is better.
     """
 
     step: Pass
@@ -34,7 +33,6 @@ class Scored:
     gain: float
     loss: float
     parameters: int
-    score: float
 
 
 class Policy(Protocol):

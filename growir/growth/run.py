@@ -1,12 +1,12 @@
 """The run directory: everything a growth run leaves behind, and how it goes on after a stop.
 
-    run.toml            the resolved configuration
-    events.jsonl        what happened, one JSON object a line
-    growth/NNNN.json    the document after each accepted growth, 0000 the start
-    checkpoint/         network/, optimizer.safetensors and state.json after the last completed step
-    network/            the found network after the final fit (after an interrupt: the last completed step's)
-    model.onnx          the same for ONNX Runtime
-    summary.json        written last: a run that has it is finished
+run.toml            the resolved configuration
+events.jsonl        what happened, one JSON object a line
+growth/NNNN.json    the document after each accepted growth, 0000 the start
+checkpoint/         network/, optimizer.safetensors and state.json after the last completed step
+network/            the found network after the final fit (after an interrupt: the last completed step's)
+model.onnx          the same for ONNX Runtime
+summary.json        written last: a run that has it is finished
 """
 
 from __future__ import annotations
@@ -74,7 +74,12 @@ class RunFolder:
 
     def checkpoint(self, session: Session, progress: Progress) -> None:
         """Keep all that going on needs, in one move."""
-        state = {**asdict(progress), "events": len(self.events), "threads": torch.get_num_threads(), "growir": __version__}
+        state = {
+            **asdict(progress),
+            "events": len(self.events),
+            "threads": torch.get_num_threads(),
+            "growir": __version__,
+        }
         network = session.network()
         optimizer = {key: tensor.numpy() for key, tensor in session.optimizer_tensors().items()}
 
@@ -231,7 +236,13 @@ def _same_settings(folder: RunFolder, config: RunConfig) -> None:
     differ = []
     for key in saved:
         if isinstance(saved[key], dict):
-            differ += [f"[{key}] {k}: {saved[key][k]}, now {asked[key][k]}" for k in saved[key] if saved[key][k] != asked[key][k]]
+            differ += [
+                f"[{key}] {k}: {saved[key][k]}, now {asked[key][k]}"
+                for k in saved[key]
+                if saved[key][k] != asked[key][k]
+            ]
         elif saved[key] != asked[key]:
             differ.append(f"{key}: {saved[key]}, now {asked[key]}")
-    raise RunError(f"{folder.path}: this run was started with other settings and cannot go on ({'; '.join(differ[:4])})")
+    raise RunError(
+        f"{folder.path}: this run was started with other settings and cannot go on ({'; '.join(differ[:4])})"
+    )

@@ -72,7 +72,7 @@ def section(graph: Graph, given: Sequence[str], wanted: Sequence[str], shifted: 
 def run_section(
     graph: Graph, tensors: Values, given: Sequence[str], wanted: Sequence[str], shifted: Sequence[str] = ()
 ) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """A section lowered on live tensors, in eval mode: it takes `given` and `shifted` and returns a tuple of `wanted`."""
+    """A section lowered on live tensors, in eval mode: a function of `given` and `shifted` to a tuple of `wanted`."""
     part = section(graph, given, wanted, shifted)
     module = lower_tensors(part, tensors).eval()
 

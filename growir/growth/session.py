@@ -113,9 +113,7 @@ class Session:
         """What is trained: the graph behind the constant prefix, on the live tensors."""
         return lower_tensors(section(self.graph, self.prefix(), [self.output]), self.tensors)
 
-    def metrics(
-        self, x: NDArray[np.float32], y: NDArray[Any], network: Network | None = None
-    ) -> dict[str, float]:
+    def metrics(self, x: NDArray[np.float32], y: NDArray[Any], network: Network | None = None) -> dict[str, float]:
         """Loss and accuracy or squared error on raw data, of the current network or another one."""
         graph, tensors = (network.graph, live_tensors(network)) if network else (self.graph, self.tensors)
         run = run_section(graph, tensors, [graph.inputs[0].name], [graph.outputs[0]])

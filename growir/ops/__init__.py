@@ -85,7 +85,7 @@ OP_BY_KIND: dict[str, type[Op]] = {op.kind(): op for op in OPS}
 # What a hidden state may apply to its sum.
 ACTIVATIONS: dict[str, type[Op]] = {
     op.kind(): op for op in OPS if issubclass(op, Elementwise) and op not in (Identity, Dropout)
-} | {Prelu.kind(): Prelu}
+}
 
 __all__ = [
     "ACTIVATIONS",

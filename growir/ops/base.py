@@ -150,7 +150,7 @@ class Op(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    op: str
+    op: str = ""  # each kind narrows it to its own name
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
     integers: ClassVar[bool] = False  # whether inputs may hold integers
 

@@ -159,5 +159,3 @@ class Select(Op):
             Example(cls(indices=(3, 0, 1)), (batch_of(5),)),
             Example(cls(axis=-1, indices=(1,)), (batch_of(2, 3),)),
         )
-
-

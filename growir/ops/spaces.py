@@ -254,7 +254,8 @@ class Algebra:
         out: list[Axis] = []
         i = j = 0
         while i < len(old) or j < len(sizes):
-            group, a, b = [], 1, 1
+            group: list[Axis] = []
+            a = b = 1
             first = j
             while i < len(old) and (a < b or not group):
                 group.append(old[i])

@@ -372,8 +372,6 @@ def _drawn(edits: Sequence[Edit]) -> set[str]:
     """Parameters whose fresh blocks are not zero by default: any numbers do there."""
     found = set()
     for edit in edits:
-        if isinstance(edit, Create) and not isinstance(edit.fresh.init, Constant):
-            found.add(edit.key)
-        elif isinstance(edit, Remap) and any(not isinstance(part.fresh.init, Constant) for part in edit.axes):
+        if (isinstance(edit, Create) and not isinstance(edit.fresh.init, Constant)) or (isinstance(edit, Remap) and any(not isinstance(part.fresh.init, Constant) for part in edit.axes)):
             found.add(edit.key)
     return found

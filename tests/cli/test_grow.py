@@ -15,23 +15,22 @@ from tests.cli.command import Done, growir
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Every call of the run, which here ends with 5, or as an error if the target is called so."""
+    """Every call of the run, which here fails if the target is called so."""
     found: list[dict[str, Any]] = []
 
-    def run_command(target: str, **options: Any) -> int:
+    def run_command(target: str, **options: Any) -> None:
         found.append({"target": target, **options})
         if target == "bad.toml":
             raise RunError("bad.toml: [policy] has no field 'widht'")
-        return 5
 
-    run = ModuleType("growir.growth.run")
-    run.__dict__["run_command"] = run_command
-    monkeypatch.setitem(sys.modules, "growir.growth.run", run)
+    module = ModuleType("growir.growth.command")
+    module.__dict__["run_command"] = run_command
+    monkeypatch.setitem(sys.modules, "growir.growth.command", module)
     return found
 
 
 def test_defaults(calls: list[dict[str, Any]]) -> None:
-    assert growir("grow", "digits").code == 5
+    assert growir("grow", "digits").code == 0
     assert calls == [{"target": "digits", "out": None, "seed": None, "resume": False, "quiet": False}]
 
 

@@ -74,5 +74,3 @@ def grow(
     dataset = check_data(data, config.data, "data") if isinstance(data, Mapping) else load_data(config.data)
     network = Network.init(start, seed) if isinstance(start, Graph) else start
     return start_run(config, dataset, network, out=out, resume=resume, observer=observer)
-
-
