@@ -211,7 +211,7 @@ def _node_change(a: Node, b: Node, widths: set[tuple[str, str]]) -> NodeChange:
     kinds = a.op.kind(), b.op.kind()
     if kinds[0] == kinds[1]:
         # A default is left out of a document, but to a reader of a change it is a value like any other.
-        old, new = (node.op.model_dump(mode="json", exclude={"op"}) for node in (a, b))
+        old, new = (node.op.model_dump(mode="json") for node in (a, b))
         names = [name for name in old if old[name] != new[name]]
     else:
         old, new = a.op.attributes(), b.op.attributes()

@@ -172,9 +172,10 @@ def migrate(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS) -> Jso
         if version == SCHEMA:
             return data
         if not isinstance(version, str) or not version.startswith("growir/"):
-            raise GraphError(
-                [Problem("schema", f'a graph document says "schema": "{SCHEMA}", but this one says {cut(version)!r}')]
+            found = (
+                f"this one says {json.dumps(version, default=str)[:60]}" if "schema" in data else "this one has none"
             )
+            raise GraphError([Problem("schema", f'a graph document says "schema": "{SCHEMA}", but {found}')])
         number = version.removeprefix("growir/")
         if number.isdigit() and int(number[:18]) > int(SCHEMA.removeprefix("growir/")):
             text = f"this document is of version {cut(version)}, and this growir reads up to {SCHEMA}; upgrade growir"
@@ -205,7 +206,8 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
     if not isinstance(name, str) or len(name) > names.MAX_LENGTH:
         problems.append(Problem("name", f"a string of at most {names.MAX_LENGTH} characters is needed"))
         name = "graph"
-    inputs = [i for k, item in enumerate(_items(data, "inputs", problems)) if (i := _input(k, item, problems))]
+    described = _items(data, "inputs", problems)
+    inputs = [i for k, item in enumerate(described) if (i := _input(k, item, problems))]
     nodes: list[Node] = []
     index: list[int] = []
     unread: set[str] = set()
@@ -217,13 +219,18 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
         elif isinstance(item, dict) and isinstance(item.get("name"), str):
             unread.add(item["name"])
     outputs = []
-    for k, item in enumerate(_items(data, "outputs", problems)):
+    listed = _items(data, "outputs", problems)
+    for k, item in enumerate(listed):
         if isinstance(item, str):
             outputs.append(item)
         else:
             problems.append(Problem(f"outputs[{k}]", f"a node's name is needed, but this is {_json_type(item)}"))
-    if len(inputs) == len(data.get("inputs") or ()) and len(outputs) == len(data.get("outputs") or ()):
-        problems += structure_problems(inputs, nodes, outputs, frozenset(unread), index)
+    if (inputs or not described) and (outputs or not listed):
+        unread |= {item["name"] for item in described if isinstance(item, dict) and isinstance(item.get("name"), str)}
+        unread -= {entry.name for entry in inputs}
+        told = {problem.where for problem in problems}  # that `inputs` is no array, say, is not said twice
+        found = structure_problems(inputs, nodes, outputs, frozenset(unread), index)
+        problems += [problem for problem in found if problem.where not in told & {"inputs", "outputs"}]
     history = None if nested else _history(data.get("history"), migrations, problems)
     # Not the checking constructor: everything it would say is in `problems` already.
     graph = Graph.model_construct(

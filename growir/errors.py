@@ -14,6 +14,8 @@ def cut(name: object) -> str:
     text = str(name)
     if len(text) > MAX_NAME:
         text = text[: MAX_NAME - 1] + "…"
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

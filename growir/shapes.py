@@ -9,11 +9,15 @@ from growir.graph import Graph, node_place, per_graph
 from growir.ops import OpError, ParamTable, Shape
 
 
-def infer_shapes(graph: Graph, unread: frozenset[str] = frozenset()) -> tuple[dict[str, Shape], list[Problem]]:
+@per_graph
+def infer_shapes(graph: Graph) -> tuple[dict[str, Shape], list[Problem]]:
     """Shapes by value name, and every node that does not fit its inputs; what depends on one of those is left out."""
     shapes: dict[str, Shape] = {i.name: Shape(tuple(i.shape), i.dtype) for i in graph.inputs}
     problems: list[Problem] = []
     for k, node in enumerate(graph.nodes):
+        least, most = node.op.arity
+        if len(node.inputs) < least or (most is not None and len(node.inputs) > most):
+            continue  # its own problem, found with the references
         if any(source not in shapes for source in node.inputs):
             continue
         xs = [shapes[source] for source in node.inputs]

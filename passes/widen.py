@@ -15,6 +15,7 @@ from growir.graph import Graph
 from growir.resize import Units, resize
 from growir.rewrite import Change, Pass, Preserves
 
+MAX_UNITS = 10**7  # of one space; its new units are listed one by one
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
 
 
@@ -56,6 +57,8 @@ class Widen(Pass):
                 f"{where}: it grows by multiples of {space.step} ({why}), but by is {self.by}; try by={near}"
             )
         units = self.by // space.step * (space.units if space.uniform else 1)
+        if space.units + units > MAX_UNITS:
+            raise PassRefused(f"{where}: it would have {space.units + units:.3g} channels; at most {MAX_UNITS:.0e} are allowed")
         if self.copies:
             self._check_copies(space, units, where)
         elif self.shares:

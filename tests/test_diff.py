@@ -171,6 +171,14 @@ def test_no_passes_from_elsewhere(graph: Graph) -> None:
     assert diff(other, grown).passes == ()
 
 
+def test_no_passes_between_branches(graph: Graph) -> None:
+    wide = Widen(node="fc2", by=2).rewrite(graph).graph
+    linked = AddEdge(source="x", target="head").rewrite(graph).graph
+    both = Widen(node="fc2", by=2).rewrite(linked).graph
+    assert diff(wide, both).passes == ()
+    assert [step.kind for step in diff(linked, both).passes] == ["widen"]
+
+
 class TestWeights:
     """Tensors are compared by sha256 where both sides have them."""
 

@@ -95,6 +95,8 @@ class _Lowering:
 
 
 def _attach(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    module._parameters.pop(name, None)  # made by the module's constructor, without numbers
+    module._buffers.pop(name, None)
     if isinstance(tensor, nn.Parameter):
         module.register_parameter(name, tensor)
     else:

@@ -10,7 +10,6 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from growir.growth.policy import Scored
 from growir.growth.section import run_section
 from growir.growth.session import Session, generator
 from growir.growth.states import StateView, can_feed, fed_by, states_of
-from growir.ops import OP_BY_KIND
+from growir.ops import OP_BY_KIND, Op, Shape
 from growir.params import initial_arrays
 from growir.passes import AddEdge, AddNode, Widen
 from growir.passes.state import descendants
@@ -35,6 +34,7 @@ from growir.shapes import shapes_of
 GRID = 21  # points of a line search, zero among them
 POOL = 256  # random neurons that fitted directions are chosen from
 Values = Mapping[str, torch.Tensor]
+Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(slots=True)
@@ -44,9 +44,9 @@ class _Measured:
     states: list[StateView]
     opt: dict[str, torch.Tensor]
     ls: dict[str, torch.Tensor]
-    gr: dict[str, torch.Tensor]
     ls_targets: torch.Tensor
-    gr_targets: torch.Tensor
+    selection: torch.Tensor
+    selection_loss: float
     gram: Grams
     bottlenecks: dict[str, Bottleneck]
     downstream: dict[tuple[str, ...], _Downstream] = field(default_factory=dict)
@@ -62,12 +62,12 @@ class _Neurons:
     reads: tuple[str, ...]
     incoming: tuple[torch.Tensor, ...]  # (source width, k) each
     bias: torch.Tensor  # (k,)
-    activation: str
+    activation: Activation
 
     def features(self, values: Values) -> torch.Tensor:
         """Their activations, (n, k)."""
         total = self.bias + combine([values[name] for name in self.reads], torch.cat(self.incoming).double())
-        return activate(self.activation, total)
+        return self.activation(total)
 
 
 class Dag:
@@ -167,21 +167,22 @@ class Dag:
         names = session.prefix()
         run = run_section(graph, session.tensors, names, wanted)
         parts: list[dict[str, torch.Tensor]] = []
-        for samples in self._samples(session):
+        fitting, searching, choosing = self._samples(session)
+        for samples in (fitting, searching):
             given = [value[samples] for value in session.constants()]
             found = run(*given)
             parts.append({**dict(zip(names, given, strict=True)), **dict(zip(wanted, found, strict=True))})
-        opt, ls, gr = parts
-        loss = session.loss.total(opt[session.output], session.targets[self._samples(session)[0]])
+        opt, ls = parts
+        loss = session.loss.total(opt[session.output], session.targets[fitting])
         slopes = torch.autograd.grad(loss, [opt[s.node] for s in states])
-        opt, ls, gr = ({name: value.detach() for name, value in part.items()} for part in (opt, ls, gr))
+        opt, ls = ({name: value.detach() for name, value in part.items()} for part in (opt, ls))
         gram = Grams(opt, set(names), self._constant_grams)
         bottlenecks = {
             state.node: measure(state, opt, -slope, gram, self.config.ridge)
             for state, slope in zip(states, slopes, strict=True)
         }
-        targets = [session.targets[samples] for samples in self._samples(session)[1:]]
-        return _Measured(states, opt, ls, gr, targets[0], targets[1], gram, bottlenecks)
+        loss_now = session.loss_on(choosing)
+        return _Measured(states, opt, ls, session.targets[searching], choosing, loss_now, gram, bottlenecks)
 
     def _samples(self, session: Session) -> list[torch.Tensor]:
         """What is measured on, of each part; the parts are in random order."""
@@ -191,10 +192,10 @@ class Dag:
     def _score(self, session: Session, measured: _Measured, candidate: Pass, step: int) -> Scored | None:
         reads, targets = _reads_and_targets(candidate, measured)
         if isinstance(candidate, AddEdge):
-            neurons, features = None, [part[reads[0]] for part in (measured.opt, measured.ls, measured.gr)]
+            neurons, features = None, [part[reads[0]] for part in (measured.opt, measured.ls)]
         else:
             neurons = self._neurons(session, measured, candidate, reads, targets, step)
-            features = [neurons.features(part) for part in (measured.opt, measured.ls, measured.gr)]
+            features = [neurons.features(part) for part in (measured.opt, measured.ls)]
         ridge = self.config.ridge
         fits = {
             t.node: fit(measured.bottlenecks[t.node], sources(t, measured.opt), features[0], ridge) for t in targets
@@ -217,9 +218,6 @@ class Dag:
         amplitude = downstream.search(on_ls, limit)
         if amplitude == 0:
             return None  # applied, it would be dead neurons
-        before, after = downstream.choose(shifts(measured.gr, features[2]), amplitude)
-        if not after < before:
-            return None
         on_opt = shifts(measured.opt, features[0])
         predicted = sum(
             float((measured.bottlenecks[t.node].desired.double() * d).sum(dim=1).mean())
@@ -232,6 +230,11 @@ class Dag:
         rewritten = self._rewritten(session.graph, candidate)
         final = _with_values(candidate, rewritten.created, neurons, measured, new)
         parameters = rewritten.graph.costs().parameters
+        # Measured by applying it: where one target lies behind another, shifts alone leave out second-order terms.
+        after = session.preview(final, updates, measured.selection)
+        before = measured.selection_loss
+        if not after < before:
+            return None
         return Scored(final, updates, amplitude, amplitude * predicted, before - after, after, parameters)
 
     def _largest_amplitude(
@@ -239,13 +242,14 @@ class Dag:
     ) -> float:
         """How far the line search may go.
 
-        The direction is a Newton step of the squared error, so 1 is right there; cross-entropy rewards ever larger
-        outputs on the search part and pays later, so 1 is its limit too. An inner state may move by its own size.
+        The direction is a least-squares step: of the squared error, a mean over outputs, the whole of it is as many
+        times v as there are outputs. Cross-entropy rewards ever larger outputs on the search part and pays later, so
+        there the step itself is the limit. An inner state may move by its own size.
         """
         limits = []
         for target, shift in zip(targets, shifts, strict=True):
             if session.output in descendants(session.graph, target.node) and target.post is None:
-                limits.append(1.0 if session.loss.task == "classification" else 2.0 * target.width)
+                limits.append(1.0 if session.loss.task == "classification" else float(target.width))
             else:
                 size = float(measured.ls[target.node].double().square().mean().sqrt())
                 move = float(shift.double().square().mean().sqrt())
@@ -263,10 +267,12 @@ class Dag:
     ) -> _Neurons:
         """Incoming weights of new neurons: random directions, or the best of a pool for what the targets lack."""
         if isinstance(candidate, Widen):
-            count, activation = candidate.by, session.graph[candidate.node].op.kind()
+            op = session.graph[candidate.node].op
+            learned = {name: session.tensors[f"{candidate.node}.{name}"] for name in op.params(Shape(("N", 1)))}
+            count, activation = candidate.by, activation_of(op, learned)
         else:
             assert isinstance(candidate, AddNode)
-            count, activation = candidate.width, candidate.activation
+            count, activation = candidate.width, activation_of(OP_BY_KIND[candidate.activation]())
         draws = generator(session.config.seed, 3, step, zlib.crc32(str(candidate).encode()))
         inputs = [measured.opt[name] for name in reads]
         sizes = [part.shape[1] for part in inputs]
@@ -286,7 +292,7 @@ class Dag:
         inputs: Sequence[torch.Tensor],
         reads: tuple[str, ...],
         targets: Sequence[StateView],
-        activation: str,
+        activation: Activation,
         count: int,
         draws: torch.Generator,
     ) -> torch.Tensor:
@@ -298,7 +304,7 @@ class Dag:
         best = closed_form(gram, rest, whole, count, self.config.ridge)
         pool += [best, -best]
         weight, bias = _scaled(inputs, torch.cat(pool, dim=1), 1.0, draws)
-        features = activate(activation, whole @ weight.float() + bias.float())
+        features = activation(whole @ weight.float() + bias.float())
         features = features - features.mean(dim=0)
         own, coupling = moment(features, features), moment(features, rest)
         chosen: list[int] = []
@@ -349,43 +355,40 @@ class _Downstream:
         names = session.prefix()
         before = run_section(graph, session.tensors, names, frontier) if frontier else None
         self._run = run_section(graph, session.tensors, [*top, *frontier], [session.output], targets)
-        self._loss_of = session.loss
-        self._given: dict[str, list[torch.Tensor]] = {}
-        self._targets = {"ls": measured.ls_targets, "gr": measured.gr_targets}
-        for part, values in (("ls", measured.ls), ("gr", measured.gr)):
-            with torch.no_grad():
-                edge_values = before(*(values[name] for name in names)) if before else ()
-            self._given[part] = [*(values[t] for t in top), *edge_values]
-
-    def _loss(self, part: str, shifts: Sequence[torch.Tensor], amplitude: float) -> float:
+        self._loss = session.loss
+        self._targets = measured.ls_targets
         with torch.no_grad():
-            (found,) = self._run(*self._given[part], *(amplitude * shift for shift in shifts))
-        return float(self._loss_of.mean(found.double(), self._targets[part]))
+            edge_values = before(*(measured.ls[name] for name in names)) if before else ()
+        self._given = [*(measured.ls[t] for t in top), *edge_values]
+
+    def _loss_at(self, shifts: Sequence[torch.Tensor], amplitude: float) -> float:
+        with torch.no_grad():
+            (found,) = self._run(*self._given, *(amplitude * shift for shift in shifts))
+        return float(self._loss.mean(found.double(), self._targets))
 
     def search(self, shifts: Sequence[torch.Tensor], limit: float) -> float:
         """The amplitude in [0, limit] of the smallest loss on the search part; 0 where none helps."""
         grid = [0.0, *(limit * np.geomspace(1e-2, 1.0, GRID - 1))]
-        losses = [self._loss("ls", shifts, float(amplitude)) for amplitude in grid]
+        losses = [self._loss_at(shifts, float(amplitude)) for amplitude in grid]
         return float(grid[int(np.argmin(losses))]) if np.isfinite(losses).any() else 0.0
 
-    def choose(self, shifts: Sequence[torch.Tensor], amplitude: float) -> tuple[float, float]:
-        """The loss on the selection part before and after."""
-        return self._loss("gr", shifts, 0.0), self._loss("gr", shifts, amplitude)
 
+def activation_of(op: Op, learned: Mapping[str, torch.Tensor] | None = None) -> Activation:
+    """An activation as a function of tensors of any width.
 
-@cache
-def _activation(kind: str) -> Callable[..., tuple[torch.Tensor, ...]]:
+    Args:
+        op: The activation.
+        learned: Its parameters by name, where one number serves all channels; others start as new ones do.
+    """
     # Lowered code holds no width, so one module of width 1 serves all.
-    op = OP_BY_KIND[kind]()
     node = Node(name="y", op=op, inputs=("x",))
     graph = Graph(inputs=(Input(name="x", shape=("N", 1)),), nodes=(node,), outputs=("y",))
     tensors = {key: torch.from_numpy(array) for key, array in initial_arrays(graph, 0).items()}
-    return run_section(graph, tensors, ["x"], ["y"])
-
-
-def activate(kind: str, values: torch.Tensor) -> torch.Tensor:
-    """An activation of document kind `kind`, with its default attributes."""
-    return _activation(kind)(values)[0].detach()
+    for name, tensor in (learned or {}).items():
+        if tensor.shape == tensors[f"y.{name}"].shape:
+            tensors[f"y.{name}"] = tensor.detach()
+    run = run_section(graph, tensors, ["x"], ["y"])
+    return lambda values: run(values)[0].detach()
 
 
 def _scaled(

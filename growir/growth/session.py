@@ -22,7 +22,7 @@ from growir.growth.section import constant_prefix, run_section, section
 from growir.growth.train import grown_state, make_optimizer, named_state, predict, restore_state, train
 from growir.network import Network
 from growir.params import array_digest, param_table
-from growir.rewrite import Pass
+from growir.rewrite import Pass, Rewrite
 
 Tick = Callable[[str, int, int], None]
 
@@ -130,8 +130,7 @@ class Session:
     def grow(self, step: Pass, updates: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
         """Change some tensors, then rewrite graph, tensors and optimizer state; return the names created."""
         done = step.rewrite(self.graph)
-        before = {key: updates[key] if key in updates else tensor.detach() for key, tensor in self.tensors.items()}
-        grown = apply_edits(done.edits, before, TORCH, np.dtype(np.float32))
+        grown = self._grown_tensors(done, updates)
         state = grown_state(named_state(self.optimizer), done.edits)
         table = param_table(done.graph)
         self.graph = done.graph
@@ -141,6 +140,19 @@ class Session:
         }
         self.optimizer = self._new_optimizer(state)
         return done.created
+
+    def _grown_tensors(self, done: Rewrite, updates: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        before = {key: updates[key] if key in updates else tensor.detach() for key, tensor in self.tensors.items()}
+        return apply_edits(done.edits, before, TORCH, np.dtype(np.float32))
+
+    def preview(self, step: Pass, updates: Mapping[str, torch.Tensor], samples: torch.Tensor) -> float:
+        """The mean loss on some training samples that `grow` with these arguments would lead to."""
+        done = step.rewrite(self.graph)
+        tensors = self._grown_tensors(done, updates)
+        run = run_section(done.graph, tensors, self.prefix(), done.graph.outputs)
+        values = [value[samples] for value in self.constants()]
+        found = predict(lambda *batch: run(*batch)[0], values)
+        return float(self.loss.mean(found, self.targets[samples]))
 
     def train_between(self, step: int) -> float:
         """Train at a constant rate on the first two parts; the optimizer goes on from where it is."""

@@ -1,0 +1,209 @@
+"""What growing costs beside the training it interrupts, and what it finds beside a fixed network of its size.
+
+The fixed network is written by hand: one hidden layer with about as many parameters as the grown network has. It is
+trained on the same data, standardised alike, with the same optimizer on the schedule of the final fit, for as many
+passes over the data as growth and final fit take together.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+
+import growir
+from benchmarks.startup import Seconds
+from growir.errors import DataError
+from growir.growth.config import DIGITS, RunConfig, TrainConfig
+from growir.growth.data import Dataset, check_data, load_data
+from growir.growth.engine import Event, Observer
+from growir.growth.loss import Loss
+from growir.growth.train import make_optimizer, predict, train
+
+# An .npz with Keras's keys.
+MNIST = Path(os.environ.get("GROWIR_MNIST", Path(__file__).parents[2] / "shared" / "data" / "mnist.npz"))
+SEEDS = {"digits": 5, "mnist": 2}
+
+Data = str | Mapping[str, ArrayLike]
+
+
+class Run(NamedTuple):
+    """One network from nothing to its test accuracy.
+
+    Attributes:
+        accuracy: On the test data.
+        parameters: Learned ones.
+        seconds: All training and growth; no loading, no testing.
+        epochs: Passes over the training data.
+        growths: Seconds of each growth step.
+        trainings: Seconds of the training after each.
+    """
+
+    accuracy: float
+    parameters: int
+    seconds: Seconds
+    epochs: float
+    growths: Sequence[Seconds] = ()
+    trainings: Sequence[Seconds] = ()
+
+
+class Clock:
+    """Seconds between one look and the next."""
+
+    def __init__(self) -> None:
+        self.last = self.first = self.now()
+
+    @staticmethod
+    def now() -> Seconds:
+        return Seconds(time.perf_counter(), time.process_time())
+
+    def lap(self) -> Seconds:
+        now = self.now()
+        last, self.last = self.last, now
+        return Seconds(now.wall - last.wall, now.cpu - last.cpu)
+
+
+def configuration(data: Data, given: Mapping[str, Any], samples: int) -> TrainConfig:
+    """The training settings `growir.grow` uses for this data."""
+    base = DIGITS if data == "digits" else RunConfig()
+    return TrainConfig.model_validate({**base.train.model_dump(), **given}).resolved(samples)
+
+
+def dataset(data: Data) -> Dataset:
+    """Raises DataError, as growing would."""
+    config = (DIGITS if data == "digits" else RunConfig()).data
+    if isinstance(data, Mapping):
+        return check_data(data, config, "data")
+    return load_data(config.model_copy(update={"path": data}))
+
+
+def grown(data: Data, config: TrainConfig, given: Mapping[str, Any], seed: int, budget: Mapping[str, Any]) -> Run:
+    clock, growths, trainings = Clock(), list[Seconds](), list[Seconds]()
+    laps = {"growth": growths, "trained": trainings}
+
+    def event(event: Event) -> None:
+        lap = clock.lap()
+        if event["event"] in laps:
+            laps[event["event"]].append(lap)
+
+    result = growir.grow(None, data, seed=seed, train=given, budget=budget, observer=Observer(event=event))
+    last = clock.now()
+    steps, summary = result.summary["steps"], result.summary
+    # Between growths it trains on two of three parts.
+    epochs = steps * (config.epochs_between or 0) * 2 / 3 + (config.epochs_final or 0)
+    seconds = Seconds(summary["seconds"], last.cpu - clock.first.cpu)
+    return Run(summary["test_after_fit"]["accuracy"], summary["parameters"], seconds, epochs, growths, trainings)
+
+
+def fixed(data: Dataset, config: TrainConfig, seed: int, like: Run) -> Run:
+    """A hand-written network of one hidden layer, trained like the final fit, only longer."""
+    x_train, x_test = (x.reshape(len(x), -1) for x in (data.x_train, data.x_test))
+    varies = (x_train != x_train[:1]).any(axis=0)
+    x_train, x_test = x_train[:, varies], x_test[:, varies]
+    mean, std = x_train.mean(dtype=np.float64), x_train.std(dtype=np.float64)
+    values, tests = (torch.from_numpy(((x - mean) / std).astype(np.float32)) for x in (x_train, x_test))
+    features = values.shape[1]
+    width = max(1, round((like.parameters - data.outputs) / (features + 1 + data.outputs)))
+    epochs, batch = round(like.epochs), config.batch_size or 64
+
+    clock = Clock()
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, data.outputs))
+    parameters = dict(module.named_parameters())
+    optimizer = make_optimizer(parameters, config.learning_rate_final / 25, config.weight_decay)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate_final, total_steps=epochs * -(-len(values) // batch) + 1, pct_start=0.25
+    )
+    train(
+        module,
+        Loss("classification", torch.ones(1)),
+        [values],
+        torch.from_numpy(data.y_train),
+        torch.arange(len(values)),
+        optimizer,
+        epochs=epochs,
+        batch_size=batch,
+        generator=torch.Generator().manual_seed(seed),
+        scheduler=scheduler,
+    )
+    seconds = clock.lap()
+    hits = predict(module.eval(), [tests]).argmax(dim=1).numpy() == data.y_test
+    return Run(float(hits.mean()), sum(p.numel() for p in parameters.values()), seconds, epochs)
+
+
+def compare(
+    name: str,
+    data: Data,
+    seeds: int,
+    *,
+    training: Mapping[str, Any] | None = None,
+    budget: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of one data set; one that says why if it is not there."""
+    try:
+        loaded = dataset(data)
+    except DataError as error:
+        return [{"what": name, "note": f"left out: {error}"}]
+    given = training or {}
+    config = configuration(data, given, len(loaded.x_train))
+    growing: list[Run] = []
+    fixing: list[Run] = []
+    for seed in range(seeds):  # in turn, so that what else the machine does falls on both
+        growing.append(grown(data, config, given, seed, budget or {}))
+        fixing.append(fixed(loaded, config, seed, growing[-1]))
+    return [*cost_rows(name, growing), outcome(f"{name}, grown", growing), outcome(f"{name}, fixed", fixing)]
+
+
+def cost_rows(name: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Growth over the training after it: in all, and by step."""
+    pairs = [pair for run in runs for pair in zip(run.growths, run.trainings, strict=True)]
+    if not pairs:
+        return [{"what": f"{name}, growth over training", "note": "nothing grew"}]
+    whole = Seconds(*(sum(g[k] for g, _ in pairs) / sum(t[k] for _, t in pairs) for k in range(2)))
+    steps = sorted((Seconds(g.wall / t.wall, g.cpu / t.cpu) for g, t in pairs), key=lambda ratio: ratio.wall)
+    middle = Seconds(*(statistics.median(column) for column in zip(*steps, strict=True)))
+    found = {"in all": whole, "median step": middle, "dearest step": steps[-1]}
+    return [
+        {
+            "what": f"{name}, growth over training, {which}",
+            "value": ratio.wall,
+            "unit": "x",
+            "cpu seconds": ratio.cpu,
+            **({"limit": 1.0} if which != "dearest step" else {}),
+        }
+        for which, ratio in found.items()
+    ]
+
+
+def outcome(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+    accuracies = [100 * run.accuracy for run in runs]
+    mean = Seconds(*(statistics.fmean(column) for column in zip(*(run.seconds for run in runs), strict=True)))
+    return {
+        "what": name,
+        "value": statistics.fmean(accuracies),
+        "unit": "% test accuracy",
+        "spread": f"{min(accuracies):.2f} to {max(accuracies):.2f}, std {statistics.pstdev(accuracies):.2f}",
+        "runs": len(runs),
+        "parameters": round(statistics.fmean(run.parameters for run in runs)),
+        "epochs": statistics.fmean(run.epochs for run in runs),
+        "seconds": mean.wall,
+        "cpu seconds": mean.cpu,
+    }
+
+
+def run() -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a second one waits for whatever else the machine does
+    try:
+        rows = compare("digits", "digits", SEEDS["digits"]) + compare("mnist", str(MNIST), SEEDS["mnist"])
+        return {"rows": rows, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    finally:
+        torch.set_num_threads(threads)

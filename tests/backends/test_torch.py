@@ -1,0 +1,440 @@
+"""Graphs as torch modules: what they compute, their keys, how they copy, move, train and compile."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from torch import fx, nn
+
+from growir.document import dumps
+from growir.graph import Graph, Input, Node
+from growir.network import Network
+from growir.ops import OPS, Dropout, Example, Linear, Op, Relu, Select
+from growir.params import owners, param_table
+from growir.shapes import shapes_of
+from growir.testing import graphs, random_batch, random_network
+from growir.verify import load, verify
+from tests.samples import graph_of, mlp, residual_convnet
+
+Tensors = dict[str, torch.Tensor]
+Reference = Callable[[dict[str, Any], Tensors, list[torch.Tensor]], torch.Tensor]
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+def alone(example: Example) -> Graph:
+    """The example by itself; values without a batch become parameters."""
+    inputs: list[Input] = []
+    nodes: list[Node] = []
+    for k, shape in enumerate(example.inputs):
+        if shape.batched:
+            inputs.append(Input(name=f"x{k}", shape=shape.dims, dtype=shape.dtype))
+        else:
+            from growir.ops import Parameter
+
+            nodes.append(Node(name=f"x{k}", op=Parameter(shape=shape.sizes)))
+    names = tuple(f"x{k}" for k in range(len(example.inputs)))
+    nodes.append(Node(name="it", op=example.op, inputs=names))
+    if inputs:
+        return verify(Graph(inputs=tuple(inputs), nodes=tuple(nodes), outputs=("it",)))
+    from growir.ops import Add
+
+    inputs.append(Input(name="x", shape=("N", *example.op.infer().sizes)))
+    nodes.append(Node(name="sum_", op=Add(), inputs=("x", "it")))
+    return verify(Graph(inputs=tuple(inputs), nodes=tuple(nodes), outputs=("sum_",)))
+
+
+# Each operator by arithmetic, or by the torch.nn module whose arguments it takes: not by the call the backend makes.
+
+
+def by_module(make: Callable[..., nn.Module], *inferred: Callable[[torch.Tensor], Any]) -> Reference:
+    """A torch.nn module with the document's attributes as its arguments, and the network's tensors as its state."""
+
+    def run(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+        module = make(*(f(xs[0]) for f in inferred), **a).double().eval()
+        module.load_state_dict(p)
+        found = module(xs[0])
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    return run
+
+
+def conv2d(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    """By unfolding: each group's patches times its kernels."""
+    weight = xs[1] if len(xs) == 2 else p["weight"]
+    x = xs[0]
+    groups = x.shape[1] if a.get("depthwise") else a.get("groups", 1)
+    stride, dilation = _pair(a.get("stride", 1)), _pair(a.get("dilation", 1))
+    padding = a.get("padding", 0)
+    kernel = weight.shape[2:]
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
+    elif padding != "valid":
+        high, wide = _pair(padding)
+        x = F.pad(x, (wide, wide, high, high))
+    size = [(n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)]
+    parts = []
+    for part, w in zip(x.chunk(groups, 1), weight.chunk(groups, 0), strict=True):
+        patches = F.unfold(part, tuple(kernel), dilation=dilation, stride=stride)
+        parts.append((w.flatten(1) @ patches).reshape(len(x), -1, *size))
+    out = torch.cat(parts, 1)
+    return out + p["bias"].reshape(-1, 1, 1) if "bias" in p else out
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def linear(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    weight = xs[1] if len(xs) == 2 else p["weight"]
+    found = torch.einsum("...i,oi->...o", xs[0], weight)
+    return found + p["bias"] if "bias" in p else found
+
+
+def batch_norm(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    x = xs[0]
+    shape = (1, -1, *(1,) * (x.ndim - 2))
+    axes = [k for k in range(x.ndim) if k != 1]
+    mean = p["running_mean"] if "running_mean" in p else x.mean(axes)
+    var = p["running_var"] if "running_var" in p else x.var(axes, unbiased=False)
+    y = (x - mean.reshape(shape)) / torch.sqrt(var.reshape(shape) + a.get("eps", 1e-5))
+    return y * p["weight"].reshape(shape) + p["bias"].reshape(shape) if "weight" in p else y
+
+
+def layer_norm(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    axes = list(range(-a.get("dims", 1), 0))
+    x = xs[0] - xs[0].mean(axes, keepdim=True)
+    y = x / torch.sqrt((x * x).mean(axes, keepdim=True) + a.get("eps", 1e-5))
+    return y * p.get("weight", torch.ones(())) + p.get("bias", torch.zeros(()))
+
+
+def standardise(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    if a.get("inverse"):
+        return xs[0] * p["std"] + p["mean"]
+    return (xs[0] - p["mean"]) / p["std"]
+
+
+def product(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    found = torch.ones((), dtype=torch.float64)
+    for x in xs:
+        found = found * x
+    return found
+
+
+def reshape(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([row.flatten().reshape(a["shape"]) for row in xs[0]])
+
+
+def slice_(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    start = a.get("start", 0)
+    return xs[0].movedim(a.get("axis", 1), 0)[start : start + a["length"]].movedim(0, a.get("axis", 1))
+
+
+def select(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    parts = [xs[0].select(a.get("axis", 1), k) for k in a["indices"]]
+    return torch.stack(parts, a.get("axis", 1))
+
+
+REFERENCES: dict[str, Reference] = {
+    "bias": lambda a, p, xs: torch.stack([p["bias"].reshape(-1, *(1,) * a.get("dims", 0))] * len(xs[0])),
+    "standardise": standardise,
+    "parameter": lambda a, p, xs: xs[0] + p["weight"],
+    "select": select,
+    "slice": slice_,
+    "reshape": reshape,
+    "flatten": by_module(nn.Flatten),
+    "linear": linear,
+    "conv2d": conv2d,
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "add": lambda a, p, xs: torch.stack(torch.broadcast_tensors(*xs)).sum(0),
+    "mul": product,
+    "concat": lambda a, p, xs: torch.cat([x.movedim(a.get("dim", 1), 0) for x in xs]).movedim(0, a.get("dim", 1)),
+    "max_pool2d": by_module(nn.MaxPool2d),
+    "avg_pool2d": by_module(nn.AvgPool2d),
+    "adaptive_avg_pool2d": by_module(lambda output_size=1: nn.AdaptiveAvgPool2d(output_size)),
+    "dropout": lambda a, p, xs: xs[0],
+    "identity": lambda a, p, xs: xs[0],
+    "softmax": lambda a, p, xs: torch.exp(xs[0]) / torch.exp(xs[0]).sum(a.get("dim", -1), keepdim=True),
+    "relu": lambda a, p, xs: xs[0].clamp(min=0),
+    "leaky_relu": by_module(nn.LeakyReLU),
+    "elu": lambda a, p, xs: torch.where(xs[0] > 0, xs[0], a.get("alpha", 1.0) * (torch.exp(xs[0]) - 1)),
+    "selu": by_module(nn.SELU),
+    "gelu": lambda a, p, xs: xs[0] * (
+        0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (xs[0] + 0.044715 * xs[0] ** 3)))
+        if a
+        else 0.5 * (1 + torch.erf(xs[0] / math.sqrt(2)))
+    ),
+    "silu": lambda a, p, xs: xs[0] / (1 + torch.exp(-xs[0])),
+    "tanh": lambda a, p, xs: 1 - 2 / (torch.exp(2 * xs[0]) + 1),
+    "sigmoid": lambda a, p, xs: 1 / (1 + torch.exp(-xs[0])),
+    "softplus": by_module(nn.Softplus),
+    "hardswish": lambda a, p, xs: xs[0] * (xs[0] + 3).clamp(0, 6) / 6,
+    "hardsigmoid": lambda a, p, xs: (xs[0] + 3).clamp(0, 6) / 6,
+    "relu6": lambda a, p, xs: xs[0].clamp(0, 6),
+    "prelu": lambda a, p, xs: torch.where(
+        xs[0] > 0, xs[0], xs[0] * p["weight"].reshape(-1, *(1,) * (xs[0].ndim - 2))
+    ),
+    "gaussian": lambda a, p, xs: torch.exp(-xs[0] ** 2 / 2),
+}  # fmt: skip
+
+CASES = [(op, k) for op in OPS for k in range(len(op.examples()))]
+every_example = pytest.mark.parametrize(("op", "k"), CASES, ids=[f"{op.kind()}-{k}" for op, k in CASES])
+
+
+@every_example
+def test_computes_what_the_operator_means(op: type[Op], k: int) -> None:
+    graph = alone(op.examples()[k])
+    network = random_network(graph)
+    batch = random_batch(graph, size=3)
+    module = network.to_torch().eval()
+    values = {entry.name: value * 2 for entry, value in zip(graph.inputs, batch, strict=True)}
+    found = module(*values.values())
+    values |= {key.rpartition(".")[0]: torch.tensor(a) for key, a in network.arrays.items() if key.startswith("x")}
+    params = {key.removeprefix("it."): torch.tensor(a) for key, a in network.arrays.items() if key.startswith("it.")}
+    inputs = [values[name] for name in graph["it"].inputs] or [values["x"]]
+    wanted = REFERENCES[op.kind()](op.examples()[k].op.attributes(), params, inputs)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+    shape = shapes_of(graph)[graph.outputs[0]]
+    assert tuple(found.shape) == (3, *shape.sizes)
+
+
+def test_every_operator_has_a_reference() -> None:
+    assert REFERENCES.keys() == {op.kind() for op in OPS}
+
+
+def test_a_constant_feature_is_standardised_to_zero() -> None:
+    graph = alone(next(op for op in OPS if op.kind() == "standardise").examples()[0])
+    arrays = {"it.mean": np.full(5, 0.3), "it.std": np.array([1.0, 0.0, 1e-9, 1e-3, 2.0])}
+    x = torch.full((2, 5), 0.5, dtype=torch.float64, requires_grad=True)
+    found = Network(graph, arrays).to_torch()(x)
+    torch.testing.assert_close(found[0].detach(), torch.tensor([0.2, 0, 0, 200.0, 0.1], dtype=torch.float64))
+    found.sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+@every_example
+def test_keys_are_the_documents(op: type[Op], k: int) -> None:
+    graph = alone(op.examples()[k])
+    module = Network.init(graph).to_torch()
+    assert set(module.state_dict()) == set(param_table(graph))
+    learned = {key for key, param in param_table(graph).items() if not param.buffer}
+    assert {key for key, _ in module.named_parameters()} == learned
+
+
+@given(graph=graphs(moves=4))
+@settings(max_examples=max(settings().max_examples // 4, 10))
+def test_copies_keep_function_and_document(graph: Graph) -> None:
+    network = random_network(graph)
+    module = network.to_torch().eval()
+    batch = random_batch(graph)
+    own = owners(graph)
+    assert {own[key] for key in module.state_dict()} == set(param_table(graph))
+    wanted = as_tuple(module(*batch))
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    copies = [
+        copy.deepcopy(module),
+        pickle.loads(pickle.dumps(module)),
+        torch.load(buffer, weights_only=False),
+        copy.deepcopy(pickle.loads(pickle.dumps(copy.deepcopy(module)))),
+    ]
+    for other in copies:
+        for a, b in zip(wanted, as_tuple(other(*batch)), strict=True):
+            assert torch.equal(a, b)
+        document = getattr(other, "growir_document", None) or other.meta["growir_document"]
+        assert load(document).hash == graph.hash
+        assert set(other.state_dict()) == set(module.state_dict())
+
+
+def as_tuple(found: Any) -> tuple[torch.Tensor, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
+def everything() -> Graph:
+    """One graph that holds every operator's first example, each an output."""
+    inputs: list[Input] = []
+    nodes: list[Node] = []
+    outputs = []
+    for op in OPS:
+        for k, example in enumerate(op.examples()):
+            part = alone(example)
+            rename = {name: f"{op.kind()}{k}_{name}" for name in (*(i.name for i in part.inputs), *part.by_name)}
+            inputs += [entry.model_copy(update={"name": rename[entry.name]}) for entry in part.inputs]
+            nodes += [
+                node.model_copy(update={"name": rename[node.name], "inputs": tuple(rename[i] for i in node.inputs)})
+                for node in part.nodes
+            ]
+            outputs.append(rename[part.outputs[0]])
+    return verify(Graph(inputs=tuple(inputs), nodes=tuple(nodes), outputs=tuple(outputs)))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_compiles_without_a_graph_break(train: bool) -> None:
+    check_compiled("eager", train)
+
+
+@pytest.mark.slow
+def test_compiles_with_inductor() -> None:
+    check_compiled("inductor", False)
+
+
+def check_compiled(backend: str, train: bool) -> None:
+    torch._dynamo.reset()
+    graph = everything()
+    module = random_network(graph).to_torch().train(train)
+    batch = random_batch(graph, size=4)
+    torch.manual_seed(0)
+    wanted = copy.deepcopy(module)(*batch)
+    torch.manual_seed(0)
+    compiled = torch.compile(module, fullgraph=True, backend=backend)
+    for name, a, b in zip(graph.outputs, wanted, compiled(*batch), strict=True):
+        if not (train and backend != "eager" and name.startswith("dropout")):
+            torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_the_batch_is_dynamic() -> None:
+    graph = everything()
+    module = random_network(graph).to_torch().eval()
+    five = module(*random_batch(graph, size=5))
+    one = module(*(value[:1] for value in random_batch(graph, size=5)))
+    for name, a, b in zip(graph.outputs, five, one, strict=True):
+        if name != "batch_norm3_it":  # without kept statistics it looks at the whole batch
+            torch.testing.assert_close(a[:1], b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype(dtype: torch.dtype) -> None:
+    graph = residual_convnet()
+    module = Network.init(graph).to_torch(dtype=dtype)
+    kinds = {key: tensor.dtype for key, tensor in module.state_dict().items()}
+    assert kinds.pop("block.norm.num_batches_tracked") == torch.int64
+    assert set(kinds.values()) == {dtype}
+    assert module(random_batch(graph)[0].to(dtype)).dtype == dtype
+
+
+def test_everything_is_on_the_device_asked_for() -> None:
+    module = Network.init(everything()).to_torch(device="meta")
+    strays = [key for key, t in (*module.named_parameters(), *module.named_buffers()) if t.device.type != "meta"]
+    assert not strays
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("place", ["asked", "moved"])
+def test_runs_on_a_gpu(place: str) -> None:
+    graph = everything()
+    network = random_network(graph)
+    module = network.to_torch(device="cuda") if place == "asked" else network.to_torch().cuda()
+    batch = random_batch(graph)
+    wanted = network.to_torch().eval()(*batch)
+    found = module.eval()(*(value.cuda() for value in batch))
+    for a, b in zip(wanted, found, strict=True):
+        torch.testing.assert_close(a, b.cpu(), rtol=1e-9, atol=1e-9)
+    assert all(
+        np.array_equal(array, network.arrays[key]) for key, array in network.updated(module).arrays.items()
+    )
+
+
+@pytest.mark.cuda
+def test_edits_run_on_a_gpu() -> None:
+    from growir.backends.torch_edits import TORCH
+    from growir.edits import NUMPY, apply_edits
+    from growir.passes import Widen
+
+    network = random_network(residual_convnet())
+    for step in (Widen(node="stem", by=2), Widen(node="stem", by=2, copies=(0, 2))):
+        done = step.rewrite(network.graph)
+        tensors = {key: torch.tensor(array, device="cuda") for key, array in network.arrays.items()}
+        by_torch = apply_edits(done.edits, tensors, TORCH, np.dtype(np.float64))
+        for key, array in apply_edits(done.edits, network.arrays, NUMPY, np.dtype(np.float64)).items():
+            assert by_torch[key].device.type == "cuda"
+            assert np.array_equal(by_torch[key].cpu().numpy(), array)
+
+
+def test_dropout_follows_the_mode() -> None:
+    graph = graph_of((50,), Node(name="head", op=Dropout(p=0.5), inputs=("x",)))
+    module = Network.init(graph).to_torch()
+    x = torch.ones(4, 50)
+    assert module.training
+    found = module(x)
+    assert set(found.unique().tolist()) == {0.0, 2.0}
+    module.eval()
+    assert torch.equal(module(x), x)
+    module.train()
+    assert not torch.equal(module(x), x)
+
+
+def test_trains() -> None:
+    torch.manual_seed(0)
+    module = Network.init(residual_convnet()).to_torch()
+    x, y = torch.randn(16, 2, 5, 5), torch.randint(0, 2, (16,))
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(module(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] / 2
+    assert module.get_buffer("block.norm.num_batches_tracked") == 40
+
+
+def test_the_hierarchy_is_the_names() -> None:
+    module = Network.init(residual_convnet()).to_torch()
+    assert isinstance(module, fx.GraphModule)
+    assert isinstance(module.get_submodule("block.conv"), nn.Conv2d)
+    assert isinstance(module.get_submodule("block.norm"), nn.BatchNorm2d)
+
+
+def test_code_reads_like_the_document(golden: Callable[[Path, str], None]) -> None:
+    texts = [Network.init(graph).to_torch().code.strip() for graph in (mlp(), residual_convnet())]
+    golden(GOLDEN / "code.txt", "\n\n".join(texts) + "\n")
+
+
+def test_an_output_that_is_an_input() -> None:
+    graph = verify(Graph(inputs=(Input(name="x", shape=("N", 2)),), nodes=(), outputs=("x", "x")))
+    x = torch.randn(3, 2)
+    one, two = Network(graph, {}).to_torch()(x)
+    assert torch.equal(one, x)
+    assert torch.equal(two, x)
+
+
+def test_selected_indices_are_no_state() -> None:
+    graph = graph_of((4,), Node(name="head", op=Select(indices=(2, 0)), inputs=("x",)))
+    module = Network(graph, {}).to_torch()
+    assert not module.state_dict()
+    x = torch.randn(2, 4)
+    assert torch.equal(module(x), x[:, [2, 0]])
+
+
+def test_integers_stay_integers() -> None:
+    ids = Input(name="ids", shape=("N", 3), dtype="int64")
+    nodes = (Node(name="bias_", op=load_bias(), inputs=("ids",)), Node(name="head", op=Linear(out_features=1), inputs=("bias_",)))
+    module = random_network(verify(Graph(inputs=(ids,), nodes=(*nodes, Node(name="act", op=Relu(), inputs=("head",))), outputs=("act",)))).to_torch()
+    assert module(torch.ones(2, 3, dtype=torch.int64)).dtype == torch.float64
+
+
+def load_bias() -> Op:
+    from growir.ops import Bias
+
+    return Bias(features=2)
+
+
+def test_the_document_on_the_module_is_whole() -> None:
+    graph = residual_convnet()
+    assert Network.init(graph).to_torch().meta["growir_document"] == dumps(graph)

@@ -1,0 +1,165 @@
+"""The DAG policy: what it proposes, and that what it measures is what is applied."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from growir.growth.dag import Dag, activation_of
+from growir.growth.policy import Scored
+from growir.growth.session import Session
+from growir.growth.states import states_of
+from growir.ops import ACTIVATIONS, Prelu
+from growir.passes import AddEdge, AddNode, Widen
+from growir.rewrite import Pass
+from tests.growth.problems import Arrays, curve, small_config, small_session, spirals
+
+
+def policy_of(session: Session) -> Dag:
+    return Dag(session.config.policy, session.config.budget)
+
+
+def grown_session(arrays: Arrays, **policy: object) -> Session:
+    """A session after an edge, a state, and a state behind it, with a little training."""
+    session = small_session(arrays, small_config(policy={"neurons": 4, **policy}, budget={"parameters": 400}))
+    for k, step in enumerate(
+        [
+            AddEdge(source="standard", target="out"),
+            AddNode(source="standard", target="out", width=3),
+            AddNode(source="node_1.act", target="out", width=3, activation="tanh"),
+        ]
+    ):
+        session.grow(step, {})
+        session.train_between(k)
+    return session
+
+
+def test_the_empty_graph_can_only_be_fed_from_the_data() -> None:
+    session = small_session(spirals())
+    found = policy_of(session).propose(session)
+    assert found == [
+        AddEdge(source="standard", target="out"),
+        AddNode(source="standard", target="out", width=4, activation="relu"),
+    ]
+
+
+def test_moves_cover_edges_states_and_widenings_without_cycles_or_twins() -> None:
+    session = grown_session(spirals())
+    moves = policy_of(session).propose(session)
+    assert len(set(moves)) == len(moves)
+    assert {type(move) for move in moves} == {AddEdge, AddNode, Widen}
+    for move in moves:
+        assert move.rewrite(session.graph).graph.costs().parameters <= 400
+
+
+def test_a_twin_of_a_state_is_proposed_as_its_widening() -> None:
+    session = small_session(spirals())
+    session.grow(AddNode(source="standard", target="out", width=3), {})
+    moves = policy_of(session).propose(session)
+    assert not any(isinstance(m, AddNode) and (m.source, m.target) == ("standard", "sum_1") for m in moves)
+    assert Widen(node="node_1.act", by=4) in moves
+
+
+def test_a_move_is_narrowed_to_the_budget() -> None:
+    config = small_config(policy={"neurons": 40}, budget={"parameters": 60})
+    session = small_session(spirals(), config)
+    node = next(m for m in policy_of(session).propose(session) if isinstance(m, AddNode))
+    wider = node.model_copy(update={"width": node.width + 1})
+    assert node.rewrite(session.graph).graph.costs().parameters <= 60
+    assert wider.rewrite(session.graph).graph.costs().parameters > 60
+
+
+def applied_losses(session: Session, choice: Scored) -> tuple[float, float]:
+    before = session.loss_on(session.parts.gr)
+    session.grow(choice.step, choice.updates)
+    return before, session.loss_on(session.parts.gr)
+
+
+@pytest.mark.parametrize("make", [spirals, curve], ids=["classes", "regression"])
+@pytest.mark.parametrize("directions", ["random", "fitted"])
+def test_the_preview_of_every_candidate_equals_what_is_applied(make: object, directions: str) -> None:
+    assert callable(make)
+    kinds: set[type[Pass]] = set()
+    count = len(policy_of(session := grown_session(make(), directions=directions)).score(session, _moves(session), 4))
+    assert count > 3
+    for k in range(count):
+        session = grown_session(make(), directions=directions)
+        choice = policy_of(session).score(session, _moves(session), 4)[k]
+        before, after = applied_losses(session, choice)
+        assert before - after == pytest.approx(choice.gain, abs=1e-5 + 1e-3 * choice.gain)
+        assert after == pytest.approx(choice.loss, abs=1e-5)
+        kinds.add(type(choice.step))
+    assert kinds >= {AddEdge, AddNode}
+
+
+def _moves(session: Session) -> list[Pass]:
+    return policy_of(session).propose(session)
+
+
+def test_the_predicted_gain_is_the_first_order_one() -> None:
+    session = grown_session(curve())
+    scored = policy_of(session).score(session, _moves(session), 4)
+    small = min(scored, key=lambda s: abs(s.gain))
+    # At a hundredth of the amplitude the loss on the fitting part falls at the predicted rate.
+    step = small.step.model_copy(update={"values": _scaled_outgoing(small, 0.01)})
+    updates = {key: session.tensors[key].detach().lerp(value, 0.01) for key, value in small.updates.items()}
+    before = session.loss_on(session.parts.opt)
+    session.grow(step, updates)
+    fallen = before - session.loss_on(session.parts.opt)
+    assert fallen == pytest.approx(0.01 * small.predicted, rel=0.1)
+
+
+def _scaled_outgoing(choice: Scored, factor: float) -> dict[str, object]:
+    """The values with only the weights behind the new neurons scaled."""
+    values = dict(choice.step.values)
+    if isinstance(choice.step, Widen):
+        outgoing = [key for key in values if key not in choice.updates and not key.startswith(choice.step.node[:6])]
+    else:
+        outgoing = [key for key in values if key.startswith("edge_")]
+    return {key: array * np.float32(factor) if key in outgoing else array for key, array in values.items()}
+
+
+def test_states_are_seen_with_edges_bias_and_activation() -> None:
+    session = grown_session(spirals())
+    session.grow(AddEdge(source="standard", target="node_2.act"), {})
+    states = {state.node: state for state in states_of(session.graph)}
+    output = states["sum_1"]
+    assert (output.post, output.bias, output.width) == (None, "out.bias", 2)
+    assert [edge.source for edge in output.edges] == ["standard", "node_1.act", "node_2.act"]
+    fed = states["sum_2"]
+    assert (fed.post, fed.bias, fed.width) == ("node_2.act", "node_2.linear.bias", 3)
+    assert [edge.source for edge in fed.edges] == ["node_1.act", "standard"]
+
+
+def test_the_restricted_strategy_stays_with_the_largest_bottleneck() -> None:
+    whole = grown_session(spirals())
+    restricted = grown_session(spirals(), strategy="restricted")
+    everything = policy_of(whole).score(whole, _moves(whole), 4)
+    some = policy_of(restricted).score(restricted, _moves(restricted), 4)
+    assert 0 < len(some) < len(everything)
+    assert {str(s.step) for s in some} <= {str(s.step) for s in everything}
+
+
+def test_a_perfect_network_grows_nothing() -> None:
+    arrays = curve()
+    arrays["y_train"] = arrays["x_train"][:, :2] @ np.array([[1.0, 2.0], [0.5, -1.0]])
+    arrays["y_test"] = arrays["x_test"][:, :2] @ np.array([[1.0, 2.0], [0.5, -1.0]])
+    session = small_session(arrays, small_config(policy={"ridge": 1e-9}))
+    policy = policy_of(session)
+    edge = policy.score(session, [AddEdge(source="standard", target="out")], 1)
+    session.grow(edge[0].step, edge[0].updates)
+    assert session.loss_on(session.parts.gr) < 1e-6
+    left = policy.score(session, policy.propose(session), 2)
+    assert all(choice.gain < 1e-6 for choice in left)
+
+
+@pytest.mark.parametrize("kind", sorted(ACTIVATIONS))
+def test_every_activation_can_be_measured(kind: str) -> None:
+    values = torch.linspace(-3, 3, 12).reshape(4, 3)
+    assert activation_of(ACTIVATIONS[kind]())(values).shape == (4, 3)
+
+
+def test_a_learned_slope_is_measured_as_it_is() -> None:
+    values = torch.tensor([[-2.0, 3.0]])
+    assert activation_of(Prelu(), {"weight": torch.tensor([0.5])})(values).tolist() == [[-1.0, 3.0]]

@@ -1,0 +1,79 @@
+"""Sections, live tensors and optimizer state that survives growth."""
+
+from __future__ import annotations
+
+import torch
+
+from growir.growth.section import run_section
+from growir.growth.session import Session
+from growir.growth.train import named_state
+from growir.passes import AddEdge, AddNode, Widen
+from tests.growth.problems import small_session, spirals
+
+
+def trained() -> Session:
+    session = small_session(spirals())
+    session.grow(AddNode(source="standard", target="out", width=3), {})
+    session.train_between(1)
+    return session
+
+
+def test_optimizer_state_survives_every_kind_of_growth() -> None:
+    session = trained()
+    old = {key: {k: t.clone() for k, t in slots.items()} for key, slots in named_state(session.optimizer).items()}
+    assert float(old["node_1.linear.weight"]["step"]) > 0
+    session.grow(AddEdge(source="standard", target="out"), {})
+    session.grow(Widen(node="node_1.act", by=2), {})
+    new = named_state(session.optimizer)
+    assert "edge_2.weight" not in new  # a tensor that is new starts as any new parameter
+    for entry in ("exp_avg", "exp_avg_sq"):
+        assert torch.equal(new["out.bias"][entry], old["out.bias"][entry])
+        assert torch.equal(new["node_1.linear.weight"][entry][:3], old["node_1.linear.weight"][entry])
+        assert torch.equal(new["edge_1.weight"][entry][:, :3], old["edge_1.weight"][entry])
+    fresh = new["node_1.linear.weight"]
+    assert torch.equal(fresh["exp_avg"][3:], torch.zeros(2, 3))
+    mean = old["node_1.linear.weight"]["exp_avg_sq"].double().mean()
+    assert torch.allclose(fresh["exp_avg_sq"][3:].double(), mean.expand(2, 3), rtol=1e-5)
+    assert float(fresh["step"]) == float(old["node_1.linear.weight"]["step"])
+    session.train_between(2)  # and the optimizer takes it
+
+
+def test_optimizer_state_survives_a_checkpoint() -> None:
+    session = trained()
+    flat = session.optimizer_tensors()
+    other = trained()
+    other.restore_optimizer({key: torch.from_numpy(tensor.numpy().copy()) for key, tensor in flat.items()})
+    session.train_between(2)
+    other.train_between(2)
+    for key, tensor in session.tensors.items():
+        assert torch.equal(tensor, other.tensors[key])
+
+
+def test_growth_keeps_the_function_while_training_changes_it() -> None:
+    session = trained()
+    before = session.loss_on(session.parts.gr)
+    session.grow(Widen(node="node_1.act", by=2), {})
+    session.grow(AddNode(source="node_1.act", target="out", width=2, activation="selu"), {})
+    grown = session.loss_on(session.parts.gr)
+    assert abs(grown - before) < 1e-6
+    session.train_between(2)
+    assert abs(session.loss_on(session.parts.gr) - grown) > 1e-6
+
+
+def test_a_section_gives_inner_values_and_takes_shifts() -> None:
+    session = trained()
+    x = session.constants()[0][:7]
+    _, out = run_section(session.graph, session.tensors, ["standard"], ["node_1.act", "sum_1"])(x)
+    delta = torch.randn(7, 3)
+    (shifted,) = run_section(session.graph, session.tensors, ["standard"], ["sum_1"], ["node_1.act"])(x, delta)
+    expected = out + delta @ session.tensors["edge_1.weight"].T
+    assert torch.allclose(shifted, expected, atol=1e-5)
+    (same,) = run_section(session.graph, session.tensors, ["sum_1"], ["sum_1"], ["sum_1"])(out, torch.ones_like(out))
+    assert torch.allclose(same, out + 1, atol=1e-6)
+
+
+def test_the_constant_prefix_is_computed_once_and_left_out_of_training() -> None:
+    session = trained()
+    assert session.prefix() == ["standard"]
+    assert session.constants()[0] is session.constants()[0]
+    assert "standard" not in session.trunk().code

@@ -1,0 +1,319 @@
+"""Networks on disk and in memory: saved whole or not at all, loaded only where everything fits."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from growir import store
+from growir.document import dumps
+from growir.errors import ExportError, GraphError, ModelError, PassRefused
+from growir.graph import Node
+from growir.network import Network, load_graph, open_path
+from growir.ops import Linear
+from growir.passes import AddNode, Widen
+from growir.testing import outputs, random_batch, random_network
+from tests.samples import empty, graph_of, mlp, residual_convnet
+
+
+def saved(tmp_path: Path) -> tuple[Path, Network]:
+    network = Network.init(mlp(), seed=1)
+    network.save(tmp_path / "net")
+    return tmp_path / "net", network
+
+
+def equal(a: Network, b: Network) -> bool:
+    same = a.arrays.keys() == b.arrays.keys() and all(np.array_equal(a.arrays[k], b.arrays[k]) for k in a.arrays)
+    return same and dumps(a.graph) == dumps(b.graph)
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    path, network = saved(tmp_path)
+    assert equal(Network.load(path), network)
+    assert load_graph(path).hash == network.graph.hash
+    assert isinstance(open_path(path), Network)
+    assert sorted(p.name for p in path.iterdir()) == ["graph.json", "params.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+def test_scalars_and_integers_survive(tmp_path: Path) -> None:
+    network = random_network(residual_convnet())
+    network.save(tmp_path / "net")
+    key = "block.norm.num_batches_tracked"
+    loaded = Network.load(tmp_path / "net")
+    assert loaded.arrays[key].shape == ()
+    assert loaded.arrays[key].dtype == np.int64
+    assert equal(loaded, network)
+
+
+def test_saving_again_replaces_a_network(tmp_path: Path) -> None:
+    path, network = saved(tmp_path)
+    grown = network.apply(Widen(node="fc1", by=1))
+    grown.save(path)
+    assert equal(Network.load(path), grown)
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_nothing_else_is_overwritten(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "net"
+    if kind == "folder":
+        path.mkdir()
+        (path / "thesis.tex").write_text("precious")
+    else:
+        path.write_text("precious")
+    with pytest.raises(ExportError, match="not overwritten"):
+        Network.init(mlp()).save(path)
+    assert (path / "thesis.tex" if kind == "folder" else path).read_text() == "precious"
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    Network.init(mlp()).save(tmp_path / "net")
+    Network.load(tmp_path / "net")
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+CRASHES = ["write_text", "write_bytes", "rename-1", "rename-2", "rmtree"]
+
+
+@pytest.mark.parametrize("where", CRASHES)
+def test_a_crash_leaves_the_old_network_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    path, old = saved(tmp_path)
+    new = old.apply(Widen(node="fc1", by=1))
+    with monkeypatch.context() as patch:
+        # Dead means dead: no clean-up runs either.
+        patch.setattr(store, "recover", lambda path: None)
+        if where == "rmtree":
+            patch.setattr(shutil, "rmtree", _dies_when(lambda p, **_: str(p).endswith(".old") and Path(p).exists()))
+        elif where.startswith("rename"):
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            patch.setattr(Path, "rename", _dies_at(int(where[-1]), Path.rename))
+        else:
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            patch.setattr(Path, where, _dies_at(1, getattr(Path, where)))
+        with pytest.raises(Crash):
+            new.save(path)
+    found = Network.load(path)
+    assert equal(found, new if where == "rmtree" else old)
+    new.save(path)
+    assert equal(Network.load(path), new)
+
+
+def _dies_at(call: int, real):  # type: ignore[no-untyped-def]
+    left = [call]
+
+    def stub(*args, **kwargs):  # type: ignore[no-untyped-def]
+        left[0] -= 1
+        if left[0] == 0:
+            raise Crash
+        return real(*args, **kwargs)
+
+    return stub
+
+
+def _dies_when(condition):  # type: ignore[no-untyped-def]
+    real = shutil.rmtree
+
+    def stub(path, **kwargs):  # type: ignore[no-untyped-def]
+        if condition(path):
+            raise Crash
+        real(path, **kwargs)
+
+    return stub
+
+
+def test_a_full_disk_leaves_the_old_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, old = saved(tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ExportError, match="No space left"):
+            old.apply(Widen(node="fc1", by=1)).save(path)
+    assert equal(Network.load(path), old)
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+def test_weights_of_another_graph_are_refused(tmp_path: Path) -> None:
+    path, network = saved(tmp_path)
+    network.apply(Widen(node="fc1", by=1)).save(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "params.safetensors", path / "params.safetensors")
+    with pytest.raises(GraphError, match="belong to the graph"):
+        Network.load(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("truncated", "not a readable safetensors"),
+        ("empty", "not a readable safetensors"),
+        ("missing-tensor", r"head.bias: the tensor is missing; \[2\] is needed"),
+        ("extra-tensor", "the graph has no such tensor"),
+        ("shape", r"head.bias: the tensor has shape \[3\], but the graph needs \[2\]"),
+        ("nan", "1 of its 2 numbers are NaN"),
+        ("integers", "the tensor is of int64"),
+        ("gone", "no network here"),
+    ],
+)
+def test_tampered_weights_are_refused(tmp_path: Path, damage: str, says: str) -> None:
+    path, _ = saved(tmp_path)
+    file = path / "params.safetensors"
+    arrays = load_file(file)
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-7])
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "gone":
+        file.unlink()
+    else:
+        if damage == "missing-tensor":
+            del arrays["head.bias"]
+        elif damage == "extra-tensor":
+            arrays["more.bias"] = np.zeros(2, np.float32)
+        elif damage == "shape":
+            arrays["head.bias"] = np.zeros(3, np.float32)
+        elif damage == "nan":
+            arrays["head.bias"] = np.array([np.nan, 0], np.float32)
+        else:
+            arrays["head.bias"] = np.zeros(2, np.int64)
+        save_file(arrays, file)
+    with pytest.raises(GraphError, match=says):
+        Network.load(path)
+
+
+def test_a_document_changed_by_hand_no_longer_fits_its_weights(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path)
+    document = path / "graph.json"
+    document.write_text(document.read_text().replace('"relu"', '"tanh"'))
+    with pytest.raises(GraphError, match="belong to the graph"):
+        Network.load(path)
+
+
+def test_given_values_are_kept_and_replayed(tmp_path: Path) -> None:
+    network = random_network(empty())
+    rng = np.random.default_rng(0)
+    values = {"node_1.linear.weight": rng.normal(size=(2, 3)), "edge_1.weight": rng.normal(size=(2, 2))}
+    grown = network.apply(AddNode(source="x", target="head", width=2, values=values))
+    assert np.array_equal(grown.arrays["edge_1.weight"], values["edge_1.weight"])
+    grown.save(tmp_path / "net")
+    loaded = Network.load(tmp_path / "net")
+    assert equal(loaded.replayed(network.arrays), grown)
+
+    history = tmp_path / "net" / "history.safetensors"
+    arrays = load_file(history)
+    save_file({key: array + 1 for key, array in arrays.items()}, history)
+    with pytest.raises(GraphError, match="other numbers than recorded"):
+        Network.load(tmp_path / "net")
+    history.unlink()  # without them the structure replays, from the initialisers
+    bare = Network.load(tmp_path / "net")
+    assert equal(bare, grown)
+    assert bare.replayed(network.arrays).graph.hash == grown.graph.hash
+
+
+def test_init_is_a_function_of_graph_and_seed() -> None:
+    assert equal(Network.init(mlp(), seed=3), Network.init(mlp(), seed=3))
+    one, two = (Network.init(mlp(), seed=seed).arrays["fc1.weight"] for seed in (3, 4))
+    assert not np.array_equal(one, two)
+    wide = Network.init(Widen(node="fc1", by=4).rewrite(mlp()).graph, seed=3)
+    assert np.abs(wide.arrays["fc1.weight"]).max() <= 1 / np.sqrt(3)
+
+
+def test_fresh_numbers_depend_on_seed_step_and_key_alone() -> None:
+    network = random_network(mlp())
+    once = network.apply(Widen(node="fc1", by=2, seed=5))
+    again = network.apply(Widen(node="fc1", by=2, seed=5))
+    other = network.apply(Widen(node="fc1", by=2, seed=6))
+    assert equal(once, again)
+    assert not np.array_equal(once.arrays["fc1.weight"], other.arrays["fc1.weight"])
+    rows = once.apply(Widen(node="fc1", by=2, seed=5)).arrays["fc1.weight"]
+    assert not np.array_equal(rows[4:6], rows[6:8]), "two steps drew the same numbers"
+
+
+def test_arrays_are_nobody_elses() -> None:
+    mine = {key: array.copy() for key, array in Network.init(mlp()).arrays.items()}
+    view = mine["fc1.bias"].view()
+    view.flags.writeable = False
+    network = Network(mlp(), {**mine, "fc1.bias": view})
+    before = network.arrays["fc1.bias"].copy()
+    mine["fc1.bias"][:] = 9
+    assert np.array_equal(network.arrays["fc1.bias"], before)
+    with pytest.raises(ValueError, match="read-only"):
+        network.arrays["fc1.bias"][0] = 1
+    module = network.to_torch()
+    with torch.no_grad():
+        module.get_parameter("fc1.bias").fill_(3)
+    assert np.array_equal(network.arrays["fc1.bias"], before)
+    assert (network.updated(module).arrays["fc1.bias"] == 3).all()
+
+
+def test_weights_of_another_module_are_refused() -> None:
+    network = Network.init(mlp())
+    wider = network.apply(Widen(node="fc1", by=1))
+    with pytest.raises(ModelError, match=r"fc1.weight: the module's tensor is \[5, 3\], the graph's \[4, 3\]"):
+        network.updated(wider.to_torch())
+    with pytest.raises(ModelError, match="has no tensor"):
+        network.updated(torch.nn.Linear(3, 2))
+
+
+def test_updated_sees_through_wrappers() -> None:
+    network = Network.init(mlp())
+    module = network.to_torch()
+    compiled = torch.compile(module, backend="eager")
+    assert isinstance(compiled, torch.nn.Module)
+    assert equal(network.updated(compiled), network)
+    assert equal(network.updated(torch.nn.DataParallel(module)), network)
+
+
+def test_verify_measures() -> None:
+    network = Network.init(mlp())
+    grown = network.apply(Widen(node="fc1", by=3), verify=True)
+    assert grown.graph["fc1"].op.attributes()["out_features"] == 7
+
+    class Broken(Widen):
+        def change(self, graph, step):  # type: ignore[no-untyped-def]
+            change = super().change(graph, step)
+            return type(change)(change.nodes, change.outputs, [_scaled(edit) for edit in change.edits])
+
+    def _scaled(edit):  # type: ignore[no-untyped-def]
+        from dataclasses import replace
+
+        return replace(edit, axes=tuple(replace(part, scale=None) for part in edit.axes))
+
+    copies = {"node": "fc1", "by": 4, "copies": (0, 1, 2, 3)}
+    network.apply(Widen(**copies), verify=True)
+    with pytest.raises(PassRefused, match=r"output 'head' changed by"):
+        network.apply(Broken(**copies), verify=True)
+
+
+def test_a_tied_tensor_is_stored_once(tmp_path: Path) -> None:
+    graph = graph_of(
+        (3,),
+        Node(name="one", op=Linear(out_features=3), inputs=("x",)),
+        Node(name="head", op=Linear(out_features=3), inputs=("one",), tied={"weight": "one.weight"}),
+    )
+    network = random_network(graph)
+    assert set(network.arrays) == {"one.weight", "one.bias", "head.bias"}
+    network.save(tmp_path / "net")
+    assert set(load_file(tmp_path / "net" / "params.safetensors")) == set(network.arrays)
+    module = network.to_torch()
+    assert module.get_parameter("one.weight") is module.get_parameter("head.weight")
+    assert set(module.state_dict()) == {"one.weight", "one.bias", "head.weight", "head.bias"}
+    batch = random_batch(graph)
+    x = batch[0].numpy()
+    w = network.arrays["one.weight"]
+    wanted = (x @ w.T + network.arrays["one.bias"]) @ w.T + network.arrays["head.bias"]
+    assert np.allclose(outputs(network, batch)[0], wanted, rtol=1e-12)
