@@ -41,7 +41,7 @@ class Run(NamedTuple):
     Attributes:
         accuracy: On the test data.
         parameters: Learned ones.
-        seconds: All training and growth; no loading, no testing.
+        seconds: Of all growth and training; not of loading.
         epochs: Passes over the training data.
         growths: Seconds of each growth step.
         trainings: Seconds of the training after each.
@@ -59,16 +59,11 @@ class Clock:
     """Seconds between one look and the next."""
 
     def __init__(self) -> None:
-        self.last = self.first = self.now()
-
-    @staticmethod
-    def now() -> Seconds:
-        return Seconds(time.perf_counter(), time.process_time())
+        self.last = Seconds(time.perf_counter(), time.process_time())
 
     def lap(self) -> Seconds:
-        now = self.now()
-        last, self.last = self.last, now
-        return Seconds(now.wall - last.wall, now.cpu - last.cpu)
+        last, self.last = self.last, Seconds(time.perf_counter(), time.process_time())
+        return Seconds(self.last.wall - last.wall, self.last.cpu - last.cpu)
 
 
 def configuration(data: Data, given: Mapping[str, Any], samples: int) -> TrainConfig:
@@ -86,21 +81,19 @@ def dataset(data: Data) -> Dataset:
 
 
 def grown(data: Data, config: TrainConfig, given: Mapping[str, Any], seed: int, budget: Mapping[str, Any]) -> Run:
-    clock, growths, trainings = Clock(), list[Seconds](), list[Seconds]()
-    laps = {"growth": growths, "trained": trainings}
+    clock = Clock()
+    laps: dict[str, list[Seconds]] = {name: [] for name in ("started", "growth", "trained", "ended", "finished")}
 
     def event(event: Event) -> None:
-        lap = clock.lap()
-        if event["event"] in laps:
-            laps[event["event"]].append(lap)
+        laps[event["event"]].append(clock.lap())
 
-    result = growir.grow(None, data, seed=seed, train=given, budget=budget, observer=Observer(event=event))
-    last = clock.now()
-    steps, summary = result.summary["steps"], result.summary
+    summary = growir.grow(None, data, seed=seed, train=given, budget=budget, observer=Observer(event=event)).summary
     # Between growths it trains on two of three parts.
-    epochs = steps * (config.epochs_between or 0) * 2 / 3 + (config.epochs_final or 0)
-    seconds = Seconds(summary["seconds"], last.cpu - clock.first.cpu)
-    return Run(summary["test_after_fit"]["accuracy"], summary["parameters"], seconds, epochs, growths, trainings)
+    epochs = summary["steps"] * (config.epochs_between or 0) * 2 / 3 + (config.epochs_final or 0)
+    after_start = [lap for name, found in laps.items() for lap in found if name != "started"]
+    seconds = Seconds(*(sum(column) for column in zip(*after_start, strict=True)))
+    accuracy = summary["test_after_fit"]["accuracy"]
+    return Run(accuracy, summary["parameters"], seconds, epochs, laps["growth"], laps["trained"])
 
 
 def fixed(data: Dataset, config: TrainConfig, seed: int, like: Run) -> Run:
@@ -204,6 +197,6 @@ def run() -> dict[str, Any]:
     torch.set_num_threads(1)  # a second one waits for whatever else the machine does
     try:
         rows = compare("digits", "digits", SEEDS["digits"]) + compare("mnist", str(MNIST), SEEDS["mnist"])
-        return {"rows": rows, "torch": torch.__version__, "threads": torch.get_num_threads()}
+        return {"rows": rows, "torch": torch.__version__, "threads": 1}
     finally:
         torch.set_num_threads(threads)

@@ -157,13 +157,14 @@ def _graph(shape: tuple[int, ...], nodes: Sequence[Node]) -> Graph:
 # -- timing -----------------------------------------------------------------------------------------------------------
 
 
-def stepper(case: Case, module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+def stepper(case: Case, module: nn.Module, compiled: bool, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     """One step of training: forward, loss, backward, optimizer."""
     optimizer = case.optimizer(module.parameters())
+    forward = torch.compile(module, fullgraph=True) if compiled else module
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]  # torch's own stub
+        F.cross_entropy(forward(x), y).backward()  # type: ignore[no-untyped-call]  # torch's own stub
         optimizer.step()
 
     return step
@@ -201,8 +202,7 @@ def measure(
         torch.testing.assert_close(module.eval()(x), lowered.eval()(x))
     for module in modules.values():
         module.train()
-    runs = {name: torch.compile(m, fullgraph=True) if compiled else m for name, m in modules.items()}
-    steps = {name: stepper(case, module, x, y) for name, module in runs.items()}
+    steps = {name: stepper(case, module, compiled, x, y) for name, module in modules.items()}
     for step in steps.values():
         timed(step, 3, device)  # allocates, tunes, compiles
     for module in modules.values():
@@ -233,7 +233,7 @@ def measure(
         "lowered ms": milliseconds["lowered"],
         "by hand ms": milliseconds["hand"],
         "steps": f"{blocks} x {count}",
-        "device": f"cpu, {torch.get_num_threads()} thread" if device == "cpu" else torch.cuda.get_device_name(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
     }
 
 
@@ -251,7 +251,7 @@ def run() -> dict[str, Any]:
         rows += compiled_rows(promised)
     finally:
         torch.set_num_threads(threads)
-    return {"rows": rows, "torch": torch.__version__}
+    return {"rows": rows, "torch": torch.__version__, "threads": 1}
 
 
 def compiled_rows(cases: Sequence[Case]) -> list[dict[str, Any]]:

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 # Derandomised, so that a red run is the change's doing and not the draw's.
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 settings.register_profile("all", max_examples=2000, deadline=None)
+# Enough to notice broken code; what it finds is not made small.
+settings.register_profile(
+    "mutants", max_examples=200, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("GROWIR_HYPOTHESIS_PROFILE", "dev"))
 
 

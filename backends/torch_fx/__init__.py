@@ -1,5 +1,5 @@
 """Graph -> torch.fx.GraphModule."""
 
-from growir.backends.torch_fx.lowering import lower, read_back
+from growir.backends.torch_fx.lowering import document_of, lower, read_back
 
-__all__ = ["lower", "read_back"]
+__all__ = ["document_of", "lower", "read_back"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,17 +20,20 @@ from growir.params import owners, param_table
 from growir.shapes import own_tables, shapes_of
 
 
+DOCUMENT = "growir_document"
+
+
 class _Lowering:
     """One graph on its way to a GraphModule; the functions of the table see it as their Builder."""
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, graph: Graph, tensors: Mapping[str, torch.Tensor], device: torch.device) -> None:
         self.graph = graph
+        self.device = device
         self.root = nn.Module()
         self.code = fx.Graph()
         self.values: dict[str, fx.Node] = {}
         self.node: Node
         self.tensors = tensors
-        self.shared_attributes: dict[str, fx.Node] = {}
 
     def run(self) -> fx.GraphModule:
         """Lower every node in document order."""
@@ -77,11 +81,6 @@ class _Lowering:
         _attach(self._host(self.node.name.split(".")), name, self._tensor(name))
         return self.code.get_attr(f"{self.node.name}.{name}")
 
-    def attribute(self, name: str) -> fx.Node:
-        if name not in self.shared_attributes:
-            self.shared_attributes[name] = self.code.get_attr(name)
-        return self.shared_attributes[name]
-
     def _tensor(self, parameter: str) -> torch.Tensor:
         return self.tensors[owners(self.graph)[f"{self.node.name}.{parameter}"]]
 
@@ -112,8 +111,8 @@ def lower(
 ) -> fx.GraphModule:
     """A trainable module that computes the graph, with copies of the arrays as parameters and buffers.
 
-    The document travels on the module, as `growir_document` and in `meta` (pickling keeps the one, deep copies the
-    other). state_dict keys are the document's; a tied tensor appears under each of its names.
+    The document travels on the module: as an attribute, which pickling keeps, in `meta`, which deep copies keep, and on
+    one submodule, which keeps its attributes through both (`document_of` finds it). state_dict keys are the document's; a tied tensor appears under each of its names.
 
     Args:
         graph: The graph.
@@ -121,24 +120,39 @@ def lower(
         device: Where the tensors go; torch's default device if None.
         dtype: Float dtype they are cast to; their own if None.
     """
+    place = torch.get_default_device() if device is None else torch.device(device)
     tensors: dict[str, torch.Tensor] = {}
     for key, param in param_table(graph).items():
         tensor = torch.from_numpy(np.array(arrays[key]))
-        tensor = tensor.to(device=device or torch.get_default_device(), dtype=None if param.dtype == "int64" else dtype)
+        tensor = tensor.to(device=place, dtype=None if param.dtype == "int64" else dtype)
         tensors[key] = tensor if param.buffer else nn.Parameter(tensor)
-    return lower_tensors(graph, tensors)
+    return lower_tensors(graph, tensors, place)
 
 
-def lower_tensors(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+def lower_tensors(
+    graph: Graph, tensors: Mapping[str, torch.Tensor], device: torch.device | None = None
+) -> fx.GraphModule:
     """A module that computes the graph with these very tensors, by key, on the device they are on.
 
-    What is a torch.nn.Parameter becomes a parameter of the module, anything else a buffer.
+    What is a torch.nn.Parameter becomes a parameter of the module, anything else a buffer. `device` is for a graph
+    without tensors.
     """
-    module = _Lowering(graph, tensors).run()
+    first = next(iter(tensors.values()), None)
+    place = first.device if first is not None else device or torch.get_default_device()
+    module = _Lowering(graph, tensors, place).run()
     document = dumps(graph)
-    module.growir_document = document  # type: ignore[assignment]  # a plain attribute, kept by pickle
-    module.meta["growir_document"] = document
+    module.meta[DOCUMENT] = document
+    leaves = (part for part in module.modules() if part is not module and not part._modules)
+    for holder in (module, *itertools.islice(leaves, 1)):
+        setattr(holder, DOCUMENT, document)
     return module
+
+
+def document_of(module: nn.Module) -> str | None:
+    """The document a lowered module carries, whatever copying and pickling it went through; None if it has none."""
+    found = (getattr(part, DOCUMENT, None) for part in module.modules())
+    meta = getattr(module, "meta", {})
+    return meta.get(DOCUMENT) or next((text for text in found if isinstance(text, str)), None)
 
 
 def read_back(graph: Graph, module: nn.Module) -> dict[str, NDArray[Any]]:

@@ -69,8 +69,9 @@ class Builder(Protocol):
     def tensor(self, name: str) -> fx.Node:
         """A parameter of the node as a value."""
 
-    def attribute(self, name: str) -> fx.Node:
-        """An attribute of the whole module, such as `training`."""
+    @property
+    def device(self) -> torch.device:
+        """Where the network's tensors are."""
 
 
 Emit = Callable[[Builder, Any], fx.Node]
@@ -89,7 +90,7 @@ def parameter(b: Builder, op: Op) -> fx.Node:
 
 
 def select(b: Builder, op: Select) -> fx.Node:
-    return b.module(modules.Select(op.axis, op.indices))
+    return b.module(modules.Select(op.axis, op.indices).to(b.device))
 
 
 def slice_(b: Builder, op: Slice) -> fx.Node:
@@ -162,7 +163,8 @@ def adaptive_avg_pool2d(b: Builder, op: AdaptiveAvgPool2d) -> fx.Node:
 
 
 def dropout(b: Builder, op: Dropout) -> fx.Node:
-    return b.call(F.dropout, b.inputs[0], op.p, b.attribute("training"))
+    # A module: reading `training` in the code would be traced, and so fixed, when the whole is unpickled.
+    return b.module(nn.Dropout(op.p))
 
 
 def identity(b: Builder, op: Op) -> fx.Node:

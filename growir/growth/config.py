@@ -57,7 +57,7 @@ class DagConfig(_Section):
     neurons: Count | None = None
     activation: str = "relu"
     directions: Literal["random", "fitted"] = "random"
-    samples: Count = 10_000
+    samples: Count = 8192
     ridge: Rate = 1e-3
 
     @field_validator("activation")
@@ -92,7 +92,7 @@ class TrainConfig(_Section):
         """The same with every default that depends on the data filled in."""
         batch = self.batch_size or (64 if samples < 10_000 else 256)
         final = self.epochs_final or min(60, max(15, round(3000 * batch / samples)))
-        between = self.epochs_between or max(1, round(final / 5))
+        between = self.epochs_between or max(1, round(final / 4))
         return self.model_copy(update={"batch_size": batch, "epochs_final": final, "epochs_between": between})
 
 

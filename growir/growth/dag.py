@@ -39,13 +39,27 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(slots=True)
 class _Measured:
-    """What one pass over the data tells about the current network: values on each part, bottlenecks of all states."""
+    """What one pass over the data tells about the current network.
+
+    Attributes:
+        states: Its states.
+        opt: Every value that plays a part, on the fitting part.
+        ls: The same on the line search part.
+        ls_targets: Targets there.
+        gr: The constant prefix's values on the selection part.
+        gr_targets: Targets there.
+        selection_loss: The mean loss there.
+        gram: Second moments on the fitting part.
+        bottlenecks: By state.
+        downstream: What lies behind the targets of a move, lowered once for all moves of these targets.
+    """
 
     states: list[StateView]
     opt: dict[str, torch.Tensor]
     ls: dict[str, torch.Tensor]
     ls_targets: torch.Tensor
-    selection: torch.Tensor
+    gr: list[torch.Tensor]
+    gr_targets: torch.Tensor
     selection_loss: float
     gram: Grams
     bottlenecks: dict[str, Bottleneck]
@@ -181,8 +195,10 @@ class Dag:
             state.node: measure(state, opt, -slope, gram, self.config.ridge)
             for state, slope in zip(states, slopes, strict=True)
         }
+        gr = [value[choosing] for value in session.constants()]
+        targets, gr_targets = session.targets[searching], session.targets[choosing]
         loss_now = session.loss_on(choosing)
-        return _Measured(states, opt, ls, session.targets[searching], choosing, loss_now, gram, bottlenecks)
+        return _Measured(states, opt, ls, targets, gr, gr_targets, loss_now, gram, bottlenecks)
 
     def _samples(self, session: Session) -> list[torch.Tensor]:
         """What is measured on, of each part; the parts are in random order."""
@@ -231,7 +247,7 @@ class Dag:
         final = _with_values(candidate, rewritten.created, neurons, measured, new)
         parameters = rewritten.graph.costs().parameters
         # Measured by applying it: where one target lies behind another, shifts alone leave out second-order terms.
-        after = session.preview(final, updates, measured.selection)
+        after = session.preview(final, updates, measured.gr, measured.gr_targets)
         before = measured.selection_loss
         if not after < before:
             return None
@@ -364,7 +380,7 @@ class _Downstream:
     def _loss_at(self, shifts: Sequence[torch.Tensor], amplitude: float) -> float:
         with torch.no_grad():
             (found,) = self._run(*self._given, *(amplitude * shift for shift in shifts))
-        return float(self._loss.mean(found.double(), self._targets))
+        return float(self._loss.mean(found, self._targets))
 
     def search(self, shifts: Sequence[torch.Tensor], limit: float) -> float:
         """The amplitude in [0, limit] of the smallest loss on the search part; 0 where none helps."""

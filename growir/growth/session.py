@@ -145,14 +145,14 @@ class Session:
         before = {key: updates[key] if key in updates else tensor.detach() for key, tensor in self.tensors.items()}
         return apply_edits(done.edits, before, TORCH, np.dtype(np.float32))
 
-    def preview(self, step: Pass, updates: Mapping[str, torch.Tensor], samples: torch.Tensor) -> float:
-        """The mean loss on some training samples that `grow` with these arguments would lead to."""
+    def preview(
+        self, step: Pass, updates: Mapping[str, torch.Tensor], values: Sequence[torch.Tensor], targets: torch.Tensor
+    ) -> float:
+        """The mean loss that `grow` with these arguments would lead to, on samples of the constant prefix's values."""
         done = step.rewrite(self.graph)
         tensors = self._grown_tensors(done, updates)
         run = run_section(done.graph, tensors, self.prefix(), done.graph.outputs)
-        values = [value[samples] for value in self.constants()]
-        found = predict(lambda *batch: run(*batch)[0], values)
-        return float(self.loss.mean(found, self.targets[samples]))
+        return float(self.loss.mean(predict(lambda *batch: run(*batch)[0], values), targets))
 
     def train_between(self, step: int) -> float:
         """Train at a constant rate on the first two parts; the optimizer goes on from where it is."""

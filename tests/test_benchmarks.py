@@ -1,0 +1,74 @@
+"""Every benchmark still runs, at its smallest; how fast anything is, is not a matter of tests."""
+
+from __future__ import annotations
+
+import importlib
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import growth, startup, training
+from benchmarks.__main__ import exceeded, names
+from growir.verify import load
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_module_has_a_run(name: str) -> None:
+    assert callable(importlib.import_module(f"benchmarks.{name}").run)
+
+
+def test_a_limit_is_exceeded_from_above() -> None:
+    assert exceeded({"value": 1.1, "limit": 1.0})
+    assert not exceeded({"value": 1.0, "limit": 1.0})
+    assert not exceeded({"value": 1.1})
+    assert not exceeded({"note": "left out"})
+
+
+def test_startup_documents_have_the_size_asked_for() -> None:
+    graph = load(startup.document(26))
+    assert len(graph.nodes) == 26
+    assert startup.load(startup.document(26)).wall > 0
+
+
+CASES = [training.mlp(4, 6, 3, 3, 10), training.convnet(4, 8, 2, 2, 4)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=["mlp", "convnet"])
+def test_training_steps_are_measured(case: training.Case) -> None:
+    row = training.measure(case, blocks=3, block_seconds=0.0)
+    assert row["what"] == case.name
+    assert row["value"] > 0
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("case", CASES, ids=["mlp", "convnet"])
+def test_training_steps_are_measured_on_a_gpu(case: training.Case) -> None:
+    assert training.measure(case, "cuda", blocks=3, block_seconds=0.0)["value"] > 0
+
+
+def test_a_network_that_learns_otherwise_is_not_measured() -> None:
+    case = CASES[0]._replace(by_hand=lambda: torch.nn.Sequential(training.Mlp((6, 3, 3, 10)), torch.nn.Flatten()))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        training.measure(case, blocks=1)
+
+
+def test_growth_is_compared() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((120, 5))
+    y = (x[:, 0] * x[:, 1] > 0).astype(np.int64)
+    data = {"x_train": x[:90], "y_train": y[:90], "x_test": x[90:], "y_test": y[90:]}
+    rows = growth.compare(
+        "tiny", data, 1, training={"epochs_between": 2, "epochs_final": 2}, budget={"parameters": 200, "steps": 2}
+    )
+    found = {row["what"]: row for row in rows}
+    assert found["tiny, growth over training, in all"]["value"] > 0
+    grown, fixed = found["tiny, grown"], found["tiny, fixed"]
+    assert 0 <= grown["value"] <= 100
+    assert math.isclose(grown["parameters"], fixed["parameters"], rel_tol=0.2)
+
+
+def test_missing_data_is_left_out() -> None:
+    (row,) = growth.compare("absent", "absent.npz", 1)
+    assert row["note"].startswith("left out: absent.npz")
