@@ -169,7 +169,7 @@ def cost_rows(name: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
             "what": f"{name}, growth over training, {which}",
             "value": ratio.wall,
             "unit": "x",
-            "cpu seconds": ratio.cpu,
+            "cpu ratio": ratio.cpu,
             **({"limit": 1.0} if which != "dearest step" else {}),
         }
         for which, ratio in found.items()

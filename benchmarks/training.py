@@ -228,7 +228,7 @@ def measure(
         "value": statistics.median(wall),
         "unit": "x",
         "quartiles": f"{low:.3f} to {high:.3f}",
-        "cpu seconds": statistics.median(ratios("lowered", "cpu")),
+        "cpu ratio": statistics.median(ratios("lowered", "cpu")),
         "by hand again": f"{again[1]:.3f} ({again[0]:.3f} to {again[2]:.3f})",
         "lowered ms": milliseconds["lowered"],
         "by hand ms": milliseconds["hand"],

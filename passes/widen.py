@@ -58,7 +58,9 @@ class Widen(Pass):
             )
         units = self.by // space.step * (space.units if space.uniform else 1)
         if space.units + units > MAX_UNITS:
-            raise PassRefused(f"{where}: it would have {space.units + units:.3g} channels; at most {MAX_UNITS:.0e} are allowed")
+            raise PassRefused(
+                f"{where}: it would have {space.units + units:.3g} channels; at most {MAX_UNITS:.0e} are allowed"
+            )
         if self.copies:
             self._check_copies(space, units, where)
         elif self.shares:

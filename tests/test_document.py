@@ -117,7 +117,14 @@ def test_another_network_has_another_hash(data: dict[str, Any]) -> None:
 
 def test_equal_pairs_are_stored_short() -> None:
     def conv(kernel: Any, padding: Any) -> Graph:
-        node = {"name": "c", "op": "conv2d", "inputs": ["x"], "out_channels": 2, "kernel_size": kernel, "padding": padding}
+        node = {
+            "name": "c",
+            "op": "conv2d",
+            "inputs": ["x"],
+            "out_channels": 2,
+            "kernel_size": kernel,
+            "padding": padding,
+        }
         return load({**TINY, "nodes": [node], "outputs": ["c"]})
 
     assert conv([3, 3], [1, 1]).hash == conv(3, 1).hash
@@ -154,7 +161,9 @@ def test_booleans_are_strict(wrong: Any) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_no_number_that_is_none(number: str) -> None:
-    text = json.dumps({**TINY, "nodes": [{"name": "a", "op": "elu", "inputs": ["x"], "alpha": 0.125}], "outputs": ["a"]})
+    text = json.dumps(
+        {**TINY, "nodes": [{"name": "a", "op": "elu", "inputs": ["x"], "alpha": 0.125}], "outputs": ["a"]}
+    )
     assert load(text)["a"].op.attributes() == {"alpha": 0.125}
     with pytest.raises(GraphError):
         load(text.replace("0.125", number))

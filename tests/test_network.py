@@ -293,10 +293,9 @@ def test_verify_measures() -> None:
 
         return replace(edit, axes=tuple(replace(part, scale=None) for part in edit.axes))
 
-    copies = {"node": "fc1", "by": 4, "copies": (0, 1, 2, 3)}
-    network.apply(Widen(**copies), verify=True)
+    network.apply(Widen(node="fc1", by=4, copies=(0, 1, 2, 3)), verify=True)
     with pytest.raises(PassRefused, match=r"output 'head' changed by"):
-        network.apply(Broken(**copies), verify=True)
+        network.apply(Broken(node="fc1", by=4, copies=(0, 1, 2, 3)), verify=True)
 
 
 def test_a_tied_tensor_is_stored_once(tmp_path: Path) -> None:

@@ -93,15 +93,26 @@ class Dag:
         self.config = config
         self.budget = budget
         self._constant_grams: dict[tuple[str, str], torch.Tensor] = {}
+        self._measured: _Measured | None = None
         self._rewrites_of: Graph | None = None
         self._rewrites: dict[Pass, Rewrite] = {}
 
     # -- propose ------------------------------------------------------------------------------------------------------
 
     def propose(self, session: Session) -> list[Pass]:
-        """Every new edge, new state and widening that fits the budget, widths cut to what is left of it."""
+        """Every new edge, new state and widening that fits the budget, widths cut to what is left of it.
+
+        Restricted, only those that feed or widen the state with the largest bottleneck.
+        """
         graph = session.graph
-        return [fitting for step in self._moves(graph, session) if (fitting := self._fit_budget(graph, step))]
+        moves = list(self._moves(graph, session))
+        self._measured = None
+        if self.config.strategy == "restricted":
+            self._measured = self._measure(session)
+            bottlenecks = self._measured.bottlenecks
+            worst = max(self._measured.states, key=lambda s: bottlenecks[s.node].psi)
+            moves = [move for move in moves if worst.node in _touches(move, self._measured.states)]
+        return [fitting for step in moves if (fitting := self._fit_budget(graph, step))]
 
     def _moves(self, graph: Graph, session: Session) -> Iterator[Pass]:
         states = states_of(graph)
@@ -161,11 +172,10 @@ class Dag:
 
     def score(self, session: Session, candidates: Sequence[Pass], step: int) -> list[Scored]:
         """Weights, amplitude and gain of each candidate; those without gain on either later part are left out."""
-        measured = self._measure(session)
-        if self.config.strategy == "restricted":
-            worst = max(measured.states, key=lambda s: measured.bottlenecks[s.node].psi)
-            candidates = [c for c in candidates if worst.node in _touches(c, measured.states)]
-        found = []
+        # What a proposal has just measured still holds; after any training it would not.
+        measured = self._measured or self._measure(session)
+        self._measured = None
+        found: list[Scored] = []
         for k, candidate in enumerate(candidates):
             session.tick("scoring", k, len(candidates))
             scored = self._score(session, measured, candidate, step)
@@ -188,7 +198,8 @@ class Dag:
             parts.append({**dict(zip(names, given, strict=True)), **dict(zip(wanted, found, strict=True))})
         opt, ls = parts
         loss = session.loss.total(opt[session.output], session.targets[fitting])
-        slopes = torch.autograd.grad(loss, [opt[s.node] for s in states])
+        # A state that no output depends on has no slope, and nothing it could gain.
+        slopes = torch.autograd.grad(loss, [opt[s.node] for s in states], allow_unused=True, materialize_grads=True)
         opt, ls = ({name: value.detach() for name, value in part.items()} for part in (opt, ls))
         gram = Grams(opt, set(names), self._constant_grams)
         bottlenecks = {
@@ -289,7 +300,7 @@ class Dag:
         else:
             assert isinstance(candidate, AddNode)
             count, activation = candidate.width, activation_of(OP_BY_KIND[candidate.activation]())
-        draws = generator(session.config.seed, 3, step, zlib.crc32(str(candidate).encode()))
+        draws = generator(session.config.seed, 3, step, zlib.crc32(f"{candidate.name} {candidate.model_dump_json()}".encode()))
         inputs = [measured.opt[name] for name in reads]
         sizes = [part.shape[1] for part in inputs]
         if self.config.directions == "random":

@@ -43,12 +43,20 @@ class LeakyRelu(Elementwise):
     op: Literal["leaky_relu"] = "leaky_relu"
     negative_slope: Real = 0.01
 
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (*super().examples(), Example(cls(negative_slope=0.2), (batch_of(3, 4),)))
+
 
 class Elu(Elementwise):
     """y = x where x > 0, else alpha * (exp(x) - 1)."""
 
     op: Literal["elu"] = "elu"
     alpha: Real = 1.0
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (*super().examples(), Example(cls(alpha=0.5), (batch_of(3, 4),)))
 
 
 class Selu(Elementwise):

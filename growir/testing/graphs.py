@@ -111,9 +111,7 @@ def _conv(s: Sketch, x: str) -> str:
     kernel: int | tuple[int, int] = (2, 1) if s.number(0, 4) == 4 else s.one_of((1, 3))
     out = groups * s.number(1, 3)
     padding, stride = s.number(0, 1), s.one_of((1, 1, 2))
-    op = Conv2d(
-        out_channels=out, kernel_size=kernel, padding=padding, stride=stride, groups=groups, bias=s.flag()
-    )
+    op = Conv2d(out_channels=out, kernel_size=kernel, padding=padding, stride=stride, groups=groups, bias=s.flag())
     return s.activation(s.add(op, x))
 
 
@@ -170,8 +168,10 @@ def _concat(s: Sketch, x: str) -> str:
     axis = s.number(1, s.shapes[x].rank - 1)
 
     def fits(a: Shape, b: Shape) -> bool:
-        return a.rank == b.rank and a.dtype == b.dtype and all(
-            m == n for k, (m, n) in enumerate(zip(a.dims, b.dims, strict=True)) if k != axis
+        return (
+            a.rank == b.rank
+            and a.dtype == b.dtype
+            and all(m == n for k, (m, n) in enumerate(zip(a.dims, b.dims, strict=True)) if k != axis)
         )
 
     parts = [x, s.like(x, fits)]
@@ -372,6 +372,8 @@ def _drawn(edits: Sequence[Edit]) -> set[str]:
     """Parameters whose fresh blocks are not zero by default: any numbers do there."""
     found = set()
     for edit in edits:
-        if (isinstance(edit, Create) and not isinstance(edit.fresh.init, Constant)) or (isinstance(edit, Remap) and any(not isinstance(part.fresh.init, Constant) for part in edit.axes)):
+        if (isinstance(edit, Create) and not isinstance(edit.fresh.init, Constant)) or (
+            isinstance(edit, Remap) and any(not isinstance(part.fresh.init, Constant) for part in edit.axes)
+        ):
             found.add(edit.key)
     return found

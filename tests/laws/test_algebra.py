@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -82,15 +84,23 @@ def test_unified_axes_grow_alike(data: st.DataObject) -> None:
     assert np.array_equal(positions(algebra, c, plan), expected)
 
 
-@given(st.data())
-def test_axes_of_one_structure_lose_nothing_when_unified(data: st.DataObject) -> None:
-    """Unifying an axis with a new space of the same length pins nothing unless a unit would be torn."""
-    size = data.draw(st.integers(1, 12))
-    axis: Axis = ((Space(size), 1),)
+@pytest.mark.parametrize(
+    ("a", "b", "units"),
+    [
+        ([(6, 1)], [(6, 1)], 6),
+        ([(6, 1)], [(3, 2)], 3),
+        ([(6, 1)], [(2, 1), (4, 1)], 6),
+        ([(3, 2)], [(2, 3)], 1),  # blocks of 2 against blocks of 3: units of 6 positions
+        ([(4, 2)], [(2, 3), (2, 1)], 2),  # six positions in common, the rest one unit of two
+        ([(1, 4)], [(1, 3), (1, 1)], 0),  # a unit would be torn
+    ],
+)
+def test_no_more_is_pinned_than_must_be(a: list[tuple[int, int]], b: list[tuple[int, int]], units: int) -> None:
     algebra = Algebra()
-    other = tuple((Space(1), n) if data.draw(st.booleans()) else (Space(n), 1) for n in (size,))
-    algebra.unify(axis, other, "a test")
-    assert algebra.free_units(axis) == length(other) // other[0][1]
+    left, right = (tuple((Space(size), block) for size, block in axis) for axis in (a, b))
+    algebra.unify(left, right, "a test")
+    assert algebra.free_units(left) == units
+    assert algebra.free_units(right) == units
 
 
 @given(st.data())
@@ -101,7 +111,7 @@ def test_pieces_make_up_the_axis(data: st.DataObject) -> None:
     algebra = Algebra()
     pieces = algebra.cut(axis, bounds, "a test")
     ends = [0, *bounds, size]
-    assert [length(piece) for piece in pieces] == [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    assert [length(piece) for piece in pieces] == [b - a for a, b in itertools.pairwise(ends)]
     plan = data.draw(plans(algebra, axis))
     starts = zip(pieces, ends, strict=False)
     whole = [np.where((p := positions(algebra, piece, plan)) < 0, -1, p + start) for piece, start in starts]

@@ -146,5 +146,5 @@ def test_all_spaces_change_at_once(data: st.DataObject) -> None:
     assume(plan)
     before, after = _resized(graph, plan)
     batch = random_batch(graph)
-    for old, new in zip(outputs(before, batch), outputs(after, batch), strict=True):
-        assert close(old, new), worst(old, new)
+    for wanted, found in zip(outputs(before, batch), outputs(after, batch), strict=True):
+        assert close(wanted, found), worst(wanted, found)

@@ -43,7 +43,12 @@ def read_mutants() -> list[Mutant]:
 
 def run(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     """Run tests on a copy of the code, which comes before any installed one."""
-    environment = {**os.environ, "GROWIR_HYPOTHESIS_PROFILE": "mutants", "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "GROWIR_HYPOTHESIS_PROFILE": "mutants",
+        "PYTHONPATH": str(tree),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 
