@@ -183,7 +183,7 @@ def _collect(
             if only not in pure and _holds_only(axes, only):
                 pure[only] = name
     producers, consumers = _slots(params)
-    found = []
+    found: list[ChannelSpace] = []
     for space, where in nodes.items():
         name = pure.get(space, places[space])
         made, used = producers.get(space, []), consumers.get(space, [])

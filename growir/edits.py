@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
+from growir.errors import GrowirError
 from growir.ops import Init, Param
 from growir.params import draw, storage
 
@@ -112,21 +113,27 @@ class Backend(Protocol[T]):
 
     def take(self, array: T, axis: int, index: NDArray[np.int64]) -> T:
         """Gather along an axis into a new array."""
+        ...
 
     def scale(self, array: T, axis: int, factor: NDArray[np.float64]) -> T:
         """Multiply along an axis, in the array's dtype; the argument may be reused."""
+        ...
 
     def put(self, array: T, axis: int, index: NDArray[np.int64], block: NDArray[Any] | float) -> T:
         """Write a block along an axis, cast to the array's dtype; the argument may be reused."""
+        ...
 
     def shape(self, array: T) -> tuple[int, ...]:
         """Its extents."""
+        ...
 
     def mean(self, array: T) -> float:
         """The mean of all entries."""
+        ...
 
     def create(self, block: NDArray[Any]) -> T:
         """A new array with these numbers and their dtype."""
+        ...
 
 
 def apply_edits(
@@ -206,6 +213,9 @@ def carry_optimizer(
     """Optimizer state by parameter key and entry ("exp_avg", ...), after the edits; scalars such as `step` stay.
 
     A created tensor has no entry: the optimizer starts it as any new parameter.
+
+    Raises:
+        GrowirError: A resized parameter has an entry of its own shape that `MOMENTS` does not know.
     """
     entries = sorted({entry for slots in state.values() for entry in slots})
     out: dict[str, dict[str, T]] = {}
@@ -214,6 +224,12 @@ def carry_optimizer(
         if entry in MOMENTS:
             column = carry_moments(edits, column, MOMENTS[entry], backend)
         else:
+            grown = {edit.key for edit in edits if isinstance(edit, Remap)}
+            if any(key in grown and backend.shape(array) for key, array in column.items()):
+                raise GrowirError(
+                    f"optimizer state {entry!r} has the shape of its parameter, and how it follows growth is not known; "
+                    f"known are {', '.join(MOMENTS)}"
+                )
             column = carry_moments([e for e in edits if not isinstance(e, Remap)], column, 1, backend)
         for key, array in column.items():
             out.setdefault(key, {})[entry] = array

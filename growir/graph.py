@@ -47,7 +47,7 @@ class Node(_Frozen):
     name: StrictStr
     op: SerializeAsAny[Op]
     inputs: tuple[StrictStr, ...] = ()
-    tied: Mapping[str, str] = Field(default_factory=dict)
+    tied: Mapping[str, str] = Field(default_factory=dict[object, Any])
     source: str | None = None
 
     def with_op(self, **changes: Any) -> Node:
@@ -68,7 +68,7 @@ class Step(BaseModel):
     kind: StrictStr = Field(alias="pass")
     version: StrictInt = 1
     created: tuple[StrictStr, ...] = ()
-    values: Mapping[str, StrictStr] = Field(default_factory=dict)
+    values: Mapping[str, StrictStr] = Field(default_factory=dict[object, Any])
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Graph(_Frozen):
     outputs: tuple[StrictStr, ...]
     history: History | None = None
 
-    _memo: dict[object, Any] = PrivateAttr(default_factory=dict)
+    _memo: dict[object, Any] = PrivateAttr(default_factory=dict[object, Any])
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -146,6 +146,13 @@ class Graph(_Frozen):
     def used_names(self) -> frozenset[str]:
         """Every name this graph has or ever had."""
         return _used_names(self)
+
+    def recall(self, function: Callable[[Graph], T]) -> T:
+        """What the function says of this graph, computed once."""
+        if function not in self._memo:
+            self._memo[function] = function(self)
+        found: T = self._memo[function]
+        return found
 
     def replace(
         self,
@@ -197,10 +204,7 @@ def per_graph(function: Callable[[Graph], T]) -> Callable[[Graph], T]:
     """Cache a function of a graph on the graph: it is frozen, so the answer never changes."""
 
     def cached(graph: Graph) -> T:
-        memo: dict[object, T] = graph._memo
-        if function not in memo:
-            memo[function] = function(graph)
-        return memo[function]
+        return graph.recall(function)
 
     cached.__doc__ = function.__doc__
     cached.__name__ = function.__name__
@@ -341,7 +345,8 @@ def _order_problems(nodes: Sequence[Node], wheres: Sequence[str], everything: fr
     net.add_edges_from((s, node.name) for node in nodes for s in node.inputs if s != node.name and s in everything)
     cyclic = [part for part in networkx.strongly_connected_components(net) if len(part) > 1]
     for part in sorted(cyclic, key=min):
-        path = [edge[0] for edge in networkx.find_cycle(net.subgraph(sorted(part)))]
+        edges: list[tuple[str, str]] = list(networkx.find_cycle(net.subgraph(sorted(part))))
+        path = [edge[0] for edge in edges]
         shown = " -> ".join(cut(name) for name in [*path[:8], *(["..."] if len(path) > 8 else []), path[0]])
         yield Problem("nodes", f"they form a cycle: {shown}; a graph has none")
     if not cyclic:

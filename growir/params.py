@@ -76,7 +76,7 @@ def array_digest(array: NDArray[Any]) -> str:
 def array_problems(graph: Graph, arrays: Arrays) -> list[Problem]:
     """Everything that keeps these arrays from being this graph's weights."""
     table = param_table(graph)
-    problems = []
+    problems: list[Problem] = []
     for key, param in table.items():
         if key not in arrays:
             text = f"the tensor is missing; {list(param.shape)} is needed.{suggestion(key, set(arrays) - set(table))}"

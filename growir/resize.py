@@ -55,7 +55,9 @@ def axis_positions(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[n
     """For each new position of an axis the old one (-1: fresh) and its share; None where nothing changes."""
     if not any(space in plan for space, _ in axis):
         return None
-    index, share, start = [], [], 0
+    index: list[NDArray[np.int64]] = []
+    share: list[NDArray[np.float64]] = []
+    start = 0
     for space, block in axis:
         size = block if space is None else space.size * block
         if space is None or space not in plan:

@@ -17,7 +17,7 @@ from growir.edits import Create, Edit, Fresh, Remap, Rename
 from growir.errors import PassRefused, cut
 from growir.graph import MAX_STEPS, Graph, History, Node, Step, suggestion
 from growir.names import allot
-from growir.ops import Param
+from growir.ops import Dropout, Param
 from growir.params import array_digest, frozen, param_table
 from growir.verify import verify
 
@@ -128,7 +128,10 @@ class Pass(BaseModel):
         edits = (*change.edits, *renames)
         grown = verify(graph.replace(nodes=nodes, outputs=change.outputs, history=history))
         self._check_values(grown, edits)
-        return Rewrite(grown, edits, tuple(change.created), self.preserves(graph))
+        promise = self.preserves(graph)
+        if promise is Preserves.EXACT and _draws(grown) != _draws(graph):
+            promise = Preserves.EVAL  # in train mode the same random numbers would go to other dropouts
+        return Rewrite(grown, edits, tuple(change.created), promise)
 
     def recorded(self, created: Sequence[str]) -> Step:
         """This pass as a step of a history; arrays are recorded by sha256."""
@@ -154,6 +157,11 @@ class Pass(BaseModel):
     def __str__(self) -> str:
         shown = json.dumps(self.model_dump(mode="json", exclude_defaults=True))
         return f"{self.name} {cut(shown)}"
+
+
+def _draws(graph: Graph) -> list[str]:
+    """The nodes that draw random numbers in train mode, in the order they do."""
+    return [node.name for node in graph.nodes if isinstance(node.op, Dropout) and node.op.p > 0]
 
 
 def fresh_blocks(grown: Graph, edits: Sequence[Edit]) -> dict[str, tuple[int, ...]]:

@@ -108,7 +108,7 @@ def fits(source: Shape, target: Shape) -> bool:
 
 def direct_edges(graph: Graph, source: str, state: State) -> list[str]:
     """The linear edges that already lead from a value into a state."""
-    found = []
+    found: list[str] = []
     for name in state.edges(graph):
         node = graph.by_name.get(name)
         if node is not None and isinstance(node.op, Linear) and node.inputs == (source,):
@@ -121,7 +121,7 @@ def connectable(graph: Graph) -> list[tuple[str, State]]:
     shapes = shapes_of(graph)
     values = [entry.name for entry in graph.inputs] + [node.name for node in graph.nodes]
     states = list(dict.fromkeys(find_state(graph, node.name) for node in graph.nodes))
-    found = []
+    found: list[tuple[str, State]] = []
     for state in states:
         later = descendants(graph, state.node)
         found += [

@@ -114,7 +114,7 @@ class Widen(Pass):
             return np.array(self.shares)
         total = np.bincount(self.copies, minlength=units)
         seen: dict[int, int] = {}
-        shares = []
+        shares: list[float] = []
         for copy in self.copies:
             seen[copy] = seen.get(copy, 0) + 1
             parts = total[copy] + 1

@@ -27,7 +27,8 @@ def of_torch() -> set[str]:
 
 
 def test_the_reserved_list_covers_torch() -> None:
-    missing = sorted(name for name in of_torch() if fault(name) is None)
+    # What dynamo puts on the class, once something has been compiled, starts with three underscores.
+    missing = sorted(name for name in of_torch() if fault(name) is None and not name.startswith("___"))
     assert not missing, f"torch {torch.__version__} uses these too; add them to growir.names.RESERVED: {missing}"
 
 

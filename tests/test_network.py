@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +15,13 @@ from safetensors.numpy import load_file, save_file
 
 from growir import store
 from growir.document import dumps
+from growir.edits import Edit, Remap
 from growir.errors import ExportError, GraphError, ModelError, PassRefused
-from growir.graph import Node
+from growir.graph import Graph, Node
 from growir.network import Network, load_graph, open_path
 from growir.ops import Linear
 from growir.passes import AddNode, Widen
+from growir.rewrite import Change
 from growir.testing import outputs, random_batch, random_network
 from tests.samples import empty, graph_of, mlp, residual_convnet
 
@@ -111,10 +116,10 @@ def test_a_crash_leaves_the_old_network_or_the_new_one(
     assert equal(Network.load(path), new)
 
 
-def _dies_at(call: int, real):  # type: ignore[no-untyped-def]
+def _dies_at(call: int, real: Callable[..., Any]) -> Callable[..., Any]:
     left = [call]
 
-    def stub(*args, **kwargs):  # type: ignore[no-untyped-def]
+    def stub(*args: Any, **kwargs: Any) -> Any:
         left[0] -= 1
         if left[0] == 0:
             raise Crash
@@ -123,10 +128,10 @@ def _dies_at(call: int, real):  # type: ignore[no-untyped-def]
     return stub
 
 
-def _dies_when(condition):  # type: ignore[no-untyped-def]
+def _dies_when(condition: Callable[..., bool]) -> Callable[..., None]:
     real = shutil.rmtree
 
-    def stub(path, **kwargs):  # type: ignore[no-untyped-def]
+    def stub(path: Path, **kwargs: Any) -> None:
         if condition(path):
             raise Crash
         real(path, **kwargs)
@@ -284,18 +289,20 @@ def test_verify_measures() -> None:
     assert grown.graph["fc1"].op.attributes()["out_features"] == 7
 
     class Broken(Widen):
-        def change(self, graph, step):  # type: ignore[no-untyped-def]
+        """Forgets the shares."""
+
+        def change(self, graph: Graph, step: int) -> Change:
             change = super().change(graph, step)
-            return type(change)(change.nodes, change.outputs, [_scaled(edit) for edit in change.edits])
-
-    def _scaled(edit):  # type: ignore[no-untyped-def]
-        from dataclasses import replace
-
-        return replace(edit, axes=tuple(replace(part, scale=None) for part in edit.axes))
+            return replace(change, edits=[_without_scale(edit) for edit in change.edits])
 
     network.apply(Widen(node="fc1", by=4, copies=(0, 1, 2, 3)), verify=True)
     with pytest.raises(PassRefused, match=r"output 'head' changed by"):
         network.apply(Broken(node="fc1", by=4, copies=(0, 1, 2, 3)), verify=True)
+
+
+def _without_scale(edit: Edit) -> Edit:
+    assert isinstance(edit, Remap)
+    return replace(edit, axes=tuple(replace(part, scale=None) for part in edit.axes))
 
 
 def test_a_tied_tensor_is_stored_once(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from growir.ops import Shape
 from growir.params import owners, param_table
 from growir.shapes import own_tables, shapes_of
 
-
 DOCUMENT = "growir_document"
 
 
@@ -60,13 +59,14 @@ class _Lowering:
         shapes = shapes_of(self.graph)
         return [shapes[name] for name in self.node.inputs]
 
-    def _named(self, value: fx.Node) -> fx.Node:
-        # The generated code then reads like the document.
-        value._rename(self.node.name.replace(".", "_"))
-        return value
+    def _value(
+        self, kind: str, target: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> fx.Node:
+        # Named after the document's node, so that the generated code reads like the document.
+        return self.code.create_node(kind, target, args, kwargs, name=self.node.name.replace(".", "_"))
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
-        return self._named(self.code.call_function(function, args, kwargs))
+        return self._value("call_function", function, args, kwargs)
 
     def method(self, name: str, *args: Any) -> fx.Node:
         return self.code.call_method(name, args)
@@ -75,7 +75,7 @@ class _Lowering:
         for parameter in own_tables(self.graph)[self.node.name]:
             _attach(module, parameter, self._tensor(parameter))
         self._host(self.node.name.split(".")[:-1]).add_module(self.node.name.split(".")[-1], module)
-        return self._named(self.code.call_module(self.node.name, (self.inputs[0],)))
+        return self._value("call_module", self.node.name, (self.inputs[0],), {})
 
     def tensor(self, name: str) -> fx.Node:
         _attach(self._host(self.node.name.split(".")), name, self._tensor(name))
@@ -87,15 +87,15 @@ class _Lowering:
     def _host(self, path: list[str]) -> nn.Module:
         host = self.root
         for segment in path:
-            if segment not in host._modules:
+            if segment not in dict(host.named_children()):
                 host.add_module(segment, nn.Module())
             host = host.get_submodule(segment)
         return host
 
 
 def _attach(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    module._parameters.pop(name, None)  # made by the module's constructor, without numbers
-    module._buffers.pop(name, None)
+    if hasattr(module, name):  # made by the module's constructor, without numbers
+        delattr(module, name)
     if isinstance(tensor, nn.Parameter):
         module.register_parameter(name, tensor)
     else:
@@ -112,7 +112,8 @@ def lower(
     """A trainable module that computes the graph, with copies of the arrays as parameters and buffers.
 
     The document travels on the module: as an attribute, which pickling keeps, in `meta`, which deep copies keep, and on
-    one submodule, which keeps its attributes through both (`document_of` finds it). state_dict keys are the document's; a tied tensor appears under each of its names.
+    one submodule, which keeps its attributes through both (`document_of` finds it). state_dict keys are the document's;
+    a tied tensor appears under each of its names.
 
     Args:
         graph: The graph.
@@ -142,7 +143,7 @@ def lower_tensors(
     module = _Lowering(graph, tensors, place).run()
     document = dumps(graph)
     module.meta[DOCUMENT] = document
-    leaves = (part for part in module.modules() if part is not module and not part._modules)
+    leaves = (part for part in module.modules() if part is not module and next(part.children(), None) is None)
     for holder in (module, *itertools.islice(leaves, 1)):
         setattr(holder, DOCUMENT, document)
     return module

@@ -16,7 +16,7 @@ from growir.ops import Shape
 def random_batch(graph: Graph, rows: int = 4, seed: int = 0) -> list[torch.Tensor]:
     """Standard normal inputs in float64, zeros for integer ones."""
     generator = torch.Generator().manual_seed(seed)
-    batch = []
+    batch: list[torch.Tensor] = []
     for entry in graph.inputs:
         size = (rows, *Shape(entry.shape).sizes)
         if entry.dtype == "float32":
@@ -31,7 +31,7 @@ def largest_change(
 ) -> dict[str, float]:
     """For each output of the first graph, max |difference| / max |output| on a random batch, in float64 eval mode."""
     batch = random_batch(before[0])
-    found = []
+    found: list[tuple[torch.Tensor, ...]] = []
     for graph, arrays in (before, after):
         module = lower(graph, arrays, device="cpu", dtype=torch.float64).eval().requires_grad_(False)
         values = module(*batch)

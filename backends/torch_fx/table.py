@@ -52,26 +52,33 @@ class Builder(Protocol):
     @property
     def inputs(self) -> Sequence[fx.Node]:
         """The node's input values."""
+        ...
 
     @property
     def shapes(self) -> Sequence[Shape]:
         """Their shapes."""
+        ...
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         """Call a function."""
+        ...
 
     def method(self, name: str, *args: Any) -> fx.Node:
         """Call a tensor's method."""
+        ...
 
     def module(self, module: nn.Module) -> fx.Node:
         """Put a module under the node's name, give it the node's tensors, and call it on the first input."""
+        ...
 
     def tensor(self, name: str) -> fx.Node:
         """A parameter of the node as a value."""
+        ...
 
     @property
     def device(self) -> torch.device:
         """Where the network's tensors are."""
+        ...
 
 
 Emit = Callable[[Builder, Any], fx.Node]

@@ -55,13 +55,25 @@ def ridged(gram: torch.Tensor, ridge: float) -> torch.Tensor:
 def factor(gram: torch.Tensor, ridge: float) -> Callable[[torch.Tensor], torch.Tensor]:
     """A solver for (gram + ridge) x = y: Cholesky, or by eigenvalues where rounding made it indefinite."""
     whole = ridged(gram, ridge)
-    lower, info = torch.linalg.cholesky_ex(whole)
-    if not int(info):
+    lower = cholesky(whole)
+    if lower is not None:
         return lambda y: torch.cholesky_solve(y, lower)
-    values, vectors = torch.linalg.eigh(whole)
+    values, vectors = eigenvalues(whole)
     keep = values > values[-1] * 1e-12
     inverse = torch.where(keep, 1 / values.clamp_min(1e-300), 0.0)
     return lambda y: vectors @ (inverse[:, None] * (vectors.T @ y))
+
+
+def cholesky(gram: torch.Tensor) -> torch.Tensor | None:
+    """The lower factor, None where the matrix is not positive definite."""
+    factored: tuple[torch.Tensor, torch.Tensor] = torch.linalg.cholesky_ex(gram)
+    return None if int(factored[1]) else factored[0]
+
+
+def eigenvalues(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues, ascending, and eigenvectors of a symmetric matrix."""
+    found: tuple[torch.Tensor, torch.Tensor] = torch.linalg.eigh(gram)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,9 +170,9 @@ def fit(bottleneck: Bottleneck, parts: Sequence[torch.Tensor], features: torch.T
     # the features themselves, so that a feature they do give gets no weight instead of an exploding one.
     mean = own.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     beyond = own - cross.T @ known + ridge * mean * torch.eye(len(own), dtype=own.dtype)
-    lower, info = torch.linalg.cholesky_ex(beyond)
+    lower = cholesky(beyond)
     target = moment(features, bottleneck.rest)
-    new = torch.cholesky_solve(target, lower) if not int(info) else factor(beyond, ridge)(target)
+    new = factor(beyond, ridge)(target) if lower is None else torch.cholesky_solve(target, lower)
     return Fit(bottleneck.wish - known @ new, new)
 
 
@@ -172,10 +184,10 @@ def closed_form(gram: torch.Tensor, rest: torch.Tensor, inputs: torch.Tensor, co
     non-linear.
     """
     coupling = moment(inputs, rest)
-    values, vectors = torch.linalg.eigh(ridged(gram, ridge))
+    values, vectors = eigenvalues(ridged(gram, ridge))
     root = vectors @ (values.clamp_min(values[-1] * 1e-12).rsqrt()[:, None] * vectors.T)
-    left, strength, _ = torch.linalg.svd(root @ coupling, full_matrices=False)
+    parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.linalg.svd(root @ coupling, full_matrices=False)
+    left, strength, _ = parts
     scale = float(rest.double().square().sum(dim=1).mean().sqrt())
     keep = min(count, int((strength > 1e-2 * scale).sum()))
-    directions: torch.Tensor = root @ left[:, :keep]
-    return directions
+    return root @ left[:, :keep]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from growir.channels import analyse
 from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node
-from growir.growth.bottleneck import Bottleneck, Grams, closed_form, combine, fit, measure, moment, sources
+from growir.growth.bottleneck import Bottleneck, Grams, closed_form, combine, fit, measure, moment, ridged, sources
 from growir.growth.config import BudgetConfig, DagConfig
 from growir.growth.policy import Scored
 from growir.growth.section import run_section
@@ -63,7 +63,7 @@ class _Measured:
     selection_loss: float
     gram: Grams
     bottlenecks: dict[str, Bottleneck]
-    downstream: dict[tuple[str, ...], _Downstream] = field(default_factory=dict)
+    downstream: dict[tuple[str, ...], _Downstream] = field(default_factory=dict[tuple[str, ...], "_Downstream"])
 
     def state(self, node: str) -> StateView:
         return next(state for state in self.states if state.node == node)
@@ -229,7 +229,7 @@ class Dag:
         }
 
         def shifts(part: Values, new: torch.Tensor) -> list[torch.Tensor]:
-            found = []
+            found: list[torch.Tensor] = []
             for t in targets:
                 known = sources(t, part)
                 delta = new @ fits[t.node].new.float()
@@ -273,7 +273,7 @@ class Dag:
         times v as there are outputs. Cross-entropy rewards ever larger outputs on the search part and pays later, so
         there the step itself is the limit. An inner state may move by its own size.
         """
-        limits = []
+        limits: list[float] = []
         for target, shift in zip(targets, shifts, strict=True):
             if session.output in descendants(session.graph, target.node) and target.post is None:
                 limits.append(1.0 if session.loss.task == "classification" else float(target.width))
@@ -300,7 +300,9 @@ class Dag:
         else:
             assert isinstance(candidate, AddNode)
             count, activation = candidate.width, activation_of(OP_BY_KIND[candidate.activation]())
-        draws = generator(session.config.seed, 3, step, zlib.crc32(f"{candidate.name} {candidate.model_dump_json()}".encode()))
+        draws = generator(
+            session.config.seed, 3, step, zlib.crc32(f"{candidate.name} {candidate.model_dump_json()}".encode())
+        )
         inputs = [measured.opt[name] for name in reads]
         sizes = [part.shape[1] for part in inputs]
         if self.config.directions == "random":
@@ -336,10 +338,11 @@ class Dag:
         own, coupling = moment(features, features), moment(features, rest)
         chosen: list[int] = []
         for _ in range(min(count, weight.shape[1])):
-            left = coupling
+            left: torch.Tensor = coupling
             if chosen:
-                part = own[chosen][:, chosen] + 1e-6 * own.diagonal().mean() * torch.eye(len(chosen), dtype=own.dtype)
-                left = coupling - own[:, chosen] @ torch.linalg.solve(part, coupling[chosen])
+                part = ridged(own[chosen][:, chosen], 1e-6)
+                known: torch.Tensor = torch.linalg.solve(part, coupling[chosen])
+                left = coupling - own[:, chosen] @ known
             worth = left.square().sum(dim=1) / own.diagonal().clamp_min(1e-12)
             worth[chosen] = -1.0
             chosen.append(int(worth.argmax()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from growir.errors import DataError
+from growir.errors import DataError, cut
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig
 from growir.network import Network
@@ -20,6 +20,8 @@ from growir.ops import Bias, Flatten, Op, Select, Standardise
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 MIN_SAMPLES = 9  # three parts of three
+# Between them float32 neither overflows nor loses its digits when data is centred and scaled.
+SMALLEST, LARGEST = 1e-30, 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +49,37 @@ def load_data(config: DataConfig) -> Dataset:
     """The data a configuration names. Raises DataError saying what is wrong with it."""
     if config.path == "digits":
         return check_data(_digits(), config, "digits")
-    path = Path(config.path)
+    return check_data(_read(Path(config.path)), config, config.path)
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file that are needed."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in KEYS if key not in file.files]
-            if missing:
-                found = ", ".join(file.files[:8]) or "nothing"
-                raise DataError(
-                    f"{path}: {', '.join(missing)} missing; it holds {found}, but {', '.join(KEYS)} are needed"
-                )
-            return check_data({key: file[key] for key in KEYS}, config, str(path))
+        with path.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                keys = ", ".join(f"{key}=..." for key in KEYS)
+                raise DataError(f"{path}: this is not an .npz file; np.savez(path, {keys}) writes one")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as file:
+                _refuse_missing(file.files, str(path))
+                return {key: file[key] for key in KEYS}
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, TypeError, AttributeError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # whatever zipfile, zlib and numpy make of a damaged file
         if "allow_pickle" in str(error):
             raise DataError(
                 f"{path}: it holds Python objects, which are pickles and are refused; save plain numeric arrays"
             ) from None
-        raise DataError(f"{path}: this is not a readable .npz file: {error}") from None
+        raise DataError(f"{path}: this .npz file is damaged: {cut(error)}; write it anew with np.savez") from None
+
+
+def _refuse_missing(found: Collection[str], source: str) -> None:
+    missing = [key for key in KEYS if key not in found]
+    if missing:
+        shown = ", ".join(cut(key) for key in list(found)[:8]) or "nothing"
+        raise DataError(f"{source}: {', '.join(missing)} missing; it holds {shown}, but {', '.join(KEYS)} are needed")
 
 
 def _digits() -> dict[str, NDArray[Any]]:
@@ -81,15 +96,8 @@ def _digits() -> dict[str, NDArray[Any]]:
 
 def check_data(arrays: Mapping[str, ArrayLike], config: DataConfig, source: str) -> Dataset:
     """Arrays under the Keras keys as a dataset. Raises DataError for the first thing wrong."""
-    raw = {key: np.asarray(arrays[key]) for key in KEYS}
-    for key, array in raw.items():
-        if array.dtype.kind not in "biuf":
-            raise DataError(f"{source}: {key} is of {array.dtype}, but numbers are needed")
-        if array.ndim == 0 or not len(array):
-            raise DataError(f"{source}: {key} holds no samples; its shape is {array.shape}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int(array.size - np.isfinite(array).sum())
-            raise DataError(f"{source}: {bad} of the {array.size} numbers of {key} are NaN or infinite")
+    _refuse_missing(arrays, source)
+    raw = {key: _plain(arrays[key], f"{source}: {key}") for key in KEYS}
     for part in ("train", "test"):
         x, y = raw[f"x_{part}"], raw[f"y_{part}"]
         if len(x) != len(y):
@@ -98,19 +106,21 @@ def check_data(arrays: Mapping[str, ArrayLike], config: DataConfig, source: str)
             raise DataError(
                 f"{source}: x_{part} must be (samples, ...) with at least one number each, but is {x.shape}"
             )
+        if y.ndim > 2 or 0 in y.shape:
+            raise DataError(f"{source}: y_{part} must be (samples,) or (samples, outputs), but is {y.shape}")
     if raw["x_train"].shape[1:] != raw["x_test"].shape[1:]:
         shapes = f"{raw['x_train'].shape[1:]} in x_train and {raw['x_test'].shape[1:]} in x_test"
         raise DataError(f"{source}: samples must have one shape, but it is {shapes}")
     if len(raw["x_train"]) < MIN_SAMPLES:
         raise DataError(f"{source}: x_train holds {len(raw['x_train'])} samples; at least {MIN_SAMPLES} are needed")
     x_train, x_test = _floats(raw["x_train"], "x_train", source), _floats(raw["x_test"], "x_test", source)
-    if (x_train == x_train[:1]).all():
-        raise DataError(f"{source}: all samples of x_train are the same; there is nothing to learn from")
+    if not varying(x_train).any():
+        raise DataError(f"{source}: all samples of x_train are the same in float32; there is nothing to learn from")
     y_train, y_test = raw["y_train"], raw["y_test"]
     task = config.task
     if task == "auto":
         whole = y_train.dtype.kind in "biu" and y_train.size == len(y_train)
-        task = "classification" if whole else "regression"
+        task = "classification" if whole or _is_one_hot(y_train) else "regression"
     if task == "classification":
         y_train, y_test, outputs = _classes(y_train, y_test, source)
     else:
@@ -118,35 +128,73 @@ def check_data(arrays: Mapping[str, ArrayLike], config: DataConfig, source: str)
     return Dataset(x_train, y_train, x_test, y_test, task, outputs)
 
 
+def _plain(given: ArrayLike, where: str) -> NDArray[Any]:
+    """An array of at least one sample, of finite numbers."""
+    try:
+        array = np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{where} is no array of numbers: {cut(error)}") from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{where} is of {array.dtype}, but real numbers are needed")
+    if array.ndim == 0 or not len(array):
+        raise DataError(f"{where} holds no samples; its shape is {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise DataError(f"{where}: {bad} of its {array.size} numbers are NaN or infinite; leave those samples out")
+    return array
+
+
 def _floats(array: NDArray[Any], key: str, source: str) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(array, dtype=np.float32)
-    if not np.isfinite(cast).all():
-        raise DataError(f"{source}: {key} holds numbers beyond float32; scale them down")
-    return cast
+    largest = max(abs(array.max()), abs(array.min())) if array.dtype.kind == "f" else 0
+    if largest > LARGEST:
+        raise DataError(f"{source}: {key} holds numbers as large as {largest:.0e}; scale them to below {LARGEST:.0e}")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def varying(array: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which columns, of all axes but the first, are not constant."""
+    flat = array.reshape(len(array), -1)
+    spread: NDArray[np.bool_] = flat.max(axis=0) - flat.min(axis=0) > SMALLEST
+    return spread
+
+
+def _is_one_hot(y: NDArray[Any]) -> bool:
+    return y.ndim == 2 and y.shape[1] > 1 and bool((((y == 0) | (y == 1)).all()) and ((y != 0).sum(axis=1) == 1).all())
 
 
 def _classes(
     y_train: NDArray[Any], y_test: NDArray[Any], source: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    found = []
+    found: list[NDArray[Any]] = []
     for key, y in (("y_train", y_train), ("y_test", y_test)):
+        if _is_one_hot(y):
+            if y.shape[1:] != y_train.shape[1:]:
+                shapes = f"{y_train.shape} and {y.shape}"
+                raise DataError(f"{source}: y_train and y_test must have the same classes, but are {shapes}")
+            found.append(y.argmax(axis=1))
+            continue
         if y.size != len(y):
-            raise DataError(f"{source}: {key} must hold one class per sample, but is {y.shape}")
+            raise DataError(f"{source}: {key} must hold one class per sample, or one-hot rows, but is {y.shape}")
         if (y != np.floor(y)).any():
             raise DataError(f'{source}: {key} holds fractions; classes are whole numbers (task = "regression"?)')
-        found.append(y.reshape(-1).astype(np.int64))
+        found.append(y.reshape(-1))
     train, test = found
     labels = np.unique(train)
+    count = y_train.shape[1] if _is_one_hot(y_train) else len(labels)
     if len(labels) < 2:
-        raise DataError(f"{source}: y_train holds one class only, {labels[0]}; there is nothing to tell apart")
-    if labels[0] != 0 or labels[-1] != len(labels) - 1:
-        shown = ", ".join(str(label) for label in labels[:8])
-        raise DataError(f"{source}: classes must be numbered 0 to {len(labels) - 1}, but y_train holds {shown} ...")
+        raise DataError(
+            f"{source}: y_train holds one class only, {labels.tolist()[0]}; there is nothing to tell apart"
+        )
+    if not np.array_equal(labels, np.arange(count)):
+        shown = ", ".join(str(label) for label in labels[:8].tolist()) + (", ..." if len(labels) > 8 else "")
+        raise DataError(
+            f"{source}: classes must be numbered 0 to {count - 1}, but y_train holds {shown}; "
+            'renumber them, or say task = "regression" if they are amounts'
+        )
     strange = np.setdiff1d(test, labels)
     if len(strange):
-        raise DataError(f"{source}: y_test holds class {strange[0]}, which y_train does not")
-    return train, test, len(labels)
+        raise DataError(f"{source}: y_test holds class {strange.tolist()[0]}, which y_train does not")
+    return train.astype(np.int64), test.astype(np.int64), count
 
 
 def _targets(
@@ -158,8 +206,8 @@ def _targets(
         raise DataError(
             f"{source}: targets must have one size, but y_train has {train.shape[1]} and y_test {test.shape[1]}"
         )
-    if (train.std(axis=0) == 0).all():
-        raise DataError(f"{source}: all targets of y_train are the same; there is nothing to learn")
+    if not varying(train).any():
+        raise DataError(f"{source}: all targets of y_train are the same in float32; there is nothing to learn")
     return train, test, train.shape[1]
 
 
@@ -182,7 +230,7 @@ def empty_network(data: Dataset, config: DataConfig, name: str) -> Network:
     if len(sample) > 1:
         add("flat", Flatten())
     flat = data.x_train.reshape(len(data.x_train), -1)
-    varies = np.flatnonzero((flat != flat[:1]).any(axis=0))
+    varies = np.flatnonzero(varying(data.x_train))
     if len(varies) < flat.shape[1]:
         add("varying", Select(indices=tuple(int(k) for k in varies)))
         flat = flat[:, varies]
@@ -194,7 +242,8 @@ def empty_network(data: Dataset, config: DataConfig, name: str) -> Network:
         arrays["standard.mean"] = np.array([flat.mean(dtype=np.float64)], np.float32)
         arrays["standard.std"] = np.array([flat.std(dtype=np.float64)], np.float32)
     elif how == "feature":
-        add("standard", Standardise())
+        # Every feature here varies, in units of its own: none is small beside another.
+        add("standard", Standardise(eps=SMALLEST))
         arrays["standard.mean"] = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
         arrays["standard.std"] = flat.std(axis=0, dtype=np.float64).astype(np.float32)
     add("out", Bias(features=data.outputs))
@@ -211,7 +260,7 @@ def target_statistics(data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.fl
     """Mean and std of each regression target; a constant target keeps std 1."""
     mean = data.y_train.mean(axis=0, dtype=np.float64)
     std = data.y_train.std(axis=0, dtype=np.float64)
-    return mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32)
+    return mean.astype(np.float32), np.where(varying(data.y_train), std, 1.0).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

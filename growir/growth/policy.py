@@ -42,9 +42,12 @@ class Policy(Protocol):
 
     def propose(self, session: Session) -> Sequence[Pass]:
         """The candidate rewrites in scope that fit the budget."""
+        ...
 
     def score(self, session: Session, candidates: Sequence[Pass], step: int) -> Sequence[Scored]:
         """The candidates worth applying, with weights and measured gains; `step` keys random numbers."""
+        ...
 
     def select(self, session: Session, scored: Sequence[Scored]) -> Sequence[Scored]:
         """Those to apply now, best first; none ends growth."""
+        ...

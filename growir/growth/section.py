@@ -77,7 +77,7 @@ def run_section(
     module = lower_tensors(part, tensors).eval()
 
     def run(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        found = module(*values)
+        found: torch.Tensor | tuple[torch.Tensor, ...] = module(*values)
         return found if isinstance(found, tuple) else (found,)
 
     return run

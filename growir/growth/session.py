@@ -51,7 +51,9 @@ class Session:
         train_config: The training configuration, resolved for this data.
     """
 
-    def __init__(self, network: Network, data: Dataset, config: RunConfig, tick: Tick = lambda *_: None) -> None:
+    def __init__(
+        self, network: Network, data: Dataset, config: RunConfig, tick: Tick = lambda phase, done, total: None
+    ) -> None:
         if len(network.graph.inputs) != 1 or len(network.graph.outputs) != 1:
             raise RunError("a growth run takes a network of one input and one output")
         self.config = config
@@ -117,7 +119,7 @@ class Session:
         """Loss and accuracy or squared error on raw data, of the current network or another one."""
         graph, tensors = (network.graph, live_tensors(network)) if network else (self.graph, self.tensors)
         run = run_section(graph, tensors, [graph.inputs[0].name], [graph.outputs[0]])
-        found = predict(lambda batch: run(batch)[0], [torch.from_numpy(x)])
+        found = predict(lambda *batch: run(*batch)[0], [torch.from_numpy(x)])
         return self.loss.metrics(found, torch.from_numpy(y))
 
     def loss_on(self, samples: torch.Tensor) -> float:

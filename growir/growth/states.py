@@ -76,7 +76,7 @@ def fed_by(states: list[StateView], value: str) -> list[tuple[StateView, Edge]]:
 
 def can_feed(graph: Graph, states: list[StateView], values: list[str]) -> list[tuple[str, StateView]]:
     """Every (value, state) that a new edge could join without a cycle."""
-    pairs = []
+    pairs: list[tuple[str, StateView]] = []
     for state in states:
         later = descendants(graph, state.node)
         pairs += [(value, state) for value in values if value not in later]

@@ -26,9 +26,11 @@ Bool = StrictBool
 
 def _shortest(value: Any) -> Any:
     """Store equal pairs in one form, 3 rather than [3, 3], so that one network has one hash."""
-    if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1] and type(value[0]) is int:
-        return value[0]
-    return value
+    match value:
+        case [int(first), second] if type(first) is int and first == second:
+            return first
+        case _:
+            return value
 
 
 Pair = Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], BeforeValidator(_shortest)]

@@ -111,7 +111,7 @@ class Conv2d(Op):
         out, height, width = self.kernel(*xs)
         fan = xs[0].size(1) // self.group_count(xs[0])
         init = Uniform(1 / math.sqrt(fan * height * width))
-        table = {}
+        table: dict[str, Param] = {}
         if len(xs) == 1:
             table["weight"] = Param((out, fan, height, width), ("out", "in", "kernel", "kernel"), init)
         if self.bias:

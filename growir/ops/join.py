@@ -15,7 +15,7 @@ def broadcast(*xs: Shape) -> Shape:
     dims: list[Dim] = []
     for k in range(rank):
         here = [x.dims[k - rank + x.rank] for x in xs if k - rank + x.rank >= 0]
-        wide = [d for d in here if d != 1]
+        wide: list[Dim] = [d for d in here if d != 1]
         if any(d != wide[0] for d in wide):
             raise OpError(f"inputs must have one shape, but are {' and '.join(str(x) for x in xs[:4])}")
         dims.append(wide[0] if wide else 1)

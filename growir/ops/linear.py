@@ -54,7 +54,7 @@ class Linear(Op):
     def params(self, *xs: Shape) -> ParamTable:
         out, features = self._widths(*xs)
         init = Uniform(1 / math.sqrt(features))
-        table = {}
+        table: dict[str, Param] = {}
         if len(xs) == 1:
             table["weight"] = Param((out, features), ("out", "in"), init)
         if self.bias:

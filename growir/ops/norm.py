@@ -25,6 +25,13 @@ from growir.ops.spaces import Axes, Rule, fixed
 ONE, ZERO = Constant(1.0), Constant(0.0)
 
 
+def _keeps_batch(op: LayerNorm | Standardise, x: Shape) -> Shape:
+    """The shape, if the last `dims` axes leave the batch alone."""
+    if not x.batched or op.dims >= x.rank:
+        raise OpError(f"{op.kind()} over the last {op.dims} axes leaves no batch axis in {x}")
+    return x
+
+
 class BatchNorm(Op):
     """Batch normalisation over axis 1 of (N, C), (N, C, L) or (N, C, H, W); carries every channel."""
 
@@ -81,9 +88,7 @@ class LayerNorm(Op):
     bias: Bool = True
 
     def infer(self, *xs: Shape) -> Shape:
-        if not xs[0].batched or self.dims >= xs[0].rank:
-            raise OpError(f"layer_norm over the last {self.dims} axes leaves no batch axis in {xs[0]}")
-        return xs[0]
+        return _keeps_batch(self, xs[0])
 
     def params(self, *xs: Shape) -> ParamTable:
         shape = xs[0].sizes[-self.dims :]
@@ -125,9 +130,7 @@ class Standardise(Op):
     inverse: Bool = False
 
     def infer(self, *xs: Shape) -> Shape:
-        if not xs[0].batched or self.dims >= xs[0].rank:
-            raise OpError(f"standardise over the last {self.dims} axes leaves no batch axis in {xs[0]}")
-        return xs[0]
+        return _keeps_batch(self, xs[0])
 
     def params(self, *xs: Shape) -> ParamTable:
         shape = xs[0].sizes[-self.dims :] if self.dims else (1,)

@@ -49,7 +49,7 @@ class _WindowPool(_Pool):
     def infer(self, *xs: Shape) -> Shape:
         x = xs[0]
         check_spatial(x, self.kind())
-        sizes = []
+        sizes: list[int] = []
         for k in (0, 1):
             kernel, pad = pair(self.kernel_size)[k], pair(self.padding)[k]
             if 2 * pad > kernel:

@@ -365,13 +365,15 @@ class Rule:
     node: str
     inputs: tuple[str, ...]
     sizes: tuple[int, ...]  # of the output, the batch as 1
-    owners: dict[str, str] = field(default_factory=dict)  # parameter name -> key of the owner, where tied
-    sources: dict[str, str] = field(default_factory=dict)  # value -> key of the tensor it is a part of
-    weights: set[tuple[str, str]] = field(default_factory=set)  # (value, node that uses it as a weight)
-    params: dict[str, ParamAxes] = field(default_factory=dict)
-    followers: list[Follower] = field(default_factory=list)
-    uniform: list[tuple[str, Axis]] = field(default_factory=list)
-    random: list[Axes] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict[str, str])  # parameter name -> key of the owner, where tied
+    sources: dict[str, str] = field(default_factory=dict[str, str])  # value -> key of the tensor it is a part of
+    weights: set[tuple[str, str]] = field(
+        default_factory=set[tuple[str, str]]
+    )  # (value, node that uses it as a weight)
+    params: dict[str, ParamAxes] = field(default_factory=dict[str, ParamAxes])
+    followers: list[Follower] = field(default_factory=list[Follower])
+    uniform: list[tuple[str, Axis]] = field(default_factory=list[tuple[str, Axis]])
+    random: list[Axes] = field(default_factory=list[Axes])
 
     def new(self, size: int) -> Axis:
         """An axis of new channels."""

@@ -169,5 +169,5 @@ def _old_positions(array: NDArray[Any], axis: int, index: NDArray[np.int64], who
     if not whole:
         return array
     summed = np.zeros((*array.shape[:axis], int(index.max()) + 1, *array.shape[axis + 1 :]))
-    np.add.at(summed, (slice(None),) * axis + (index[kept],), array)
+    np.add.at(np.moveaxis(summed, axis, 0), index[kept], np.moveaxis(array, axis, 0))
     return summed

@@ -61,7 +61,7 @@ def positions(algebra: Algebra, axis: Axis, plan: Plan) -> NDArray[np.int64]:
 
 def gathered(array: NDArray[np.int64], index: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """An array gathered along every axis, -1 where some index is -1."""
-    found = array[np.ix_(*(k.clip(0) for k in index))].copy()
+    found: NDArray[np.int64] = array[np.ix_(*(k.clip(0) for k in index))].copy()
     for axis, k in enumerate(index):
         found[(slice(None),) * axis + (k < 0,)] = -1
     return found

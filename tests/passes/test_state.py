@@ -6,10 +6,12 @@ import pytest
 
 from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node
-from growir.ops import Add, Bias, Flatten, Linear, Relu
+from growir.ops import Add, Bias, Dropout, Flatten, Linear, Relu
 from growir.passes import AddEdge, AddNode
 from growir.passes.state import find_state
+from growir.rewrite import Preserves
 from growir.shapes import shapes_of
+from growir.testing import assert_preserves
 from growir.verify import verify
 from tests.samples import empty, graph_of, mlp
 
@@ -118,3 +120,18 @@ def test_a_tensor_moves_to_the_user_that_now_comes_first() -> None:
     assert done.graph["late"].tied == {}
     assert done.graph["owner"].tied == {"weight": "late.weight"}
     assert shapes_of(done.graph)["head"].dims == ("N", 3)
+
+
+def test_dropouts_that_change_places_are_told() -> None:
+    """The new edge puts `second` before `first`, so in train mode they swap their random numbers."""
+    graph = graph_of(
+        (3,),
+        Node(name="start", op=Relu(), inputs=("x",)),
+        Node(name="first", op=Dropout(), inputs=("start",)),
+        Node(name="second", op=Dropout(), inputs=("x",)),
+        Node(name="head", op=Add(), inputs=("first", "second")),
+    )
+    step = AddEdge(source="second", target="start")
+    assert step.rewrite(graph).preserves is Preserves.EVAL
+    assert AddEdge(source="x", target="start").rewrite(graph).preserves is Preserves.EXACT
+    assert_preserves(step, graph)

@@ -1,0 +1,166 @@
+"""Channel spaces of known graphs: names, widths, who makes and who uses them, and why some are pinned."""
+
+from __future__ import annotations
+
+import pytest
+
+from growir.channels import analyse, channel_spaces
+from growir.errors import PassRefused
+from growir.graph import Graph, Node
+from growir.ops import (
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Flatten,
+    LayerNorm,
+    Linear,
+    Mul,
+    Parameter,
+    Reshape,
+    Slice,
+    Standardise,
+)
+from growir.passes import Widen
+from growir.testing import assert_preserves
+from tests.samples import graph_of, mlp, residual_convnet
+
+
+def free(graph: Graph) -> dict[str, tuple[int, int]]:
+    """Name, width and step of every free space."""
+    return {space.name: (space.width, space.step) for space in channel_spaces(graph) if not space.pins}
+
+
+def reasons(graph: Graph, node: str) -> list[str]:
+    return [str(pin) for space in channel_spaces(graph) if node in space.nodes for pin in space.pins]
+
+
+def test_an_mlp() -> None:
+    hidden, out = channel_spaces(mlp())
+    assert (hidden.name, hidden.width, hidden.step) == ("fc1", 4, 1)
+    assert hidden.nodes == ("fc1", "act1")
+    assert {(slot.parameter, slot.axis) for slot in hidden.producers} == {("fc1.weight", 0), ("fc1.bias", 0)}
+    assert {(slot.parameter, slot.axis) for slot in hidden.consumers} == {("head.weight", 1)}
+    assert [str(pin) for pin in out.pins] == ["head (graph output)"]
+
+
+def test_a_residual_block_is_one_space() -> None:
+    graph = residual_convnet()
+    assert free(graph) == {"stem": (3, 1)}
+    (space,) = [space for space in channel_spaces(graph) if not space.pins]
+    assert {"stem", "block.conv", "block.norm", "sum", "act"} <= set(space.nodes)
+    assert {slot.parameter for slot in space.consumers} == {"block.conv.weight", "head.weight"}
+    assert "block.norm.running_var" in {slot.parameter for slot in space.producers}
+
+
+def test_a_value_joined_twice_takes_two_positions() -> None:
+    graph = graph_of(
+        (3,),
+        Node(name="fc", op=Linear(out_features=2), inputs=("x",)),
+        Node(name="cat", op=Concat(), inputs=("fc", "fc")),
+        Node(name="cut", op=Slice(start=1, length=2), inputs=("cat",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("cut",)),
+    )
+    assert free(graph) == {"fc@0": (1, 1), "fc@1": (1, 1)}
+    for name in free(graph):
+        grown = assert_preserves(Widen(node=name, by=2), graph)
+        assert grown.graph["head"].op == graph["head"].op
+
+
+def test_groups_grow_alike() -> None:
+    graph = graph_of(
+        (2, 3, 3),
+        Node(name="one", op=Conv2d(out_channels=4, kernel_size=1), inputs=("x",)),
+        Node(name="two", op=Conv2d(out_channels=6, kernel_size=3, groups=2), inputs=("one",)),
+        Node(name="flat", op=Flatten(), inputs=("two",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+    )
+    assert free(graph) == {"one": (4, 2), "two": (6, 2)}
+    with pytest.raises(PassRefused, match=r"grows by multiples of 2 .* but by is 3; try by=4"):
+        Widen(node="one", by=3).rewrite(graph)
+
+
+def test_a_shuffle_written_as_reshapes() -> None:
+    graph = graph_of(
+        (2, 2, 2),
+        Node(name="conv", op=Conv2d(out_channels=6, kernel_size=1), inputs=("x",)),
+        Node(name="split_", op=Reshape(shape=(2, 3, 2, 2)), inputs=("conv",)),
+        Node(name="again", op=Reshape(shape=(6, 2, 2)), inputs=("split_",)),
+        Node(name="flat", op=Flatten(), inputs=("again",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+    )
+    assert free(graph) == {"conv": (6, 2)}
+    grown = Widen(node="conv", by=2).rewrite(graph).graph
+    assert grown["split_"].op.attributes()["shape"] == [2, 4, 2, 2]
+    assert grown["again"].op.attributes()["shape"] == [8, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        ([Node(name="it", op=LayerNorm(dims=1), inputs=("cat",))], "is normalised together with other channels"),
+        ([Node(name="it", op=Standardise(), inputs=("fc",))], "counts as constant"),
+    ],
+)
+def test_reasons(nodes: list[Node], reason: str) -> None:
+    graph = graph_of(
+        (3,),
+        Node(name="fc", op=Linear(out_features=2), inputs=("x",)),
+        Node(name="cat", op=Concat(), inputs=("fc", "x")),
+        *nodes,
+        Node(name="head", op=Linear(out_features=1), inputs=("it",)),
+    )
+    assert any(reason in text for text in reasons(graph, "fc"))
+    with pytest.raises(PassRefused, match=reason):
+        Widen(node="fc", by=1).rewrite(graph)
+
+
+def test_batch_statistics_pin_the_axis_they_run_along() -> None:
+    graph = graph_of(
+        (2, 3),
+        Node(name="fc", op=Linear(out_features=4), inputs=("x",)),
+        Node(name="norm", op=BatchNorm(), inputs=("fc",)),
+        Node(name="flat", op=Flatten(), inputs=("norm",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+    )
+    assert not free(graph)
+    assert "norm (batch statistics are taken along this axis)" in reasons(graph, "fc")
+
+
+def test_one_channel_broadcast_over_many_is_pinned() -> None:
+    graph = graph_of(
+        (3,),
+        Node(name="gate", op=Linear(out_features=1), inputs=("x",)),
+        Node(name="fc", op=Linear(out_features=4), inputs=("x",)),
+        Node(name="both", op=Mul(), inputs=("fc", "gate")),
+        Node(name="head", op=Linear(out_features=1), inputs=("both",)),
+    )
+    assert free(graph) == {"fc": (4, 1)}
+    assert reasons(graph, "gate") == ["both (one channel is broadcast over many here)"]
+
+
+def test_a_kernel_that_is_a_value_keeps_its_extent() -> None:
+    graph = graph_of(
+        (2, 3, 3),
+        Node(name="kernel", op=Parameter(shape=(4, 2, 3, 3)), inputs=()),
+        Node(name="conv", op=Conv2d(padding=1), inputs=("x", "kernel")),
+        Node(name="flat", op=Flatten(), inputs=("conv",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+    )
+    assert free(graph) == {"conv": (4, 1)}
+
+
+@pytest.mark.parametrize(
+    ("node", "says"),
+    [
+        ("fc2", "there is no node 'fc2'. Did you mean 'fc1'?"),
+        ("x", r"x \(graph input\): its value holds no channel space"),
+        ("fc1@3", "does not name one space; its value holds: fc1"),
+    ],
+)
+def test_names_that_mean_no_space(node: str, says: str) -> None:
+    with pytest.raises(PassRefused, match=says):
+        analyse(mlp()).find(node, mlp())
+
+
+def test_any_node_of_a_space_names_it() -> None:
+    assert analyse(mlp()).find("act1", mlp()).name == "fc1"
