@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 import growir
 from growir.growth.engine import Event, Observer
 
 
-def ripple(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def ripple(samples: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points of the plane, and a wave around the origin as seen there, in units far from mean 0 and std 1."""
     x = np.random.default_rng(seed).uniform(-1, 1, size=(samples, 2))
     return x, 300 + 40 * np.cos(5 * np.linalg.norm(x, axis=1))

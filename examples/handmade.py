@@ -33,35 +33,34 @@ def main() -> None:
     graph = growir.load_graph("handmade.json")
     net = growir.Network.init(graph, seed=0)
 
-    # The residual join ties stem and conv to one channel space: both widen, and so do the columns of head behind pooling
-    # and flatten.
+    # The residual join makes one channel space of stem and conv: both widen, and the columns of head, behind pooling
+    # and flatten, follow.
     for space in growir.channel_spaces(graph):
         print(space.name, space.width, "pinned" if space.pins else "free", ", ".join(space.nodes))
 
     # Each pass promises to keep the function; verify measures it on a random batch, in float64.
-    grown = net
-    for step in (
-        Widen(node="join", by=2),
-        AddNode(source="flat", target="head", width=5, activation="tanh"),
-        AddEdge(source="node_1.act", target="head"),
-    ):
-        try:
-            grown = grown.apply(step, verify=True)
-        except growir.PassRefused as error:
-            print(f"refused: {error}")
+    grown = net.apply(Widen(node="join", by=2), verify=True)
+    grown = grown.apply(AddNode(source="flat", target="head", width=5, activation="tanh"), verify=True)
     print(growir.diff(net, grown))
+
+    # What does not fit is refused with a reason, and nothing has changed.
+    try:
+        grown.apply(AddEdge(source="node_1.act", target="head"))
+    except growir.PassRefused as error:
+        print(f"refused: {error}")
 
     images, classes = torch.randn(32, 1, 8, 8), torch.randint(3, (32,))
     module = grown.to_torch()
-    before = net.to_torch()(images)
-    print("largest change of an output:", float((module(images) - before).abs().max()))
+    with torch.no_grad():
+        change = (module(images) - net.to_torch()(images)).abs().max()
+    print("largest change of an output:", float(change))
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
     for _ in range(20):
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(module(images), classes)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own stub
         optimizer.step()
-    print("loss after 20 steps:", float(loss))
+    print("loss after 20 steps:", loss.item())
 
     grown.updated(module).to_onnx("handmade.onnx")
 

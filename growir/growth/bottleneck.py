@@ -83,7 +83,8 @@ class Bottleneck:
     Attributes:
         state: The state.
         solve: Solver for the second moments of its sources, the constant 1 last if it has a bias.
-        wish: dW*, (sources, width): the best update of the existing edges.
+        slope: M = E[B^T v], (sources, width): minus the gradient of the existing edges' weights.
+        wish: dW* = S^-1 M, (sources, width): the best update of the existing edges.
         rest: v_perp, (n, width) float32.
         psi: The bottleneck, sqrt(E ||v_perp||^2).
         desired: v, (n, width) float32.
@@ -91,6 +92,7 @@ class Bottleneck:
 
     state: StateView
     solve: Callable[[torch.Tensor], torch.Tensor]
+    slope: torch.Tensor
     wish: torch.Tensor
     rest: torch.Tensor
     psi: float
@@ -119,7 +121,7 @@ def measure(state: StateView, values: Values, desired: torch.Tensor, gram: Grams
     if not parts:
         psi = float(desired.double().square().sum(dim=1).mean().sqrt())
         empty = torch.zeros(0, state.width, dtype=torch.float64)
-        return Bottleneck(state, lambda y: y, empty, desired, psi, desired)
+        return Bottleneck(state, lambda y: y, empty, empty, desired, psi, desired)
     names = [edge.source for edge in state.edges]
     rows = [torch.cat([gram(a, b) for b in names], dim=1) for a in names]
     inner = torch.cat(rows) if rows else torch.zeros(0, 0, dtype=torch.float64)
@@ -128,10 +130,11 @@ def measure(state: StateView, values: Values, desired: torch.Tensor, gram: Grams
         side = torch.cat([moment(p, ones) for p in parts])
         inner = torch.cat([torch.cat([inner, side[:-1]], dim=1), side.T])
     solve = factor(inner, ridge)
-    wish = solve(torch.cat([moment(p, desired) for p in parts]))
+    slope = torch.cat([moment(p, desired) for p in parts])
+    wish = solve(slope)
     rest = desired - combine(parts, wish)
     psi = float(rest.double().square().sum(dim=1).mean().sqrt())
-    return Bottleneck(state, solve, wish, rest, psi, desired)
+    return Bottleneck(state, solve, slope, wish, rest, psi, desired)
 
 
 def combine(parts: Sequence[torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
@@ -146,10 +149,22 @@ def combine(parts: Sequence[torch.Tensor], weight: torch.Tensor) -> torch.Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """New weights of one state: `existing` for its sources and bias, `new` for the added features; (in, width)."""
+    """New weights of one state.
+
+    Attributes:
+        existing: Changes of its edges and bias, (sources, width).
+        new: Weights of the added features, (features, width).
+        gain: First-order decrease of the mean loss, E[v . (change of the pre-activation)].
+    """
 
     existing: torch.Tensor
     new: torch.Tensor
+    gain: float
+
+    @property
+    def whole(self) -> torch.Tensor:
+        """Both, one below the other."""
+        return torch.cat([self.existing, self.new])
 
 
 def fit(bottleneck: Bottleneck, parts: Sequence[torch.Tensor], features: torch.Tensor, ridge: float) -> Fit:
@@ -163,7 +178,9 @@ def fit(bottleneck: Bottleneck, parts: Sequence[torch.Tensor], features: torch.T
     """
     own = moment(features, features)
     if not parts:
-        return Fit(bottleneck.wish, factor(own, ridge)(moment(features, bottleneck.rest)))
+        slope = moment(features, bottleneck.desired)
+        new = factor(own, ridge)(slope)
+        return Fit(bottleneck.wish, new, float((slope * new).sum()))
     cross = torch.cat([moment(part, features) for part in parts])
     known = bottleneck.solve(cross)
     # The Schur complement is what of the features the existing sources do not already give; its ridge is relative to
@@ -173,7 +190,10 @@ def fit(bottleneck: Bottleneck, parts: Sequence[torch.Tensor], features: torch.T
     lower = cholesky(beyond)
     target = moment(features, bottleneck.rest)
     new = factor(beyond, ridge)(target) if lower is None else torch.cholesky_solve(target, lower)
-    return Fit(bottleneck.wish - known @ new, new)
+    existing = bottleneck.wish - known @ new
+    # v = v_perp + B dW*, so what the features see of v is what they see of both.
+    seen = target + cross.T @ bottleneck.wish
+    return Fit(existing, new, float((bottleneck.slope * existing).sum() + (seen * new).sum()))
 
 
 def closed_form(gram: torch.Tensor, rest: torch.Tensor, inputs: torch.Tensor, count: int, ridge: float) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,7 +29,8 @@ class DataConfig(_Section):
 
     Attributes:
         path: An .npz file with x_train, y_train, x_test, y_test, or "digits".
-        task: What the targets are; by default integers of one dimension are classes, anything else is regression.
+        task: What the targets are; by default integers of one dimension and one-hot rows are classes, anything else is
+            regression.
         standardise: One mean and std for all inputs ("global"), one per input ("feature"), or none. By default global
             where an input has two or more axes (an image), else per feature.
     """
@@ -57,7 +59,7 @@ class DagConfig(_Section):
     neurons: Count | None = None
     activation: str = "relu"
     directions: Literal["random", "fitted"] = "random"
-    samples: Count = 8192
+    samples: Count = 6000
     ridge: Rate = 1e-3
 
     @field_validator("activation")
@@ -109,7 +111,7 @@ class BudgetConfig(_Section):
     parameters: Count = 50_000
     macs: Count | None = None
     steps: Count = 20
-    seconds: Annotated[float, Field(gt=0)] | None = None
+    seconds: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
 
 
 class RunConfig(_Section):
@@ -121,22 +123,43 @@ class RunConfig(_Section):
         threads: torch's threads; torch's own choice if not given. Results are the same to the bit only at one number.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$")] = "run"
+    name: str = "run"
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
-    threads: Count | None = None
+    threads: Annotated[int, Field(strict=True, gt=0, le=1024)] | None = None
     data: DataConfig = DataConfig()
     policy: DagConfig = DagConfig()
     train: TrainConfig = TrainConfig()
     budget: BudgetConfig = BudgetConfig()
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}", value):
+            raise ValueError("it names folders: at most 60 letters, digits, - and _, starting with a letter or digit")
+        return value
+
+    def updated(self, *, path: str | None = None, seed: int | None = None) -> RunConfig:
+        """The same with another data path or seed. Raises RunError if that cannot be."""
+        data = self.model_dump(exclude_none=True)
+        if path is not None:
+            data["data"]["path"] = path
+        if seed is not None:
+            data["seed"] = seed
+        return parse_run(data, self.name)
+
     def to_toml(self) -> str:
         """The run file that gives this configuration."""
         data = self.model_dump(mode="json", exclude_none=True)
-        lines = [f"{key} = {json.dumps(value)}" for key, value in data.items() if not isinstance(value, dict)]
+        lines = [f"{key} = {_toml(value)}" for key, value in data.items() if not isinstance(value, dict)]
         for key, section in data.items():
             if isinstance(section, dict):
-                lines += ["", f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in section.items())]
+                lines += ["", f"[{key}]", *(f"{name} = {_toml(value)}" for name, value in section.items())]
         return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    # JSON's spelling is TOML's, but for characters: surrogate pairs are none, and DEL must be escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 DIGITS = RunConfig(
@@ -157,8 +180,8 @@ def read_run(target: str) -> RunConfig:
     if target == "digits":
         return DIGITS
     path = Path(target)
-    if path.suffix == ".npz":
-        return RunConfig(name=_run_name(path), data=DataConfig(path=str(path)))
+    if path.suffix.lower() == ".npz":
+        return parse_run({"name": _run_name(path), "data": {"path": target}}, target)
     try:
         text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text)
@@ -166,20 +189,19 @@ def read_run(target: str) -> RunConfig:
         raise RunError(
             f"{target}: cannot be read: {error.strerror or error}; give a run file, an .npz file or digits"
         ) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # decoding, TOML, numbers of 5000 digits, endless nesting
         raise RunError(f"{target}: this is not a valid TOML run file: {error}") from None
     config = parse_run({"name": _run_name(path), **data}, target)
     if not config.data.path:
         raise RunError(f"{target}: [data] path is missing; give an .npz file or digits")
     if config.data.path != "digits":
         # As in most tools, a relative path counts from the file that says it.
-        located = path.parent / config.data.path
-        config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(located)})})
+        config = config.updated(path=str(path.parent / config.data.path))
     return config
 
 
 def _run_name(path: Path) -> str:
-    return "".join(c if c.isalnum() and c.isascii() else "-" for c in path.stem)[:60] or "run"
+    return "".join(c if c.isalnum() and c.isascii() else "-" for c in path.stem).strip("-")[:60] or "run"
 
 
 def parse_run(data: dict[str, Any], source: str) -> RunConfig:
@@ -191,20 +213,23 @@ def parse_run(data: dict[str, Any], source: str) -> RunConfig:
         "budget": BudgetConfig,
     }
     problems: list[str] = []
+    rest, valid = dict(data), dict[str, BaseModel]()
     for key, model in sections.items():
-        section = data.get(key, {})
+        section = rest.pop(key, {})
         if not isinstance(section, dict):
-            problems.append(f"{key} is a section, [{key}]")
+            problems.append(f"{key}: this is a section, [{key}], but {cut(json.dumps(section, default=str))} is given")
             continue
         try:
-            model.model_validate(section)
+            valid[key] = model.model_validate(section)
         except ValidationError as error:
             problems += [str(p) for p in field_problems(f"[{key}]", f"[{key}]", error, model)]
-    if not problems:
-        try:
-            return RunConfig.model_validate(data)
-        except ValidationError as error:
-            problems += [str(p) for p in field_problems("", "a run file", error, RunConfig)]
+    try:
+        config = RunConfig.model_validate(rest)
+    except ValidationError as error:
+        problems += [str(p) for p in field_problems("", "a run file", error, RunConfig)]
+    else:
+        if not problems:
+            return config.model_copy(update=valid)
     shown = "\n".join(f"  {line}" for line in problems)
     raise RunError(
         f"{cut(source)}: {len(problems)} wrong entries\n{shown}"

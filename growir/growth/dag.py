@@ -31,7 +31,7 @@ from growir.passes.state import descendants
 from growir.rewrite import Pass, Rewrite
 from growir.shapes import shapes_of
 
-GRID = 21  # points of a line search, zero among them
+COARSE, FINE = 7, 6  # points of a line search
 POOL = 256  # random neurons that fitted directions are chosen from
 Values = Mapping[str, torch.Tensor]
 Activation = Callable[[torch.Tensor], torch.Tensor]
@@ -227,29 +227,16 @@ class Dag:
         fits = {
             t.node: fit(measured.bottlenecks[t.node], sources(t, measured.opt), features[0], ridge) for t in targets
         }
-
-        def shifts(part: Values, new: torch.Tensor) -> list[torch.Tensor]:
-            found: list[torch.Tensor] = []
-            for t in targets:
-                known = sources(t, part)
-                delta = new @ fits[t.node].new.float()
-                found.append(delta + combine(known, fits[t.node].existing) if known else delta)
-            return found
-
+        on_ls = [combine([*sources(t, measured.ls), features[1]], fits[t.node].whole) for t in targets]
         key = tuple(t.node for t in targets)
         if key not in measured.downstream:
             measured.downstream[key] = _Downstream(session, measured, key)
         downstream = measured.downstream[key]
-        on_ls = shifts(measured.ls, features[1])
         limit = self._largest_amplitude(session, measured, targets, on_ls)
         amplitude = downstream.search(on_ls, limit)
         if amplitude == 0:
             return None  # applied, it would be dead neurons
-        on_opt = shifts(measured.opt, features[0])
-        predicted = sum(
-            float((measured.bottlenecks[t.node].desired.double() * d).sum(dim=1).mean())
-            for t, d in zip(targets, on_opt, strict=True)
-        )
+        predicted = sum(fits[t.node].gain for t in targets)
         updates = {
             k: v for t in targets for k, v in self._updates(session, t, fits[t.node].existing, amplitude).items()
         }
@@ -397,10 +384,20 @@ class _Downstream:
         return float(self._loss.mean(found, self._targets))
 
     def search(self, shifts: Sequence[torch.Tensor], limit: float) -> float:
-        """The amplitude in [0, limit] of the smallest loss on the search part; 0 where none helps."""
-        grid = [0.0, *(limit * np.geomspace(1e-2, 1.0, GRID - 1))]
-        losses = [self._loss_at(shifts, float(amplitude)) for amplitude in grid]
-        return float(grid[int(np.argmin(losses))]) if np.isfinite(losses).any() else 0.0
+        """The amplitude in [0, limit] of the smallest loss on the search part; 0 where none helps.
+
+        First over two decades, then between the neighbours of the best.
+        """
+        losses = {0.0: self._loss_at(shifts, 0.0)}
+        for amplitude in np.geomspace(1e-2 * limit, limit, COARSE):
+            losses[float(amplitude)] = self._loss_at(shifts, float(amplitude))
+        tried = sorted(losses)
+        best = tried.index(min(tried, key=lambda a: losses[a]))
+        low, high = tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
+        for amplitude in np.linspace(low, high, FINE + 2)[1:-1]:
+            losses[float(amplitude)] = self._loss_at(shifts, float(amplitude))
+        finite = [a for a in losses if math.isfinite(losses[a])]
+        return min(finite, key=lambda a: losses[a], default=0.0)
 
 
 def activation_of(op: Op, learned: Mapping[str, torch.Tensor] | None = None) -> Activation:

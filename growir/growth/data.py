@@ -145,7 +145,7 @@ def _plain(given: ArrayLike, where: str) -> NDArray[Any]:
 
 
 def _floats(array: NDArray[Any], key: str, source: str) -> NDArray[np.float32]:
-    largest = max(abs(array.max()), abs(array.min())) if array.dtype.kind == "f" else 0
+    largest = max(float(array.max()), -float(array.min()))
     if largest > LARGEST:
         raise DataError(f"{source}: {key} holds numbers as large as {largest:.0e}; scale them to below {LARGEST:.0e}")
     return np.ascontiguousarray(array, dtype=np.float32)
@@ -182,9 +182,7 @@ def _classes(
     labels = np.unique(train)
     count = y_train.shape[1] if _is_one_hot(y_train) else len(labels)
     if len(labels) < 2:
-        raise DataError(
-            f"{source}: y_train holds one class only, {labels.tolist()[0]}; there is nothing to tell apart"
-        )
+        raise DataError(f"{source}: y_train holds one class only, {labels.tolist()[0]}; there is nothing to tell apart")
     if not np.array_equal(labels, np.arange(count)):
         shown = ", ".join(str(label) for label in labels[:8].tolist()) + (", ..." if len(labels) > 8 else "")
         raise DataError(

@@ -48,8 +48,13 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self.console.print(Text(f"stopped; go on with --resume --out {self.folder}"))
+        config = self.folder / "run.toml"
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and config.is_file():
+            self._print(f"stopped; go on with: growir grow {config} --out {self.folder} --resume")
+
+    def _print(self, line: str) -> None:
+        # Piped or in a narrow terminal, a line stays a line.
+        self.console.print(Text(line), soft_wrap=True)
 
     def _tick(self, phase: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -63,16 +68,14 @@ class Display:
             return
         line = describe(event)
         if line:
-            self.console.print(Text(line))
+            self._print(line)
 
     def finished(self, result: GrowthResult) -> None:
         """Print what came of the run."""
         self._progress.stop()
         summary = result.summary
         if self.quiet:
-            self.console.print(
-                Text(f"{self.folder}: {_score(summary['test_after_fit'])}, {summary['parameters']} parameters")
-            )
+            self._print(f"{self.folder}: {_score(summary['test_after_fit'])}, {summary['parameters']} parameters")
             return
         table = Table(title=Text(f"{self.config.name}, seed {summary['seed']}"), show_header=False)
         table.add_row("test before the final fit", _score(summary["test_before_fit"]))
@@ -126,7 +129,12 @@ def describe_step(event: Event) -> str:
             return str(name)
 
 
-def _score(metrics: dict[str, float]) -> str:
+def _score(metrics: dict[str, float | None]) -> str:
+    loss = _number(metrics["loss"], ".4f")
     if "accuracy" in metrics:
-        return f"{metrics['accuracy']:.2%} correct, loss {metrics['loss']:.4f}"
-    return f"mean squared error {metrics['mse']:.4g}, loss {metrics['loss']:.4f}"
+        return f"{_number(metrics['accuracy'], '.2%')} correct, loss {loss}"
+    return f"mean squared error {_number(metrics['mse'], '.4g')}, loss {loss}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "beyond float32" if value is None else format(value, form)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -115,6 +116,7 @@ def run_growth(
     grown = session.network()
     started = time.perf_counter()
     fitted = session.train_final()
+    _refuse_divergence(session, [fitted] if fitted is not None else [], "the final fit", "learning_rate_final")
     network = session.network()
     seconds = progress.seconds + time.perf_counter() - started
     after = session.metrics(data.x_test, data.y_test)
@@ -125,8 +127,8 @@ def run_growth(
         "task": data.task,
         "ended": progress.ended,
         "reproducible": progress.ended != "seconds",
-        "test_before_fit": before,
-        "test_after_fit": after,
+        "test_before_fit": _finite(before),
+        "test_after_fit": _finite(after),
         "train_loss_final": fitted,
         "parameters": costs.parameters,
         "macs": costs.macs,
@@ -139,6 +141,17 @@ def run_growth(
     }
     tell({"event": "finished", **summary})
     return GrowthResult(network, grown, summary, events)
+
+
+def _refuse_divergence(session: Session, losses: Iterable[float], what: str, rate: str) -> None:
+    finite = all(math.isfinite(loss) for loss in losses)
+    if not finite or not all(torch.isfinite(tensor).all() for tensor in session.learned.values()):
+        raise RunError(f"{what} diverged: loss or weights are NaN or infinite; lower [train] {rate}")
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON can hold them: test data far from all training data may leave float32's range."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _started(session: Session, data: Dataset) -> Event:
@@ -206,16 +219,14 @@ def _grow_once(
     growing = time.perf_counter() - started
     loss = session.train_between(step)
     seconds = time.perf_counter() - started
-    event = {
+    event: Event = {
         "event": "trained",
         "step": step,
         "train_loss": loss,
         "selection_loss": session.loss_on(session.parts.gr),
         "seconds": round(seconds - growing, 4),
     }
+    losses = (event["train_loss"], event["selection_loss"])
+    _refuse_divergence(session, losses, f"training after growth {step}", "learning_rate")
     tell(event)
-    if not all(torch.isfinite(tensor).all() for tensor in session.learned.values()):
-        raise RunError(
-            f"training after growth {step} diverged: weights are NaN or infinite; lower [train] learning_rate"
-        )
     return Progress(step, progress.seconds + seconds, progress.growing + growing, None)

@@ -11,24 +11,32 @@ summary.json        written last: a run that has it is finished
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from growir import __version__, store
 from growir.document import dumps
-from growir.errors import ExportError, GraphError, RunError
+from growir.errors import ExportError, GraphError, RunError, cut
 from growir.graph import Graph
 from growir.growth.config import RunConfig, parse_run
 from growir.growth.data import Dataset, empty_network
 from growir.growth.engine import Event, GrowthResult, Observer, Progress, run_growth
 from growir.growth.session import Session
 from growir.network import Network
+from growir.params import array_digest
+from growir.shapes import shapes_of
 
 CONFIG, EVENTS, GROWTH = "run.toml", "events.jsonl", "growth"
 CHECKPOINT, OPTIMIZER, STATE = "checkpoint", "optimizer.safetensors", "state.json"
@@ -36,25 +44,62 @@ NETWORK, MODEL, SUMMARY = "network", "model.onnx", "summary.json"
 
 
 class RunFolder:
-    """A run directory, new or resumed."""
+    """A run directory, new or resumed.
 
-    def __init__(self, path: Path, observer: Observer) -> None:
+    Attributes:
+        path: The folder.
+        observer: Who else is told.
+        given: Digest of data and first network: a run goes on only with the ones it was started with.
+        events: Every event so far.
+    """
+
+    def __init__(self, path: Path, observer: Observer, given: str) -> None:
         self.path = path
         self.observer = observer
+        self.given = given
         self.events: list[Event] = []
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def create(self, config: RunConfig) -> None:
-        """Make the folder. Raises RunError if there is anything in it, or it cannot be written."""
+        """Make the folder. Raises RunError if there is anything in it, or it cannot be written; nothing has changed."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file, but a run needs a folder; choose another --out")
+        occupied = RunError(f"{self.path}: this folder is not empty; choose another --out, or --resume the run in it")
+        new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if any(self.path.iterdir()):
-                raise RunError(f"{self.path}: this folder is not empty; choose another --out, or --resume a run in it")
+                raise occupied
             (self.path / GROWTH).mkdir()
+        except FileExistsError:  # another run was faster
+            raise occupied from None
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
-        store.write_file(self.path / CONFIG, config.to_toml().encode())
+        try:
+            store.write_file(self.path / CONFIG, config.to_toml().encode())
+        except BaseException:
+            (self.path / GROWTH).rmdir()
+            if new:
+                self.path.rmdir()
+            raise
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes out, where the system has file locks. Raises RunError if one is at work here."""
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        with (self.path / CONFIG).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path}: another process is at work on this run; wait for it, or stop it") from None
+            except OSError:
+                pass  # a file system without locks
+            yield
 
     def event(self, event: Event) -> None:
         """Append an event and pass it on."""
@@ -76,7 +121,8 @@ class RunFolder:
         """Keep all that going on needs, in one move."""
         state = {
             **asdict(progress),
-            "events": len(self.events),
+            "given": self.given,
+            "events": self.events,
             "threads": torch.get_num_threads(),
             "growir": __version__,
         }
@@ -95,13 +141,13 @@ class RunFolder:
         """Write what users take away; the summary last."""
         result.network.save(self.path / NETWORK)
         result.network.to_onnx(self.path / MODEL)
-        store.write_file(self.path / SUMMARY, (json.dumps(result.summary, indent=1) + "\n").encode())
+        store.write_file(self.path / SUMMARY, (json.dumps(result.summary, indent=1, allow_nan=False) + "\n").encode())
 
     def interrupted(self) -> None:
         """After a stop in mid-run: leave the last completed step's network where the final one would be."""
         checkpoint = self.path / CHECKPOINT / NETWORK
-        if not store.is_network(checkpoint):
-            return
+        if (self.path / SUMMARY).is_file() or not store.is_network(checkpoint):
+            return  # it came after all was done, or before anything was
         network = Network.load(checkpoint)
         network.save(self.path / NETWORK)
         network.to_onnx(self.path / MODEL)
@@ -125,46 +171,97 @@ class RunFolder:
         """The result of a finished run."""
         if not (self.path / SUMMARY).is_file():
             return None
-        summary = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
+        summary = _read_json(self.path / SUMMARY)
         grown = Network.load(self.path / CHECKPOINT / NETWORK)
-        return GrowthResult(Network.load(self.path / NETWORK), grown, summary, self._read_events(None))
+        events = _events(self._state().get("events"), self.path / CHECKPOINT / STATE)
+        return GrowthResult(Network.load(self.path / NETWORK), grown, summary, [*events, {"event": "finished", **summary}])
 
     def last(self) -> tuple[Network, dict[str, torch.Tensor], Progress] | None:
-        """Network, optimizer state and progress after the last completed step; None before the first."""
+        """Network, optimizer state and progress after the last completed step; None before the first.
+
+        Whatever was written after it is taken back.
+        """
+        for leftover in self.path.rglob(".*.new-*"):  # of a process that was killed
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         folder = self.path / CHECKPOINT
         store.recover(folder)
         if not folder.is_dir():
+            self._rewrite_events()
             return None
+        state = self._state()
+        if state.get("given") != self.given:
+            raise RunError(f"{self.path}: this run was started with other data, or from another network; it cannot go on")
         try:
-            state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
             progress = Progress(**{key: state[key] for key in ("step", "seconds", "growing", "ended")})
-            count, threads = int(state["events"]), int(state["threads"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not (progress.step >= 0 and progress.seconds >= 0 and progress.growing >= 0 and state["threads"] > 0):
+                raise ValueError("a number is negative")
+            threads = int(state["threads"])
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{folder / STATE}: this checkpoint is damaged and cannot be resumed: {error}") from None
         try:
             network = Network.load(folder / NETWORK)
             arrays, _ = store.read_tensors(folder / OPTIMIZER)
         except GraphError as error:
             raise RunError(f"{folder}: this checkpoint is damaged and cannot be resumed: {error}") from None
-        self.events = self._read_events(count)
+        strange = [key for key, array in arrays.items() if not _slot_of(network, key, array)]
+        if strange:
+            text = f"{cut(strange[0])} is no optimizer state of the network beside it"
+            raise RunError(f"{folder / OPTIMIZER}: this checkpoint is damaged and cannot be resumed: {text}")
+        self.events = _events(state.get("events"), folder / STATE)
+        self._rewrite_events()
         # Another number of threads sums in another order, and the run would no longer be the same to the bit.
         torch.set_num_threads(threads)
-        lines = "".join(json.dumps(event) + "\n" for event in self.events)
-        store.write_file(self.path / EVENTS, lines.encode())
         return network, {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}, progress
 
-    def _read_events(self, count: int | None) -> list[Event]:
-        lines = (self.path / EVENTS).read_text(encoding="utf-8").splitlines()
+    def _state(self) -> dict[str, Any]:
+        return _read_json(self.path / CHECKPOINT / STATE)
+
+    def _rewrite_events(self) -> None:
+        lines = "".join(json.dumps(event) + "\n" for event in self.events)
+        store.write_file(self.path / EVENTS, lines.encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A file of a run that holds one JSON object. Raises RunError if it does not."""
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: this file is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: this file is damaged: it holds no JSON object")
+    return found
+
+
+def _events(found: object, path: Path) -> list[Event]:
+    if not isinstance(found, list) or not all(isinstance(event, dict) for event in found):
+        raise RunError(f"{path}: this file is damaged: it holds no list of events")
+    return found
+
+
+def _slot_of(network: Network, name: str, array: NDArray[Any]) -> bool:
+    """Whether a tensor is optimizer state, `entry:parameter`, of one of the network's parameters."""
+    entry, _, key = name.partition(":")
+    parameter = network.arrays.get(key)
+    fits = parameter is not None and array.shape in ((), parameter.shape) and array.dtype == np.float32
+    return fits and bool(entry) and bool(np.isfinite(array).all())
+
+
+def new_folder(name: str, runs: Path = Path("runs")) -> Path:
+    """Make the first runs/NAME-NNN that is past all there are; nobody else gets it. Raises RunError if it cannot."""
+    while True:
+        numbers = [_number(p, name) for p in _runs_of(name, runs)]
+        path = runs / f"{name}-{max(numbers, default=0) + 1:03}"
         try:
-            return [json.loads(line) for line in lines[:count]]
-        except ValueError as error:
-            raise RunError(f"{self.path / EVENTS}: this file is damaged: {error}") from None
-
-
-def next_folder(name: str, runs: Path = Path("runs")) -> Path:
-    """The first runs/NAME-NNN that is past all there are."""
-    numbers = [int(p.name[len(name) + 1 :]) for p in _runs_of(name, runs)]
-    return runs / f"{name}-{max(numbers, default=0) + 1:03}"
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not runs.is_dir():
+                raise RunError(f"{runs}: is a file, but runs are kept in a folder of this name; give --out") from None
+        except OSError as error:
+            raise RunError(f"{path}: cannot be made: {error.strerror or error}; give another place with --out") from None
+        else:
+            return path
 
 
 def latest_folder(name: str, runs: Path = Path("runs")) -> Path:
@@ -172,13 +269,17 @@ def latest_folder(name: str, runs: Path = Path("runs")) -> Path:
     found = _runs_of(name, runs)
     if not found:
         raise RunError(f"{runs}/{name}-NNN: there is no run to resume; give its folder with --out")
-    return max(found, key=lambda p: int(p.name[len(name) + 1 :]))
+    return max(found, key=lambda path: _number(path, name))
 
 
 def _runs_of(name: str, runs: Path) -> list[Path]:
     if not runs.is_dir():
         return []
-    return [p for p in runs.iterdir() if p.name.startswith(f"{name}-") and p.name[len(name) + 1 :].isdigit()]
+    return [p for p in runs.iterdir() if re.fullmatch(re.escape(name) + "-[0-9]+", p.name)]
+
+
+def _number(path: Path, name: str) -> int:
+    return int(path.name[len(name) + 1 :])
 
 
 def start_run(
@@ -197,36 +298,86 @@ def start_run(
         KeyboardInterrupt: As it came; the directory holds the last completed step.
     """
     observer = observer or Observer()
+    if resume and out is None:
+        raise RunError("a run is resumed in its folder; give it as out")
     config = config.model_copy(update={"train": config.train.resolved(len(data.x_train))})
+    start = start or empty_network(data, config.data, config.name)
+    _check_start(start, data, config)
+    threads = torch.get_num_threads()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    start = start or empty_network(data, config.data, config.name)
-    if out is None:
-        return run_growth(Session(start, data, config, observer.tick), data, observer)
-    folder = RunFolder(Path(out), observer)
-    session, progress = Session(start, data, config, observer.tick), None
-    if resume:
-        _same_settings(folder, config)
-        done = folder.finished()
-        if done is not None:
-            return done
-        last = folder.last()
-        if last is not None:
+    try:
+        if out is None:
+            return run_growth(Session(start, data, config, observer.tick), data, observer)
+        folder = RunFolder(Path(out), observer, _digest(start, data))
+        if resume:
+            _same_settings(folder, config)
+        else:
+            folder.create(config)
+        with folder.alone():
+            return _run_in(folder, config, data, start, resume=resume)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_in(folder: RunFolder, config: RunConfig, data: Dataset, start: Network, *, resume: bool) -> GrowthResult:
+    observer, progress = folder.observer, None
+    try:
+        if resume:
+            done = folder.finished()
+            if done is not None:
+                return done
+            last = folder.last()
+        else:
+            last = None
+        if last is None:
+            session = Session(start, data, config, observer.tick)
+        else:
             network, optimizer, progress = last
             session = Session(network, data, config, observer.tick)
             session.restore_optimizer(optimizer)
-    else:
-        folder.create(config)
-    recording = replace(observer, event=folder.event, accepted=folder.accepted, checkpoint=folder.checkpoint)
-    try:
+        recording = replace(observer, event=folder.event, accepted=folder.accepted, checkpoint=folder.checkpoint)
         result = run_growth(session, data, recording, progress, folder.events)
         folder.finish(result)
     except KeyboardInterrupt:
         folder.interrupted()
         raise
     except ExportError as error:
-        raise RunError(str(error)) from None
+        kept = (folder.path / CHECKPOINT).is_dir()
+        hint = "; the last completed step is kept: once that is mended, --resume goes on from it" if kept else ""
+        raise RunError(f"{error}{hint}") from None
     return result
+
+
+def _check_start(start: Network, data: Dataset, config: RunConfig) -> None:
+    """Refuse a network that the data or the budget does not fit."""
+    graph = start.graph
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise RunError(
+            f"a growth run takes a network of one input and one output, but {cut(graph.name)!r} has "
+            f"{len(graph.inputs)} and {len(graph.outputs)}"
+        )
+    shapes = shapes_of(graph)
+    takes, gives = shapes[graph.inputs[0].name], shapes[graph.outputs[0]]
+    sample = ("N", *data.x_train.shape[1:])
+    if (takes.dims, takes.dtype) != (sample, "float32"):
+        raise RunError(f"the network takes {takes} of {takes.dtype}, but the samples are {sample} of float32")
+    if gives.dims != ("N", data.outputs):
+        what = "classes" if data.task == "classification" else "targets"
+        raise RunError(f"the network gives {gives}, but the data has {data.outputs} {what}: ('N', {data.outputs})")
+    if start.dtype != np.float32:
+        raise RunError(f"the network's weights are {start.dtype}, but growth takes float32")
+    costs, budget = graph.costs(), config.budget
+    for what, has, most in (("parameters", costs.parameters, budget.parameters), ("macs", costs.macs, budget.macs)):
+        if most is not None and has > most:
+            raise RunError(f"[budget] {what} is {most}, but the network has {has} before it grows; raise it")
+
+
+def _digest(start: Network, data: Dataset) -> str:
+    """What tells one run's data and first network from another's."""
+    parts = [data.task, start.graph.hash, *(array_digest(array) for array in start.arrays.values())]
+    parts += [array_digest(array) for array in (data.x_train, data.y_train, data.x_test, data.y_test)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _same_settings(folder: RunFolder, config: RunConfig) -> None:
@@ -244,5 +395,6 @@ def _same_settings(folder: RunFolder, config: RunConfig) -> None:
         elif saved[key] != asked[key]:
             differ.append(f"{key}: {saved[key]}, now {asked[key]}")
     raise RunError(
-        f"{folder.path}: this run was started with other settings and cannot go on ({'; '.join(differ[:4])})"
+        f"{folder.path}: this run was started with other settings and cannot go on with these "
+        f"({'; '.join(differ[:4])}); {folder.path / CONFIG} holds its own"
     )

@@ -1,0 +1,52 @@
+"""Every example runs, leaves the files it names, and finds what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import growir
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def run_example(name: str, folder: Path) -> str:
+    """Run an example as its reader would, in an empty folder; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_handmade(tmp_path: Path) -> None:
+    printed = run_example("handmade.py", tmp_path)
+    assert "~ conv  out_channels 4 -> 6 (+2)" in printed
+    assert "refused: edge_1 already leads" in printed
+    change = next(line for line in printed.splitlines() if line.startswith("largest change"))
+    assert float(change.rpartition(" ")[2]) < 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["handmade.json", "handmade.onnx"]
+    graph = growir.load_graph(tmp_path / "handmade.onnx")
+    assert graph.history is not None
+    assert graph.history.base.hash == growir.load_graph(tmp_path / "handmade.json").hash
+
+
+def test_grow_from_python(tmp_path: Path) -> None:
+    printed = run_example("grow_from_python.py", tmp_path)
+    assert printed.startswith("1: add_node, gain ")
+    summary = json.loads((tmp_path / "ripple" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["parameters"] <= 150
+    # The targets' variance is 40^2 times that of a cosine, several hundred.
+    assert summary["test_after_fit"]["mse"] < 200
+    predictions = [line for line in printed.splitlines() if line.startswith("target")]
+    assert len(predictions) == 5
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_is_under_test(path: Path) -> None:
+    assert f"def test_{path.stem}(" in Path(__file__).read_text(encoding="utf-8")
