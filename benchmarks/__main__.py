@@ -47,7 +47,9 @@ def show(name: str, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         cells = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in (row.get(c, "") for c in columns)]
         table.add_row(*cells, style="red" if exceeded(row) else "")
-    Console().print(table)
+    # Piped, a table is read by tools and by people who scroll: never cut it to 80 columns.
+    console = Console() if sys.stdout.isatty() else Console(width=250)
+    console.print(table)
 
 
 def exceeded(row: dict[str, Any]) -> bool:

@@ -29,7 +29,7 @@ from growir.growth.loss import Loss
 from growir.growth.train import make_optimizer, predict, train
 
 # An .npz with Keras's keys.
-MNIST = Path(os.environ.get("GROWIR_MNIST", Path(__file__).parents[2] / "shared" / "data" / "mnist.npz"))
+MNIST = Path(os.environ.get("GROWIR_MNIST", "mnist.npz"))
 SEEDS = {"digits": 5, "mnist": 2}
 
 Data = str | Mapping[str, ArrayLike]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -177,7 +178,7 @@ def migrate(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS) -> Jso
             )
             raise GraphError([Problem("schema", f'a graph document says "schema": "{SCHEMA}", but {found}')])
         number = version.removeprefix("growir/")
-        if number.isdigit() and int(number[:18]) > int(SCHEMA.removeprefix("growir/")):
+        if re.fullmatch("[0-9]+", number) and int(number[:18]) > int(SCHEMA.removeprefix("growir/")):
             text = f"this document is of version {cut(version)}, and this growir reads up to {SCHEMA}; upgrade growir"
             raise GraphError([Problem("schema", text)])
         if version not in migrations or version in seen:
@@ -203,9 +204,11 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
         if key not in _GRAPH_FIELDS or (nested and key == "history"):
             problems.append(Problem(cut(key), f"unknown field.{suggestion(key, _GRAPH_FIELDS)}"))
     name = data.get("name", "graph")
-    if not isinstance(name, str) or len(name) > names.MAX_LENGTH:
-        problems.append(Problem("name", f"a string of at most {names.MAX_LENGTH} characters is needed"))
+    if not isinstance(name, str):
+        problems.append(Problem("name", f"a string is needed, but this is {_json_type(name)}"))
         name = "graph"
+    elif wrong := names.title_fault(name):
+        problems.append(Problem("name", wrong))
     described = _items(data, "inputs", problems)
     inputs = [i for k, item in enumerate(described) if (i := _input(k, item, problems))]
     nodes: list[Node] = []
@@ -312,9 +315,16 @@ def field_problems(where: str, what: str, error: ValidationError, model: type[Ba
         else:
             wrong = fault["msg"].removeprefix("Value error, ")
             wrong = wrong[:1].lower() + wrong[1:]
-            shown = cut(json.dumps(fault["input"], default=str)) if field else ""
+            shown = _shown(fault["input"]) if field else ""
             text = f"{field} is {shown}: {wrong}" if field else wrong
         yield Problem(where, text)
+
+
+def _shown(value: object) -> str:
+    try:
+        return cut(json.dumps(value, default=str))
+    except ValueError:  # Python spells out no integer of thousands of digits
+        return "such a number"
 
 
 _STEPS: TypeAdapter[tuple[Step, ...]] = TypeAdapter(tuple[Step, ...])
@@ -342,6 +352,10 @@ def _history(item: object, migrations: Mapping[str, Migration], problems: list[P
             place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
             problems.append(Problem(f"history.steps{cut(place)}", fault["msg"]))
         return None
+    for k, step in enumerate(steps):
+        wrong = ((name, names.fault(name)) for name in step.created)
+        where = f"history.steps[{k}].created"
+        problems += [Problem(where, f"{cut(name)!r}: {text}") for name, text in wrong if text]
     return None if base.problems else History(base=base.graph, steps=steps)
 
 
@@ -372,7 +386,7 @@ def json_schema() -> Json:
         "additionalProperties": False,
         "properties": {
             "schema": {"const": SCHEMA},
-            "name": {"type": "string", "maxLength": names.MAX_LENGTH},
+            "name": {"type": "string", "maxLength": names.MAX_LENGTH, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
             "inputs": {"type": "array", "minItems": 1, "items": _input_schema(name)},
             "nodes": {"type": "array", "items": {"oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in nodes]}},
             "outputs": {"type": "array", "minItems": 1, "items": name},

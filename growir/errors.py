@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MAX_PROBLEMS = 20
@@ -34,6 +34,17 @@ class Problem:
         return f"{self.where}: {self.text}" if self.where else self.text
 
 
+def listed(problems: Sequence[Problem], source: str = "", what: str = "problems") -> str:
+    """The text of an error: its one problem, or how many there are and the first twenty of them."""
+    head = f"{source}: " if source else ""
+    if len(problems) == 1:
+        return f"{head}{problems[0]}"
+    lines = [f"  {problem}" for problem in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"  ... and {len(problems) - MAX_PROBLEMS} more {what}")
+    return "\n".join([f"{head}{len(problems)} {what}", *lines])
+
+
 class GraphError(GrowirError):
     """A graph document or network is wrong; `problems` holds everything found."""
 
@@ -41,16 +52,7 @@ class GraphError(GrowirError):
         found = [Problem("", problems)] if isinstance(problems, str) else list(problems)
         self.problems: tuple[Problem, ...] = tuple(found)
         self.source = source
-        super().__init__(self._render())
-
-    def _render(self) -> str:
-        shown = [str(p) for p in self.problems[:MAX_PROBLEMS]]
-        if len(self.problems) > MAX_PROBLEMS:
-            shown.append(f"... and {len(self.problems) - MAX_PROBLEMS} more problems")
-        if len(self.problems) == 1:
-            return f"{self.source}: {shown[0]}" if self.source else shown[0]
-        head = f"{self.source}: " if self.source else ""
-        return f"{head}{len(self.problems)} problems\n" + "\n".join(f"  {line}" for line in shown)
+        super().__init__(listed(self.problems, source))
 
     def at(self, source: str) -> GraphError:
         """Return the same error, naming the file it came from."""

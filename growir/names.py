@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import unicodedata
 from collections.abc import Iterable
 
 MAX_LENGTH = 200
@@ -15,13 +16,13 @@ _FIRST = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _LATER = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]{0,63}|[0-9]{1,64})\Z")
 
 # Attributes of torch.nn.Module and torch.fx.GraphModule and the globals of fx's generated code (a test with torch keeps
-# this list current); `self` is the first argument of every forward.
+# this list current); `self` is the first argument of every forward, and `growir_document` is what growir puts there.
 RESERVED = frozenset(
     """
     T_destination add_module add_submodule apply bfloat16 buffers call_super_init children code compile cpu cuda
     delete_all_unused_submodules delete_submodule device double dump_patches eval extra_repr float forward fx_pytree
-    get_buffer get_extra_state get_parameter get_submodule graph half inf ipu load_state_dict meta modules mtia
-    named_buffers named_children named_modules named_parameters nan NoneType parameters print_readable pytree recompile
+    get_buffer get_extra_state get_parameter get_submodule graph growir_document half inf ipu load_state_dict meta modules
+    mtia named_buffers named_children named_modules named_parameters nan NoneType parameters print_readable pytree recompile
     register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
     register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
     register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ self
@@ -61,12 +62,20 @@ def fault(name: str) -> str | None:
     return None
 
 
+def title_fault(title: str) -> str | None:
+    """Say what is wrong with the name of a graph, which is shown and kept but never code, or None."""
+    if len(title) > MAX_LENGTH:
+        return f"a string of at most {MAX_LENGTH} characters is needed"
+    strange = next((c for c in title if unicodedata.category(c) in ("Cc", "Cs")), None)
+    if strange is not None:
+        return f"the character {strange!a} cannot be written to every file; leave it out"
+    return None
+
+
 def allot(stem: str, taken: Iterable[str]) -> str:
     """Return `stem_k` with k past the highest suffix in use, so that no name ever comes back."""
-    prefix = stem + "_"
-    highest = 0
-    for name in taken:
-        tail = name.removeprefix(prefix)
-        if tail is not name and tail.isdigit():
-            highest = max(highest, int(tail))
-    return f"{prefix}{highest + 1}"
+    prefix, taken = stem + "_", list(taken)
+    tails = (name.removeprefix(prefix) for name in taken if name.startswith(prefix))
+    # Longer numbers are passed over, which is safe: none is ever allotted.
+    following = 1 + max((int(tail) for tail in tails if re.fullmatch(r"[0-9]{1,18}", tail)), default=0)
+    return f"{prefix}{following}" if following < 10**18 else allot("x" + stem, taken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from growir import store, verify
 from growir.edits import NUMPY, apply_edits
 from growir.errors import GraphError, PassRefused, Problem, cut
 from growir.graph import Graph, History
-from growir.params import array_digest, array_problems, frozen, initial_arrays, param_table
+from growir.params import FLOATS, array_digest, array_problems, frozen, initial_arrays, param_table
 from growir.replay import check_history, rewrites
 from growir.rewrite import Pass, Preserves, Rewrite
 
@@ -53,6 +54,10 @@ class Network:
         self.arrays: Mapping[str, NDArray[Any]] = MappingProxyType({k: frozen(arrays[k]) for k in param_table(graph)})
         self.values: Mapping[str, NDArray[Any]] = MappingProxyType({k: frozen(v) for k, v in (values or {}).items()})
 
+    def __reduce__(self) -> tuple[type[Network], tuple[Any, ...]]:
+        # The views that keep the mappings read-only can be neither copied nor pickled.
+        return (type(self), (self.graph, dict(self.arrays), dict(self.values)))
+
     def __repr__(self) -> str:
         return f"Network({self.graph.name!r}, {self.graph.costs().parameters} parameters, {self.graph.hash[:12]})"
 
@@ -76,9 +81,13 @@ class Network:
 
     @classmethod
     def init(cls, graph: Graph, seed: int = 0, dtype: DTypeLike = np.float32) -> Network:
-        """A network with fresh parameters, a function of the graph and the seed alone."""
+        """A network with fresh parameters, a function of the graph and the seed alone.
+
+        Raises:
+            GraphError: The graph is wrong, or the dtype is none that a network's tensors can have.
+        """
         verify.verify(graph)
-        return cls(graph, initial_arrays(graph, seed, dtype))
+        return cls(graph, initial_arrays(graph, seed, _float_dtype(dtype)))
 
     @classmethod
     def load(cls, path: Source, *, max_parameters: int = verify.MAX_PARAMETERS) -> Network:
@@ -87,7 +96,7 @@ class Network:
         Raises:
             GraphError: The document, the weights or the history are wrong or do not belong together.
         """
-        folder = _network_folder(Path(path))
+        folder = _network_folder(_path(path))
         if folder is None:
             raise GraphError([Problem(str(path), f"no network here: {store.GRAPH} and {store.PARAMS} are needed")])
         return cls._read(folder, max_parameters)
@@ -179,8 +188,24 @@ class Network:
         return save_model(self.graph, self.arrays, Path(path), opset=opset)
 
 
+def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    with suppress(TypeError):
+        if (found := np.dtype(dtype)).name in FLOATS:
+            return found
+    raise GraphError(f"a network's dtype is one of {', '.join(FLOATS)}, but {cut(dtype)} is given")
+
+
+def _path(source: Source) -> Path:
+    try:
+        return Path(source)
+    except TypeError:
+        kind = type(source).__name__
+        raise GraphError(f"a path or a decoded document is needed, but this is of type {cut(kind)}") from None
+
+
 def _network_folder(path: Path) -> Path | None:
     # A run that was killed has no network yet, but its last completed step.
+    store.recover(path / "checkpoint")
     for folder in (path, path / "network", path / "checkpoint" / "network"):
         store.recover(folder)
         if store.is_network(folder):
@@ -208,7 +233,7 @@ def load_graph(source: Source | Mapping[str, Any], *, max_parameters: int = veri
     """
     if isinstance(source, Mapping):
         return check_history(verify.load(dict(source), max_parameters=max_parameters))
-    path = Path(source)
+    path = _path(source)
     folder = _network_folder(path) if path.is_dir() else None
     if folder is not None:
         return _read_document(folder / store.GRAPH, max_parameters)
@@ -216,7 +241,7 @@ def load_graph(source: Source | Mapping[str, Any], *, max_parameters: int = veri
         raise GraphError(
             [Problem(str(path), f"no network in this folder: {store.GRAPH} and {store.PARAMS} are needed")]
         )
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         from growir.backends.onnx_ir import read_document
 
         return check_history(verify.load(read_document(path), str(path), max_parameters=max_parameters))
@@ -225,7 +250,7 @@ def load_graph(source: Source | Mapping[str, Any], *, max_parameters: int = veri
 
 def open_path(source: Source, *, max_parameters: int = verify.MAX_PARAMETERS) -> Graph | Network:
     """A network where the path holds weights, else a graph. Raises GraphError as `load_graph` does."""
-    path = Path(source)
+    path = _path(source)
     folder = _network_folder(path) if path.is_dir() else None
     if folder is not None:
         return Network._read(folder, max_parameters)

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from growir.errors import GraphError, Problem
+from growir.errors import GraphError, Problem, cut
 from growir.graph import Graph, node_place, per_graph
 from growir.ops import OpError, ParamTable, Shape
+
+MAX_ELEMENTS = 10**10  # of one value, per sample
 
 
 @per_graph
 def infer_shapes(graph: Graph) -> tuple[dict[str, Shape], list[Problem]]:
-    """Shapes by value name, and every node that does not fit its inputs; what depends on one of those is left out."""
-    shapes: dict[str, Shape] = {i.name: Shape(tuple(i.shape), i.dtype) for i in graph.inputs}
+    """Shapes by value name, and every node that does not fit its inputs; what depends on one of those is left out.
+
+    A value that is too large counts as one that does not fit: what follows could be too large for floats to count.
+    """
+    shapes: dict[str, Shape] = {}
     problems: list[Problem] = []
+    for k, entry in enumerate(graph.inputs):
+        shape = Shape(tuple(entry.shape), entry.dtype)
+        try:
+            shapes[entry.name] = _within_limits(shape)
+        except OpError as error:
+            problems.append(Problem(f"inputs[{k}] {cut(entry.name)!r}", str(error)))
     for k, node in enumerate(graph.nodes):
         least, most = node.op.arity
         if len(node.inputs) < least or (most is not None and len(node.inputs) > most):
@@ -26,7 +37,7 @@ def infer_shapes(graph: Graph) -> tuple[dict[str, Shape], list[Problem]]:
                 for source, x in zip(node.inputs, xs, strict=True):
                     if x.dtype != "float32":
                         raise OpError(f"{node.op.kind()} takes floats, but {source} holds {x.dtype}")
-            shapes[node.name] = node.op.infer(*xs)
+            shapes[node.name] = _within_limits(node.op.infer(*xs))
         except OpError as error:
             where = node_place(k, node.name)
             if len(xs) > 1:
@@ -35,6 +46,13 @@ def infer_shapes(graph: Graph) -> tuple[dict[str, Shape], list[Problem]]:
             else:
                 problems.append(Problem(where, str(error)))
     return shapes, problems
+
+
+def _within_limits(shape: Shape) -> Shape:
+    if shape.elements > MAX_ELEMENTS:
+        shown = f"{shape.elements:.3g}" if shape.elements < 10**100 else "over 1e+100"
+        raise OpError(f"its value {cut(shape)} holds {shown} numbers per sample; at most {MAX_ELEMENTS:.0e} may be")
+    return shape
 
 
 @per_graph

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from growir.document import dumps
+from growir.document import decode, dumps
 from growir.errors import ExportError, GraphError, Problem, cut
 from growir.graph import Graph
 from growir.params import array_digest
@@ -28,9 +29,12 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
@@ -49,6 +53,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         fill(new)
+        _flush(new)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
@@ -64,6 +69,14 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _flush(folder: Path) -> None:
+    """Have the disk hold what a folder's files hold: the move that follows must not get there first."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
@@ -71,12 +84,42 @@ def _aside(path: Path) -> Path:
 def recover(path: Path) -> None:
     """Bring back the folder that a crash left aside."""
     if not path.exists() and _aside(path).is_dir():
-        _aside(path).rename(path)
+        with suppress(OSError):  # where nothing may be written, the folder is missing
+            _aside(path).rename(path)
 
 
 def is_network(path: Path) -> bool:
     """Whether a folder is a saved network."""
     return (path / GRAPH).is_file() and (path / PARAMS).is_file()
+
+
+def is_document(path: Path) -> bool:
+    """Whether a file is a graph document of growir, of whatever version."""
+    try:
+        return str(decode(path.read_bytes()).get("schema")).startswith("growir/")
+    except (GraphError, OSError):
+        return False
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise ExportError unless what is at `path` is an empty folder, or a network and nothing else."""
+    if not is_network(path):
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        kind = "a folder with other files" if path.is_dir() else "a file"
+        raise ExportError(f"{path}: is {kind}, not a growir network, and is not overwritten; choose another place")
+    if not is_document(path / GRAPH):
+        raise ExportError(
+            f"{path}: its {GRAPH} is damaged or another tool's, so the folder is not overwritten; choose another place"
+        )
+    ours = {GRAPH, PARAMS, HISTORY}
+    for entry in sorted(path.iterdir()):
+        leftover = any(entry.name.startswith(f".{name}.new-") for name in ours)  # of a `write_file` cut short
+        if not entry.is_file() or not (entry.name in ours or leftover):
+            raise ExportError(
+                f"{path}: is not overwritten, for {cut(entry.name)!r} in it is no part of a network; "
+                "move that away, or choose another place"
+            )
 
 
 def save_network(
@@ -87,11 +130,10 @@ def save_network(
     Raises:
         ExportError: There is something else at `path`, or it cannot be written; nothing has changed.
     """
+    path = path.resolve()  # a link stays a link, and "." has a name
     recover(path)
-    if path.exists() and not is_network(path):
-        kind = "a folder with other files" if path.is_dir() else "a file"
-        if not (path.is_dir() and not any(path.iterdir())):
-            raise ExportError(f"{path}: is {kind}, not a growir network, and is not overwritten; choose another place")
+    if path.exists():
+        _check_replaceable(path)
 
     def fill(folder: Path) -> None:
         (folder / GRAPH).write_text(dumps(graph), encoding="utf-8")
@@ -115,9 +157,18 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="np") as file:
-            keys = list(file.keys())
-            return {key: file.get_tensor(key) for key in keys}, dict(file.metadata() or {})
+        opened: Any = safe_open(path, framework="np")  # it ships no types
+        with opened as file:
+            arrays: dict[str, NDArray[Any]] = {}
+            for key in list(file.keys()):
+                try:
+                    arrays[key] = file.get_tensor(key)
+                except (TypeError, AttributeError):  # what numpy says of a dtype it lacks
+                    text = (
+                        f"{cut(key)} is of {file.get_slice(key).get_dtype()}, which numpy has not; save it as float32"
+                    )
+                    raise GraphError([Problem(str(path), text)]) from None
+            return arrays, dict(file.metadata() or {})
     except FileNotFoundError:
         raise GraphError([Problem(str(path), "there is no such file")]) from None
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:

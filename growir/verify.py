@@ -9,11 +9,10 @@ from typing import Any
 from growir.document import MIGRATIONS, Migration, decode, draft
 from growir.errors import GraphError, Problem, cut
 from growir.graph import Graph, node_place
-from growir.ops import ParamTable, Shape
+from growir.ops import Param, ParamTable, Shape
 from growir.shapes import infer_shapes, own_tables
 
 MAX_PARAMETERS = 10**10
-MAX_ELEMENTS = 10**10  # of one value, per sample
 
 
 def load(
@@ -70,11 +69,6 @@ def graph_problems(graph: Graph, unread: frozenset[str], max_parameters: int) ->
         return  # with two nodes of one name nothing below would mean anything
     shapes, problems = infer_shapes(graph)
     yield from problems
-    for k, node in enumerate(graph.nodes):
-        shape = shapes.get(node.name)
-        if shape is not None and shape.elements > MAX_ELEMENTS:
-            text = f"its value {shape} holds {shape.elements:.3g} numbers per sample; at most {MAX_ELEMENTS:.0e} may be"
-            yield Problem(node_place(k, node.name), text)
     tables = _tables(graph, shapes)
     yield from _size_problems(graph, tables, max_parameters)
     yield from _tied_problems(graph, tables)
@@ -127,4 +121,11 @@ def _tied_problems(graph: Graph, tables: Mapping[str, ParamTable]) -> Iterator[P
             elif tables[host][name].shape != table[parameter].shape:
                 shapes = f"{list(tables[host][name].shape)} there and {list(table[parameter].shape)} here"
                 yield Problem(where, f"tied {parameter} and {cut(owner)!r} must have one shape, but it is {shapes}")
+            elif _role(tables[host][name]) != _role(table[parameter]):
+                roles = f"{_role(tables[host][name])} there and {_role(table[parameter])} here"
+                yield Problem(where, f"tied {parameter} and {cut(owner)!r} must be of one kind, but it is {roles}")
         seen.add(node.name)
+
+
+def _role(param: Param) -> str:
+    return f"{'a buffer' if param.buffer else 'a trained parameter'} of {param.dtype}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
-from pydantic import Field
 
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, suggestion
 from growir.ops import ACTIVATIONS, OP_BY_KIND, Constant, Linear, Param, Shape
+from growir.ops.base import PositiveInt
 from growir.passes.state import check_edge, connectable, find_state
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name
 from growir.shapes import shapes_of
@@ -30,7 +30,7 @@ class AddNode(Pass):
 
     source: str
     target: str
-    width: Annotated[int, Field(strict=True, gt=0)]
+    width: PositiveInt
     activation: str = "relu"
 
     def check(self, graph: Graph) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field
 from growir.channels import ChannelSpace, analyse
 from growir.errors import PassRefused, cut
 from growir.graph import Graph
+from growir.ops.base import NonNegativeInt, PositiveInt
 from growir.resize import Units, resize
 from growir.rewrite import Change, Pass, Preserves
 
@@ -37,8 +38,8 @@ class Widen(Pass):
     name: ClassVar[str] = "widen"
 
     node: str
-    by: Annotated[int, Field(strict=True, gt=0)]
-    copies: tuple[Annotated[int, Field(strict=True, ge=0)], ...] = ()
+    by: PositiveInt
+    copies: tuple[NonNegativeInt, ...] = ()
     shares: tuple[Share, ...] = ()
 
     def _space(self, graph: Graph) -> ChannelSpace:

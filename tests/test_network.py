@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 from growir import store
 from growir.document import dumps
@@ -76,6 +77,33 @@ def test_nothing_else_is_overwritten(tmp_path: Path, kind: str) -> None:
         Network.init(mlp()).save(path)
     assert (path / "thesis.tex" if kind == "folder" else path).read_text() == "precious"
     assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+def test_links_and_the_current_folder_are_saved_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, network = saved(tmp_path)
+    (tmp_path / "link").symlink_to(path)
+    grown = network.apply(Widen(node="fc1", by=1))
+    grown.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert equal(Network.load(path), grown)
+    monkeypatch.chdir(path)
+    network.save(".")
+    assert equal(Network.load(path), network)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "net"]
+
+
+def test_tensors_of_a_dtype_that_numpy_lacks_are_refused(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path)
+    save_torch({"fc1.weight": torch.zeros(2, dtype=torch.bfloat16)}, path / "params.safetensors")
+    with pytest.raises(GraphError, match=r"fc1.weight is of BF16, which numpy has not; save it as float32"):
+        Network.load(path)
+
+
+def test_a_run_killed_between_the_moves_of_a_checkpoint_is_found(tmp_path: Path) -> None:
+    path, network = saved(tmp_path)
+    (tmp_path / "run" / ".checkpoint.old").mkdir(parents=True)
+    path.rename(tmp_path / "run" / ".checkpoint.old" / "network")
+    assert equal(Network.load(tmp_path / "run"), network)
 
 
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def assemble(graph: Graph, arrays: Mapping[str, Array], opset: int) -> Assembly:
     model = helper.make_model(
         helper.make_graph(
             draft.nodes,
-            graph.name,
+            graph.name or "graph",  # ONNX demands one
             [_value(entry.name, shapes[entry.name]) for entry in graph.inputs]
             + [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in large.items()],
             [_value(output, shapes[value]) for value, output in zip(graph.outputs, outputs)],

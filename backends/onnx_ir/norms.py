@@ -59,4 +59,5 @@ def _reciprocal(std: Array, eps: float) -> Array:
     """1 / std, and 0 where an entry counts as constant."""
     # The comparison runs in the array's own precision, as it does in torch: both must drop the same entries.
     alive = std > std.max() * std.dtype.type(eps)
-    return np.divide(1.0, std, out=np.zeros_like(std, dtype=np.float64), where=alive)
+    exact = std.astype(np.float64)  # 1 / std may lie beyond float16
+    return np.divide(1.0, exact, out=np.zeros_like(exact), where=alive)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from growir.backends.torch_fx.table import TABLE
-from growir.document import dumps
+from growir.document import decode, draft, dumps
 from growir.errors import ModelError, cut
 from growir.graph import Graph, Node
 from growir.ops import Shape
@@ -160,11 +160,16 @@ def read_back(graph: Graph, module: nn.Module) -> dict[str, NDArray[Any]]:
     """The module's tensors as arrays by key.
 
     Raises:
-        ModelError: The module was not made from this graph: a tensor is missing or of another shape.
+        ModelError: The module was not made from this graph: its document is another, or a tensor is missing or of
+            another shape.
     """
     inner = module
-    while isinstance(wrapped := getattr(inner, "_orig_mod", None) or getattr(inner, "module", None), nn.Module):
-        inner = wrapped  # torch.compile and DistributedDataParallel keep the module inside
+    while not isinstance(inner, fx.GraphModule):  # which may have a node called `module`
+        # torch.compile and DistributedDataParallel keep the module inside.
+        wrapped = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+        if not isinstance(wrapped, nn.Module):
+            break
+        inner = wrapped
     state = inner.state_dict()
     found: dict[str, NDArray[Any]] = {}
     for key, param in param_table(graph).items():
@@ -178,4 +183,12 @@ def read_back(graph: Graph, module: nn.Module) -> dict[str, NDArray[Any]]:
         if tensor.dtype == torch.bfloat16:
             raise ModelError(f"{cut(key)}: numpy has no bfloat16; call module.float() first")
         found[key] = tensor.detach().cpu().numpy().copy()
+    document = document_of(inner)
+    if document is not None and document != dumps(graph):
+        made = draft(decode(document)).graph
+        if made.hash != graph.hash:
+            raise ModelError(
+                f"the module was made from graph {cut(made.name)!r} with hash {made.hash[:12]}, "
+                f"this network's is {cut(graph.name)!r} with {graph.hash[:12]}; use the network it was made from"
+            )
     return found

@@ -30,7 +30,7 @@ def export(
     from growir.errors import ExportError
     from growir.network import Network
 
-    if out.suffix != ".onnx":
+    if out.suffix.lower() != ".onnx":
         raise ExportError(f"{out}: only .onnx files can be written; give a name that ends in .onnx")
     network = Network.load(net, max_parameters=max_parameters)
     replaceable(out, _is_ours)

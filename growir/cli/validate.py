@@ -56,7 +56,7 @@ def _without_history(path: Path, max_parameters: int) -> Graph:
 def _document_text(path: Path) -> str | bytes:
     from growir.store import GRAPH
 
-    if path.suffix == ".onnx" and not path.is_dir():
+    if path.suffix.lower() == ".onnx" and not path.is_dir():
         from growir.backends.onnx_ir import read_document
 
         return read_document(path)
@@ -68,21 +68,11 @@ def _document_text(path: Path) -> str | bytes:
 
 def _write(graph: Graph, out: Path | None) -> None:
     from growir.document import dumps
-    from growir.store import write_file
+    from growir.store import is_document, write_file
 
     if out is None:
         print(dumps(graph), end="")
         return
-    replaceable(out, _is_document)
+    replaceable(out, is_document)
     write_file(out, dumps(graph).encode())
     print(printable(f"wrote {out}"))
-
-
-def _is_document(path: Path) -> bool:
-    from growir.document import decode
-    from growir.errors import GraphError
-
-    try:
-        return str(decode(path.read_bytes()).get("schema")).startswith("growir/")
-    except GraphError:
-        return False

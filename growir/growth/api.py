@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import ArrayLike
 
@@ -67,7 +67,8 @@ def grow(
     settings = base.model_dump()
     for key, value in given.items():
         if isinstance(value, Mapping):
-            settings[key] |= {name: entry for name, entry in value.items() if entry is not None}
+            section = cast("Mapping[str, Any]", value)
+            settings[key] |= {name: entry for name, entry in section.items() if entry is not None}
         else:
             settings[key] = value
     config = parse_run(settings, "growir.grow")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from growir.errors import DataError
 from growir.growth.states import StateView
 
 Values = Mapping[str, torch.Tensor]
@@ -43,6 +44,8 @@ def moment(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64)
     for k in range(0, len(a), 1024):
         total += a[k : k + 1024].T @ b[k : k + 1024]
+    if not torch.isfinite(total).all():
+        raise DataError("activations are so large that their squares overflow; standardise the data, or scale it down")
     return total / len(a)
 
 

@@ -6,15 +6,16 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from growir.document import field_problems
-from growir.errors import RunError, cut
+from growir.errors import Problem, RunError, cut, listed
 from growir.graph import suggestion
 from growir.ops import ACTIVATIONS
 
+Directions = Literal["random", "fitted"]
 Count = Annotated[int, Field(strict=True, gt=0)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -39,6 +40,15 @@ class DataConfig(_Section):
     task: Literal["auto", "classification", "regression"] = "auto"
     standardise: Literal["auto", "global", "feature", "none"] = "auto"
 
+    @field_validator("path")
+    @classmethod
+    def _is_text(cls, value: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("this name is not valid UTF-8, and run.toml could not repeat it; rename it") from None
+        return value
+
 
 class DagConfig(_Section):
     """DAG growth by expressivity bottleneck.
@@ -49,7 +59,7 @@ class DagConfig(_Section):
             parameter budget pays for between data and output: a few large steps end in better networks than many small.
         activation: Of new states.
         directions: Incoming weights of new neurons: random ones, or the best of a pool that holds the closed-form
-            directions too ("fitted").
+            directions too ("fitted", also tried where no random draw gains anything).
         samples: The most samples of each part that candidates are measured on.
         ridge: Regularisation of every least-squares solve, relative to the mean square of its features.
     """
@@ -58,7 +68,7 @@ class DagConfig(_Section):
     strategy: Literal["whole", "restricted"] = "whole"
     neurons: Count | None = None
     activation: str = "relu"
-    directions: Literal["random", "fitted"] = "random"
+    directions: Directions = "random"
     samples: Count = 6000
     ridge: Rate = 1e-3
 
@@ -102,13 +112,14 @@ class BudgetConfig(_Section):
     """Where growth ends, whichever comes first.
 
     Attributes:
-        parameters: The most parameters the network may have.
+        parameters: The most parameters the network may have; by default two per training sample, at most 50 000, but
+            enough for a linear layer with eight neurons beside it. It also decides how many neurons a growth adds.
         macs: The most multiply-accumulates per sample.
         steps: The most growths.
         seconds: A safety stop on wall-clock time; a run that it ended says so and is not reproducible.
     """
 
-    parameters: Count = 50_000
+    parameters: Count | None = None
     macs: Count | None = None
     steps: Count = 20
     seconds: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
@@ -147,13 +158,27 @@ class RunConfig(_Section):
             data["seed"] = seed
         return parse_run(data, self.name)
 
+    def resolved(self, samples: int, inputs: int, outputs: int) -> RunConfig:
+        """The same with every default that depends on the data filled in.
+
+        Args:
+            samples: Training samples.
+            inputs: Numbers per sample that the network reads.
+            outputs: Numbers it predicts.
+        """
+        least = (inputs + 1) * (outputs + 8) + 8 * outputs
+        parameters = self.budget.parameters or max(least, min(50_000, 2 * samples))
+        budget = self.budget.model_copy(update={"parameters": parameters})
+        return self.model_copy(update={"train": self.train.resolved(samples), "budget": budget})
+
     def to_toml(self) -> str:
         """The run file that gives this configuration."""
         data = self.model_dump(mode="json", exclude_none=True)
         lines = [f"{key} = {_toml(value)}" for key, value in data.items() if not isinstance(value, dict)]
-        for key, section in data.items():
-            if isinstance(section, dict):
-                lines += ["", f"[{key}]", *(f"{name} = {_toml(value)}" for name, value in section.items())]
+        for key, value in data.items():
+            if isinstance(value, dict):
+                section = cast("dict[str, object]", value)
+                lines += ["", f"[{key}]", *(f"{name} = {_toml(entry)}" for name, entry in section.items())]
         return "\n".join(lines) + "\n"
 
 
@@ -212,27 +237,23 @@ def parse_run(data: dict[str, Any], source: str) -> RunConfig:
         "train": TrainConfig,
         "budget": BudgetConfig,
     }
-    problems: list[str] = []
+    problems: list[Problem] = []
     rest, valid = dict(data), dict[str, BaseModel]()
     for key, model in sections.items():
         section = rest.pop(key, {})
         if not isinstance(section, dict):
-            problems.append(f"{key}: this is a section, [{key}], but {cut(json.dumps(section, default=str))} is given")
+            given = cut(json.dumps(section, default=str))
+            problems.append(Problem(key, f"this is a section, [{key}], but {given} is given"))
             continue
         try:
             valid[key] = model.model_validate(section)
         except ValidationError as error:
-            problems += [str(p) for p in field_problems(f"[{key}]", f"[{key}]", error, model)]
+            problems += field_problems(f"[{key}]", f"[{key}]", error, model)
     try:
         config = RunConfig.model_validate(rest)
     except ValidationError as error:
-        problems += [str(p) for p in field_problems("", "a run file", error, RunConfig)]
+        problems += field_problems("", "a run file", error, RunConfig)
     else:
         if not problems:
             return config.model_copy(update=valid)
-    shown = "\n".join(f"  {line}" for line in problems)
-    raise RunError(
-        f"{cut(source)}: {len(problems)} wrong entries\n{shown}"
-        if len(problems) > 1
-        else f"{cut(source)}: {problems[0]}"
-    )
+    raise RunError(listed(problems, cut(source), "wrong entries"))

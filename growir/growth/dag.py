@@ -15,15 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from growir.channels import analyse
 from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node
 from growir.growth.bottleneck import Bottleneck, Grams, closed_form, combine, fit, measure, moment, ridged, sources
-from growir.growth.config import BudgetConfig, DagConfig
+from growir.growth.config import BudgetConfig, DagConfig, Directions
 from growir.growth.policy import Scored
 from growir.growth.section import run_section
 from growir.growth.session import Session, generator
-from growir.growth.states import StateView, can_feed, fed_by, states_of
+from growir.growth.states import StateView, can_feed, fed_by, is_output, states_of, widenable
 from growir.ops import OP_BY_KIND, Op, Shape
 from growir.params import initial_arrays
 from growir.passes import AddEdge, AddNode, Widen
@@ -90,8 +89,10 @@ class Dag:
     name = "dag"
 
     def __init__(self, config: DagConfig, budget: BudgetConfig) -> None:
+        assert budget.parameters is not None, "a session's configuration is resolved"
         self.config = config
         self.budget = budget
+        self.parameters = budget.parameters
         self._constant_grams: dict[tuple[str, str], torch.Tensor] = {}
         self._measured: _Measured | None = None
         self._rewrites_of: Graph | None = None
@@ -120,9 +121,9 @@ class Dag:
         shapes = shapes_of(graph)
         inputs = max((shapes[name].size(-1) for name in self._constant_values(graph, session)), default=1)
         price = inputs + 1 + shapes[session.output].size(-1)
-        width = self.config.neurons or max(1, self.budget.parameters // (3 * price))
+        width = self.config.neurons or max(1, self.parameters // (3 * price))
         for state in states:
-            if state.post is not None and fed_by(states, state.post) and not _pinned(graph, state.post):
+            if state.post is not None and widenable(graph, states, state):
                 yield Widen(node=state.post, by=width)
         for value, state in can_feed(graph, states, values):
             if all(edge.source != value for edge in state.edges):
@@ -135,8 +136,11 @@ class Dag:
         return [name for name, rank in ranks.items() if rank == 2]
 
     def _fit_budget(self, graph: Graph, step: Pass) -> Pass | None:
-        """The move, narrowed until it fits the budget; None if nothing of it does."""
-        over = self._excess(graph, step)
+        """The move, narrowed until it fits the budget; None if nothing of it does, or the graph refuses it."""
+        try:
+            over = self._excess(graph, step)
+        except PassRefused:
+            return None
         if over <= 0:
             return step
         if isinstance(step, AddEdge):
@@ -154,10 +158,9 @@ class Dag:
     def _excess(self, graph: Graph, step: Pass) -> float:
         """How far the network would be over the budget, relative to it; not positive where it fits."""
         costs = self._rewritten(graph, step).graph.costs()
-        budget = self.budget
-        over = [costs.parameters / budget.parameters - 1]
-        if budget.macs is not None:
-            over.append(costs.macs / budget.macs - 1)
+        over = [costs.parameters / self.parameters - 1]
+        if self.budget.macs is not None:
+            over.append(costs.macs / self.budget.macs - 1)
         return max(over)
 
     def _rewritten(self, graph: Graph, step: Pass) -> Rewrite:
@@ -175,20 +178,25 @@ class Dag:
         # What a proposal has just measured still holds; after any training it would not.
         measured = self._measured or self._measure(session)
         self._measured = None
-        found: list[Scored] = []
-        for k, candidate in enumerate(candidates):
-            session.tick("scoring", k, len(candidates))
-            scored = self._score(session, measured, candidate, step)
-            if scored is not None:
-                found.append(scored)
-        return found
+        # Where no random draw gains anything, better directions may: growth should not end by bad luck.
+        for directions in dict.fromkeys((self.config.directions, "fitted")):
+            found: list[Scored] = []
+            for k, candidate in enumerate(candidates):
+                session.tick("scoring", k, len(candidates))
+                scored = self._score(session, measured, candidate, step, directions)
+                if scored is not None:
+                    found.append(scored)
+            if found:
+                return found
+        return []
 
     def _measure(self, session: Session) -> _Measured:
         graph = session.graph
         states = states_of(graph)
-        wanted = [s.node for s in states] + [s.post for s in states if s.post is not None]
-        wanted = list(dict.fromkeys([*wanted, session.output]))
         names = session.prefix()
+        read = [edge.source for s in states for edge in s.edges if edge.source not in names]
+        posts = [s.post for s in states if s.post is not None]
+        wanted = list(dict.fromkeys([*(s.node for s in states), *posts, *read, session.output]))
         run = run_section(graph, session.tensors, names, wanted)
         parts: list[dict[str, torch.Tensor]] = []
         fitting, searching, choosing = self._samples(session)
@@ -216,12 +224,14 @@ class Dag:
         parts = session.parts
         return [part[: self.config.samples] for part in (parts.opt, parts.ls, parts.gr)]
 
-    def _score(self, session: Session, measured: _Measured, candidate: Pass, step: int) -> Scored | None:
+    def _score(
+        self, session: Session, measured: _Measured, candidate: Pass, step: int, directions: Directions
+    ) -> Scored | None:
         reads, targets = _reads_and_targets(candidate, measured)
         if isinstance(candidate, AddEdge):
             neurons, features = None, [part[reads[0]] for part in (measured.opt, measured.ls)]
         else:
-            neurons = self._neurons(session, measured, candidate, reads, targets, step)
+            neurons = self._neurons(session, measured, candidate, reads, targets, step, directions)
             features = [neurons.features(part) for part in (measured.opt, measured.ls)]
         ridge = self.config.ridge
         fits = {
@@ -262,7 +272,7 @@ class Dag:
         """
         limits: list[float] = []
         for target, shift in zip(targets, shifts, strict=True):
-            if session.output in descendants(session.graph, target.node) and target.post is None:
+            if is_output(session.graph, target):
                 limits.append(1.0 if session.loss.task == "classification" else float(target.width))
             else:
                 size = float(measured.ls[target.node].double().square().mean().sqrt())
@@ -278,6 +288,7 @@ class Dag:
         reads: tuple[str, ...],
         targets: Sequence[StateView],
         step: int,
+        directions: Directions,
     ) -> _Neurons:
         """Incoming weights of new neurons: random directions, or the best of a pool for what the targets lack."""
         if isinstance(candidate, Widen):
@@ -292,7 +303,7 @@ class Dag:
         )
         inputs = [measured.opt[name] for name in reads]
         sizes = [part.shape[1] for part in inputs]
-        if self.config.directions == "random":
+        if directions == "random":
             weight = torch.randn(sum(sizes), count, generator=draws, dtype=torch.float64)
             scale = 1.0
         else:
@@ -367,7 +378,11 @@ class _Downstream:
             later |= descendants(graph, target) - {target}
         top = [t for t in targets if t not in later]
         inner = later | set(top)
-        border = dict.fromkeys(i for node in graph.nodes if node.name in later for i in node.inputs if i not in inner)
+        shapes = shapes_of(graph)
+        # Weights as values have no batch axis; the section holds them itself.
+        border = dict.fromkeys(
+            i for node in graph.nodes if node.name in later for i in node.inputs if i not in inner and shapes[i].batched
+        )
         frontier = list(border)
         names = session.prefix()
         before = run_section(graph, session.tensors, names, frontier) if frontier else None
@@ -428,14 +443,6 @@ def _scaled(
     centre = pre.mean(dim=0) * (scale / spread)
     bias = scale * 0.5 * torch.randn(weight.shape[1], generator=draws, dtype=torch.float64) - centre
     return weight, bias
-
-
-def _pinned(graph: Graph, node: str) -> bool:
-    try:
-        space = analyse(graph).find(node, graph)
-    except PassRefused:
-        return True
-    return bool(space.pins) or space.uniform or space.step != 1
 
 
 def _twin(states: list[StateView], value: str, target: StateView) -> bool:

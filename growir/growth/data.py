@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ def load_data(config: DataConfig) -> Dataset:
     """The data a configuration names. Raises DataError saying what is wrong with it."""
     if config.path == "digits":
         return check_data(_digits(), config, "digits")
+    if not config.path:
+        raise DataError('no data is given: an .npz file, a mapping of arrays, or "digits" is needed')
     return check_data(_read(Path(config.path)), config, config.path)
 
 
@@ -89,8 +91,9 @@ def _digits() -> dict[str, NDArray[Any]]:
         from sklearn.model_selection import train_test_split
     except ImportError:
         raise DataError("digits comes with scikit-learn: pip install 'growir[demo]'") from None
-    x, y = load_digits(return_X_y=True)
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=0)
+    x, y = cast("tuple[Any, Any]", load_digits(return_X_y=True))
+    split: Any = train_test_split  # scikit-learn is annotated in part
+    x_train, x_test, y_train, y_test = split(x, y, test_size=0.2, stratify=y, random_state=0)
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
@@ -168,7 +171,7 @@ def _classes(
     found: list[NDArray[Any]] = []
     for key, y in (("y_train", y_train), ("y_test", y_test)):
         if _is_one_hot(y):
-            if y.shape[1:] != y_train.shape[1:]:
+            if _is_one_hot(y_train) and y.shape[1:] != y_train.shape[1:]:
                 shapes = f"{y_train.shape} and {y.shape}"
                 raise DataError(f"{source}: y_train and y_test must have the same classes, but are {shapes}")
             found.append(y.argmax(axis=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,11 +19,20 @@ from growir.growth.engine import Event, GrowthResult, Observer
 REFRESH = 0.1  # seconds between updates of the live line; each costs about a millisecond
 
 
+class _Console(Console):
+    """A console whose reader may leave: a run does not end because nobody looks on."""
+
+    def on_broken_pipe(self) -> None:
+        """Print no more."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 class Display:
     """Shows a run; quiet shows nothing but the final table's line."""
 
     def __init__(self, folder: Path, config: RunConfig, *, quiet: bool) -> None:
-        self.console = Console(highlight=False)
+        self.console: Console = _Console(highlight=False)
         self.folder = folder
         self.config = config
         self.quiet = quiet
@@ -78,6 +88,8 @@ class Display:
             self._print(f"{self.folder}: {_score(summary['test_after_fit'])}, {summary['parameters']} parameters")
             return
         table = Table(title=Text(f"{self.config.name}, seed {summary['seed']}"), show_header=False)
+        for _ in range(2):
+            table.add_column(overflow="fold")  # a path that is cut is of no use
         table.add_row("test before the final fit", _score(summary["test_before_fit"]))
         table.add_row("test after the final fit", _score(summary["test_after_fit"]))
         table.add_row("parameters", f"{summary['parameters']:,}")

@@ -116,7 +116,7 @@ def run_growth(
     grown = session.network()
     started = time.perf_counter()
     fitted = session.train_final()
-    _refuse_divergence(session, [fitted] if fitted is not None else [], "the final fit", "learning_rate_final")
+    _refuse_divergence(session, [fitted], "the final fit", "learning_rate_final")
     network = session.network()
     seconds = progress.seconds + time.perf_counter() - started
     after = session.metrics(data.x_test, data.y_test)

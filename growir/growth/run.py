@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -28,14 +29,14 @@ from numpy.typing import NDArray
 
 from growir import __version__, store
 from growir.document import dumps
-from growir.errors import ExportError, GraphError, RunError, cut
+from growir.errors import ExportError, GraphError, GrowirError, RunError, cut
 from growir.graph import Graph
 from growir.growth.config import RunConfig, parse_run
 from growir.growth.data import Dataset, empty_network
-from growir.growth.engine import Event, GrowthResult, Observer, Progress, run_growth
-from growir.growth.session import Session
+from growir.growth.engine import Event, GrowthResult, Observer, Progress, Reason, run_growth
+from growir.growth.session import Session, resolved
 from growir.network import Network
-from growir.params import array_digest
+from growir.params import array_digest, param_table
 from growir.shapes import shapes_of
 
 CONFIG, EVENTS, GROWTH = "run.toml", "events.jsonl", "growth"
@@ -85,7 +86,7 @@ class RunFolder:
             raise
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> Generator[None]:
         """Keep other processes out, where the system has file locks. Raises RunError if one is at work here."""
         try:
             import fcntl
@@ -96,7 +97,7 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunError(f"{self.path}: another process is at work on this run; wait for it, or stop it") from None
+                raise RunError(f"{self.path}: another process is at work on this run; wait until it ends") from None
             except OSError:
                 pass  # a file system without locks
             yield
@@ -109,7 +110,7 @@ class RunFolder:
             with (self.path / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
-            raise RunError(f"{self.path / EVENTS}: cannot be written: {error.strerror or error}") from None
+            raise ExportError(f"{self.path / EVENTS}: cannot be written: {error.strerror or error}") from None
         self.observer.event(event)
 
     def accepted(self, step: int, graph: Graph) -> None:
@@ -148,10 +149,11 @@ class RunFolder:
         checkpoint = self.path / CHECKPOINT / NETWORK
         if (self.path / SUMMARY).is_file() or not store.is_network(checkpoint):
             return  # it came after all was done, or before anything was
-        network = Network.load(checkpoint)
-        network.save(self.path / NETWORK)
-        network.to_onnx(self.path / MODEL)
-        self.event({"event": "interrupted", "hash": network.graph.hash})
+        with suppress(GrowirError):  # the checkpoint serves as well
+            network = Network.load(checkpoint)
+            network.save(self.path / NETWORK)
+            network.to_onnx(self.path / MODEL)
+            self.event({"event": "interrupted", "hash": network.graph.hash})
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -171,31 +173,28 @@ class RunFolder:
         """The result of a finished run."""
         if not (self.path / SUMMARY).is_file():
             return None
-        summary = _read_json(self.path / SUMMARY)
-        grown = Network.load(self.path / CHECKPOINT / NETWORK)
-        events = _events(self._state().get("events"), self.path / CHECKPOINT / STATE)
-        return GrowthResult(Network.load(self.path / NETWORK), grown, summary, [*events, {"event": "finished", **summary}])
+        state, summary = self._state(), _read_json(self.path / SUMMARY)
+        grown, network = Network.load(self.path / CHECKPOINT / NETWORK), Network.load(self.path / NETWORK)
+        return GrowthResult(network, grown, summary, [*state["events"], {"event": "finished", **summary}])
 
     def last(self) -> tuple[Network, dict[str, torch.Tensor], Progress] | None:
         """Network, optimizer state and progress after the last completed step; None before the first.
 
         Whatever was written after it is taken back.
         """
-        for leftover in self.path.rglob(".*.new-*"):  # of a process that was killed
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for pattern in (".*.new-*", f"{GROWTH}/.*.new-*", ".growir-*"):  # of a process that was killed
+            for leftover in self.path.glob(pattern):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         folder = self.path / CHECKPOINT
         store.recover(folder)
         if not folder.is_dir():
             self._rewrite_events()
             return None
         state = self._state()
-        if state.get("given") != self.given:
-            raise RunError(f"{self.path}: this run was started with other data, or from another network; it cannot go on")
         try:
-            progress = Progress(**{key: state[key] for key in ("step", "seconds", "growing", "ended")})
-            if not (progress.step >= 0 and progress.seconds >= 0 and progress.growing >= 0 and state["threads"] > 0):
-                raise ValueError("a number is negative")
-            threads = int(state["threads"])
+            progress, threads = _progress(state), operator.index(state["threads"])
+            if threads < 1:
+                raise ValueError(f"{threads} threads")
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{folder / STATE}: this checkpoint is damaged and cannot be resumed: {error}") from None
         try:
@@ -207,14 +206,24 @@ class RunFolder:
         if strange:
             text = f"{cut(strange[0])} is no optimizer state of the network beside it"
             raise RunError(f"{folder / OPTIMIZER}: this checkpoint is damaged and cannot be resumed: {text}")
-        self.events = _events(state.get("events"), folder / STATE)
+        self.events = state["events"]
         self._rewrite_events()
         # Another number of threads sums in another order, and the run would no longer be the same to the bit.
         torch.set_num_threads(threads)
         return network, {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}, progress
 
     def _state(self) -> dict[str, Any]:
-        return _read_json(self.path / CHECKPOINT / STATE)
+        path = self.path / CHECKPOINT / STATE
+        store.recover(path.parent)
+        state = _read_json(path)
+        events = state.get("events")
+        if not isinstance(events, list) or not all(isinstance(event, dict) for event in cast("list[object]", events)):
+            raise RunError(f"{path}: this file is damaged: it holds no list of events")
+        if state.get("given") != self.given:
+            raise RunError(
+                f"{self.path}: the data, or the network it started from, is not what it was; it cannot go on"
+            )
+        return state
 
     def _rewrite_events(self) -> None:
         lines = "".join(json.dumps(event) + "\n" for event in self.events)
@@ -231,13 +240,15 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: this file is damaged: {error}") from None
     if not isinstance(found, dict):
         raise RunError(f"{path}: this file is damaged: it holds no JSON object")
-    return found
+    return cast("dict[str, Any]", found)
 
 
-def _events(found: object, path: Path) -> list[Event]:
-    if not isinstance(found, list) or not all(isinstance(event, dict) for event in found):
-        raise RunError(f"{path}: this file is damaged: it holds no list of events")
-    return found
+def _progress(state: Mapping[str, Any]) -> Progress:
+    """What a checkpoint says of how far the run is. Raises ValueError, KeyError or TypeError."""
+    step, seconds, growing = operator.index(state["step"]), float(state["seconds"]), float(state["growing"])
+    if min(step, seconds, growing) < 0 or state["ended"] not in (None, *get_args(Reason)):
+        raise ValueError(f"step {step}, {seconds} seconds, {growing} of them growing, ended by {state['ended']}")
+    return Progress(step, seconds, growing, state["ended"])
 
 
 def _slot_of(network: Network, name: str, array: NDArray[Any]) -> bool:
@@ -255,11 +266,10 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
         path = runs / f"{name}-{max(numbers, default=0) + 1:03}"
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            if not runs.is_dir():
-                raise RunError(f"{runs}: is a file, but runs are kept in a folder of this name; give --out") from None
         except OSError as error:
-            raise RunError(f"{path}: cannot be made: {error.strerror or error}; give another place with --out") from None
+            if isinstance(error, FileExistsError) and runs.is_dir():
+                continue  # another run was faster
+            raise RunError(f"{path}: cannot be made: {error.strerror or error}; choose another --out") from None
         else:
             return path
 
@@ -300,43 +310,41 @@ def start_run(
     observer = observer or Observer()
     if resume and out is None:
         raise RunError("a run is resumed in its folder; give it as out")
-    config = config.model_copy(update={"train": config.train.resolved(len(data.x_train))})
+    config = resolved(config, data)
     start = start or empty_network(data, config.data, config.name)
     _check_start(start, data, config)
     threads = torch.get_num_threads()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     try:
+        session = Session(start, data, config, observer.tick)
         if out is None:
-            return run_growth(Session(start, data, config, observer.tick), data, observer)
+            return run_growth(session, data, observer)
         folder = RunFolder(Path(out), observer, _digest(start, data))
         if resume:
             _same_settings(folder, config)
         else:
             folder.create(config)
         with folder.alone():
-            return _run_in(folder, config, data, start, resume=resume)
+            return _run_in(folder, session, data, resume=resume)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run_in(folder: RunFolder, config: RunConfig, data: Dataset, start: Network, *, resume: bool) -> GrowthResult:
-    observer, progress = folder.observer, None
+def _run_in(folder: RunFolder, session: Session, data: Dataset, *, resume: bool) -> GrowthResult:
+    """Go on with the run in a folder, or with the one that `session` starts."""
+    progress = None
+    recording = replace(folder.observer, event=folder.event, accepted=folder.accepted, checkpoint=folder.checkpoint)
     try:
         if resume:
             done = folder.finished()
             if done is not None:
                 return done
             last = folder.last()
-        else:
-            last = None
-        if last is None:
-            session = Session(start, data, config, observer.tick)
-        else:
-            network, optimizer, progress = last
-            session = Session(network, data, config, observer.tick)
-            session.restore_optimizer(optimizer)
-        recording = replace(observer, event=folder.event, accepted=folder.accepted, checkpoint=folder.checkpoint)
+            if last is not None:
+                network, optimizer, progress = last
+                session = Session(network, data, session.config, session.tick)
+                session.restore_optimizer(optimizer)
         result = run_growth(session, data, recording, progress, folder.events)
         folder.finish(result)
     except KeyboardInterrupt:
@@ -357,6 +365,8 @@ def _check_start(start: Network, data: Dataset, config: RunConfig) -> None:
             f"a growth run takes a network of one input and one output, but {cut(graph.name)!r} has "
             f"{len(graph.inputs)} and {len(graph.outputs)}"
         )
+    if all(param.buffer for param in param_table(graph).values()):
+        raise RunError(f"the network {cut(graph.name)!r} has no parameter to train; put a bias before its output")
     shapes = shapes_of(graph)
     takes, gives = shapes[graph.inputs[0].name], shapes[graph.outputs[0]]
     sample = ("N", *data.x_train.shape[1:])
@@ -384,7 +394,7 @@ def _same_settings(folder: RunFolder, config: RunConfig) -> None:
     saved, asked = folder.config().model_dump(mode="json"), config.model_dump(mode="json")
     if saved == asked:
         return
-    differ = []
+    differ: list[str] = []
     for key in saved:
         if isinstance(saved[key], dict):
             differ += [

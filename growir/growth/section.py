@@ -84,7 +84,7 @@ def run_section(
 
 
 def constant_prefix(graph: Graph, learned: set[str]) -> list[str]:
-    """The values that depend on no learned parameter and that something learned reads: computed once per run.
+    """The values that training cannot change and that something it can change reads: computed once per run.
 
     Args:
         graph: The graph.
@@ -93,7 +93,8 @@ def constant_prefix(graph: Graph, learned: set[str]) -> list[str]:
     constant = {entry.name for entry in graph.inputs}
     for node in graph.nodes:
         # A weight as a value has no inputs, and is learned.
-        if node.name not in learned and node.inputs and all(i in constant for i in node.inputs):
+        fixed = node.name not in learned and node.inputs and not node.op.two_modes
+        if fixed and all(i in constant for i in node.inputs):
             constant.add(node.name)
     read = {i for node in graph.nodes if node.name not in constant for i in node.inputs if i in constant}
     read |= {name for name in graph.outputs if name in constant}

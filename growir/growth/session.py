@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from growir.growth.loss import Loss
 from growir.growth.section import constant_prefix, run_section, section
 from growir.growth.train import grown_state, make_optimizer, named_state, predict, restore_state, train
 from growir.network import Network
+from growir.ops import BatchNorm
 from growir.params import array_digest, param_table
 from growir.rewrite import Pass, Rewrite
 
@@ -31,6 +33,11 @@ def generator(*key: int) -> torch.Generator:
     """A random generator that is a function of its key alone, so that no phase depends on how another drew."""
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+
+def resolved(config: RunConfig, data: Dataset) -> RunConfig:
+    """The configuration with every default that depends on the data filled in."""
+    return config.resolved(len(data.x_train), math.prod(data.x_train.shape[1:]), data.outputs)
 
 
 def live_tensors(network: Network) -> dict[str, torch.Tensor]:
@@ -48,7 +55,8 @@ class Session:
         tensors: The live tensors by key; learned ones are Parameters.
         parts: The three parts of the training data.
         loss: What is minimised.
-        train_config: The training configuration, resolved for this data.
+        config: The configuration, resolved for this data.
+        train_config: Its training section.
     """
 
     def __init__(
@@ -56,8 +64,10 @@ class Session:
     ) -> None:
         if len(network.graph.inputs) != 1 or len(network.graph.outputs) != 1:
             raise RunError("a growth run takes a network of one input and one output")
-        self.config = config
-        self.train_config: TrainConfig = config.train.resolved(len(data.x_train))
+        self.config = resolved(config, data)
+        self.train_config: TrainConfig = self.config.train
+        if self.train_config.batch_size == 1 and any(isinstance(node.op, BatchNorm) for node in network.graph.nodes):
+            raise RunError("[train] batch_size is 1, but batch norm needs two samples or more to train on")
         self.parts: Parts = split_parts(len(data.x_train), config.seed)
         _, std = target_statistics(data) if data.task == "regression" else (None, np.ones(1, np.float32))
         self.loss = Loss(data.task, torch.from_numpy(std))

@@ -75,7 +75,7 @@ def train(
         optimizer: Steps once per batch.
         epochs: Passes over `samples`.
         batch_size: Samples per step; a short last batch is kept.
-        generator: Shuffles.
+        generator: Shuffles, and seeds dropout.
         scheduler: Steps once per batch, after the optimizer.
         tick: Called before each batch with the batches done and in all; it may raise to stop.
     """
@@ -87,20 +87,23 @@ def train(
         del bounds[-2]
     total = torch.zeros(())
     done = 0
-    for _ in range(epochs):
-        total = torch.zeros(())
-        order = samples[torch.randperm(count, generator=generator)]
-        for start, stop in pairwise(bounds):
-            tick(done, epochs * (len(bounds) - 1))
-            batch = order[start:stop]
-            summed = loss.total(module(*(value[batch] for value in values)), targets[batch])
-            optimizer.zero_grad(set_to_none=True)
-            (summed / len(batch)).backward()  # type: ignore[no-untyped-call]  # torch's own stub
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            total += summed.detach()
-            done += 1
+    # Dropout draws from torch's own generator, which must be as reproducible as the shuffling.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed())
+        for _ in range(epochs):
+            total = torch.zeros(())
+            order = samples[torch.randperm(count, generator=generator)]
+            for start, stop in pairwise(bounds):
+                tick(done, epochs * (len(bounds) - 1))
+                batch = order[start:stop]
+                summed = loss.total(module(*(value[batch] for value in values)), targets[batch])
+                optimizer.zero_grad(set_to_none=True)
+                (summed / len(batch)).backward()  # type: ignore[no-untyped-call]  # torch's own stub
+                optimizer.step()
+                if scheduler is not None:
+                    scheduler.step()
+                total += summed.detach()
+                done += 1
     return float(total) / count
 
 

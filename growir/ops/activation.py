@@ -193,6 +193,7 @@ class Dropout(Elementwise):
 
     op: Literal["dropout"] = "dropout"
     p: Probability = 0.5
+    two_modes = True
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         if self.p > 0:

@@ -15,11 +15,16 @@ BATCH: Final = "N"
 Dim = int | Literal["N"]
 DType = Literal["float32", "int64"]
 
-PositiveInt = Annotated[int, Field(strict=True, gt=0)]
-NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
-Int = Annotated[int, Field(strict=True)]
-Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-PositiveReal = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+# Of the sizes that every framework can count in, and the numbers that float32 holds at full precision.
+MAX_INT: Final = 2**31 - 1
+MAX_REAL: Final = 3.4e38
+LEAST_REAL: Final = 1.2e-38
+
+PositiveInt = Annotated[int, Field(strict=True, gt=0, le=MAX_INT)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0, le=MAX_INT)]
+Int = Annotated[int, Field(strict=True, ge=-MAX_INT - 1, le=MAX_INT)]
+Real = Annotated[float, Field(strict=True, ge=-MAX_REAL, le=MAX_REAL, allow_inf_nan=False)]
+PositiveReal = Annotated[float, Field(strict=True, ge=LEAST_REAL, le=MAX_REAL, allow_inf_nan=False)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Bool = StrictBool
 
@@ -27,7 +32,7 @@ Bool = StrictBool
 def _shortest(value: Any) -> Any:
     """Store equal pairs in one form, 3 rather than [3, 3], so that one network has one hash."""
     match value:
-        case [int(first), second] if type(first) is int and first == second:
+        case [first, second] if type(first) is type(second) is int and first == second:
             return first
         case _:
             return value
@@ -155,6 +160,7 @@ class Op(BaseModel):
     op: str = ""  # each kind narrows it to its own name
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
     integers: ClassVar[bool] = False  # whether inputs may hold integers
+    two_modes: ClassVar[bool] = False  # whether train and eval mode compute different things
 
     @classmethod
     def kind(cls) -> str:

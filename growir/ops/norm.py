@@ -40,6 +40,7 @@ class BatchNorm(Op):
     momentum: Real | None = 0.1
     affine: Bool = True
     track_running_stats: Bool = True
+    two_modes = True
 
     def infer(self, *xs: Shape) -> Shape:
         if xs[0].rank not in (2, 3, 4) or not xs[0].batched:

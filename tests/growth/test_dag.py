@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from growir.growth import dag
 from growir.growth.dag import Dag, activation_of
 from growir.growth.policy import Scored
+from growir.growth.section import run_section
 from growir.growth.session import Session
 from growir.growth.states import states_of
 from growir.ops import ACTIVATIONS, Prelu
@@ -168,3 +173,60 @@ def test_every_activation_can_be_measured(kind: str) -> None:
 def test_a_learned_slope_is_measured_as_it_is() -> None:
     values = torch.tensor([[-2.0, 3.0]])
     assert activation_of(Prelu(), {"weight": torch.tensor([0.5])})(values).tolist() == [[-1.0, 3.0]]
+
+
+def test_growth_does_not_end_by_one_bad_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    real = Dag._neurons
+
+    def useless_when_random(self: Dag, *args: Any) -> Any:
+        neurons = real(self, *args)
+        tried.append(args[-1])
+        if args[-1] == "random":
+            nothing = tuple(torch.zeros_like(weight) for weight in neurons.incoming)
+            return dataclasses.replace(neurons, incoming=nothing, bias=torch.zeros_like(neurons.bias))
+        return neurons
+
+    session = small_session(spirals())
+    monkeypatch.setattr(Dag, "_neurons", useless_when_random)
+    move = AddNode(source="standard", target="out", width=4)
+    found = policy_of(session).score(session, [move], 1)
+    assert tried == ["random", "fitted"]
+    assert [choice.gain > 0 for choice in found] == [True]
+
+
+def test_a_move_without_amplitude_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = grown_session(spirals())
+    moves = _moves(session)
+    assert policy_of(session).score(session, moves, 4)
+    monkeypatch.setattr(dag._Downstream, "search", lambda self, shifts, limit: 0.0)
+    assert policy_of(session).score(session, moves, 4) == []
+
+
+@pytest.mark.parametrize(("make", "limit"), [(spirals, 1.0), (curve, 2.0)], ids=["classes", "regression"])
+def test_the_amplitude_at_an_output_is_at_most_a_least_squares_step(make: Any, limit: float) -> None:
+    session = grown_session(make())
+    for choice in policy_of(session).score(session, _moves(session), 4):
+        if getattr(choice.step, "target", None) == "sum_1":
+            assert 0 < choice.amplitude <= limit
+
+
+def test_an_inner_state_moves_by_at_most_its_own_size() -> None:
+    session = grown_session(spirals())
+    samples = session.parts.ls
+    values = [value[samples] for value in session.constants()]
+    (before,) = run_section(session.graph, session.tensors, ["standard"], ["node_1.linear"])(*values)
+    move = next(m for m in _moves(session) if getattr(m, "target", None) == "node_1.linear")
+    (choice,) = policy_of(session).score(session, [move], 4)
+    state = session.grow(choice.step, choice.updates)[-1]
+    (after,) = run_section(session.graph, session.tensors, ["standard"], [state])(*values)
+    assert (after - before).square().mean() <= before.square().mean() * 1.001
+
+
+def test_fitted_directions_see_more_than_random_ones() -> None:
+    gains = {}
+    for directions in ("random", "fitted"):
+        session = grown_session(curve(), directions=directions)
+        scored = policy_of(session).score(session, _moves(session), 4)
+        gains[directions] = np.mean([s.predicted / s.amplitude for s in scored if isinstance(s.step, AddNode)])
+    assert gains["fitted"] > gains["random"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from growir.growth.data import split_parts
 from growir.growth.section import run_section
 from growir.growth.session import Session
 from growir.growth.train import named_state
@@ -77,3 +78,14 @@ def test_the_constant_prefix_is_computed_once_and_left_out_of_training() -> None
     assert session.prefix() == ["standard"]
     assert session.constants()[0] is session.constants()[0]
     assert "standard" not in session.trunk().code
+
+
+def test_the_three_parts_are_equal_disjoint_and_random() -> None:
+    parts = split_parts(100, seed=3)
+    whole = torch.cat([parts.opt, parts.ls, parts.gr])
+    assert sorted(whole.tolist()) == list(range(100))
+    assert [len(parts.opt), len(parts.ls), len(parts.gr)] == [33, 33, 34]
+    assert not torch.equal(whole, torch.arange(100))
+    assert torch.equal(split_parts(100, seed=3).opt, parts.opt)
+    assert not torch.equal(split_parts(100, seed=4).opt, parts.opt)
+    assert torch.equal(parts.between, torch.cat([parts.opt, parts.ls]))

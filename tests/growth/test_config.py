@@ -1,0 +1,177 @@
+"""Run files: what they mean, and every way in which one can be wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from growir.errors import RunError
+from growir.growth.config import DIGITS, RunConfig, parse_run, read_run
+from tests.cli.command import growir as command
+
+
+def written(tmp_path: Path, text: str | bytes, name: str = "ring.toml") -> Path:
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    text = """
+        name = "ring-1"
+        seed = 3
+        threads = 2
+        [data]
+        path = "ring.npz"
+        task = "classification"
+        standardise = "none"
+        [policy]
+        name = "dag"
+        strategy = "restricted"
+        neurons = 5
+        activation = "tanh"
+        [train]
+        batch_size = 16
+        epochs_between = 1
+        epochs_final = 2
+        learning_rate = 1
+        weight_decay = 0
+        [budget]
+        parameters = 100
+        macs = 200
+        steps = 3
+        seconds = 60
+    """
+    config = read_run(str(written(tmp_path, text)))
+    assert (config.name, config.seed, config.threads) == ("ring-1", 3, 2)
+    assert config.data.path == str(tmp_path / "ring.npz")
+    assert (config.policy.strategy, config.policy.neurons, config.policy.activation) == ("restricted", 5, "tanh")
+    assert (config.train.batch_size, config.train.learning_rate, config.train.weight_decay) == (16, 1.0, 0.0)
+    assert (config.budget.macs, config.budget.seconds) == (200, 60.0)
+    assert parse_run(tomllib.loads(config.to_toml()), "again") == config
+
+
+def test_names_come_from_the_file() -> None:
+    assert read_run("data/My rings_2.npz").name == "My-rings-2"
+    assert read_run("_.NPZ").name == "run"
+    assert read_run("-rings.npz").name == "rings"
+    assert read_run(f"{'a' * 100}.npz").name == "a" * 60
+    assert read_run("digits") == DIGITS
+
+
+def test_a_relative_path_counts_from_the_run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    written(tmp_path / "runs", 'data = {path = "../ring.npz"}')
+    monkeypatch.chdir(tmp_path)
+    assert Path(read_run("runs/ring.toml").data.path).resolve() == tmp_path / "ring.npz"
+    written(tmp_path, 'data = {path = "/data/ring.npz"}')
+    assert read_run("ring.toml").data.path == "/data/ring.npz"
+    written(tmp_path, 'data = {path = "digits"}')
+    assert read_run("ring.toml").data.path == "digits"
+
+
+WRONG = [
+    ("[data", "not a valid TOML run file"),
+    (b"\xff\xfe", "not a valid TOML run file"),
+    ("seed = " + "9" * 5000, "not a valid TOML run file"),
+    ("a = " + "[" * 100_000, "not a valid TOML run file"),
+    ("seed = 1\nseed = 2", "not a valid TOML run file"),
+    ("", "[data] path is missing"),
+    ('[data]\npath = ""', "[data] path is missing"),
+    ("data = 3", "data: this is a section, [data], but 3 is given"),
+    ("[[policy]]", "policy: this is a section, [policy]"),
+    ("sede = 3", "'sede'; a run file takes name, seed, threads, data, policy, train, budget. Did you mean 'seed'?"),
+    ("[trian]\nepochs_final = 3", "Did you mean 'train'?"),
+    ("[train]\nepoch_final = 3", "[train]: unknown attribute 'epoch_final'"),
+    ("[train]\nepoch_final = 3", "Did you mean 'epochs_final'?"),
+    ("[data]\npaht = 'a.npz'", "Did you mean 'path'?"),
+    ("[data]\npath = 3", "[data]: path is 3"),
+    ("[data]\ntask = 'ranking'", "'classification' or 'regression'"),
+    ("[policy]\nname = 'firefly'", "[policy]: name is \"firefly\": input should be 'dag'"),
+    ("[policy]\nactivation = 'rleu'", "Did you mean 'relu'?"),
+    ("[policy]\nneurons = 0", "neurons is 0: input should be greater than 0"),
+    ("[policy]\nneurons = 2.0", "neurons is 2.0: input should be a valid integer"),
+    ("[policy]\nridge = -1", "ridge is -1"),
+    ("[train]\nlearning_rate = nan", "learning_rate is NaN: input should be a finite number"),
+    ("[train]\nlearning_rate = inf", "learning_rate is Infinity"),
+    ("[train]\nlearning_rate = 0", "learning_rate is 0: input should be greater than 0"),
+    ("[train]\nlearning_rate = '1e-3'", 'learning_rate is "1e-3": input should be a valid number'),
+    ("[train]\nbatch_size = true", "batch_size is true: input should be a valid integer"),
+    ("[train]\nweight_decay = -0.1", "weight_decay is -0.1"),
+    ("[budget]\nseconds = inf", "seconds is Infinity: input should be a finite number"),
+    ("[budget]\nseconds = '5'", 'seconds is "5": input should be a valid number'),
+    ("[budget]\nparameters = -5", "parameters is -5"),
+    ("seed = -1", "seed is -1: input should be greater than or equal to 0"),
+    ("seed = 9223372036854775808", "input should be less than 9223372036854775808"),
+    ("seed = 1.0", "seed is 1.0: input should be a valid integer"),
+    ("seed = 1979-05-27", 'seed is "1979-05-27"'),
+    ("threads = 1000000", "threads is 1000000: input should be less than or equal to 1024"),
+    ("name = '../x'", 'name is "../x": it names folders: at most 60 letters, digits, - and _'),
+    ("name = ''", "it names folders"),
+    ("name = 'a\u2028b'", "it names folders"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG)
+def test_what_is_wrong_is_said_in_one_message(text: str | bytes, words: str, tmp_path: Path) -> None:
+    path = written(tmp_path, text)
+    done = command("grow", path, "--out", tmp_path / "run")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("growir: error: ")
+    assert "ring.toml: " in done.err or "\u2026: " in done.err
+    assert done.err.count("\n") == 1
+    assert words in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["ring.toml"]
+
+
+def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
+    path = written(tmp_path, "sede = 3\ndata = 3\n[train]\nepochs = 3\nlearning_rate = -1\n[bugdet]\n")
+    with pytest.raises(RunError) as caught:
+        read_run(str(path))
+    first, *lines = str(caught.value).splitlines()
+    assert first.endswith(": 5 wrong entries")
+    assert len(lines) == 5
+    for words in ("'sede'", "[data]", "'epochs'", "learning_rate is -1", "'bugdet'"):
+        assert words in str(caught.value)
+
+
+def test_no_run_file(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"No such file.*give a run file, an \.npz file or digits"):
+        read_run(str(tmp_path / "none.toml"))
+    with pytest.raises(RunError, match="Is a directory"):
+        read_run(str(tmp_path))
+
+
+def test_seeds_on_the_command_line_have_the_same_limits(tmp_path: Path) -> None:
+    for seed in ("-1", str(2**63), "1.5"):
+        done = command("grow", "digits", "--seed", seed, "--out", tmp_path / "run")
+        assert (done.code, done.out) == (2, "")
+        assert "seed" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.text(), st.integers(0, 2**63 - 1), st.floats(1e-9, 10), st.one_of(st.none(), st.floats(1e-6, 1e9)))
+def test_a_resolved_run_file_says_the_same(path: str, seed: int, rate: float, seconds: float | None) -> None:
+    data = {"seed": seed, "data": {"path": path}, "train": {"learning_rate": rate}, "budget": {"seconds": seconds}}
+    config = parse_run(data, "test")
+    assert parse_run(tomllib.loads(config.to_toml()), "again") == config
+
+
+def test_a_path_that_no_file_can_repeat_is_refused() -> None:
+    with pytest.raises(RunError, match="not valid UTF-8"):
+        parse_run({"data": {"path": "a\udcff.npz"}}, "test")
+
+
+def test_defaults_depend_on_the_data() -> None:
+    config = RunConfig().train
+    assert config.resolved(1000).batch_size == 64
+    assert config.resolved(100_000).batch_size == 256
+    for samples in (9, 1000, 10**7):
+        resolved = config.resolved(samples)
+        assert resolved.epochs_final
+        assert resolved.epochs_between
+        assert resolved.resolved(3) == resolved

@@ -1,0 +1,130 @@
+"""What the documents say is so: code runs, commands exist, the run file is read, tests that are named are there."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import settings
+from typer.core import TyperGroup
+
+from growir.cli.app import app
+from growir.growth.config import RunConfig, parse_run
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BY_DATA = {"run": {"threads"}, "data": {"path"}, "policy": {"neurons"}, "budget": {"parameters", "macs", "seconds"}}
+BY_DATA["train"] = {"batch_size", "epochs_between", "epochs_final"}
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    """The contents of all fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str = README) -> list[list[str]]:
+    """Every command line of the shell blocks, split into words."""
+    lines = (line for block in blocks("sh", text) for line in block.splitlines())
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def subcommands() -> Mapping[str, Any]:
+    """The commands of `growir` by name."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group.commands
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_runs(number: int, tmp_path: Path) -> None:
+    code = blocks("python")[number]
+    # As a process of its own: a run sets torch's threads.
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_law_for_other_packages_passes() -> None:
+    (code,) = blocks("python", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    settings(max_examples=10)(names["test_keeps_its_promise"])()
+
+
+def test_the_first_example_is_short() -> None:
+    assert len(blocks("python")[0].strip().splitlines()) <= 25
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_are_ones_the_command_line_has(path: Path) -> None:
+    known = subcommands()
+    for words in commands(path.read_text(encoding="utf-8")):
+        if words[0] == "growir":
+            assert words[1] in known, words
+            options = {option for parameter in known[words[1]].params for option in parameter.opts}
+            assert {word for word in words[2:] if word.startswith("-")} <= options, words
+
+
+def test_every_command_is_in_the_table() -> None:
+    assert set(re.findall(r"^\| `growir ([a-z]+)", README, flags=re.MULTILINE)) == set(subcommands())
+
+
+def test_the_test_command_is_the_one_that_is_checked(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    stand_in = tmp_path / "make"
+    stand_in.write_text(f'#!/bin/sh\necho "make $*" >> {shlex.quote(str(log))}\n', encoding="utf-8")
+    stand_in.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", str(ROOT / ".ci" / "run")], env={**os.environ, "PATH": path}, check=True)
+    called = log.read_text(encoding="utf-8").splitlines()
+    given = [" ".join(words) for words in commands() if words[0] == "make" and "test" in words[1]]
+    assert len(given) == 1
+    assert given[0] == called[0]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_make_targets_exist(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE)
+    text = path.read_text(encoding="utf-8")
+    named = {*re.findall(r"`make ([a-z-]+)", text), *(words[1] for words in commands(text) if words[0] == "make")}
+    assert named <= set(targets)
+
+
+def test_the_run_file_is_read_and_complete() -> None:
+    (text,) = blocks("toml")
+    data = tomllib.loads(text)
+    config = parse_run(data, "README.md")
+    defaults = RunConfig()
+    sections = {name: data.pop(name) for name in [*data] if isinstance(data[name], dict)}
+    for name, given in {"run": data, **sections}.items():
+        model = config if name == "run" else getattr(config, name)
+        base = defaults if name == "run" else getattr(defaults, name)
+        keys = {key for key in type(model).model_fields if key not in sections}
+        assert set(given) == keys, f"[{name}]"
+        for key in keys - BY_DATA[name]:
+            assert getattr(model, key) == getattr(base, key), f"[{name}] {key} is shown with another default"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_tests_and_files_that_are_named_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for name, test in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?", text):
+        tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+        names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert not test or test in names, f"{name} has no {test}"
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (path.parent / target).exists(), f"{path.name} links to {target}"
