@@ -21,13 +21,13 @@ RESERVED = frozenset(
     """
     T_destination add_module add_submodule apply bfloat16 buffers call_super_init children code compile cpu cuda
     delete_all_unused_submodules delete_submodule device double dump_patches eval extra_repr float forward fx_pytree
-    get_buffer get_extra_state get_parameter get_submodule graph growir_document half inf ipu load_state_dict meta modules
-    mtia named_buffers named_children named_modules named_parameters nan NoneType parameters print_readable pytree recompile
+    get_buffer get_extra_state get_parameter get_submodule graph half inf ipu load_state_dict meta modules mtia
+    named_buffers named_children named_modules named_parameters nan NoneType parameters print_readable pytree recompile
     register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
     register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
     register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ self
     set_extra_state set_submodule shape_env share_memory state_dict to to_empty to_folder torch train training type xpu
-    zero_grad
+    zero_grad growir_document
     _apply _backward_hooks _backward_pre_hooks _boxed_call _buffers _call_impl _code _compiled_call_impl
     _create_node_hooks _deepcopy_hooks _deepcopy_init _erase_node_hooks _forward_hooks _forward_hooks_always_called
     _forward_hooks_with_kwargs _forward_pre_hooks _forward_pre_hooks_with_kwargs _get_backward_hooks

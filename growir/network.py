@@ -99,13 +99,7 @@ class Network:
         folder = _network_folder(_path(path))
         if folder is None:
             raise GraphError([Problem(str(path), f"no network here: {store.GRAPH} and {store.PARAMS} are needed")])
-        return cls._read(folder, max_parameters)
-
-    @classmethod
-    def _read(cls, folder: Path, max_parameters: int) -> Network:
-        graph = _read_document(folder / store.GRAPH, max_parameters)
-        arrays = store.read_params(folder, graph)
-        return cls(graph, arrays, store.read_values(folder), source=str(folder / store.PARAMS))
+        return _read_network(folder, max_parameters)
 
     def save(self, path: Source) -> None:
         """Save as a folder, whole or not at all; only a growir network is ever overwritten.
@@ -213,6 +207,12 @@ def _network_folder(path: Path) -> Path | None:
     return None
 
 
+def _read_network(folder: Path, max_parameters: int) -> Network:
+    graph = _read_document(folder / store.GRAPH, max_parameters)
+    arrays = store.read_params(folder, graph)
+    return Network(graph, arrays, store.read_values(folder), source=str(folder / store.PARAMS))
+
+
 def _read_document(path: Path, max_parameters: int) -> Graph:
     try:
         text = path.read_bytes()
@@ -253,5 +253,5 @@ def open_path(source: Source, *, max_parameters: int = verify.MAX_PARAMETERS) ->
     path = _path(source)
     folder = _network_folder(path) if path.is_dir() else None
     if folder is not None:
-        return Network._read(folder, max_parameters)
+        return _read_network(folder, max_parameters)
     return load_graph(path, max_parameters=max_parameters)

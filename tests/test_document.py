@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from growir.document import canonical, dumps, migrate, to_data
 from growir.errors import GraphError
@@ -15,6 +17,7 @@ from growir.graph import Graph
 from growir.network import load_graph
 from growir.ops import OPS, Op
 from growir.passes import AddEdge, AddNode, Widen
+from growir.rewrite import Pass
 from growir.verify import load
 from tests.samples import empty, mlp, residual_convnet
 
@@ -147,7 +150,7 @@ def test_whole_numbers_and_floats_make_one_hash_where_a_real_is_meant() -> None:
     assert slope(0.5) != slope(1.0)
 
 
-@pytest.mark.parametrize("wrong", [32.0, "32", True, None, [32], 0, -1, 1e400])
+@pytest.mark.parametrize("wrong", [32.0, "32", True, None, [32], 0, -1, 1e400, 2**31, 10**400, 10**5000])
 def test_integers_are_strict(wrong: Any) -> None:
     with pytest.raises(GraphError, match=r"fc1.*out_features|out_features"):
         load(changed("nodes", 1, "out_features", to=wrong))
@@ -213,7 +216,9 @@ def test_a_newer_version_is_refused(version: str) -> None:
     assert len(str(error.value)) < 300
 
 
-@pytest.mark.parametrize("version", [None, 1, "growir", "growir/0", "growir/x", "other/1", "growir/-1", ""])
+@pytest.mark.parametrize(
+    "version", [None, 1, "growir", "growir/0", "growir/x", "other/1", "growir/-1", "growir/\u00b2", ""]
+)
 def test_an_unknown_version_is_refused(version: Any) -> None:
     with pytest.raises(GraphError, match="schema"):
         load({**TINY, "schema": version})
@@ -373,3 +378,80 @@ def test_an_absurd_step_is_refused_before_anything_is_allocated(by: int) -> None
 def test_examples_name_every_operator() -> None:
     assert {name.rpartition("-")[0] for name in example_graphs()} >= {op.kind() for op in OPS}
     assert all(isinstance(node.op, Op) for graph in example_graphs().values() for node in graph.nodes)
+
+
+def conv(**attributes: Any) -> dict[str, Any]:
+    return changed("nodes", 0, to={"name": "flat", "op": "conv2d", "inputs": ["x"], **attributes})
+
+
+@pytest.mark.parametrize("wrong", [[3, 3.0], [3.0, 3], [1, True], [True, True], [2, 2, 2]])
+def test_integers_are_strict_in_pairs(wrong: Any) -> None:
+    with pytest.raises(GraphError, match="kernel_size is"):
+        load(conv(out_channels=2, kernel_size=wrong))
+    with pytest.raises(GraphError, match="stride is"):
+        load(conv(out_channels=2, kernel_size=1, stride=wrong))
+
+
+@pytest.mark.parametrize(
+    ("op", "attribute", "wrong"),
+    [
+        ("elu", "alpha", 1e300),
+        ("leaky_relu", "negative_slope", -1e39),
+        ("softplus", "beta", 1e-40),
+        ("layer_norm", "eps", 1e-320),
+        ("flatten", "start_dim", -(10**400)),
+        ("slice", "start", 2**31),
+    ],
+)
+def test_numbers_that_no_framework_holds_are_problems(op: str, attribute: str, wrong: float) -> None:
+    node = {"name": "flat", "op": op, "inputs": ["x"], attribute: wrong}
+    with pytest.raises(GraphError, match=f"{attribute} is .*: input should be"):
+        load(changed("nodes", 0, to=node))
+
+
+def test_an_input_of_endless_size_is_a_problem() -> None:
+    with pytest.raises(
+        GraphError, match=r"inputs\[0\] 'x': its value .* holds over 1e\+100 numbers per sample"
+    ) as caught:
+        load(changed("inputs", 0, "shape", to=["N", *[2**31 - 1] * 100]))
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: Widen(node="fc1", by=n), lambda n: AddNode(source="x", target="fc1", width=n)]
+)
+@pytest.mark.parametrize("size", [2**31, 10**400])
+def test_passes_take_no_absurd_sizes(make: Callable[[int], Pass], size: int) -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 2147483647"):
+        make(size)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\x00b", "\x1b[31m", "line\n", "\x85"])
+def test_a_graph_name_that_files_cannot_hold_is_a_problem(name: str) -> None:
+    with pytest.raises(GraphError, match=r"^name: the character '\\.*' cannot be written") as caught:
+        load(json.dumps(changed("name", to=name)))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["edge_\u00b2", "", "a..b", "class"])
+def test_created_names_are_names(name: str) -> None:
+    data = to_data(AddEdge(source="x", target="head").rewrite(empty()).graph)
+    data["history"]["steps"][0]["created"] = [name]
+    with pytest.raises(GraphError, match=r"history.steps\[0\].created: "):
+        load(data)
+
+
+def test_tied_tensors_are_of_one_kind() -> None:
+    def norms(tied: dict[str, str]) -> dict[str, Any]:
+        nodes: list[dict[str, Any]] = [
+            {"name": "one", "op": "batch_norm", "inputs": ["x"]},
+            {"name": "two", "op": "batch_norm", "inputs": ["one"], "tied": tied},
+        ]
+        return {**TINY, "nodes": nodes, "outputs": ["two"]}
+
+    load(norms({"weight": "one.weight", "running_var": "one.running_var"}))
+    says = "a trained parameter of float there and a buffer of float here"
+    with pytest.raises(GraphError, match=f"tied running_var and 'one.weight' must be of one kind, but it is {says}"):
+        load(norms({"running_var": "one.weight"}))
+    with pytest.raises(GraphError, match="a buffer of float there and a trained parameter of float here"):
+        load(norms({"weight": "one.running_mean"}))

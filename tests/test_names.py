@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from growir.backends.torch_fx.lowering import DOCUMENT
 from growir.graph import Graph, Input, Node
 from growir.names import MAX_LENGTH, RESERVED, allot, fault
 from growir.network import Network
@@ -96,3 +97,25 @@ def test_names_are_allotted_past_the_highest() -> None:
 )
 def test_faults_say_what_would_be_right(name: str, says: str) -> None:
     assert says in (fault(name) or "")
+
+
+def test_what_growir_puts_on_a_module_is_reserved() -> None:
+    assert DOCUMENT in RESERVED
+    assert "growir_document_ instead" in (fault(f"block.{DOCUMENT}") or "")
+
+
+def test_only_numbers_that_can_be_counted_on_are_counted() -> None:
+    assert allot("edge", ["edge_\u00b2", "edge_\u0663"]) == "edge_1"
+    name = allot("edge", ["edge_" + "9" * 59])
+    assert fault(name) is None
+    assert name == "edge_1"
+
+
+def test_a_stem_whose_numbers_are_used_up_gives_way() -> None:
+    taken = ["edge_" + "9" * 18]
+    for _ in range(3):
+        name = allot("edge", taken)
+        assert fault(name) is None
+        assert name not in taken
+        taken.append(name)
+    assert taken[1:] == ["xedge_1", "xedge_2", "xedge_3"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +26,7 @@ from growir.ops import Linear
 from growir.passes import AddNode, Widen
 from growir.rewrite import Change
 from growir.testing import outputs, random_batch, random_network
+from growir.verify import load
 from tests.samples import empty, graph_of, mlp, residual_convnet
 
 
@@ -351,3 +354,75 @@ def test_a_tied_tensor_is_stored_once(tmp_path: Path) -> None:
     w = network.arrays["one.weight"]
     wanted = (x @ w.T + network.arrays["one.bias"]) @ w.T + network.arrays["head.bias"]
     assert np.allclose(outputs(network, batch)[0], wanted, rtol=1e-12)
+
+
+def test_what_lies_beside_a_network_is_never_lost(tmp_path: Path) -> None:
+    path, network = saved(tmp_path)
+    (path / "thesis.txt").write_text("precious")
+    with pytest.raises(ExportError, match=r"not overwritten, for 'thesis.txt' in it is no part of a network"):
+        network.save(path)
+    assert (path / "thesis.txt").read_text() == "precious"
+    (path / "thesis.txt").unlink()
+    (path / "history.safetensors").mkdir()
+    with pytest.raises(ExportError, match=r"'history.safetensors' in it is no part"):
+        network.save(path)
+    (path / "history.safetensors").rmdir()
+    (path / ".graph.json.new-123").touch()
+    network.save(path)
+    assert sorted(p.name for p in path.iterdir()) == ["graph.json", "params.safetensors"]
+
+
+@pytest.mark.parametrize("document", ["{}", '{"schema": "other/1"}', "[]", '{"schema": "growir/1", "name'])
+def test_a_folder_of_another_tool_is_not_overwritten(tmp_path: Path, document: str) -> None:
+    path, network = saved(tmp_path)
+    (path / "graph.json").write_text(document)
+    with pytest.raises(ExportError, match=r"its graph.json is damaged or another tool's, so the folder is not overwri"):
+        network.save(path)
+    assert (path / "graph.json").read_text() == document
+
+
+def test_a_module_of_another_graph_is_refused_though_its_tensors_fit() -> None:
+    network = Network.init(mlp())
+    graph = load(dumps(network.graph).replace('"relu"', '"tanh"'))
+    other = Network(graph, network.arrays)
+    for module in (other.to_torch(), torch.compile(other.to_torch(), backend="eager")):
+        assert isinstance(module, torch.nn.Module)
+        with pytest.raises(ModelError, match=rf"with hash {graph.hash[:12]}, this network's is 'sample' with"):
+            network.updated(module)
+    renamed = Network(network.graph.replace(name="renamed"), network.arrays)
+    assert equal(network.updated(renamed.to_torch()), network)
+
+
+def test_a_node_may_be_called_module() -> None:
+    graph = graph_of((3,), Node(name="module", op=Linear(out_features=3), inputs=("x",)))
+    network = Network.init(graph)
+    assert equal(network.updated(network.to_torch()), network)
+
+
+def test_onnx_files_are_known_by_their_suffix_in_any_case(tmp_path: Path) -> None:
+    network = Network.init(mlp())
+    network.to_onnx(tmp_path / "net.ONNX")
+    assert load_graph(tmp_path / "net.ONNX") == network.graph
+
+
+@pytest.mark.parametrize("read", [load_graph, open_path, Network.load])
+def test_what_is_no_path_is_refused(read: Callable[[Any], object]) -> None:
+    with pytest.raises(GraphError, match="a path or a decoded document is needed, but this is of type int"):
+        read(3)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int32", torch.float32, "nonsense", object])
+def test_dtypes_that_no_network_has_are_refused(dtype: Any) -> None:
+    with pytest.raises(GraphError, match="dtype is one of float16, float32, float64, but .* is given"):
+        Network.init(mlp(), dtype=dtype)
+
+
+def test_networks_are_copied_and_pickled() -> None:
+    grown = random_network(mlp()).apply(Widen(node="fc1", by=1))
+    for other in (copy.copy(grown), copy.deepcopy(grown), pickle.loads(pickle.dumps(grown))):
+        assert equal(other, grown)
+        assert other.values.keys() == grown.values.keys()
+        with pytest.raises(TypeError):
+            other.arrays["fc1.bias"] = np.zeros(5)
+        with pytest.raises(ValueError, match="read-only"):
+            other.arrays["fc1.bias"][0] = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,24 +16,19 @@ import torch
 from numpy.typing import NDArray
 
 from growir.errors import PassRefused
-from growir.graph import Graph, Input, Node
-from growir.growth.bottleneck import Bottleneck, Grams, closed_form, combine, fit, measure, moment, ridged, sources
+from growir.graph import Graph
+from growir.growth.bottleneck import Bottleneck, Grams, combine, fit, measure, sources
 from growir.growth.config import BudgetConfig, DagConfig, Directions
+from growir.growth.downstream import Downstream
+from growir.growth.neurons import Neurons, activation_of, fitted_directions, new_neurons, random_directions
 from growir.growth.policy import Scored
 from growir.growth.section import run_section
 from growir.growth.session import Session, generator
 from growir.growth.states import StateView, can_feed, fed_by, is_output, states_of, widenable
-from growir.ops import OP_BY_KIND, Op, Shape
-from growir.params import initial_arrays
+from growir.ops import OP_BY_KIND, Shape
 from growir.passes import AddEdge, AddNode, Widen
-from growir.passes.state import descendants
 from growir.rewrite import Pass, Rewrite
 from growir.shapes import shapes_of
-
-COARSE, FINE = 7, 6  # points of a line search
-POOL = 256  # random neurons that fitted directions are chosen from
-Values = Mapping[str, torch.Tensor]
-Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(slots=True)
@@ -62,25 +57,10 @@ class _Measured:
     selection_loss: float
     gram: Grams
     bottlenecks: dict[str, Bottleneck]
-    downstream: dict[tuple[str, ...], _Downstream] = field(default_factory=dict[tuple[str, ...], "_Downstream"])
+    downstream: dict[tuple[str, ...], Downstream] = field(default_factory=dict[tuple[str, ...], "Downstream"])
 
     def state(self, node: str) -> StateView:
         return next(state for state in self.states if state.node == node)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Neurons:
-    """New neurons: incoming weights by source, a bias, and what they read."""
-
-    reads: tuple[str, ...]
-    incoming: tuple[torch.Tensor, ...]  # (source width, k) each
-    bias: torch.Tensor  # (k,)
-    activation: Activation
-
-    def features(self, values: Values) -> torch.Tensor:
-        """Their activations, (n, k)."""
-        total = self.bias + combine([values[name] for name in self.reads], torch.cat(self.incoming).double())
-        return self.activation(total)
 
 
 class Dag:
@@ -240,7 +220,7 @@ class Dag:
         on_ls = [combine([*sources(t, measured.ls), features[1]], fits[t.node].whole) for t in targets]
         key = tuple(t.node for t in targets)
         if key not in measured.downstream:
-            measured.downstream[key] = _Downstream(session, measured, key)
+            measured.downstream[key] = Downstream(session, measured.ls, measured.ls_targets, key)
         downstream = measured.downstream[key]
         limit = self._largest_amplitude(session, measured, targets, on_ls)
         amplitude = downstream.search(on_ls, limit)
@@ -289,62 +269,27 @@ class Dag:
         targets: Sequence[StateView],
         step: int,
         directions: Directions,
-    ) -> _Neurons:
+    ) -> Neurons:
         """Incoming weights of new neurons: random directions, or the best of a pool for what the targets lack."""
         if isinstance(candidate, Widen):
             op = session.graph[candidate.node].op
             learned = {name: session.tensors[f"{candidate.node}.{name}"] for name in op.params(Shape(("N", 1)))}
             count, activation = candidate.by, activation_of(op, learned)
+            threshold = _widened(candidate, measured).bias is not None
         else:
             assert isinstance(candidate, AddNode)
-            count, activation = candidate.width, activation_of(OP_BY_KIND[candidate.activation]())
+            count, activation, threshold = candidate.width, activation_of(OP_BY_KIND[candidate.activation]()), True
         draws = generator(
             session.config.seed, 3, step, zlib.crc32(f"{candidate.name} {candidate.model_dump_json()}".encode())
         )
         inputs = [measured.opt[name] for name in reads]
-        sizes = [part.shape[1] for part in inputs]
-        if directions == "random":
-            weight = torch.randn(sum(sizes), count, generator=draws, dtype=torch.float64)
-            scale = 1.0
-        else:
-            weight = self._fitted(measured, inputs, reads, targets, activation, count, draws)
-            # Larger ones win now and lose after training: they are all but committed.
-            scale = 0.5
-        weight, bias = _scaled(inputs, weight, scale, draws)
-        return _Neurons(reads, torch.split(weight.float(), sizes), bias.float(), activation)
-
-    def _fitted(
-        self,
-        measured: _Measured,
-        inputs: Sequence[torch.Tensor],
-        reads: tuple[str, ...],
-        targets: Sequence[StateView],
-        activation: Activation,
-        count: int,
-        draws: torch.Generator,
-    ) -> torch.Tensor:
-        """Directions chosen one after the other by how much of the bottleneck their activations explain."""
-        whole = torch.cat(list(inputs), dim=1)
         gram = torch.cat([torch.cat([measured.gram(a, b) for b in reads], dim=1) for a in reads])
-        pool = [torch.randn(whole.shape[1], max(POOL, 2 * count), generator=draws, dtype=torch.float64)]
         rest = torch.cat([measured.bottlenecks[t.node].rest for t in targets], dim=1)
-        best = closed_form(gram, rest, whole, count, self.config.ridge)
-        pool += [best, -best]
-        weight, bias = _scaled(inputs, torch.cat(pool, dim=1), 1.0, draws)
-        features = activation(whole @ weight.float() + bias.float())
-        features = features - features.mean(dim=0)
-        own, coupling = moment(features, features), moment(features, rest)
-        chosen: list[int] = []
-        for _ in range(min(count, weight.shape[1])):
-            left: torch.Tensor = coupling
-            if chosen:
-                part = ridged(own[chosen][:, chosen], 1e-6)
-                known: torch.Tensor = torch.linalg.solve(part, coupling[chosen])
-                left = coupling - own[:, chosen] @ known
-            worth = left.square().sum(dim=1) / own.diagonal().clamp_min(1e-12)
-            worth[chosen] = -1.0
-            chosen.append(int(worth.argmax()))
-        return weight[:, chosen]
+        if directions == "random":
+            weight = random_directions(inputs, count, draws)
+        else:
+            weight = fitted_directions(inputs, gram, rest, activation, count, self.config.ridge, draws)
+        return new_neurons(reads, inputs, weight, activation, draws, threshold=threshold, fitted=directions == "fitted")
 
     def _updates(
         self, session: Session, target: StateView, existing: torch.Tensor, amplitude: float
@@ -368,83 +313,6 @@ class Dag:
         return [min(scored, key=lambda s: s.loss)] if scored else []
 
 
-class _Downstream:
-    """The part of the network behind some states, for line searches: what lies before them is computed once."""
-
-    def __init__(self, session: Session, measured: _Measured, targets: tuple[str, ...]) -> None:
-        graph = session.graph
-        later: set[str] = set()
-        for target in targets:
-            later |= descendants(graph, target) - {target}
-        top = [t for t in targets if t not in later]
-        inner = later | set(top)
-        shapes = shapes_of(graph)
-        # Weights as values have no batch axis; the section holds them itself.
-        border = dict.fromkeys(
-            i for node in graph.nodes if node.name in later for i in node.inputs if i not in inner and shapes[i].batched
-        )
-        frontier = list(border)
-        names = session.prefix()
-        before = run_section(graph, session.tensors, names, frontier) if frontier else None
-        self._run = run_section(graph, session.tensors, [*top, *frontier], [session.output], targets)
-        self._loss = session.loss
-        self._targets = measured.ls_targets
-        with torch.no_grad():
-            edge_values = before(*(measured.ls[name] for name in names)) if before else ()
-        self._given = [*(measured.ls[t] for t in top), *edge_values]
-
-    def _loss_at(self, shifts: Sequence[torch.Tensor], amplitude: float) -> float:
-        with torch.no_grad():
-            (found,) = self._run(*self._given, *(amplitude * shift for shift in shifts))
-        return float(self._loss.mean(found, self._targets))
-
-    def search(self, shifts: Sequence[torch.Tensor], limit: float) -> float:
-        """The amplitude in [0, limit] of the smallest loss on the search part; 0 where none helps.
-
-        First over two decades, then between the neighbours of the best.
-        """
-        losses = {0.0: self._loss_at(shifts, 0.0)}
-        for amplitude in np.geomspace(1e-2 * limit, limit, COARSE):
-            losses[float(amplitude)] = self._loss_at(shifts, float(amplitude))
-        tried = sorted(losses)
-        best = tried.index(min(tried, key=lambda a: losses[a]))
-        low, high = tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
-        for amplitude in np.linspace(low, high, FINE + 2)[1:-1]:
-            losses[float(amplitude)] = self._loss_at(shifts, float(amplitude))
-        finite = [a for a in losses if math.isfinite(losses[a])]
-        return min(finite, key=lambda a: losses[a], default=0.0)
-
-
-def activation_of(op: Op, learned: Mapping[str, torch.Tensor] | None = None) -> Activation:
-    """An activation as a function of tensors of any width.
-
-    Args:
-        op: The activation.
-        learned: Its parameters by name, where one number serves all channels; others start as new ones do.
-    """
-    # Lowered code holds no width, so one module of width 1 serves all.
-    node = Node(name="y", op=op, inputs=("x",))
-    graph = Graph(inputs=(Input(name="x", shape=("N", 1)),), nodes=(node,), outputs=("y",))
-    tensors = {key: torch.from_numpy(array) for key, array in initial_arrays(graph, 0).items()}
-    for name, tensor in (learned or {}).items():
-        if tensor.shape == tensors[f"y.{name}"].shape:
-            tensors[f"y.{name}"] = tensor.detach()
-    run = run_section(graph, tensors, ["x"], ["y"])
-    return lambda values: run(values)[0].detach()
-
-
-def _scaled(
-    inputs: Sequence[torch.Tensor], weight: torch.Tensor, scale: float, draws: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Directions and biases that give pre-activations of std `scale` around random thresholds."""
-    pre = combine(inputs, weight).double()
-    spread = pre.std(dim=0).clamp_min(1e-6)
-    weight = weight * (scale / spread)
-    centre = pre.mean(dim=0) * (scale / spread)
-    bias = scale * 0.5 * torch.randn(weight.shape[1], generator=draws, dtype=torch.float64) - centre
-    return weight, bias
-
-
 def _twin(states: list[StateView], value: str, target: StateView) -> bool:
     """Whether a state between exactly these two exists: a new one beside it is a widening of that one."""
     for state in states:
@@ -464,19 +332,23 @@ def _touches(candidate: Pass, states: list[StateView]) -> set[str]:
     return {widened.node, *(state.node for state, _ in fed_by(states, candidate.node))}
 
 
+def _widened(candidate: Widen, measured: _Measured) -> StateView:
+    return next(state for state in measured.states if state.post == candidate.node)
+
+
 def _reads_and_targets(candidate: Pass, measured: _Measured) -> tuple[tuple[str, ...], list[StateView]]:
     """What a move's new features read, and the states they feed."""
     if isinstance(candidate, AddEdge | AddNode):
         return (candidate.source,), [measured.state(candidate.target)]
     assert isinstance(candidate, Widen)
-    widened = next(state for state in measured.states if state.post == candidate.node)
+    widened = _widened(candidate, measured)
     return tuple(edge.source for edge in widened.edges), [s for s, _ in fed_by(measured.states, candidate.node)]
 
 
 def _with_values(
     candidate: Pass,
     created: Sequence[str],
-    neurons: _Neurons | None,
+    neurons: Neurons | None,
     measured: _Measured,
     new: Mapping[str, torch.Tensor],
 ) -> Pass:
@@ -488,7 +360,7 @@ def _with_values(
     values: dict[str, NDArray[np.float32]] = {}
     if isinstance(candidate, Widen):
         assert neurons is not None
-        widened = next(state for state in measured.states if state.post == candidate.node)
+        widened = _widened(candidate, measured)
         for edge, weight in zip(widened.edges, neurons.incoming, strict=True):
             values[edge.weight] = block(weight)
         if widened.bias is not None:

@@ -87,12 +87,12 @@ def _refuse_missing(found: Collection[str], source: str) -> None:
 def _digits() -> dict[str, NDArray[Any]]:
     """The UCI digits that scikit-learn bundles, one fixed stratified fifth held out."""
     try:
+        from sklearn import model_selection
         from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
     except ImportError:
         raise DataError("digits comes with scikit-learn: pip install 'growir[demo]'") from None
     x, y = cast("tuple[Any, Any]", load_digits(return_X_y=True))
-    split: Any = train_test_split  # scikit-learn is annotated in part
+    split = cast("Any", model_selection).train_test_split  # scikit-learn is annotated in part
     x_train, x_test, y_train, y_test = split(x, y, test_size=0.2, stratify=y, random_state=0)
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 

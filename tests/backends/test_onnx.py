@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import growir
 from growir import ops
+from growir.backends.agreement import check_agreement
 from growir.backends.onnx_ir import build_model, read_document, save_model, table
 from growir.backends.onnx_ir import model as onnx_model
 from growir.backends.torch_fx import lower
@@ -551,3 +552,18 @@ def test_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ExportError, match="cannot be written: Permission denied"):
         save_model(small_net(), arrays_of(small_net()), tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("name", ["", "a\u00e4 b"])
+def test_every_graph_name_can_be_written(name: str) -> None:
+    graph = small_net().replace(name=name)
+    model = build_model(graph, arrays_of(graph))
+    assert model.graph.name == (name or "graph")
+
+
+def test_float16_is_standardised_as_torch_does_it(tmp_path: Path) -> None:
+    graph = one_op(Example(ops.Standardise(), (batch_of(4),)))
+    arrays = {"y.mean": np.array([1, 2, 3, 4], "f2"), "y.std": np.array([3e-6, 0.1, 0.7, 1e-5], "f2")}
+    path = tmp_path / "net.onnx"
+    save_model(graph, arrays, path)
+    assert check_agreement(graph, arrays, path) < 1e-6

@@ -83,10 +83,10 @@ def test_network_and_run_directories(tmp_path: Path) -> None:
 
 def test_names_are_never_markup(tmp_path: Path) -> None:
     document = json.loads(RESIDUAL.read_text(encoding="utf-8"))
-    document["name"] = "[red]\x1b[31m[/nothing]"
+    document["name"] = "[red]\u202e[31m[/nothing]"
     path = tmp_path / "net.json"
     path.write_text(json.dumps(document), encoding="utf-8")
-    assert growir("inspect", path).out.startswith("[red]\\x1b[31m[/nothing]  growir/1  ")
+    assert growir("inspect", path).out.startswith("[red]\\u202e[31m[/nothing]  growir/1  ")
 
 
 def chain(names: list[str]) -> Graph:

@@ -139,6 +139,16 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         assert words in str(caught.value)
 
 
+def test_a_file_of_another_kind_gives_no_endless_list(tmp_path: Path) -> None:
+    path = written(tmp_path, "".join(f"key_{k} = {k}\n" for k in range(500)))
+    with pytest.raises(RunError) as caught:
+        read_run(str(path))
+    first, *lines = str(caught.value).splitlines()
+    assert first.endswith(": 500 wrong entries")
+    assert len(lines) == 21
+    assert lines[-1] == "  ... and 480 more wrong entries"
+
+
 def test_no_run_file(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"No such file.*give a run file, an \.npz file or digits"):
         read_run(str(tmp_path / "none.toml"))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from growir.growth import dag
-from growir.growth.dag import Dag, activation_of
+from growir.growth import downstream
+from growir.growth.dag import Dag
+from growir.growth.neurons import activation_of
 from growir.growth.policy import Scored
 from growir.growth.section import run_section
 from growir.growth.session import Session
@@ -199,7 +200,7 @@ def test_a_move_without_amplitude_is_dropped(monkeypatch: pytest.MonkeyPatch) ->
     session = grown_session(spirals())
     moves = _moves(session)
     assert policy_of(session).score(session, moves, 4)
-    monkeypatch.setattr(dag._Downstream, "search", lambda self, shifts, limit: 0.0)
+    monkeypatch.setattr(downstream.Downstream, "search", lambda self, shifts, limit: 0.0)
     assert policy_of(session).score(session, moves, 4) == []
 
 
