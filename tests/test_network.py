@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from growir.edits import Edit, Remap
 from growir.errors import ExportError, GraphError, ModelError, PassRefused
 from growir.graph import Graph, Node
 from growir.network import Network, load_graph, open_path
-from growir.ops import Linear
+from growir.ops import Linear, Relu
 from growir.passes import AddNode, Widen
 from growir.rewrite import Change
 from growir.testing import outputs, random_batch, random_network
@@ -394,7 +395,11 @@ def test_a_module_of_another_graph_is_refused_though_its_tensors_fit() -> None:
 
 
 def test_a_node_may_be_called_module() -> None:
-    graph = graph_of((3,), Node(name="module", op=Linear(out_features=3), inputs=("x",)))
+    graph = graph_of(
+        (3,),
+        Node(name="module", op=Linear(out_features=3), inputs=("x",)),
+        Node(name="head", op=Relu(), inputs=("module",)),
+    )
     network = Network.init(graph)
     assert equal(network.updated(network.to_torch()), network)
 
@@ -413,7 +418,7 @@ def test_what_is_no_path_is_refused(read: Callable[[Any], object]) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int32", torch.float32, "nonsense", object])
 def test_dtypes_that_no_network_has_are_refused(dtype: Any) -> None:
-    with pytest.raises(GraphError, match="dtype is one of float16, float32, float64, but .* is given"):
+    with pytest.raises(GraphError, match=r"dtype is one of float16, float32, float64, but .* is given"):
         Network.init(mlp(), dtype=dtype)
 
 
@@ -422,7 +427,6 @@ def test_networks_are_copied_and_pickled() -> None:
     for other in (copy.copy(grown), copy.deepcopy(grown), pickle.loads(pickle.dumps(grown))):
         assert equal(other, grown)
         assert other.values.keys() == grown.values.keys()
-        with pytest.raises(TypeError):
-            other.arrays["fc1.bias"] = np.zeros(5)
+        assert isinstance(other.arrays, MappingProxyType)
         with pytest.raises(ValueError, match="read-only"):
             other.arrays["fc1.bias"][0] = 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -45,7 +46,7 @@ def moment(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     for k in range(0, len(a), 1024):
         total += a[k : k + 1024].T @ b[k : k + 1024]
     if not torch.isfinite(total).all():
-        raise DataError("activations are so large that their squares overflow; standardise the data, or scale it down")
+        raise DataError("activations are so far from 1 that their squares overflow; standardise the data, or scale it")
     return total / len(a)
 
 
@@ -69,14 +70,13 @@ def factor(gram: torch.Tensor, ridge: float) -> Callable[[torch.Tensor], torch.T
 
 def cholesky(gram: torch.Tensor) -> torch.Tensor | None:
     """The lower factor, None where the matrix is not positive definite."""
-    factored: tuple[torch.Tensor, torch.Tensor] = torch.linalg.cholesky_ex(gram)
+    factored = cast("tuple[torch.Tensor, torch.Tensor]", torch.linalg.cholesky_ex(gram))
     return None if int(factored[1]) else factored[0]
 
 
 def eigenvalues(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues, ascending, and eigenvectors of a symmetric matrix."""
-    found: tuple[torch.Tensor, torch.Tensor] = torch.linalg.eigh(gram)
-    return found
+    return cast("tuple[torch.Tensor, torch.Tensor]", torch.linalg.eigh(gram))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,8 +209,9 @@ def closed_form(gram: torch.Tensor, rest: torch.Tensor, inputs: torch.Tensor, co
     coupling = moment(inputs, rest)
     values, vectors = eigenvalues(ridged(gram, ridge))
     root = vectors @ (values.clamp_min(values[-1] * 1e-12).rsqrt()[:, None] * vectors.T)
-    parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.linalg.svd(root @ coupling, full_matrices=False)
-    left, strength, _ = parts
+    left, strength, _ = cast(
+        "tuple[torch.Tensor, torch.Tensor, torch.Tensor]", torch.linalg.svd(root @ coupling, full_matrices=False)
+    )
     scale = float(rest.double().square().sum(dim=1).mean().sqrt())
     keep = min(count, int((strength > 1e-2 * scale).sum()))
     return root @ left[:, :keep]

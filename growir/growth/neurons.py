@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -88,7 +89,7 @@ def fitted_directions(
         left: torch.Tensor = coupling
         if chosen:
             part = ridged(own[chosen][:, chosen], 1e-6)
-            known: torch.Tensor = torch.linalg.solve(part, coupling[chosen])
+            known = cast("torch.Tensor", torch.linalg.solve(part, coupling[chosen]))
             left = coupling - own[:, chosen] @ known
         worth = left.square().sum(dim=1) / own.diagonal().clamp_min(1e-12)
         worth[chosen] = -1.0

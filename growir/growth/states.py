@@ -86,7 +86,9 @@ def widenable(graph: Graph, states: list[StateView], state: StateView) -> bool:
         space = analyse(graph).find(state.post, graph)
     except PassRefused:
         return False
-    made = {edge.weight for edge in state.edges} | ({state.bias} if state.bias else set())
+    made = {edge.weight for edge in state.edges}
+    if state.bias is not None:
+        made.add(state.bias)
     used = {edge.weight for _, edge in fed_by(states, state.post)}
     return (
         not space.pins

@@ -336,9 +336,10 @@ def candidates(draw: Callable[[st.SearchStrategy[Any]], Any], kind: type[P], gra
 
     Draws nothing valid, so that hypothesis tries another graph, where the pass has no candidates.
     """
-    found = list(kind.candidates(graph))
+    found: list[Pass] = list(kind.candidates(graph))
     assume(found)
-    step = found[draw(st.integers(0, len(found) - 1))]
+    chosen: int = draw(st.integers(0, len(found) - 1))
+    step = found[chosen]
     changes: dict[str, Any] = {"seed": draw(st.integers(0, 2))}
     if isinstance(step, Widen):
         changes |= _more_or_copies(draw, step, graph)
@@ -370,7 +371,7 @@ def _more_or_copies(draw: Callable[[st.SearchStrategy[Any]], Any], step: Widen, 
 
 def _drawn(edits: Sequence[Edit]) -> set[str]:
     """Parameters whose fresh blocks are not zero by default: any numbers do there."""
-    found = set()
+    found: set[str] = set()
     for edit in edits:
         if (isinstance(edit, Create) and not isinstance(edit.fresh.init, Constant)) or (
             isinstance(edit, Remap) and any(not isinstance(part.fresh.init, Constant) for part in edit.axes)

@@ -15,6 +15,7 @@ from growir.edits import NUMPY, Edit, Remap, Rename, carry_moments
 from growir.graph import Graph
 from growir.network import Network
 from growir.ops import Constant, Normal, Param, Uniform
+from growir.ops.spaces import Axis, Space
 from growir.params import param_table
 from growir.rewrite import Pass, Preserves, Rewrite
 
@@ -70,7 +71,7 @@ class Probe:
         self.module.zero_grad()
         state = torch.default_generator.get_state()
         torch.default_generator.manual_seed(3)
-        found = self.module(*batch)
+        found: torch.Tensor | tuple[torch.Tensor, ...] = self.module(*batch)
         torch.default_generator.set_state(state)
         values = found if isinstance(found, tuple) else (found,)
         generator = torch.Generator().manual_seed(7)
@@ -79,7 +80,7 @@ class Probe:
         if learned:
             torch.autograd.backward([value for value, _ in learned], [part for _, part in learned])
         params = dict(self.module.named_parameters())
-        grads = {}
+        grads: dict[str, NDArray[Any]] = {}
         for key, param in param_table(self.graph).items():
             if not param.buffer:
                 grad = params[key].grad
@@ -146,14 +147,15 @@ def carried_pairs(
     """
     carried = carry_moments(done.edits, before, power, NUMPY)
     analysis = analyse(graph)
-    uniform = {s.space for s in analysis.spaces if s.uniform}
+    uniform: set[Space | None] = {s.space for s in analysis.spaces if s.uniform}
     names = {edit.new: edit.old for edit in done.edits if isinstance(edit, Rename)}
-    pairs = []
+    pairs: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
     for key, wanted in carried.items():
         found = after[key]
         use = analysis.params.get(names.get(key, key))
         for part in _parts(done.edits, key):
-            whole = use is not None and any(space in uniform for space, _ in use.axes[part.axis])
+            terms: Axis = use.axes[part.axis] if use is not None else ()
+            whole = any(space in uniform for space, _ in terms)
             wanted, found = (_old_positions(a, part.axis, part.index, whole) for a in (wanted, found))
         pairs.append((key, wanted, found))
     return pairs

@@ -33,6 +33,13 @@ def test_checked(network: Path, tmp_path: Path) -> None:
     assert growir("diff", path, network).code == 0
 
 
+def test_the_suffix_may_be_written_large(network: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.ONNX"
+    assert growir("export", network, "-o", path, "--no-check").code == 0
+    assert growir("diff", path, network).code == 0
+    assert growir("validate", "--drop-history", path).out == growir("validate", "--drop-history", network).out
+
+
 def test_disagreement_writes_nothing(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Untrained outputs of this network differ by some 1e-7; no file is as good as this tolerance asks.
     monkeypatch.setattr(agreement, "TOLERANCE", -1.0)
