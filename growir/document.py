@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -40,6 +40,14 @@ MIGRATIONS: Mapping[str, Migration] = {}
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _is_object(value: object) -> TypeGuard[Json]:
+    return isinstance(value, dict)
+
+
+def _is_array(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 def node_data(node: Node) -> Json:
@@ -88,12 +96,12 @@ def dumps(graph: Graph) -> str:
 
 def _pretty(data: Json, indent: str) -> str:
     inner = indent + " "
-    parts = []
+    parts: list[str] = []
     for key, value in data.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
+        if _is_array(value) and value and _is_object(value[0]):
             rows = ",\n".join(f"{inner}  {json.dumps(row, allow_nan=False)}" for row in value)
             parts.append(f"{inner}{json.dumps(key)}: [\n{rows}]")
-        elif isinstance(value, dict):
+        elif _is_object(value):
             parts.append(f"{inner}{json.dumps(key)}: {_pretty(value, inner).lstrip()}")
         else:
             parts.append(f"{inner}{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
@@ -155,13 +163,19 @@ def decode(text: str | bytes) -> Json:
         raise GraphError("the JSON is nested too deeply for a graph document") from None
     except ValueError as error:
         raise GraphError(f"this is not valid JSON: {error}") from None
-    if not isinstance(data, dict):
+    if not _is_object(data):
         raise GraphError(f"a graph document is a JSON object, but this is {_json_type(data)}")
     return data
 
 
 def _json_type(value: object) -> str:
-    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    kinds: dict[type, str] = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return kinds.get(type(value), "a number")
 
 
@@ -219,9 +233,9 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
         if node is not None:
             nodes.append(node)
             index.append(k)
-        elif isinstance(item, dict) and isinstance(item.get("name"), str):
+        elif _is_object(item) and isinstance(item.get("name"), str):
             unread.add(item["name"])
-    outputs = []
+    outputs: list[str] = []
     listed = _items(data, "outputs", problems)
     for k, item in enumerate(listed):
         if isinstance(item, str):
@@ -229,7 +243,7 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
         else:
             problems.append(Problem(f"outputs[{k}]", f"a node's name is needed, but this is {_json_type(item)}"))
     if (inputs or not described) and (outputs or not listed):
-        unread |= {item["name"] for item in described if isinstance(item, dict) and isinstance(item.get("name"), str)}
+        unread |= {item["name"] for item in described if _is_object(item) and isinstance(item.get("name"), str)}
         unread -= {entry.name for entry in inputs}
         told = {problem.where for problem in problems}  # that `inputs` is no array, say, is not said twice
         found = structure_problems(inputs, nodes, outputs, frozenset(unread), index)
@@ -244,7 +258,7 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
 
 def _items(data: Json, key: str, problems: list[Problem]) -> list[Any]:
     value = data.get(key)
-    if isinstance(value, list):
+    if _is_array(value):
         return value
     found = "is missing" if key not in data else f"is {_json_type(value)}"
     problems.append(Problem(key, f"a graph document has an array of {key} here, but it {found}"))
@@ -253,7 +267,7 @@ def _items(data: Json, key: str, problems: list[Problem]) -> list[Any]:
 
 def _input(index: int, item: object, problems: list[Problem]) -> Input | None:
     where = f"inputs[{index}]"
-    if not isinstance(item, dict):
+    if not _is_object(item):
         problems.append(Problem(where, f"an object with name and shape is needed, but this is {_json_type(item)}"))
         return None
     try:
@@ -264,7 +278,7 @@ def _input(index: int, item: object, problems: list[Problem]) -> Input | None:
 
 
 def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
-    if not isinstance(item, dict):
+    if not _is_object(item):
         found = _json_type(item)
         problems.append(
             Problem(f"nodes[{index}]", f"an object with name, op and inputs is needed, but this is {found}")
@@ -276,9 +290,9 @@ def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
     if not isinstance(name, str):
         problems.append(Problem(where, "a node has a name, a string"))
     inputs, tied, source = item.get("inputs", []), item.get("tied", {}), item.get("source")
-    if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs):
+    if not _is_array(inputs) or not all(isinstance(i, str) for i in inputs):
         problems.append(Problem(where, "inputs is an array of names"))
-    if not isinstance(tied, dict) or not all(isinstance(v, str) for v in tied.values()):
+    if not _is_object(tied) or not all(isinstance(v, str) for v in tied.values()):
         problems.append(Problem(where, 'tied is an object like {"weight": "emb.weight"}'))
     if not (source is None or (isinstance(source, str) and len(source) <= 10_000)):
         problems.append(Problem(where, "source is a string"))
@@ -333,10 +347,10 @@ _STEPS: TypeAdapter[tuple[Step, ...]] = TypeAdapter(tuple[Step, ...])
 def _history(item: object, migrations: Mapping[str, Migration], problems: list[Problem]) -> History | None:
     if item is None:
         return None
-    if not isinstance(item, dict) or set(item) != {"base", "steps"} or not isinstance(item["base"], dict):
+    if not _is_object(item) or set(item) != {"base", "steps"} or not _is_object(item["base"]):
         problems.append(Problem("history", "an object with base (a document) and steps (an array) is needed"))
         return None
-    if not isinstance(item["steps"], list) or len(item["steps"]) > MAX_STEPS:
+    if not _is_array(item["steps"]) or len(item["steps"]) > MAX_STEPS:
         problems.append(Problem("history.steps", f"an array of at most {MAX_STEPS} steps is needed"))
         return None
     try:

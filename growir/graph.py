@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, StrictInt, StrictStr, model_validator
 
@@ -47,7 +47,7 @@ class Node(_Frozen):
     name: StrictStr
     op: SerializeAsAny[Op]
     inputs: tuple[StrictStr, ...] = ()
-    tied: Mapping[str, str] = Field(default_factory=dict[object, Any])
+    tied: Mapping[str, str] = Field(default_factory=dict[str, str])
     source: str | None = None
 
     def with_op(self, **changes: Any) -> Node:
@@ -68,7 +68,7 @@ class Step(BaseModel):
     kind: StrictStr = Field(alias="pass")
     version: StrictInt = 1
     created: tuple[StrictStr, ...] = ()
-    values: Mapping[str, StrictStr] = Field(default_factory=dict[object, Any])
+    values: Mapping[str, StrictStr] = Field(default_factory=dict[str, str])
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -345,8 +345,8 @@ def _order_problems(nodes: Sequence[Node], wheres: Sequence[str], everything: fr
     net.add_edges_from((s, node.name) for node in nodes for s in node.inputs if s != node.name and s in everything)
     cyclic = [part for part in networkx.strongly_connected_components(net) if len(part) > 1]
     for part in sorted(cyclic, key=min):
-        edges: list[tuple[str, str]] = list(networkx.find_cycle(net.subgraph(sorted(part))))
-        path = [edge[0] for edge in edges]
+        edges = cast("list[tuple[str, str]]", networkx.find_cycle(net.subgraph(sorted(part))))
+        path: list[str] = [edge[0] for edge in edges]
         shown = " -> ".join(cut(name) for name in [*path[:8], *(["..."] if len(path) > 8 else []), path[0]])
         yield Problem("nodes", f"they form a cycle: {shown}; a graph has none")
     if not cyclic:

@@ -210,7 +210,7 @@ def owned_by_first(nodes: Sequence[Node]) -> tuple[list[Node], list[Rename]]:
     for owner, heir in heirs.items():
         host, _, name = owner.rpartition(".")
         late.setdefault(host, {})[name] = heir
-    found = []
+    found: list[Node] = []
     for node in nodes:
         tied = {name: heirs.get(owner, owner) for name, owner in node.tied.items()} | late.get(node.name, {})
         tied = {name: owner for name, owner in tied.items() if owner != f"{node.name}.{name}"}

@@ -34,7 +34,7 @@ def largest_change(
     found: list[tuple[torch.Tensor, ...]] = []
     for graph, arrays in (before, after):
         module = lower(graph, arrays, device="cpu", dtype=torch.float64).eval().requires_grad_(False)
-        values = module(*batch)
+        values: torch.Tensor | tuple[torch.Tensor, ...] = module(*batch)
         found.append(values if isinstance(values, tuple) else (values,))
     return {
         name: float((old - new).abs().max()) / max(float(old.abs().max()), 1e-300)

@@ -14,11 +14,11 @@ def broadcast(*xs: Shape) -> Shape:
     rank = max(x.rank for x in xs)
     dims: list[Dim] = []
     for k in range(rank):
-        here = [x.dims[k - rank + x.rank] for x in xs if k - rank + x.rank >= 0]
-        wide: list[Dim] = [d for d in here if d != 1]
-        if any(d != wide[0] for d in wide):
+        here: list[Dim] = [x.dims[k - rank + x.rank] for x in xs if k - rank + x.rank >= 0]
+        dim: Dim = max(here, key=lambda d: d != 1)  # the first that is not broadcast
+        if any(d not in (1, dim) for d in here):
             raise OpError(f"inputs must have one shape, but are {' and '.join(str(x) for x in xs[:4])}")
-        dims.append(wide[0] if wide else 1)
+        dims.append(dim)
     if "N" in dims[1:]:
         raise OpError(f"the batch axes do not line up in {' and '.join(str(x) for x in xs[:4])}")
     return Shape(tuple(dims), xs[0].dtype)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from growir.backends.torch_fx import lower
 from growir.channels import analyse
-from growir.edits import NUMPY, Edit, Remap, Rename, carry_moments
+from growir.edits import NUMPY, AxisMap, Edit, Remap, Rename, carry_moments
 from growir.graph import Graph
 from growir.network import Network
 from growir.ops import Constant, Normal, Param, Uniform
-from growir.ops.spaces import Axis, Space
+from growir.ops.spaces import ParamAxes, Space
 from growir.params import param_table
 from growir.rewrite import Pass, Preserves, Rewrite
 
@@ -152,16 +152,16 @@ def carried_pairs(
     pairs: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
     for key, wanted in carried.items():
         found = after[key]
-        use = analysis.params.get(names.get(key, key))
+        use: ParamAxes | None = analysis.params.get(names.get(key, key))
         for part in _parts(done.edits, key):
-            terms: Axis = use.axes[part.axis] if use is not None else ()
+            terms = use.axes[part.axis] if use is not None else ()
             whole = any(space in uniform for space, _ in terms)
             wanted, found = (_old_positions(a, part.axis, part.index, whole) for a in (wanted, found))
         pairs.append((key, wanted, found))
     return pairs
 
 
-def _parts(edits: Sequence[Edit], key: str) -> list[Any]:
+def _parts(edits: Sequence[Edit], key: str) -> list[AxisMap]:
     return [part for edit in edits if isinstance(edit, Remap) and edit.key == key for part in edit.axes]
 
 
