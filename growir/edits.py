@@ -227,7 +227,7 @@ def carry_optimizer(
             grown = {edit.key for edit in edits if isinstance(edit, Remap)}
             if any(key in grown and backend.shape(array) for key, array in column.items()):
                 raise GrowirError(
-                    f"optimizer state {entry!r} has the shape of its parameter, and how it follows growth is not known; "
+                    f"optimizer state {entry!r} has the shape of its parameter, and how it follows growth is unknown; "
                     f"known are {', '.join(MOMENTS)}"
                 )
             column = carry_moments([e for e in edits if not isinstance(e, Remap)], column, 1, backend)
