@@ -21,6 +21,7 @@ from growir.graph import (
     Input,
     Node,
     Step,
+    Ties,
     node_place,
     per_graph,
     structure_problems,
@@ -66,8 +67,7 @@ def node_data(node: Node) -> Json:
 def step_data(step: Step) -> Json:
     """A history step as its document shows it."""
     data: Json = {"pass": step.kind, **step.fields}
-    if step.version != 1:
-        data["version"] = step.version
+    data["version"] = step.version
     data["created"] = list(step.created)
     if step.values:
         data["values"] = dict(sorted(step.values.items()))
@@ -309,7 +309,7 @@ def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
             problems += field_problems(where, kind, error, OP_BY_KIND[kind])
     if len(problems) > before or op is None or not isinstance(name, str):
         return None
-    return Node.model_construct(name=name, op=op, inputs=tuple(inputs), tied=tied, source=source)
+    return Node.model_construct(name=name, op=op, inputs=tuple(inputs), tied=Ties(tied), source=source)
 
 
 def field_problems(where: str, what: str, error: ValidationError, model: type[BaseModel]) -> Iterable[Problem]:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    SerializeAsAny,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from growir import names
 from growir.errors import GraphError, Problem, cut
@@ -36,6 +47,28 @@ class Input(_Frozen):
     dtype: DType = "float32"
 
 
+class Ties(Mapping[str, str]):
+    """Which parameters of a node belong to others; like the node, it does not change."""
+
+    # Not a MappingProxyType, which can be neither pickled nor copied deeply.
+    __slots__ = ("_owners",)
+
+    def __init__(self, owners: Mapping[str, str] | None = None) -> None:
+        self._owners = dict(owners or {})
+
+    def __getitem__(self, parameter: str) -> str:
+        return self._owners[parameter]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._owners)
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def __repr__(self) -> str:
+        return f"Ties({self._owners})"
+
+
 class Node(_Frozen):
     """One operator applied to named values; its own name is the name of its one output.
 
@@ -47,7 +80,7 @@ class Node(_Frozen):
     name: StrictStr
     op: SerializeAsAny[Op]
     inputs: tuple[StrictStr, ...] = ()
-    tied: Mapping[str, str] = Field(default_factory=dict[str, str])
+    tied: Annotated[Mapping[str, str], AfterValidator(Ties), PlainSerializer(dict)] = Field(default_factory=Ties)
     source: str | None = None
 
     def with_op(self, **changes: Any) -> Node:
@@ -149,9 +182,10 @@ class Graph(_Frozen):
 
     def recall(self, function: Callable[[Graph], T]) -> T:
         """What the function says of this graph, computed once."""
-        if function not in self._memo:
-            self._memo[function] = function(self)
-        found: T = self._memo[function]
+        memo = self._memo
+        if function not in memo:
+            memo[function] = function(self)
+        found: T = memo[function]
         return found
 
     def replace(
@@ -162,13 +196,24 @@ class Graph(_Frozen):
         history: History | Literal["keep"] | None = "keep",
         name: str | None = None,
     ) -> Graph:
-        """A new graph with some parts replaced and references checked."""
-        return Graph(
-            name=self.name if name is None else name,
-            inputs=self.inputs,
-            nodes=self.nodes if nodes is None else tuple(nodes),
-            outputs=self.outputs if outputs is None else tuple(outputs),
-            history=self.history if history == "keep" else history,
+        """A new graph with some parts replaced and references checked, unless they are this graph's."""
+        parts: dict[str, Any] = {
+            "name": self.name if name is None else name,
+            "inputs": self.inputs,
+            "nodes": self.nodes if nodes is None else tuple(nodes),
+            "outputs": self.outputs if outputs is None else tuple(outputs),
+            "history": self.history if history == "keep" else history,
+        }
+        sound = name is None and self._refers_alike(parts["nodes"], parts["outputs"])
+        return Graph.model_construct(**parts) if sound else Graph(**parts)
+
+    def _refers_alike(self, nodes: Sequence[Node], outputs: Sequence[str]) -> bool:
+        """Whether the nodes differ from this graph's at most in their attributes."""
+        if len(nodes) != len(self.nodes) or outputs != self.outputs:
+            return False
+        return all(
+            a is b or (a.name, a.inputs, a.op.arity) == (b.name, b.inputs, b.op.arity)
+            for a, b in zip(self.nodes, nodes, strict=True)
         )
 
     def summary(self) -> str:

@@ -13,6 +13,8 @@ from growir.graph import Graph, Step
 from growir.passes import pass_from_step
 from growir.rewrite import Pass, Rewrite
 
+MAX_CHECKED = 2_000_000  # steps times nodes, each some 20 microseconds
+
 
 def rewrites(graph: Graph, values: Mapping[str, NDArray[Any]] | None = None) -> Iterator[Rewrite]:
     """The recorded rewrites, run one after the other from the history's base.
@@ -29,7 +31,8 @@ def rewrites(graph: Graph, values: Mapping[str, NDArray[Any]] | None = None) -> 
     current = graph.history.base
     for k, step in enumerate(graph.history.steps):
         try:
-            done = recorded_pass(step, values or {}).rewrite(current)
+            # The recorded step stays: replayed without its arrays it would forget their digests.
+            done = recorded_pass(step, values or {}).rewrite(current, recorded=step)
         except (PassRefused, KeyError) as error:
             raise GraphError(
                 [Problem(f"history.steps[{k}] {cut(step.kind)!r}", f"it does not replay: {error}")]
@@ -37,12 +40,8 @@ def rewrites(graph: Graph, values: Mapping[str, NDArray[Any]] | None = None) -> 
         if done.created != step.created:
             text = f"it created {list(done.created)}, but the document says {list(step.created)}"
             raise GraphError([Problem(f"history.steps[{k}] {cut(step.kind)!r}", text)])
-        # The recorded step stays: replayed without its arrays it would forget their digests.
-        history = current.history.steps if current.history else ()
-        assert done.graph.history is not None
-        kept = done.graph.history.model_copy(update={"steps": (*history, step)})
-        current = done.graph.replace(history=kept)
-        yield Rewrite(current, done.edits, done.created, done.preserves)
+        current = done.graph
+        yield done
 
 
 def recorded_pass(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:
@@ -54,7 +53,8 @@ def recorded_pass(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:
 def check_history(graph: Graph) -> Graph:
     """Return the graph if its history leads to it.
 
-    Unknown or older passes cannot be run: such a history is kept unchecked, with a warning.
+    Unknown or older passes cannot be run, and long histories of large graphs take too long: such a history is kept
+    unchecked, with a warning.
 
     Raises:
         GraphError: The history ran and led elsewhere, or did not run.
@@ -66,6 +66,13 @@ def check_history(graph: Graph) -> Graph:
         shown = ", ".join(sorted({cut(name) for name in strange}))
         warnings.warn(
             f"the history is not checked: it uses passes unknown here or of another version: {shown}", stacklevel=2
+        )
+        return graph
+    steps, nodes = len(graph.history.steps), max(len(graph.nodes), len(graph.history.base.nodes))
+    if steps * nodes > MAX_CHECKED:
+        warnings.warn(
+            f"the history is not checked: to run {steps:,} steps again on {nodes:,} nodes would take too long",
+            stacklevel=2,
         )
         return graph
     last = graph.history.base

@@ -7,18 +7,19 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from growir.document import field_problems
 from growir.edits import Create, Edit, Fresh, Remap, Rename
 from growir.errors import PassRefused, cut
 from growir.graph import MAX_STEPS, Graph, History, Node, Step, suggestion
 from growir.names import allot
 from growir.ops import Dropout, Param
-from growir.params import array_digest, frozen, param_table
+from growir.params import FLOATS, array_digest, frozen, param_table
 from growir.verify import verify
 
 
@@ -69,13 +70,31 @@ class Pass(BaseModel):
     seed: int = Field(default=0, strict=True, ge=0)
     values: Mapping[str, NDArray[Any]] = Field(default_factory=dict, exclude=True, repr=False)
 
-    @field_validator("values", mode="after")
+    @field_validator("values", mode="before")
     @classmethod
-    def _fixed_values(cls, values: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        for key, array in values.items():
+    def _fixed_values(cls, values: object) -> Mapping[str, NDArray[Any]]:
+        if not isinstance(values, Mapping):
+            raise ValueError("values map parameter keys to arrays")
+        found: dict[str, NDArray[Any]] = {}
+        for key, value in cast("Mapping[str, Any]", values).items():
+            array = np.asarray(value)
+            if array.dtype.kind in "biu":
+                array = array.astype(np.float64)
+            if array.dtype.name not in FLOATS:
+                raise ValueError(f"the block for {cut(key)} is of {array.dtype}, but real numbers are needed")
             if not np.isfinite(array).all():
                 raise ValueError(f"the block for {cut(key)} holds NaN or infinite numbers")
-        return {key: frozen(np.asarray(array)) for key, array in values.items()}
+            found[key] = frozen(array)
+        return found
+
+    if not TYPE_CHECKING:  # which would hide the fields from type checkers
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                problems = field_problems(self.name, self.name, error, type(self))
+                raise PassRefused("; ".join(str(problem) for problem in problems)) from None
 
     def _identity(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
         return (
@@ -108,13 +127,24 @@ class Pass(BaseModel):
     def change(self, graph: Graph, step: int) -> Change:
         """Carry the rewrite out on a graph that `check` has accepted; `step` keys fresh numbers."""
 
-    def rewrite(self, graph: Graph) -> Rewrite:
+    def rewrite(self, graph: Graph, *, recorded: Step | None = None) -> Rewrite:
         """Apply to a graph: the new graph, the edits, the names created.
+
+        Args:
+            graph: The graph.
+            recorded: In a replay, the step that goes into the history in place of this pass's own.
 
         Raises:
             PassRefused: The pass does not fit this graph; nothing has changed.
         """
         self.check(graph)
+        return self.resolved(graph)._rewrite(graph, recorded)
+
+    def resolved(self, graph: Graph) -> Self:
+        """The same pass with every choice filled in that it leaves to its defaults, for a history to record."""
+        return self
+
+    def _rewrite(self, graph: Graph, recorded: Step | None) -> Rewrite:
         step = len(graph.history.steps) if graph.history else 0
         if step >= MAX_STEPS:
             raise PassRefused(
@@ -123,7 +153,7 @@ class Pass(BaseModel):
         change = self.change(graph, step)
         base = graph.history.base if graph.history else graph.replace(history=None)
         earlier = graph.history.steps if graph.history else ()
-        history = History(base=base, steps=(*earlier, self.recorded(change.created)))
+        history = History(base=base, steps=(*earlier, recorded or self.recorded(change.created)))
         nodes, renames = owned_by_first(in_order(graph, change.nodes))
         edits = (*change.edits, *renames)
         grown = verify(graph.replace(nodes=nodes, outputs=change.outputs, history=history))
@@ -135,7 +165,8 @@ class Pass(BaseModel):
 
     def recorded(self, created: Sequence[str]) -> Step:
         """This pass as a step of a history; arrays are recorded by sha256."""
-        fields = self.model_dump(mode="json", exclude_defaults=True)
+        # Defaults too: a history must mean the same when they change.
+        fields = self.model_dump(mode="json")
         digests = {key: array_digest(array) for key, array in self.values.items()}
         return Step.model_validate(
             {"pass": self.name, "version": self.version, **fields, "created": created, "values": digests}
@@ -230,6 +261,10 @@ def in_order(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
     ordered: list[Node] = []
     done: set[str] = {entry.name for entry in graph.inputs}
     for root in (*old, *new):
+        if root.name not in done and done.issuperset(root.inputs):
+            ordered.append(root)
+            done.add(root.name)
+            continue
         stack = [root.name]
         open_: set[str] = set()
         while stack:

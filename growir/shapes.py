@@ -75,8 +75,9 @@ def own_tables(graph: Graph) -> Mapping[str, ParamTable]:
 def owners(graph: Graph) -> Mapping[str, str]:
     """Every "node.parameter" to the key that stores it: itself, or for a tied one the first user's."""
     found: dict[str, str] = {}
-    for name, table in own_tables(graph).items():
-        tied = graph[name].tied
-        for parameter in table:
-            found[f"{name}.{parameter}"] = tied.get(parameter, f"{name}.{parameter}")
+    tables = own_tables(graph)
+    for node in graph.nodes:
+        for parameter in tables[node.name]:
+            key = f"{node.name}.{parameter}"
+            found[key] = node.tied.get(parameter, key) if node.tied else key
     return found

@@ -82,7 +82,7 @@ def field_text(fields: Mapping[str, Any]) -> str:
 def step_text(step: Step) -> str:
     """A history step on one line."""
     created = f"  created {_some(step.created)}" if step.created else ""
-    return f"{cut(step.kind)}  {field_text(step.fields)}{created}"
+    return f"{cut(step.kind)}  {field_text(_telling(step.fields))}{created}"
 
 
 def input_text(entry: Input) -> str:
@@ -94,6 +94,11 @@ def input_text(entry: Input) -> str:
 def _some(names: Sequence[str], most: int = 6) -> str:
     shown = ", ".join(cut(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown}, +{len(names) - most}"
+
+
+def _telling(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader wants of a recorded pass: not the seed of every one, nor its empty lists."""
+    return {key: value for key, value in fields.items() if key != "seed" and value != []}
 
 
 def _node_fields(node: Node) -> str:

@@ -9,9 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from growir.document import field_problems
 from growir.errors import GrowirError, PassRefused, cut
 from growir.graph import Step, suggestion
 from growir.passes.add_edge import AddEdge
@@ -53,11 +51,7 @@ def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] |
         names = sorted(all_passes())
         near = suggestion(name, names) if isinstance(name, str) else ""
         raise PassRefused(f"there is no pass {cut(name)!r}; there are: {', '.join(names)}.{near}")
-    try:
-        return kind.model_validate({**fields, "values": dict(values or {})})
-    except ValidationError as error:
-        problems = "; ".join(problem.text for problem in field_problems(kind.name, kind.name, error, kind))
-        raise PassRefused(f"{kind.name}: {problems}") from None
+    return kind(**{**fields, "values": dict(values or {})})
 
 
 def pass_from_step(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:

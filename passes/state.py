@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from growir.errors import PassRefused, cut
@@ -116,17 +117,21 @@ def direct_edges(graph: Graph, source: str, state: State) -> list[str]:
     return found
 
 
-def connectable(graph: Graph) -> list[tuple[str, State]]:
+def connectable(graph: Graph) -> Iterator[tuple[str, State]]:
     """Every (source value, state) that a linear edge could join, each state once under its add or node."""
     shapes = shapes_of(graph)
-    values = [entry.name for entry in graph.inputs] + [node.name for node in graph.nodes]
-    states = list(dict.fromkeys(find_state(graph, node.name) for node in graph.nodes))
-    found: list[tuple[str, State]] = []
-    for state in states:
-        later = descendants(graph, state.node)
-        found += [
-            (value, state)
-            for value in values
-            if value not in later and shapes[value].dtype == "float32" and fits(shapes[value], shapes[state.node])
+    alike: dict[Shape, list[str]] = {}  # an edge decides the last axis, so shapes alike in the others fit alike
+    for name, shape in shapes.items():
+        alike.setdefault(shape.with_dim(-1, 1) if shape.rank else shape, []).append(name)
+    seen: set[State] = set()
+    for node in graph.nodes:
+        state = find_state(graph, node.name)
+        if state in seen:
+            continue
+        seen.add(state)
+        there = shapes[state.node]
+        sources = [
+            name for shape, names in alike.items() if shape.dtype == "float32" and fits(shape, there) for name in names
         ]
-    return found
+        later = descendants(graph, state.node)
+        yield from ((name, state) for name in sources if name not in later)

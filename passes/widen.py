@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from growir.channels import ChannelSpace, analyse
@@ -70,8 +70,6 @@ class Widen(Pass):
             raise PassRefused(f"{where}: it is normalised as a whole and grows by copies only; leave values out")
 
     def _check_copies(self, space: ChannelSpace, units: int, where: str) -> None:
-        if space.uniform:
-            raise PassRefused(f"{where}: it is normalised as a whole, so every channel is copied; leave copies out")
         if space.tied:
             raise PassRefused(
                 f"{where}: one tensor both produces and consumes these channels, so no copy can keep the function; "
@@ -79,6 +77,8 @@ class Widen(Pass):
             )
         if len(self.copies) != units or max(self.copies) >= space.units:
             raise PassRefused(f"{where}: copies must be {units} channel numbers below {space.units}")
+        if space.uniform and len(set(np.bincount(self.copies, minlength=space.units).tolist())) > 1:
+            raise PassRefused(f"{where}: it is normalised as a whole, so every channel is copied equally often")
         if self.shares and len(self.shares) != units:
             raise PassRefused(f"{where}: shares must be as many as copies, {units}, but are {len(self.shares)}")
         left = np.ones(space.units)
@@ -92,35 +92,27 @@ class Widen(Pass):
             return Preserves.NOTHING
         return Preserves.EVAL if space.random else Preserves.EXACT
 
+    def resolved(self, graph: Graph) -> Self:
+        space = self._space(graph)
+        copies = self.copies
+        if space.uniform and not copies:
+            copies = tuple(range(space.units)) * (self.by // space.step)
+        if not copies:
+            return self
+        shares = self.shares or _parts(copies)
+        return self.model_copy(update={"copies": copies, "shares": shares})
+
     def units(self, space: ChannelSpace) -> Units:
-        """The space's new units."""
-        if space.uniform:
-            times = self.by // space.step + 1
-            index = np.tile(np.arange(space.units), times)
-            # The old channels come first and keep the largest part.
-            parts = np.array([times, *range(1, times)]) / (times * (times + 1) / 2)
-            return Units(index, np.repeat(parts, space.units))
+        """The space's new units, once every choice is resolved."""
         old = np.arange(space.units)
         if not self.copies:
             fresh = np.full(self.by // space.step, -1)
             return Units(np.concatenate([old, fresh]), np.ones(len(old) + len(fresh)))
         copies = np.array(self.copies)
-        shares = self._shares(space.units)
+        shares = np.array(self.shares)
         left = np.ones(space.units)
         np.subtract.at(left, copies, shares)
         return Units(np.concatenate([old, copies]), np.concatenate([left, shares]))
-
-    def _shares(self, units: int) -> NDArray[np.float64]:
-        if self.shares:
-            return np.array(self.shares)
-        total = np.bincount(self.copies, minlength=units)
-        seen: dict[int, int] = {}
-        shares: list[float] = []
-        for copy in self.copies:
-            seen[copy] = seen.get(copy, 0) + 1
-            parts = total[copy] + 1
-            shares.append(seen[copy] / (parts * (parts + 1) / 2))
-        return np.array(shares)
 
     def change(self, graph: Graph, step: int) -> Change:
         space = self._space(graph)
@@ -134,3 +126,14 @@ class Widen(Pass):
                 yield cls(node=space.name, by=space.step)
                 if not (space.uniform or space.tied):
                     yield cls(node=space.name, by=space.step, copies=(space.units - 1,))
+
+
+def _parts(copies: tuple[int, ...]) -> tuple[float, ...]:
+    """The share each copy takes: of k copies and their channel 1 : 2 : ... : k+1, the channel the largest."""
+    total, seen = Counter(copies), Counter[int]()
+    shares: list[float] = []
+    for copy in copies:
+        seen[copy] += 1
+        parts = total[copy] + 1
+        shares.append(seen[copy] / (parts * (parts + 1) / 2))
+    return tuple(shares)

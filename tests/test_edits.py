@@ -57,7 +57,7 @@ def test_values_that_do_not_fit(values: dict[str, Any], says: str) -> None:
 
 
 def test_values_must_be_numbers() -> None:
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(PassRefused, match="NaN"):
         Widen(node="fc1", by=1, values={"fc1.weight": np.full((1, 3), np.nan)})
 
 

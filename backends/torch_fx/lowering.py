@@ -29,6 +29,7 @@ class _Lowering:
         self.graph = graph
         self.device = device
         self.root = nn.Module()
+        self.hosts = {"": self.root}  # the modules that only hold others, by path
         self.code = fx.Graph()
         self.values: dict[str, fx.Node] = {}
         self.node: Node
@@ -85,12 +86,12 @@ class _Lowering:
         return self.tensors[owners(self.graph)[f"{self.node.name}.{parameter}"]]
 
     def _host(self, path: list[str]) -> nn.Module:
-        host = self.root
-        for segment in path:
-            if segment not in dict(host.named_children()):
-                host.add_module(segment, nn.Module())
-            host = host.get_submodule(segment)
-        return host
+        key = ".".join(path)
+        if key not in self.hosts:
+            host = nn.Module()
+            self._host(path[:-1]).add_module(path[-1], host)
+            self.hosts[key] = host
+        return self.hosts[key]
 
 
 def _attach(module: nn.Module, name: str, tensor: torch.Tensor) -> None:

@@ -209,41 +209,31 @@ class Algebra:
 
     def cut(self, axis: Axis, bounds: Sequence[int], reason: str) -> tuple[Axis, ...]:
         """Cut an axis at ascending positions; a bound inside a block pins that one unit."""
-        for bound in bounds:
-            at = 0
-            for space, block in self.resolve(axis):
-                size = block if space is None else space.size * block
-                inside = bound - at
-                if 0 < inside < size and space is not None:
-                    units, torn = divmod(inside, block)
-                    if torn:
-                        unit = space
-                        if units:
-                            _, unit = self.split(unit, units)
-                        if unit.size > 1:
-                            unit, _ = self.split(unit, 1)
-                        self._pin(unit, (Pin(self.node, reason),))
-                    else:
-                        self.split(space, units)
-                at += size
-                if at >= bound:
-                    break
         pieces: list[Axis] = []
-        stack = list(reversed(self.resolve(axis)))
-        start = 0
+        rest = list(reversed(self.resolve(axis)))
+        at = 0
         for end in [*bounds, length(axis)]:
             piece: list[Term] = []
-            while start < end:
-                space, block = stack.pop()
-                size = block if space is None else space.size * block
-                if start + size > end:  # fixed positions, or one pinned unit
-                    stack.append((None, start + size - end))
-                    space, block = None, end - start
-                    size = block
-                piece.append((space, block))
-                start += size
+            while at < end:
+                space, block = rest.pop()
+                room = end - at
+                if space is None:
+                    if block > room:
+                        rest.append((None, block - room))
+                    piece.append((None, min(block, room)))
+                    at += min(block, room)
+                elif space.bind is not None:  # an earlier cut went through the same space
+                    rest.extend(reversed(self.resolve(((space, block),))))
+                elif room < block:
+                    at += self._freeze((space, block), room, rest, reason)
+                    piece.append((None, room))
+                else:
+                    units = min(space.size, room // block)
+                    piece.append((self._front((space, block), units, rest), block))
+                    at += units * block
             pieces.append(tuple(piece))
-        return tuple(pieces)
+        # A later cut may have gone through a space of an earlier piece.
+        return tuple(self.resolve(piece) for piece in pieces)
 
     def free_units(self, axis: Axis) -> int:
         """Units on an axis that are not pinned."""
