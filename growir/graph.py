@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    InstanceOf,
     PlainSerializer,
     PrivateAttr,
     SerializeAsAny,
@@ -112,7 +113,7 @@ class Step(BaseModel):
 class History(_Frozen):
     """The graph growth started from, and every rewrite since."""
 
-    base: Graph
+    base: InstanceOf[Graph]  # a graph is checked when it is made, not once for each history it begins
     steps: tuple[Step, ...] = ()
 
 
@@ -187,6 +188,19 @@ class Graph(_Frozen):
             memo[function] = function(self)
         found: T = memo[function]
         return found
+
+    # A copy may be given other nodes, and a pickle other code: neither takes along what was worked out here.
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._memo = {}
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self.__copy__()  # its parts never change
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), "__pydantic_private__": {"_memo": {}}}
 
     def replace(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from growir.collecting import uncollected
 from growir.errors import GraphError, PassRefused, Problem, cut
 from growir.graph import Graph, Step
 from growir.passes import pass_from_step
@@ -76,8 +77,9 @@ def check_history(graph: Graph) -> Graph:
         )
         return graph
     last = graph.history.base
-    for done in rewrites(graph):
-        last = done.graph
+    with uncollected():
+        for done in rewrites(graph):
+            last = done.graph
     if last.hash != graph.hash:
         text = (
             f"it leads to a graph with hash {last.hash[:12]}, but the document's nodes hash to {graph.hash[:12]}; "

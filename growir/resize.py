@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from growir.channels import Analysis, analyse
 from growir.edits import AxisMap, Edit, Fresh, Remap
 from growir.graph import Graph, Node
-from growir.ops import Constant, Param
+from growir.ops import Constant, Param, Shape
 from growir.ops.spaces import Axis, Space
-from growir.params import param_table
+from growir.shapes import shapes_of
 
 ZERO = Constant(0.0)
 
@@ -34,9 +34,9 @@ class Units:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resize:
-    """A resize carried out on the graph: the new graph (without its history step) and the edits."""
+    """A resize carried out: the graph's nodes with their new widths, and the edits."""
 
-    graph: Graph
+    nodes: tuple[Node, ...]
     edits: tuple[Edit, ...]
 
 
@@ -87,23 +87,31 @@ def resize(
     """
     analysis = analyse(graph)
     values = values or {}
-    nodes = _follow(graph, analysis, plan)
-    grown = graph.replace(nodes=nodes, history=None)
-    table = param_table(grown)
+    nodes = {node.name: node for node in _follow(graph, analysis, plan)}
     edits: list[Edit] = []
     for key, use in analysis.params.items():
-        if key not in table:
+        if not any(space in plan for axis in use.axes for space, _ in axis):
             continue
+        host, _, parameter = key.rpartition(".")
+        node = nodes[host]
+        table = node.op.params(*(_new_shape(graph, analysis, plan, name) for name in node.inputs))
         parts: list[AxisMap] = []
         # Consuming axes last: where a new row meets a new column, the column's zero must win.
         for axis in sorted(range(len(use.axes)), key=lambda k: (k in use.consumes, k)):
             found = axis_positions(use.axes[axis], plan)
             if found is not None:
                 consumes = axis in use.consumes
-                parts.append(_axis_map(axis, *found, consumes, table[key], seed, step, values.get(key)))
+                parts.append(_axis_map(axis, *found, consumes, table[parameter], seed, step, values.get(key)))
         if parts:
             edits.append(Remap(key, tuple(parts)))
-    return Resize(grown, tuple(edits))
+    return Resize(tuple(nodes.values()), tuple(edits))
+
+
+def _new_shape(graph: Graph, analysis: Analysis, plan: Plan, value: str) -> Shape:
+    """A value's shape after the resize."""
+    old = shapes_of(graph)[value]
+    axes = zip(old.dims, analysis.values[value], strict=True)
+    return Shape(tuple(dim if dim == "N" else new_length(axis, plan) for dim, axis in axes), old.dtype)
 
 
 def _axis_map(

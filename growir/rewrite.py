@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from growir.collecting import uncollected
 from growir.document import field_problems
 from growir.edits import Create, Edit, Fresh, Remap, Rename
 from growir.errors import PassRefused, cut
-from growir.graph import MAX_STEPS, Graph, History, Node, Step, suggestion
+from growir.graph import MAX_STEPS, Graph, History, Node, Step, Ties, suggestion
 from growir.names import allot
 from growir.ops import Dropout, Param
 from growir.params import FLOATS, array_digest, frozen, param_table
@@ -127,6 +128,7 @@ class Pass(BaseModel):
     def change(self, graph: Graph, step: int) -> Change:
         """Carry the rewrite out on a graph that `check` has accepted; `step` keys fresh numbers."""
 
+    @uncollected()
     def rewrite(self, graph: Graph, *, recorded: Step | None = None) -> Rewrite:
         """Apply to a graph: the new graph, the edits, the names created.
 
@@ -245,7 +247,7 @@ def owned_by_first(nodes: Sequence[Node]) -> tuple[list[Node], list[Rename]]:
     for node in nodes:
         tied = {name: heirs.get(owner, owner) for name, owner in node.tied.items()} | late.get(node.name, {})
         tied = {name: owner for name, owner in tied.items() if owner != f"{node.name}.{name}"}
-        found.append(node if tied == node.tied else node.model_copy(update={"tied": tied}))
+        found.append(node if tied == node.tied else node.model_copy(update={"tied": Ties(tied)}))
     return found, [Rename(owner, heir) for owner, heir in heirs.items()]
 
 
@@ -256,8 +258,9 @@ def in_order(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
         PassRefused: They form a cycle.
     """
     pending = {node.name: node for node in nodes}
-    old = [node for node in nodes if node.name in graph]
-    new = [node for node in nodes if node.name not in graph]
+    known = graph.by_name
+    old = [node for node in nodes if node.name in known]
+    new = [node for node in nodes if node.name not in known]
     ordered: list[Node] = []
     done: set[str] = {entry.name for entry in graph.inputs}
     for root in (*old, *new):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, suggestion
 from growir.ops import ACTIVATIONS, Add, Linear, Shape
+from growir.ops.base import Dim
 from growir.rewrite import fresh_name
 from growir.shapes import shapes_of
 
@@ -103,8 +104,12 @@ def check_edge(graph: Graph, source: str, state: State) -> None:
 
 def fits(source: Shape, target: Shape) -> bool:
     """Whether a linear layer can turn the one shape into the other."""
-    same = source.dtype == target.dtype and source.rank == target.rank
-    return same and source.batched and target.batched and source.rank >= 2 and source.dims[:-1] == target.dims[:-1]
+    return is_linear(source) and is_linear(target) and source.dims[:-1] == target.dims[:-1]
+
+
+def is_linear(shape: Shape) -> bool:
+    """Whether a linear layer takes and gives values of such a shape."""
+    return shape.dtype == "float32" and shape.batched and shape.rank >= 2
 
 
 def direct_edges(graph: Graph, source: str, state: State) -> list[str]:
@@ -120,18 +125,14 @@ def direct_edges(graph: Graph, source: str, state: State) -> list[str]:
 def connectable(graph: Graph) -> Iterator[tuple[str, State]]:
     """Every (source value, state) that a linear edge could join, each state once under its add or node."""
     shapes = shapes_of(graph)
-    alike: dict[Shape, list[str]] = {}  # an edge decides the last axis, so shapes alike in the others fit alike
+    alike: dict[tuple[Dim, ...], list[str]] = {}  # values that fit the same states
     for name, shape in shapes.items():
-        alike.setdefault(shape.with_dim(-1, 1) if shape.rank else shape, []).append(name)
+        if is_linear(shape):
+            alike.setdefault(shape.dims[:-1], []).append(name)
     seen: set[State] = set()
     for node in graph.nodes:
         state = find_state(graph, node.name)
-        if state in seen:
-            continue
+        if state not in seen and is_linear(shapes[state.node]):
+            later = descendants(graph, state.node)
+            yield from ((name, state) for name in alike[shapes[state.node].dims[:-1]] if name not in later)
         seen.add(state)
-        there = shapes[state.node]
-        sources = [
-            name for shape, names in alike.items() if shape.dtype == "float32" and fits(shape, there) for name in names
-        ]
-        later = descendants(graph, state.node)
-        yield from ((name, state) for name in sources if name not in later)

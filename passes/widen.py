@@ -117,7 +117,7 @@ class Widen(Pass):
     def change(self, graph: Graph, step: int) -> Change:
         space = self._space(graph)
         done = resize(graph, {space.space: self.units(space)}, seed=self.seed, step=step, values=self.values)
-        return Change(done.graph.nodes, done.graph.outputs, done.edits)
+        return Change(done.nodes, graph.outputs, done.edits)
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:

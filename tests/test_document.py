@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from growir import replay
+from growir.channels import analyse
 from growir.document import canonical, dumps, migrate, to_data
 from growir.errors import GraphError, PassRefused
-from growir.graph import Graph
+from growir.graph import Graph, Node
 from growir.network import load_graph
-from growir.ops import OPS, Op
-from growir.passes import AddEdge, AddNode, Widen
+from growir.ops import OPS, LayerNorm, Linear, Op
+from growir.passes import AddEdge, AddNode, Widen, pass_from_data
 from growir.rewrite import Pass
 from growir.verify import load
-from tests.samples import empty, mlp, residual_convnet
+from tests.samples import empty, graph_of, mlp, residual_convnet
 
 HASHES = Path(__file__).parent / "golden" / "hashes.json"
 TINY: dict[str, Any] = {
@@ -468,3 +472,102 @@ def test_tied_tensors_are_of_one_kind() -> None:
         load(norms({"running_var": "one.weight"}))
     with pytest.raises(GraphError, match="a buffer of float there and a trained parameter of float here"):
         load(norms({"weight": "one.running_mean"}))
+
+
+def test_a_copy_works_out_its_own_answers() -> None:
+    graph = mlp()
+    before = graph.hash
+    shorter = graph.model_copy(update={"nodes": graph.nodes[:1], "outputs": (graph.nodes[0].name,)})
+    assert shorter.hash != before
+    assert list(shorter.by_name) == [graph.nodes[0].name]
+    deep = graph.model_copy(update={"outputs": (graph.nodes[0].name,)}, deep=True)
+    assert deep.hash != before
+    assert graph.hash == before
+
+
+def test_a_graph_in_use_can_be_pickled_and_copied() -> None:
+    graph = load_graph(to_data(Widen(node="fc1", by=2).rewrite(mlp()).graph))
+    analyse(graph)
+    for copied in (pickle.loads(pickle.dumps(graph)), copy.deepcopy(graph), copy.copy(graph)):
+        assert dumps(copied) == dumps(graph)
+
+
+def test_a_node_cannot_be_tied_otherwise_afterwards() -> None:
+    made = Node(name="fc", op=Linear(out_features=2), inputs=("x",), tied={"weight": "emb.weight"})
+    read = load(dumps(graph_of((4,), Node(name="fc", op=Linear(out_features=2), inputs=("x",)))))["fc"]
+    for node in (made, read, pickle.loads(pickle.dumps(made)), made.model_copy(deep=True)):
+        with pytest.raises(TypeError):
+            node.tied["weight"] = "other.weight"  # type: ignore[index]
+    assert made.model_dump()["tied"] == {"weight": "emb.weight"}
+
+
+def test_a_change_of_attributes_alone_keeps_the_references_checked() -> None:
+    graph = mlp()
+    with pytest.raises(GraphError, match="does not exist"):
+        graph.replace(nodes=[node.with_inputs(["nobody"]) for node in graph.nodes])
+    with pytest.raises(GraphError, match="there is no node"):
+        graph.replace(outputs=["nobody"])
+
+
+def test_steps_say_every_choice_and_their_version() -> None:
+    graph = Widen(node="fc1", by=2, copies=(0, 0)).rewrite(mlp()).graph
+    (step,) = to_data(graph)["history"]["steps"]
+    shares = step.pop("shares")
+    assert step == {"pass": "widen", "version": 1, "node": "fc1", "by": 2, "copies": [0, 0], "seed": 0, "created": []}
+    assert shares == pytest.approx([1 / 6, 2 / 6])
+
+
+def test_a_uniform_space_records_its_copies_and_shares() -> None:
+    norm = Node(name="norm", op=LayerNorm(), inputs=("fc",))
+    head = Node(name="head", op=Linear(out_features=3), inputs=("norm",))
+    graph = graph_of((4,), Node(name="fc", op=Linear(out_features=2), inputs=("x",)), norm, head)
+    grown = Widen(node="fc", by=4).rewrite(graph).graph
+    (step,) = to_data(grown)["history"]["steps"]
+    assert step["copies"] == [0, 1, 0, 1]
+    assert step["shares"] == pytest.approx([1 / 6, 1 / 6, 2 / 6, 2 / 6])
+    assert load_graph(to_data(grown)) == grown
+
+
+def test_steps_recorded_in_the_short_form_replay() -> None:
+    data = to_data(Widen(node="fc1", by=2, copies=(0, 1)).rewrite(mlp()).graph)
+    short = {"pass": "widen", "node": "fc1", "by": 2, "copies": [0, 1], "created": []}
+    data["history"]["steps"] = [short]
+    graph = load_graph(data)
+    assert graph.history is not None
+    assert graph.history.steps[0].fields == {"node": "fc1", "by": 2, "copies": [0, 1]}
+
+
+def test_a_history_too_long_to_run_loads_unchecked_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = to_data(Widen(node="fc1", by=2).rewrite(mlp()).graph)
+    monkeypatch.setattr(replay, "MAX_CHECKED", 2)
+    with pytest.warns(UserWarning, match=r"not checked: to run 1 steps again on \d nodes"):
+        load_graph(data)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"node": "a", "by": 0}, "by is 0"),
+        ({"node": "a"}, "widen needs by"),
+        ({"node": "a", "by": 1, "width": 2}, "unknown attribute 'width'; widen takes node, by"),
+        ({"node": "a", "by": 1, "values": [1.0]}, "values"),
+        ({"node": "a", "by": 1, "values": {"a.bias": np.array([object()])}}, "object"),
+        ({"node": "a", "by": 1, "values": {"a.bias": np.array(["one"])}}, "a.bias is of <U3"),
+        ({"node": "a", "by": 1, "values": {"a.bias": np.array([1j])}}, "a.bias is of complex128"),
+        ({"node": "a", "by": 1, "values": {"a.bias": np.array([np.nan])}}, "NaN or infinite"),
+    ],
+)
+def test_wrong_arguments_are_refused_alike_in_python_and_json(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(PassRefused, match=message) as error:
+        Widen(**fields)
+    values = fields.pop("values", None)
+    if not isinstance(values, list):
+        with pytest.raises(PassRefused) as told:
+            pass_from_data({"pass": "widen", **fields}, values)
+        assert str(told.value) == str(error.value)
+
+
+@pytest.mark.parametrize(("given", "stored"), [(np.int32, np.float64), (bool, np.float64), (np.float16, np.float16)])
+def test_values_are_stored_as_floats(given: Any, stored: Any) -> None:
+    step = Widen(node="a", by=1, values={"a.bias": np.ones(1, given)})
+    assert step.values["a.bias"].dtype == stored

@@ -87,7 +87,7 @@ class Algebra:
 
     def resolve(self, axis: Axis) -> Axis:
         """The same axis in terms of unbound spaces, neighbouring fixed positions joined."""
-        if all(space is None or space.bind is None for space, _ in axis) and len(axis) <= 1:
+        if len(axis) == 1 and ((only := axis[0][0]) is None or only.bind is None):
             return axis
         out: list[Term] = []
         stack = list(reversed(axis))

@@ -119,7 +119,8 @@ def test_copies_at_the_end_of_the_axis_are_noticed() -> None:
 def _resized(graph: Graph, plan: Plan) -> tuple[Network, Network]:
     before = random_network(graph)
     done = resize(graph, plan, seed=0, step=0)
-    return before, Network(verify(done.graph), apply_edits(done.edits, before.arrays, NUMPY, np.dtype(np.float64)))
+    grown = verify(graph.replace(nodes=done.nodes, history=None))
+    return before, Network(grown, apply_edits(done.edits, before.arrays, NUMPY, np.dtype(np.float64)))
 
 
 @given(st.data())

@@ -8,7 +8,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node
 from growir.ops import Add, Bias, Dropout, Flatten, Linear, Relu
 from growir.passes import AddEdge, AddNode
-from growir.passes.state import find_state
+from growir.passes.state import State, connectable, find_state
 from growir.rewrite import Preserves
 from growir.shapes import shapes_of
 from growir.testing import assert_preserves
@@ -135,3 +135,21 @@ def test_dropouts_that_change_places_are_told() -> None:
     assert step.rewrite(graph).preserves is Preserves.EVAL
     assert AddEdge(source="x", target="start").rewrite(graph).preserves is Preserves.EXACT
     assert_preserves(step, graph)
+
+
+def test_connections_are_found_one_at_a_time() -> None:
+    graph = summed()
+    found = connectable(graph)
+    assert next(found) == ("x", State("total", add=True))
+    assert [value for value, state in (next(found), next(found)) if state.node == "total"] == ["a", "b"]
+
+
+def test_every_connection_is_found_that_makes_no_cycle() -> None:
+    graph = graph_of(
+        (3,),
+        Node(name="flat", op=Flatten(), inputs=("x",)),
+        Node(name="a", op=Linear(out_features=4), inputs=("flat",)),
+        Node(name="b", op=Linear(out_features=2), inputs=("a",)),
+    )
+    found = [(value, state.node) for value, state in connectable(graph)]
+    assert found == [("x", "flat"), ("x", "a"), ("flat", "a"), ("x", "b"), ("flat", "b"), ("a", "b")]
