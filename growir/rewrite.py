@@ -90,7 +90,7 @@ class Pass(BaseModel):
 
     if not TYPE_CHECKING:  # which would hide the fields from type checkers
 
-        def __init__(self, **fields: Any) -> None:
+        def __init__(self, /, **fields: Any) -> None:
             try:
                 super().__init__(**fields)
             except ValidationError as error:

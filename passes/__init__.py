@@ -51,7 +51,8 @@ def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] |
         names = sorted(all_passes())
         near = suggestion(name, names) if isinstance(name, str) else ""
         raise PassRefused(f"there is no pass {cut(name)!r}; there are: {', '.join(names)}.{near}")
-    return kind(**{**fields, "values": dict(values or {})})
+    fields["values"] = dict(values or {})
+    return kind(**fields)
 
 
 def pass_from_step(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:

@@ -494,7 +494,7 @@ def test_a_graph_in_use_can_be_pickled_and_copied() -> None:
 
 def test_a_node_cannot_be_tied_otherwise_afterwards() -> None:
     made = Node(name="fc", op=Linear(out_features=2), inputs=("x",), tied={"weight": "emb.weight"})
-    read = load(dumps(graph_of((4,), Node(name="fc", op=Linear(out_features=2), inputs=("x",)))))["fc"]
+    read = load(dumps(graph_of((4,), Node(name="head", op=Linear(out_features=2), inputs=("x",)))))["head"]
     for node in (made, read, pickle.loads(pickle.dumps(made)), made.model_copy(deep=True)):
         with pytest.raises(TypeError):
             node.tied["weight"] = "other.weight"  # type: ignore[index]
@@ -549,7 +549,8 @@ def test_a_history_too_long_to_run_loads_unchecked_with_a_warning(monkeypatch: p
     [
         ({"node": "a", "by": 0}, "by is 0"),
         ({"node": "a"}, "widen needs by"),
-        ({"node": "a", "by": 1, "width": 2}, "unknown attribute 'width'; widen takes node, by"),
+        ({"node": "a", "by": 1, "width": 2}, "unknown attribute 'width'; widen takes .*node, by"),
+        ({"node": "a", "by": 1, "self": 2}, "unknown attribute 'self'"),
         ({"node": "a", "by": 1, "values": [1.0]}, "values"),
         ({"node": "a", "by": 1, "values": {"a.bias": np.array([object()])}}, "object"),
         ({"node": "a", "by": 1, "values": {"a.bias": np.array(["one"])}}, "a.bias is of <U3"),

@@ -149,7 +149,7 @@ def test_every_connection_is_found_that_makes_no_cycle() -> None:
         (3,),
         Node(name="flat", op=Flatten(), inputs=("x",)),
         Node(name="a", op=Linear(out_features=4), inputs=("flat",)),
-        Node(name="b", op=Linear(out_features=2), inputs=("a",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("a",)),
     )
     found = [(value, state.node) for value, state in connectable(graph)]
-    assert found == [("x", "flat"), ("x", "a"), ("flat", "a"), ("x", "b"), ("flat", "b"), ("a", "b")]
+    assert found == [("x", "flat"), ("x", "a"), ("flat", "a"), ("x", "head"), ("flat", "head"), ("a", "head")]
