@@ -79,7 +79,8 @@ class Probe:
         learned = [(value, part) for value, part in zip(values, mixture, strict=True) if value.requires_grad]
         if learned:
             torch.autograd.backward([value for value, _ in learned], [part for _, part in learned])
-        params = dict(self.module.named_parameters())
+        # Under each of its names: the module tree may meet a tied one elsewhere before its owner.
+        params = dict(self.module.named_parameters(remove_duplicate=False))
         grads: dict[str, NDArray[Any]] = {}
         for key, param in param_table(self.graph).items():
             if not param.buffer:
