@@ -29,6 +29,9 @@ class TorchBackend:
             return array.index_fill(axis, where, block)
         return array.index_copy(axis, where, torch.from_numpy(np.array(block)).to(array.device, array.dtype))
 
+    def add(self, array: torch.Tensor, block: NDArray[Any]) -> torch.Tensor:
+        return array + torch.from_numpy(np.array(block)).to(array.device, array.dtype)
+
     def shape(self, array: torch.Tensor) -> tuple[int, ...]:
         return tuple(array.shape)
 

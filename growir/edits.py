@@ -9,7 +9,7 @@ entries get a zero first moment and the tensor's mean second moment (zero would 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, assert_never
 
@@ -105,7 +105,31 @@ class Rename:
     new: str
 
 
-Edit = Remap | Create | Drop | Rename
+@dataclass(frozen=True, slots=True, eq=False)
+class Shift:
+    """Numbers added to a tensor, entry by entry; what follows its gradient stays."""
+
+    key: str
+    by: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Derive:
+    """A tensor worked out from others, as they are at this point of the edits; optimizer state starts anew.
+
+    Attributes:
+        key: The tensor; it may exist already, and be a source.
+        formula: A pure function of the backend and the sources. It uses only what numpy and torch share: operators,
+            `reshape`, `sum(axis)`, and the backend's own methods; then both executors agree and torch can differentiate.
+        sources: Keys of the tensors the formula takes.
+    """
+
+    key: str
+    formula: Callable[..., Any]
+    sources: tuple[str, ...]
+
+
+Edit = Remap | Create | Drop | Rename | Shift | Derive
 
 
 class Backend(Protocol[T]):
@@ -121,6 +145,10 @@ class Backend(Protocol[T]):
 
     def put(self, array: T, axis: int, index: NDArray[np.int64], block: NDArray[Any] | float) -> T:
         """Write a block along an axis, cast to the array's dtype; the argument may be reused."""
+        ...
+
+    def add(self, array: T, block: NDArray[Any]) -> T:
+        """A new array with a block of the same shape added, in the array's dtype."""
         ...
 
     def shape(self, array: T) -> tuple[int, ...]:
@@ -158,6 +186,10 @@ def apply_edits(
                 del out[key]
             case Rename(old, new):
                 out[new] = out.pop(old)
+            case Shift(key, by):
+                out[key] = backend.add(out[key], by)
+            case Derive(key, formula, sources):
+                out[key] = formula(backend, *(out[source] for source in sources))
             case _:
                 assert_never(edit)
     return out
@@ -198,7 +230,7 @@ def carry_moments(edits: Sequence[Edit], moments: Mapping[str, T], power: int, b
                     if len(part.new):
                         array = backend.put(array, part.axis, part.new, fill)
                 out[key] = array
-            case Drop(key):
+            case Drop(key) | Derive(key):
                 out.pop(key, None)
             case Rename(old, new) if old in out:
                 out[new] = out.pop(old)
@@ -251,6 +283,9 @@ class NumpyBackend:
     ) -> NDArray[Any]:
         array[(slice(None),) * axis + (index,)] = block
         return array
+
+    def add(self, array: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
+        return np.add(array, block, dtype=array.dtype, casting="same_kind")
 
     def shape(self, array: NDArray[Any]) -> tuple[int, ...]:
         return array.shape
