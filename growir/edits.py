@@ -119,8 +119,8 @@ class Derive:
 
     Attributes:
         key: The tensor; it may exist already, and be a source.
-        formula: A pure function of the backend and the sources. It uses only what numpy and torch share: operators,
-            `reshape`, `sum(axis)`, and the backend's own methods; then both executors agree and torch can differentiate.
+        formula: A pure function of the backend and the sources. It uses only what numpy and torch share, operators,
+            `reshape`, `sum(axis)` and the backend's own methods, so that both executors agree and autograd can follow.
         sources: Keys of the tensors the formula takes.
     """
 
@@ -285,7 +285,8 @@ class NumpyBackend:
         return array
 
     def add(self, array: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
-        return np.add(array, block, dtype=array.dtype, casting="same_kind")
+        total: NDArray[Any] = np.add(array, block, dtype=array.dtype, casting="same_kind")
+        return total
 
     def shape(self, array: NDArray[Any]) -> tuple[int, ...]:
         return array.shape
