@@ -134,7 +134,7 @@ class Difference:
     def changed(self) -> tuple[NodeChange, ...]:
         """Nodes of both graphs that are not the same in them."""
         pairs = [(self.before[n.name], n) for n in self.after.nodes if n.name in self.before]
-        pairs = [(a, b) for a, b in pairs if (a.op, a.inputs, a.tied) != (b.op, b.inputs, b.tied)]
+        pairs = [(a, b) for a, b in pairs if (a.op, a.inputs, a.tied, a.frozen) != (b.op, b.inputs, b.tied, b.frozen)]
         if not pairs:
             return ()
         widths = _width_attributes(self.before) | _width_attributes(self.after)
@@ -216,10 +216,13 @@ def _node_change(a: Node, b: Node, widths: set[tuple[str, str]]) -> NodeChange:
     else:
         old, new = a.op.attributes(), b.op.attributes()
         names = list(dict.fromkeys((*old, *new)))
+    attributes = [Field(n, old.get(n), new.get(n), (a.name, n) in widths) for n in names]
+    if a.frozen != b.frozen:
+        attributes.append(Field("frozen", list(a.frozen), list(b.frozen)))
     return NodeChange(
         name=a.name,
         kind=Field("op", *kinds) if kinds[0] != kinds[1] else None,
-        attributes=tuple(Field(n, old.get(n), new.get(n), (a.name, n) in widths) for n in names),
+        attributes=tuple(attributes),
         tied=tuple(
             Field(n, a.tied.get(n), b.tied.get(n)) for n in sorted({*a.tied, *b.tied}) if a.tied.get(n) != b.tied.get(n)
         ),
@@ -378,8 +381,9 @@ def _node_lines(difference: Difference) -> Iterator[Line]:
 def _node_text(node: Node) -> str:
     attributes = field_text(node.op.attributes())
     tied = field_text(node.tied)
+    still = f"frozen {', '.join(node.frozen)}" if node.frozen else ""
     reads = f"<- {', '.join(node.inputs)}" if node.inputs else ""
-    return "  ".join(filter(None, (node.name, node.op.kind(), attributes, tied and f"tied {tied}", reads)))
+    return "  ".join(filter(None, (node.name, node.op.kind(), attributes, tied and f"tied {tied}", still, reads)))
 
 
 def _edge_text(edges: Edges) -> str:

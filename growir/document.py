@@ -30,7 +30,7 @@ from growir.graph import (
 from growir.ops import OP_BY_KIND, OPS, Op
 
 MAX_BYTES = 256 * 2**20
-_NODE_FIELDS = ("name", "op", "inputs", "tied", "source")
+_NODE_FIELDS = ("name", "op", "inputs", "tied", "frozen", "source")
 _GRAPH_FIELDS = ("schema", "name", "inputs", "nodes", "outputs", "history")
 
 Json = dict[str, Any]
@@ -59,6 +59,8 @@ def node_data(node: Node) -> Json:
     data.update(node.op.attributes())
     if node.tied:
         data["tied"] = dict(sorted(node.tied.items()))
+    if node.frozen:
+        data["frozen"] = list(node.frozen)
     if node.source is not None:
         data["source"] = node.source
     return data
@@ -290,10 +292,13 @@ def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
     if not isinstance(name, str):
         problems.append(Problem(where, "a node has a name, a string"))
     inputs, tied, source = item.get("inputs", []), item.get("tied", {}), item.get("source")
+    frozen = item.get("frozen", [])
     if not _is_array(inputs) or not all(isinstance(i, str) for i in inputs):
         problems.append(Problem(where, "inputs is an array of names"))
     if not _is_object(tied) or not all(isinstance(v, str) for v in tied.values()):
         problems.append(Problem(where, 'tied is an object like {"weight": "emb.weight"}'))
+    if not _is_array(frozen) or not all(isinstance(i, str) for i in frozen):
+        problems.append(Problem(where, 'frozen is an array of parameter names like ["weight"]'))
     if not (source is None or (isinstance(source, str) and len(source) <= 10_000)):
         problems.append(Problem(where, "source is a string"))
     op = None
@@ -309,7 +314,9 @@ def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
             problems += field_problems(where, kind, error, OP_BY_KIND[kind])
     if len(problems) > before or op is None or not isinstance(name, str):
         return None
-    return Node.model_construct(name=name, op=op, inputs=tuple(inputs), tied=Ties(tied), source=source)
+    return Node.model_construct(
+        name=name, op=op, inputs=tuple(inputs), tied=Ties(tied), frozen=tuple(sorted(set(frozen))), source=source
+    )
 
 
 def field_problems(where: str, what: str, error: ValidationError, model: type[BaseModel]) -> Iterable[Problem]:
@@ -450,6 +457,7 @@ def _node_schema(op: type[Op], name: Json) -> Json:
         if field != "op":
             properties[field] = {key: value for key, value in spec.items() if key != "title"}
     properties["tied"] = {"type": "object", "additionalProperties": name}
+    properties["frozen"] = {"type": "array", "items": {"type": "string"}}
     properties["source"] = {"type": "string"}
     required = ["name", "op", *(["inputs"] if op.arity[0] else []), *schema.get("required", [])]
     about = (op.__doc__ or "").strip().splitlines()[0]

@@ -70,11 +70,17 @@ class Ties(Mapping[str, str]):
         return f"Ties({self._owners})"
 
 
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Each name once, in alphabetical order, so that one graph has one hash."""
+    return tuple(sorted(set(names)))
+
+
 class Node(_Frozen):
     """One operator applied to named values; its own name is the name of its one output.
 
     Attributes:
         tied: Parameter names that are not stored here but belong to another node: {"weight": "emb.weight"}.
+        frozen: Parameter names that training leaves as they are (requires_grad is false), in alphabetical order.
         source: What the node was called where it was imported from; not part of the graph's identity.
     """
 
@@ -82,6 +88,7 @@ class Node(_Frozen):
     op: SerializeAsAny[Op]
     inputs: tuple[StrictStr, ...] = ()
     tied: Annotated[Mapping[str, str], AfterValidator(Ties), PlainSerializer(dict)] = Field(default_factory=Ties)
+    frozen: Annotated[tuple[StrictStr, ...], AfterValidator(_in_order)] = ()
     source: str | None = None
 
     def with_op(self, **changes: Any) -> Node:

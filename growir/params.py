@@ -35,6 +35,12 @@ def param_table(graph: Graph) -> Mapping[str, Param]:
     return table
 
 
+@per_graph
+def frozen_keys(graph: Graph) -> frozenset[str]:
+    """The keys of the stored parameters that training leaves as they are."""
+    return frozenset(f"{node.name}.{parameter}" for node in graph.nodes for parameter in node.frozen)
+
+
 def draw(init: Init, shape: tuple[int, ...], *, seed: int, step: int, key: str) -> NDArray[np.float64]:
     """Fresh numbers in float64, a function of (seed, step, key) alone: no order of drawing can change them."""
     match init:

@@ -103,7 +103,8 @@ def _telling(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _node_fields(node: Node) -> str:
     tied = " ".join(f"{name}={cut(owner)}" for name, owner in sorted(node.tied.items()))
-    return " ".join(filter(None, (field_text(node.op.attributes()), f"tied {tied}" if tied else "")))
+    still = f"frozen {', '.join(node.frozen)}" if node.frozen else ""
+    return " ".join(filter(None, (field_text(node.op.attributes()), f"tied {tied}" if tied else "", still)))
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
@@ -288,6 +289,8 @@ def inspection(graph: Graph, *, spaces: bool = False) -> Json:
         }
         if node.tied:
             data["tied"] = dict(node.tied)
+        if node.frozen:
+            data["frozen"] = list(node.frozen)
         nodes.append(data)
     whole: Json = {
         "name": graph.name,

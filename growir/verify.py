@@ -67,6 +67,7 @@ def graph_problems(graph: Graph, unread: frozenset[str], max_parameters: int) ->
     tables = _tables(graph, shapes)
     yield from _size_problems(graph, tables, max_parameters)
     yield from _tied_problems(graph, tables)
+    yield from _frozen_problems(graph, tables)
     for name in graph.outputs:
         if name in shapes and not shapes[name].batched:
             yield Problem("outputs", f"{cut(name)!r} has no batch axis: {shapes[name]}")
@@ -120,6 +121,25 @@ def _tied_problems(graph: Graph, tables: Mapping[str, ParamTable]) -> Iterator[P
                 roles = f"{_role(tables[host][name])} there and {_role(table[parameter])} here"
                 yield Problem(where, f"tied {parameter} and {cut(owner)!r} must be of one kind, but it is {roles}")
         seen.add(node.name)
+
+
+def _frozen_problems(graph: Graph, tables: Mapping[str, ParamTable]) -> Iterator[Problem]:
+    for k, node in enumerate(graph.nodes):
+        table = tables.get(node.name)
+        if table is None:
+            continue
+        for parameter in node.frozen:
+            where = node_place(k, node.name)
+            if parameter not in table:
+                known = ", ".join(name for name, param in table.items() if not param.buffer) or "none"
+                yield Problem(
+                    where, f"frozen names {cut(parameter)!r}, but the parameters of {node.op.kind()}: {known}"
+                )
+            elif table[parameter].buffer:
+                yield Problem(where, f"frozen names {cut(parameter)!r}, a buffer, which is never trained; leave it out")
+            elif parameter in node.tied:
+                text = f"frozen names {cut(parameter)!r}, which belongs to {cut(node.tied[parameter])!r}; say it there"
+                yield Problem(where, text)
 
 
 def _role(param: Param) -> str:

@@ -16,7 +16,7 @@ from growir.document import decode, draft, dumps
 from growir.errors import ModelError, cut
 from growir.graph import Graph, Node
 from growir.ops import Shape
-from growir.params import owners, param_table
+from growir.params import frozen_keys, owners, param_table
 from growir.shapes import own_tables, shapes_of
 
 DOCUMENT = "growir_document"
@@ -112,6 +112,8 @@ def lower(
 ) -> fx.GraphModule:
     """A trainable module that computes the graph, with copies of the arrays as parameters and buffers.
 
+    Parameters that the document freezes do not require a gradient.
+
     The document travels on the module: as an attribute, which pickling keeps, in `meta`, which deep copies keep, and on
     one submodule, which keeps its attributes through both (`document_of` finds it). state_dict keys are the document's;
     a tied tensor appears under each of its names.
@@ -127,7 +129,8 @@ def lower(
     for key, param in param_table(graph).items():
         tensor = torch.from_numpy(np.array(arrays[key]))
         tensor = tensor.to(device=place, dtype=None if param.dtype == "int64" else dtype)
-        tensors[key] = tensor if param.buffer else nn.Parameter(tensor)
+        trained = key not in frozen_keys(graph)
+        tensors[key] = tensor if param.buffer else nn.Parameter(tensor, requires_grad=trained)
     return lower_tensors(graph, tensors, place)
 
 
