@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,14 @@ from growir.edits import Backend
 
 
 class TorchBackend:
-    """Edits on torch tensors; every operation returns a new tensor, so autograd can follow."""
+    """Edits on torch tensors; every operation returns a new tensor, so autograd can follow.
+
+    Attributes:
+        like: A tensor whose device, and float dtype, created tensors take; the CPU and their own if None.
+    """
+
+    def __init__(self, like: torch.Tensor | None = None) -> None:
+        self.like = like
 
     def take(self, array: torch.Tensor, axis: int, index: NDArray[np.int64]) -> torch.Tensor:
         return array.index_select(axis, torch.from_numpy(index).to(array.device))
@@ -22,15 +30,18 @@ class TorchBackend:
         return array * torch.from_numpy(factor).to(array.device, array.dtype).reshape(shape)
 
     def put(
-        self, array: torch.Tensor, axis: int, index: NDArray[np.int64], block: NDArray[Any] | float
+        self, array: torch.Tensor, axis: int, index: NDArray[np.int64], block: torch.Tensor | NDArray[Any] | float
     ) -> torch.Tensor:
         where = torch.from_numpy(index).to(array.device)
         if isinstance(block, float):
             return array.index_fill(axis, where, block)
-        return array.index_copy(axis, where, torch.from_numpy(np.array(block)).to(array.device, array.dtype))
+        return array.index_copy(axis, where, _tensor(block).to(array.device, array.dtype))
 
-    def add(self, array: torch.Tensor, block: NDArray[Any]) -> torch.Tensor:
-        return array + torch.from_numpy(np.array(block)).to(array.device, array.dtype)
+    def add(self, array: torch.Tensor, block: torch.Tensor | NDArray[Any]) -> torch.Tensor:
+        return array + _tensor(block).to(array.device, array.dtype)
+
+    def join(self, arrays: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(list(arrays))
 
     def shape(self, array: torch.Tensor) -> tuple[int, ...]:
         return tuple(array.shape)
@@ -39,7 +50,14 @@ class TorchBackend:
         return float(array.double().mean()) if array.numel() else 0.0
 
     def create(self, block: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.array(block))
+        made = torch.from_numpy(np.array(block))
+        if self.like is None:
+            return made
+        return made.to(self.like.device, self.like.dtype if made.is_floating_point() else None)
+
+
+def _tensor(block: torch.Tensor | NDArray[Any]) -> torch.Tensor:
+    return block if isinstance(block, torch.Tensor) else torch.from_numpy(np.array(block))
 
 
 TORCH: Backend[torch.Tensor] = TorchBackend()

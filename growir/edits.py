@@ -16,21 +16,29 @@ from typing import Any, Protocol, TypeVar, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from growir.errors import GrowirError
+from growir.errors import GrowirError, cut
 from growir.ops import Init, Param
 from growir.params import draw, storage
 
 T = TypeVar("T")
 
-# How optimizer state follows the gradient: first moments linearly, second ones by the square.
+# How the entries of torch.optim's state follow the gradient: first moments linearly, second ones by the square, and
+# what is a step or its length (Adadelta's acc_delta, Rprop's step_size) not at all.
 MOMENTS: Mapping[str, int] = {
     "exp_avg": 1,
     "momentum_buffer": 1,
     "grad_avg": 1,
+    "prev": 1,
+    "exp_inf": 1,
     "exp_avg_sq": 2,
     "max_exp_avg_sq": 2,
     "square_avg": 2,
+    "sum": 2,
+    "acc_delta": 0,
+    "step_size": 0,
 }
+# Those that are sizes, never negative: their fresh entries take the tensor's mean, others zero.
+SIZES = frozenset({"exp_inf", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta", "step_size"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +62,9 @@ class AxisMap:
     """Where the positions of one axis come from.
 
     Attributes:
-        axis: The axis.
-        index: For each new position the old one, or -1 for a fresh one.
+        axis: The axis; axes that consume come after axis 0.
+        index: For each new position the old one, or -1 for a fresh one. A grouped weight whose groups take different
+            channels has one row for each group (and so have scale and moment); axis 0 falls into as many equal parts.
         scale: For each new position the factor on the weight, 1 where None.
         moment: For each new position the factor on the gradient, 1 where None.
         fresh: What fills fresh positions.
@@ -69,8 +78,15 @@ class AxisMap:
 
     @property
     def new(self) -> NDArray[np.int64]:
-        """The fresh positions."""
+        """The fresh positions, of a map without groups."""
         return np.flatnonzero(self.index < 0)
+
+    def groups(self) -> list[AxisMap]:
+        """One map for each group."""
+        rows = range(len(self.index))
+        scales = [None] * len(rows) if self.scale is None else list(self.scale)
+        moments = [None] * len(rows) if self.moment is None else list(self.moment)
+        return [AxisMap(self.axis, self.index[g], scales[g], moments[g], self.fresh) for g in rows]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,12 +159,16 @@ class Backend(Protocol[T]):
         """Multiply along an axis, in the array's dtype; the argument may be reused."""
         ...
 
-    def put(self, array: T, axis: int, index: NDArray[np.int64], block: NDArray[Any] | float) -> T:
+    def put(self, array: T, axis: int, index: NDArray[np.int64], block: T | NDArray[Any] | float) -> T:
         """Write a block along an axis, cast to the array's dtype; the argument may be reused."""
         ...
 
-    def add(self, array: T, block: NDArray[Any]) -> T:
+    def add(self, array: T, block: T | NDArray[Any]) -> T:
         """A new array with a block of the same shape added, in the array's dtype."""
+        ...
+
+    def join(self, arrays: Sequence[T]) -> T:
+        """One array of several, one after the other along axis 0."""
         ...
 
     def shape(self, array: T) -> tuple[int, ...]:
@@ -165,38 +185,79 @@ class Backend(Protocol[T]):
 
 
 def apply_edits(
-    edits: Sequence[Edit], tensors: Mapping[str, T], backend: Backend[T], dtype: np.dtype[Any]
+    edits: Sequence[Edit],
+    tensors: Mapping[str, T],
+    backend: Backend[T],
+    dtype: np.dtype[Any],
+    given: Mapping[str, T] | None = None,
 ) -> dict[str, T]:
     """The tensors after the edits; those that no edit names are shared, not copied.
+
+    On torch the result is differentiable in `tensors` and in `given`, so an over-grown network is
+    `functional_call(grown, apply_edits(edits, params, TORCH, dtype, {"fc1.weight": delta}), x)`.
 
     Args:
         edits: What to do.
         tensors: The tensors by key; none is changed.
         backend: The array library they belong to.
         dtype: The float dtype of tensors that come into being.
+        given: By key, the numbers of a fresh block, a created tensor or a shift, in place of the edits' own and of the
+            same shape.
+
+    Raises:
+        GrowirError: Numbers are given for a key that has no such place, or of another shape.
     """
+    given = given or {}
     out = dict(tensors)
+    places: set[str] = set()
+
+    def numbers(key: str, shape: tuple[int, ...]) -> T | None:
+        if key not in given:
+            return None
+        if backend.shape(given[key]) != shape:
+            found = backend.shape(given[key])
+            raise GrowirError(f"{cut(key)}: its new numbers have shape {shape}, but {found} are given")
+        places.add(key)
+        return given[key]
+
     for edit in edits:
         match edit:
             case Remap(key):
-                out[key] = _remap(edit, out[key], backend)
+                out[key] = _remap(edit, out[key], backend, numbers)
             case Create(key, param, fresh):
-                out[key] = backend.create(fresh.block(param.shape, key).astype(storage(param, dtype)))
+                made = numbers(key, param.shape)
+                if made is None:
+                    made = backend.create(fresh.block(param.shape, key).astype(storage(param, dtype)))
+                out[key] = made
             case Drop(key):
                 del out[key]
             case Rename(old, new):
                 out[new] = out.pop(old)
             case Shift(key, by):
-                out[key] = backend.add(out[key], by)
+                shift = numbers(key, by.shape)
+                out[key] = backend.add(out[key], by if shift is None else shift)
             case Derive(key, formula, sources):
                 out[key] = formula(backend, *(out[source] for source in sources))
             case _:
                 assert_never(edit)
+    if strange := sorted(given.keys() - places):
+        raise GrowirError(f"{cut(strange[0])}: no edit has new numbers there that could be given")
     return out
 
 
+def _mapped(array: T, part: AxisMap, backend: Backend[T], move: Callable[[T, AxisMap], T]) -> T:
+    """One axis of a tensor moved, group by group where the map has groups."""
+    if part.index.ndim == 1:
+        return move(array, part)
+    size = backend.shape(array)[0] // len(part.index)
+    parts = [
+        move(backend.take(array, 0, np.arange(g * size, (g + 1) * size)), own) for g, own in enumerate(part.groups())
+    ]
+    return backend.join(parts)
+
+
 def _remap(edit: Remap, array: T, backend: Backend[T]) -> T:
-    for part in edit.axes:
+    def move(array: T, part: AxisMap) -> T:
         array = backend.take(array, part.axis, part.index.clip(0))
         if part.scale is not None:
             array = backend.scale(array, part.axis, part.scale)
@@ -205,28 +266,68 @@ def _remap(edit: Remap, array: T, backend: Backend[T]) -> T:
             shape = list(backend.shape(array))
             shape[part.axis] = len(new)
             array = backend.put(array, part.axis, new, part.fresh.block(tuple(shape), edit.key))
+        return array
+
+    for part in edit.axes:
+        array = _mapped(array, part, backend, move)
     return array
 
 
-def carry_moments(edits: Sequence[Edit], moments: Mapping[str, T], power: int, backend: Backend[T]) -> dict[str, T]:
+def carry_moments(
+    edits: Sequence[Edit], moments: Mapping[str, T], power: int, backend: Backend[T], *, size: bool | None = None
+) -> dict[str, T]:
     """Optimizer moments (or gradients, power 1) after the edits.
 
     Args:
         edits: What was done to the weights.
         moments: One moment per key; keys that have none yet may be missing, and created tensors start without.
-        power: 1 for what follows the gradient, 2 for what follows its square.
+        power: 1 for what follows the gradient, 2 for what follows its square, 0 for what does not follow it.
         backend: The array library.
+        size: Whether they are sizes, whose fresh entries take the mean and others zero; by default if `power` is 2.
     """
-    out = dict(moments)
+    sizes = power == 2 if size is None else size
+
+    def factor(part: AxisMap) -> NDArray[np.float64] | None:
+        if part.moment is None or power == 0:
+            return None
+        return (np.abs(part.moment) if sizes else part.moment) ** power
+
+    return _carry(edits, moments, factor, backend.mean if sizes else lambda _: 0.0, backend)
+
+
+def carry_masks(edits: Sequence[Edit], masks: Mapping[str, T], backend: Backend[T]) -> dict[str, T]:
+    """Masks (1 where a weight counts) after the edits: fresh entries count, and created tensors have no mask.
+
+    Raises:
+        GrowirError: A masked tensor is worked out anew from others, so that no entry of its mask means anything.
+    """
+    for edit in edits:
+        if isinstance(edit, Derive) and edit.key in masks:
+            raise GrowirError(
+                f"{cut(edit.key)}: the rewrite works it out anew, so its mask cannot follow; remove it first"
+            )
+    return _carry(edits, masks, lambda _: None, lambda _: 1.0, backend)
+
+
+def _carry(
+    edits: Sequence[Edit],
+    tensors: Mapping[str, T],
+    factor: Callable[[AxisMap], NDArray[np.float64] | None],
+    fresh: Callable[[T], float],
+    backend: Backend[T],
+) -> dict[str, T]:
+    """What lies beside weights, after the edits: gathered along each axis and scaled, fresh entries filled."""
+    out = dict(tensors)
     for edit in edits:
         match edit:
             case Remap(key, axes) if key in out:
                 array = out[key]
-                fill = backend.mean(array) if power == 2 else 0.0
+                fill = fresh(array)
                 for part in axes:
                     array = backend.take(array, part.axis, part.index.clip(0))
-                    if part.moment is not None:
-                        array = backend.scale(array, part.axis, part.moment**power)
+                    scale = factor(part)
+                    if scale is not None:
+                        array = backend.scale(array, part.axis, scale)
                     if len(part.new):
                         array = backend.put(array, part.axis, part.new, fill)
                 out[key] = array
@@ -237,6 +338,22 @@ def carry_moments(edits: Sequence[Edit], moments: Mapping[str, T], power: int, b
             case _:
                 pass
     return out
+
+
+def _carrier(backend: Backend[T], power: int, fill: float) -> Callable[[T, AxisMap], T]:
+    """How moments move along one axis; where no gradient is carried over they start like those of fresh entries."""
+
+    def move(array: T, part: AxisMap) -> T:
+        array = backend.take(array, part.axis, part.index.clip(0))
+        start = part.index < 0
+        if part.moment is not None:
+            array = backend.scale(array, part.axis, part.moment**power)
+            start = start | (part.moment == 0)
+        if start.any():
+            array = backend.put(array, part.axis, np.flatnonzero(start), fill)
+        return array
+
+    return move
 
 
 def carry_optimizer(
@@ -254,7 +371,9 @@ def carry_optimizer(
     for entry in entries:
         column = {key: slots[entry] for key, slots in state.items() if entry in slots}
         if entry in MOMENTS:
-            column = carry_moments(edits, column, MOMENTS[entry], backend)
+            # RMSprop's momentum sums steps: gradients already divided by their size.
+            power = 0 if entry == "momentum_buffer" and "square_avg" in entries else MOMENTS[entry]
+            column = carry_moments(edits, column, power, backend, size=entry in SIZES)
         else:
             grown = {edit.key for edit in edits if isinstance(edit, Remap)}
             if any(key in grown and backend.shape(array) for key, array in column.items()):
@@ -287,6 +406,9 @@ class NumpyBackend:
     def add(self, array: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
         total: NDArray[Any] = np.add(array, block, dtype=array.dtype, casting="same_kind")
         return total
+
+    def join(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(arrays)
 
     def shape(self, array: NDArray[Any]) -> tuple[int, ...]:
         return array.shape

@@ -8,7 +8,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from growir.edits import NUMPY, AxisMap, Create, Drop, Fresh, Remap, Rename, apply_edits, carry_moments, carry_optimizer
+from growir.edits import (
+    NUMPY,
+    AxisMap,
+    Create,
+    Derive,
+    Drop,
+    Fresh,
+    Remap,
+    Rename,
+    Shift,
+    apply_edits,
+    carry_masks,
+    carry_moments,
+    carry_optimizer,
+)
 from growir.errors import GrowirError, PassRefused
 from growir.graph import Node
 from growir.ops import Constant, Linear, Param, Relu
@@ -115,6 +129,48 @@ def test_optimizer_state_goes_by_name() -> None:
 
 def test_an_unknown_optimizer_entry_is_refused_rather_than_left_in_the_old_shape() -> None:
     done = Widen(node="fc1", by=1).rewrite(mlp())
-    state = {"fc1.weight": {"acc_delta": np.ones((3, 2)), "step": np.ones(())}}
-    with pytest.raises(GrowirError, match="acc_delta"):
+    state = {"fc1.weight": {"ax": np.ones((4, 3)), "step": np.ones(())}}
+    with pytest.raises(GrowirError, match="'ax'"):
         carry_optimizer(done.edits, state, NUMPY)
+
+
+def test_steps_and_their_lengths_do_not_follow_the_gradient() -> None:
+    """Adadelta's, Rprop's, and RMSprop's momentum, which sums steps; SGD's sums gradients."""
+    part = AxisMap(0, np.array([0, 0, -1]), None, np.array([0.25, 0.75, 1]), Fresh(Constant(0.0)))
+    edits = (Remap("a", (part,)),)
+
+    def carried(**slots: float) -> dict[str, list[float]]:
+        state = {"a": {entry: np.full(1, value) for entry, value in slots.items()}}
+        return {entry: list(array) for entry, array in carry_optimizer(edits, state, NUMPY)["a"].items()}
+
+    assert carried(step_size=3.0, prev=-8.0) == {"step_size": [3, 3, 3], "prev": [-2, -6, 0]}
+    assert carried(acc_delta=3.0, square_avg=16.0) == {"acc_delta": [3, 3, 3], "square_avg": [1, 9, 16]}
+    assert carried(momentum_buffer=4.0, square_avg=16.0) == {"momentum_buffer": [4, 4, 0], "square_avg": [1, 9, 16]}
+    assert carried(momentum_buffer=4.0) == {"momentum_buffer": [1, 3, 0]}
+    assert carried(exp_inf=4.0, exp_avg=4.0) == {"exp_inf": [1, 3, 4], "exp_avg": [1, 3, 0]}
+
+
+def test_masks_keep_their_entries_and_fresh_weights_count() -> None:
+    part = AxisMap(0, np.array([1, 0, -1]), np.array([0.5, 1, 1]), np.array([0.5, 1, 1]), Fresh(Constant(0.0)))
+    mask = np.array([True, False])
+    assert list(carry_masks((Remap("a", (part,)), Drop("b")), {"a": mask, "b": mask}, NUMPY)["a"]) == [
+        False,
+        True,
+        True,
+    ]
+    with pytest.raises(GrowirError, match="a: the rewrite works it out anew"):
+        carry_masks((Derive("a", lambda backend, a: a, ("a",)),), {"a": mask}, NUMPY)
+
+
+def test_numbers_can_be_given_in_place_of_the_edits_own() -> None:
+    part = AxisMap(0, np.array([0, -1]), None, None, Fresh(Constant(7.0)))
+    create = Create("b", Param((2,), ("out",), Constant(1.0)), Fresh(Constant(1.0)))
+    edits = (Remap("a", (part,)), create, Shift("c", np.ones(1)))
+    arrays = {"a": np.zeros(1), "c": np.zeros(1)}
+    given = {"a": np.full(1, 2.0), "b": np.full(2, 3.0), "c": np.full(1, 4.0)}
+    done = apply_edits(edits, arrays, NUMPY, np.dtype(np.float64), given)
+    assert {key: list(array) for key, array in done.items()} == {"a": [0, 2], "b": [3, 3], "c": [4]}
+    with pytest.raises(GrowirError, match=r"a: its new numbers have shape \(1,\), but \(2,\) are given"):
+        apply_edits(edits, arrays, NUMPY, np.dtype(np.float64), {"a": np.zeros(2)})
+    with pytest.raises(GrowirError, match="z: no edit has new numbers"):
+        apply_edits(edits, arrays, NUMPY, np.dtype(np.float64), {"z": np.zeros(2)})
