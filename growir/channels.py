@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, per_graph, suggestion
-from growir.ops.spaces import Algebra, Axes, Axis, Follower, ParamAxes, Pin, Rule, Space, fixed
+from growir.ops.spaces import Algebra, Axes, Axis, Follower, ParamAxes, Pin, Rule, Selected, Space, fixed
 from growir.shapes import owners, shapes_of
+from growir.steps import Step, Steps
+
+MAX_ROUNDS = 4  # of taking back choices that led nowhere
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a space lies on one axis of one parameter: (first position, units, positions per unit) for each run."""
+    """Where a space lies on one axis of one parameter: (first position, units, positions per unit) for each run.
+
+    Attributes:
+        group: Of a convolution whose groups take different channels, the one this is about; else None.
+    """
 
     parameter: str
     axis: int
     runs: tuple[tuple[int, int, int], ...]
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,8 @@ class ChannelSpace:
         consumers: Parameter axes that are summed over them.
         pins: Why it may not change; empty when it is free.
         uniform: Only copies of every channel, equally often, keep the function (layer norm).
+        partial: It passes through a function that is not finite everywhere (a division, a logarithm), so fresh
+            channels copy an old one's incoming weights.
         random: It passes through a dropout, so its width changes which random numbers are drawn in train mode.
         tied: One parameter axis both produces and consumes it, so copies cannot be exact.
     """
@@ -46,9 +56,11 @@ class ChannelSpace:
     consumers: tuple[Slot, ...]
     pins: tuple[Pin, ...]
     uniform: bool
+    partial: bool
     random: bool
     tied: bool
     space: Space = field(repr=False, compare=False)
+    growth: Step = field(repr=False, compare=False)  # new units, of this and other spaces, that make one step
 
     @property
     def units(self) -> int:
@@ -63,6 +75,7 @@ class Analysis:
     values: Mapping[str, Axes]
     params: Mapping[str, ParamAxes]
     followers: tuple[Follower, ...]
+    selected: tuple[Selected, ...]
     spaces: tuple[ChannelSpace, ...]
 
     def find(self, node: str, graph: Graph) -> ChannelSpace:
@@ -90,42 +103,121 @@ def channel_spaces(graph: Graph) -> list[ChannelSpace]:
 
 @per_graph
 def analyse(graph: Graph) -> Analysis:
-    """Derive all channel spaces of a graph in one walk, by the operators' channel rules."""
-    algebra = Algebra()
-    shapes, own = shapes_of(graph), owners(graph)
-    values: dict[str, Axes] = {i.name: (fixed(1), *(fixed(d) for d in i.shape[1:] if d != "N")) for i in graph.inputs}
-    shared: Rule = Rule(algebra, "", (), ())
-    for node in graph.nodes:
-        algebra.node = node.name
-        sizes = tuple(1 if d == "N" else d for d in shapes[node.name].dims)
-        tied = {name: own[f"{node.name}.{name}"] for name in node.tied}
-        rule = Rule(
-            algebra,
-            node.name,
-            node.inputs,
-            sizes,
-            tied,
-            shared.sources,
-            shared.weights,
-            shared.params,
-            shared.followers,
-            shared.uniform,
-            shared.random,
+    """Derive all channel spaces of a graph by the operators' channel rules.
+
+    A reshape has to choose which factor scales before it is known what follows. Choices that turn out to be pinned are
+    taken back, and the walk is repeated, as long as that frees channels.
+    """
+    best = _Walk(graph, {})
+    for _ in range(MAX_ROUNDS):
+        stuck = best.stuck()
+        if not stuck:
+            break
+        forbidden = {node: best.forbidden.get(node, frozenset()) | axes for node, axes in stuck.items()}
+        trial = _Walk(graph, {**best.forbidden, **forbidden})
+        if trial.free() <= best.free():
+            break
+        best = trial
+    return best.analysis()
+
+
+class _Walk:
+    """One walk over a graph with every operator's rule applied; `forbidden` are axes reshapes must not scale."""
+
+    def __init__(self, graph: Graph, forbidden: Mapping[str, frozenset[int]]) -> None:
+        self.forbidden = forbidden
+        self.algebra = algebra = Algebra()
+        self.rule = rule = Rule(algebra, "", (), ())
+        shapes, own = shapes_of(graph), owners(graph)
+        self.values: dict[str, Axes] = {
+            entry.name: tuple(fixed(1 if d == "N" else d) for d in entry.shape) for entry in graph.inputs
+        }
+        nowhere: frozenset[int] = frozenset()
+        for node in graph.nodes:
+            algebra.node = rule.node = node.name
+            algebra.forbidden = forbidden.get(node.name, nowhere)
+            rule.inputs = node.inputs
+            rule.sizes = tuple(1 if d == "N" else d for d in shapes[node.name].dims)
+            rule.owners = {name: own[f"{node.name}.{name}"] for name in node.tied}
+            self.values[node.name] = node.op.channels(rule, *(self.values[i] for i in node.inputs))
+        for output in graph.outputs:
+            algebra.node = output
+            for axis in self.values[output]:
+                algebra.pin(axis, "graph output")
+        _weights_only(graph, rule)
+        self.steps = Steps(algebra, rule.balances, rule.uniform)
+        resolve = algebra.resolve
+        self.resolved = {name: tuple([resolve(axis) for axis in axes]) for name, axes in self.values.items()}
+
+    def stuck(self) -> dict[str, frozenset[int]]:
+        """The choices among factors of which nothing is left free."""
+        found: dict[str, frozenset[int]] = {}
+        for choice in self.algebra.choices:
+            if not self.algebra.free_units(choice.factor):
+                found[choice.node] = found.get(choice.node, frozenset()) | {choice.axis}
+        return found
+
+    def free(self) -> int:
+        """Positions of all values that may change."""
+        return sum(
+            space.size * block
+            for axes in self.resolved.values()
+            for axis in axes
+            for space, block in axis
+            if space is not None and not space.pins
         )
-        values[node.name] = node.op.channels(rule, *(values[i] for i in node.inputs))
-    for output in graph.outputs:
-        algebra.node = output
-        for axis in values[output]:
-            algebra.pin(axis, "graph output")
-    _weights_only(graph, shared)
-    uniform = _uniform_spaces(algebra, shared.uniform)
-    resolved = {name: tuple(algebra.resolve(axis) for axis in axes) for name, axes in values.items()}
-    for use in shared.params.values():
-        use.axes = tuple(algebra.resolve(axis) for axis in use.axes)
-    random = {space for axes in shared.random for axis in axes for space, _ in algebra.resolve(axis) if space}
-    spaces = _collect(resolved, shared.params, uniform, random)
-    followers = tuple(Follower(f.node, f.attribute, f.index, algebra.resolve(f.axis)) for f in shared.followers)
-    return Analysis(resolved, shared.params, followers, spaces)
+
+    def analysis(self) -> Analysis:
+        """What the walk found."""
+        rule, resolve = self.rule, self.algebra.resolve
+        for use in rule.params.values():
+            use.axes = tuple([resolve(axis) for axis in use.axes])
+            use.rows = tuple([resolve(row) for row in use.rows])
+        followers = tuple(Follower(f.node, f.attribute, f.index, resolve(f.axis)) for f in rule.followers)
+        selected = tuple(Selected(s.node, s.attribute, resolve(s.axis), s.positions) for s in rule.selected)
+        return Analysis(self.resolved, rule.params, followers, selected, self._spaces())
+
+    def _holders(self, holders: list[Axes]) -> set[Space]:
+        return {space for axes in holders for axis in axes for space, _ in self.algebra.resolve(axis) if space}
+
+    def _spaces(self) -> tuple[ChannelSpace, ...]:
+        """Every space under its name, in the order in which values hold them."""
+        params = self.rule.params
+        random, partial = self._holders(self.rule.random), self._holders(self.rule.partial)
+        producers, consumers = _slots(params)
+        nodes, pure, places = _places(self.resolved)
+        found: list[ChannelSpace] = []
+        for space, where in nodes.items():
+            name = pure.get(space, places[space])
+            used = consumers.get(space, [])
+            growth, obstacle = self.steps.of(space)
+            axes = self.resolved[pure.get(space, where[0])]
+            uniform = space in self.steps.uniform
+            tied = any(slot.axis in params[slot.parameter].produces for slot in used)
+            pins = space.pins
+            if not pins and obstacle is not None:
+                pins = (obstacle,)
+            if tied and uniform:
+                reason = "is normalised and tied at once, so neither copies nor fresh channels are exact"
+                pins = (*pins, Pin(name, reason))
+            found.append(
+                ChannelSpace(
+                    name=name,
+                    width=max(sum([space.size * b for s, b in axis if s is space]) for axis in axes),
+                    step=max(sum([growth.get(s, 0) * b for s, b in axis if s is not None]) for axis in axes),
+                    nodes=tuple(where),
+                    producers=tuple(producers.get(space, ())),
+                    consumers=tuple(used),
+                    pins=pins,
+                    uniform=uniform,
+                    partial=space in partial,
+                    random=space in random,
+                    tied=tied,
+                    space=space,
+                    growth=growth,
+                )
+            )
+        return tuple(found)
 
 
 def _weights_only(graph: Graph, rule: Rule) -> None:
@@ -140,29 +232,14 @@ def _weights_only(graph: Graph, rule: Rule) -> None:
         rule.params[key].produces -= rule.params[key].consumes
 
 
-def _uniform_spaces(algebra: Algebra, uniform: Iterable[tuple[str, Axis]]) -> set[Space]:
-    """Spaces that only grow as a whole, once all joins are known."""
-    found: set[Space] = set()
-    for node, axis in uniform:
-        algebra.node = node
-        terms = algebra.resolve(axis)
-        spaces = {space for space, _ in terms if space is not None}
-        if len(terms) == 1:
-            found |= spaces
-        elif spaces:
-            algebra.pin(axis, "is normalised together with other channels")
-    return found
-
-
 def _holds_only(axes: Axes, space: Space) -> bool:
     """Whether the one space is all there is on the axes that hold any."""
     held = [axis for axis in axes if any(s is not None for s, _ in axis)]
     return len(held) == 1 and all(s is space for s, _ in held[0])
 
 
-def _collect(
-    values: Mapping[str, Axes], params: Mapping[str, ParamAxes], uniform: set[Space], random: set[Space]
-) -> tuple[ChannelSpace, ...]:
+def _places(values: Mapping[str, Axes]) -> tuple[dict[Space, list[str]], dict[Space, str], dict[Space, str]]:
+    """For each space the values that hold it, the first that holds only it, and its first place in any."""
     nodes: dict[Space, list[str]] = {}
     pure: dict[Space, str] = {}
     places: dict[Space, str] = {}
@@ -171,63 +248,50 @@ def _collect(
         for k, axis in enumerate(axes):
             position = 0
             for space, block in axis:
-                if space is not None:
-                    held[space] = None
-                    if space not in places:
-                        places[space] = f"{name}@{position}" if k == 1 else f"{name}@{k}:{position}"
-                position += block if space is None else space.size * block
+                if space is None:
+                    position += block
+                    continue
+                held[space] = None
+                if space not in places:
+                    places[space] = f"{name}@{position}" if k == 1 else f"{name}@{k}:{position}"
+                position += space.size * block
         for space in held:
             nodes.setdefault(space, []).append(name)
         if len(held) == 1:
             (only,) = held
             if only not in pure and _holds_only(axes, only):
                 pure[only] = name
-    producers, consumers = _slots(params)
-    found: list[ChannelSpace] = []
-    for space, where in nodes.items():
-        name = pure.get(space, places[space])
-        made, used = producers.get(space, []), consumers.get(space, [])
-        step = _step(values[pure.get(space, where[0])], space)
-        width = space.size * step
-        tied = any(slot.axis in params[slot.parameter].produces for slot in used)
-        pins = space.pins
-        if tied and space in uniform:
-            pins = (*pins, Pin(name, "is normalised and tied at once, so neither copies nor fresh channels are exact"))
-        whole = space in uniform
-        found.append(
-            ChannelSpace(
-                name=name,
-                width=width,
-                step=width if whole else step,
-                nodes=tuple(where),
-                producers=tuple(made),
-                consumers=tuple(used),
-                pins=pins,
-                uniform=whole,
-                random=space in random,
-                tied=tied,
-                space=space,
-            )
-        )
-    return tuple(found)
-
-
-def _step(axes: Axes, space: Space) -> int:
-    return max(sum(block for s, block in axis if s is space) for axis in axes)
+    return nodes, pure, places
 
 
 def _slots(params: Mapping[str, ParamAxes]) -> tuple[dict[Space, list[Slot]], dict[Space, list[Slot]]]:
+    """For each space the parameter axes that produce it, and those that consume it."""
     producers: dict[Space, list[Slot]] = {}
     consumers: dict[Space, list[Slot]] = {}
     for key, use in params.items():
         for k, axis in enumerate(use.axes):
-            runs: dict[Space, list[tuple[int, int, int]]] = {}
-            position = 0
-            for space, block in axis:
-                if space is not None:
-                    runs.setdefault(space, []).append((position, space.size, block))
-                position += block if space is None else space.size * block
             side = consumers if k in use.consumes else producers
-            for space, found in runs.items():
-                side.setdefault(space, []).append(Slot(key, k, tuple(found)))
+            if k == 1 and use.rows:
+                for group, row in enumerate(use.rows):
+                    for space, runs in _runs(row).items():
+                        side.setdefault(space, []).append(Slot(key, k, runs, group))
+                continue
+            for space, runs in _runs(axis).items():
+                side.setdefault(space, []).append(Slot(key, k, runs))
     return producers, consumers
+
+
+def _runs(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
+    """For each space on an axis its (first position, units, positions per unit)."""
+    if len(axis) == 1:
+        space, block = axis[0]
+        return {} if space is None else {space: ((0, space.size, block),)}
+    found: dict[Space, tuple[tuple[int, int, int], ...]] = {}
+    position = 0
+    for space, block in axis:
+        if space is None:
+            position += block
+        else:
+            found[space] = (*found.get(space, ()), (position, space.size, block))
+            position += space.size * block
+    return found

@@ -256,7 +256,7 @@ def _mapped(array: T, part: AxisMap, backend: Backend[T], move: Callable[[T, Axi
     return backend.join(parts)
 
 
-def _remap(edit: Remap, array: T, backend: Backend[T]) -> T:
+def _remap(edit: Remap, array: T, backend: Backend[T], numbers: Callable[[str, tuple[int, ...]], T | None]) -> T:
     def move(array: T, part: AxisMap) -> T:
         array = backend.take(array, part.axis, part.index.clip(0))
         if part.scale is not None:
@@ -265,7 +265,10 @@ def _remap(edit: Remap, array: T, backend: Backend[T]) -> T:
         if len(new):
             shape = list(backend.shape(array))
             shape[part.axis] = len(new)
-            array = backend.put(array, part.axis, new, part.fresh.block(tuple(shape), edit.key))
+            block = numbers(edit.key, tuple(shape))
+            array = backend.put(
+                array, part.axis, new, part.fresh.block(tuple(shape), edit.key) if block is None else block
+            )
         return array
 
     for part in edit.axes:

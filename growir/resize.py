@@ -18,7 +18,7 @@ from growir.channels import Analysis, analyse
 from growir.edits import AxisMap, Edit, Fresh, Remap
 from growir.graph import Graph, Node
 from growir.ops import Constant, Param, Shape
-from growir.ops.spaces import Axis, Space
+from growir.ops.spaces import Axis, ParamAxes, Selected, Space, length
 from growir.shapes import shapes_of
 
 ZERO = Constant(0.0)
@@ -90,7 +90,7 @@ def resize(
     nodes = {node.name: node for node in _follow(graph, analysis, plan)}
     edits: list[Edit] = []
     for key, use in analysis.params.items():
-        if not any(space in plan for axis in use.axes for space, _ in axis):
+        if not any(space in plan for axis in (*use.axes, *use.rows) for space, _ in axis):
             continue
         host, _, parameter = key.rpartition(".")
         node = nodes[host]
@@ -98,13 +98,26 @@ def resize(
         parts: list[AxisMap] = []
         # Consuming axes last: where a new row meets a new column, the column's zero must win.
         for axis in sorted(range(len(use.axes)), key=lambda k: (k in use.consumes, k)):
-            found = axis_positions(use.axes[axis], plan)
+            found = _positions(use, axis, plan)
             if found is not None:
                 consumes = axis in use.consumes
                 parts.append(_axis_map(axis, *found, consumes, table[parameter], seed, step, values.get(key)))
         if parts:
             edits.append(Remap(key, tuple(parts)))
     return Resize(tuple(nodes.values()), tuple(edits))
+
+
+def _positions(use: ParamAxes, axis: int, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """The new positions of one axis of a parameter, a row for each group where the groups differ."""
+    if axis != 1 or not use.rows:
+        return axis_positions(use.axes[axis], plan)
+    rows = [axis_positions(row, plan) for row in use.rows]
+    if not any(rows):
+        return None
+    width = sum(block if space is None else space.size * block for space, block in use.rows[0])
+    same = np.arange(width), np.ones(width)
+    index, share = zip(*(row or same for row in rows), strict=True)
+    return np.stack(index), np.stack(share)
 
 
 def _new_shape(graph: Graph, analysis: Analysis, plan: Plan, value: str) -> Shape:
@@ -124,7 +137,9 @@ def _axis_map(
     step: int,
     given: NDArray[Any] | None,
 ) -> AxisMap:
-    fresh = Fresh(ZERO if consumes else param.init, seed, step, given if (index < 0).any() else None)
+    fresh = Fresh(
+        ZERO if consumes else param.init, seed, step, given if index.ndim == 1 and (index < 0).any() else None
+    )
     changes = None if (share == 1).all() else share
     if consumes:
         return AxisMap(axis, index, changes, None, fresh)
@@ -146,4 +161,33 @@ def _follow(graph: Graph, analysis: Analysis, plan: Plan) -> list[Node]:
             old = mine.get(follower.attribute, list(getattr(graph[follower.node].op, follower.attribute)))
             old[follower.index] = size
             mine[follower.attribute] = old
+    for picked in analysis.selected:
+        if any(space in plan for space, _ in picked.axis):
+            changes.setdefault(picked.node, {})[picked.attribute] = _moved(picked, plan)
     return [node.with_op(**changes[node.name]) if node.name in changes else node for node in graph.nodes]
+
+
+def _moved(picked: Selected, plan: Plan) -> list[int]:
+    """Where selected positions lie after the resize; a unit's copies and fresh neighbours are selected with it.
+
+    The selected positions are whole runs of the axis's terms, so the new ones are the same runs at their new places.
+    """
+    terms: list[tuple[int, int]] = []  # for each old position the start and length of its term, before
+    places: list[tuple[int, int]] = []  # and after
+    old = new = 0
+    for term in picked.axis:
+        before, after = length((term,)), new_length((term,), plan)
+        terms += [(old, before)] * before
+        places += [(new, after)] * before
+        old, new = old + before, new + after
+    out: list[int] = []
+    at = 0
+    while at < len(picked.positions):
+        (start, before), (place, after) = terms[picked.positions[at]], places[picked.positions[at]]
+        if before == after:
+            out.append(place + picked.positions[at] - start)
+            at += 1
+        else:
+            out += range(place, place + after)
+            at += before
+    return out

@@ -206,7 +206,7 @@ def fresh_blocks(grown: Graph, edits: Sequence[Edit]) -> dict[str, tuple[int, ..
         if isinstance(edit, Create):
             blocks[edit.key] = edit.param.shape
         elif isinstance(edit, Remap):
-            grows = [part for part in edit.axes if len(part.new)]
+            grows = [part for part in edit.axes if part.index.ndim == 1 and len(part.new)]
             if len(grows) == 1:
                 shape = list(table[names.get(edit.key, edit.key)].shape)
                 shape[grows[0].axis] = len(grows[0].new)

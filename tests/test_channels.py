@@ -97,7 +97,10 @@ def test_a_shuffle_written_as_reshapes() -> None:
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
-        ([Node(name="it", op=LayerNorm(dims=1), inputs=("cat",))], "is normalised together with other channels"),
+        (
+            [Node(name="it", op=LayerNorm(dims=1), inputs=("cat",))],
+            "is normalised together with channels that cannot change",
+        ),
         ([Node(name="it", op=Standardise(), inputs=("fc",))], "counts as constant"),
     ],
 )

@@ -25,7 +25,7 @@ from growir.ops.base import (
     pair,
     window,
 )
-from growir.ops.spaces import Axes, Axis, Rule, fixed, length
+from growir.ops.spaces import Axes, Rule, fixed
 
 
 class Conv2d(Op):
@@ -130,23 +130,16 @@ class Conv2d(Op):
             if self.groups > 1:
                 rule.fixed((out, x[1]), "a grouped convolution with a given weight")
             rule.fixed(xs[1][2:], "the kernel's extent decides how far the window reaches")
-            rule.algebra.unify(xs[1][1], self._rows(rule, x[1])[0], "meets the weight's columns")
+            rule.algebra.unify(xs[1][1], rule.groups(x[1], self.groups)[0], "meets the weight's columns")
             rule.consumes_value(1, 1, xs[1])
         else:
             out = rule.new((self.out_channels or 0) // self.groups) * self.groups
             rule.follows("out_channels", out)
-            rule.param("weight", (out, self._rows(rule, x[1])[0], *kernel), consumes=(1,))
+            row, rows = rule.groups(x[1], self.groups)
+            rule.param("weight", (out, row, *kernel), consumes=(1,), rows=rows)
         if self.bias:
             rule.param("bias", (out,))
         return (x[0], out, fixed(rule.sizes[2]), fixed(rule.sizes[3]))
-
-    def _rows(self, rule: Rule, axis: Axis) -> tuple[Axis, ...]:
-        """The input channels of each group; all groups come and go alike."""
-        row = length(axis) // self.groups
-        rows = rule.algebra.cut(axis, [row * g for g in range(1, self.groups)], "is cut into groups here")
-        for other in rows[1:]:
-            rule.algebra.unify(rows[0], other, "every group takes the same channels")
-        return rows
 
     def macs(self, out: Shape, *xs: Shape) -> int:
         _, height, width = self.kernel(*xs)

@@ -52,15 +52,34 @@ def length(axis: Axis) -> int:
     return sum(block if space is None else space.size * block for space, block in axis)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A reshape that could let one of several factors scale, and the one it took.
+
+    Attributes:
+        node: The reshape.
+        axis: The factor's axis in the result, counted from the end.
+        factor: Its terms.
+    """
+
+    node: str
+    axis: int
+    factor: Axis
+
+
 class Algebra:
     """Spaces of one graph, with rollback for trial choices.
 
     Attributes:
         node: The node whose rule is being applied; pins are blamed on it.
+        forbidden: Axes, counted from the end, that this node must not choose to scale.
+        choices: Every choice among factors so far.
     """
 
     def __init__(self) -> None:
         self.node = ""
+        self.forbidden: frozenset[int] = frozenset()
+        self.choices: list[Choice] = []
         self._trail: list[tuple[Space, Axis | None, tuple[Pin, ...]]] | None = None
 
     # -- the one place where spaces change ------------------------------------------------------------------------
@@ -239,6 +258,14 @@ class Algebra:
         """Units on an axis that are not pinned."""
         return sum(space.size for space, _ in self.resolve(axis) if space is not None and not space.pins)
 
+    def held(self, axis: Axis) -> int:
+        """Positions on an axis that may not change, pinned or of no space."""
+        return sum(
+            block if space is None else space.size * block
+            for space, block in self.resolve(axis)
+            if space is None or space.pins
+        )
+
     def reshape(self, old: Axes, sizes: Sequence[int]) -> Axes:
         """The axes after a row-major reshape to these sizes (the batch left out on both sides)."""
         out: list[Axis] = []
@@ -259,7 +286,7 @@ class Algebra:
                     a *= length(old[i])
                     i += 1
             # Trailing ones belong to the last group.
-            out.extend(self._unmerge(self._merge(group), sizes[first:j]))
+            out.extend(self._unmerge(self._merge(group), sizes[first:j], first - len(sizes)))
         return tuple(out)
 
     def _merge(self, group: Sequence[Axis]) -> Axis:
@@ -281,8 +308,11 @@ class Algebra:
     def _is_fixed(self, axis: Axis) -> bool:
         return all(space is None for space, _ in self.resolve(axis))
 
-    def _unmerge(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
-        """One axis split into several: the factor that keeps most units free scales, the others stay fixed."""
+    def _unmerge(self, axis: Axis, sizes: Sequence[int], first: int) -> list[Axis]:
+        """One axis split into several: the factor that keeps most units free scales, the others stay fixed.
+
+        `first` is where the first factor lies in the whole result, counted from its end.
+        """
         if not sizes:
             self.pin(axis, "an axis of width 1 is dropped")
             return []
@@ -291,15 +321,20 @@ class Algebra:
             return [axis if k == big else fixed(1) for k in range(len(sizes))]
         if self._is_fixed(axis):
             return [fixed(size) for size in sizes]
-        best, free = None, 0
+        best, free, options = None, 0, 0
         for k in range(len(sizes)):
+            if first + k in self.forbidden:
+                continue
             units = self._scaled_units(axis, sizes, k)
+            options += units > 0
             if units >= free and units:
                 best, free = k, units
         if best is None:
             self.pin(axis, "is reshaped into parts that no whole unit fits")
             return [fixed(size) for size in sizes]
         row = self._scale_factor(axis, sizes, best)
+        if options > 1:
+            self.choices.append(Choice(self.node, first + best, row))
         return [row if k == best else fixed(size) for k, size in enumerate(sizes)]
 
     def _scaled_units(self, axis: Axis, sizes: Sequence[int], k: int) -> int:
@@ -334,17 +369,37 @@ class Follower:
     axis: Axis
 
 
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """An attribute that lists positions of an axis: `node.attribute` is to hold where these old positions went."""
+
+    node: str
+    attribute: str
+    axis: Axis
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Rows that must stay of one length: groups that take different channels, but equally many."""
+
+    node: str
+    rows: Axes
+
+
 @dataclass(slots=True)
 class ParamAxes:
     """How one parameter's axes are made of spaces.
 
     `consumes` are the axes that some use sums over, `produces` those that some use makes channels of: a tied tensor may
-    do both. Unless an axis consumes, a new channel needs new entries there.
+    do both. Unless an axis consumes, a new channel needs new entries there. Where the groups of a convolution take
+    different channels, `rows` says what each group's part of axis 1 is made of; axis 0 falls into as many equal parts.
     """
 
     axes: Axes
     consumes: frozenset[int]
     produces: frozenset[int]
+    rows: Axes = ()
 
 
 @dataclass(slots=True)
@@ -362,6 +417,9 @@ class Rule:
     )  # (value, node that uses it as a weight)
     params: dict[str, ParamAxes] = field(default_factory=dict[str, ParamAxes])
     followers: list[Follower] = field(default_factory=list[Follower])
+    selected: list[Selected] = field(default_factory=list[Selected])
+    balances: list[Balance] = field(default_factory=list[Balance])
+    partial: list[Axes] = field(default_factory=list[Axes])
     uniform: list[tuple[str, Axis]] = field(default_factory=list[tuple[str, Axis]])
     random: list[Axes] = field(default_factory=list[Axes])
 
@@ -369,15 +427,18 @@ class Rule:
         """An axis of new channels."""
         return ((Space(size), 1),)
 
-    def param(self, name: str, axes: Axes, *, consumes: Sequence[int] = ()) -> None:
-        """Say how a parameter's axes follow spaces; axes in `consumes` are summed over."""
+    def param(self, name: str, axes: Axes, *, consumes: Sequence[int] = (), rows: Axes = ()) -> None:
+        """Say how a parameter's axes follow spaces; axes in `consumes` are summed over.
+
+        `rows` are what `groups` gave for axis 1, where every group takes its own part of the input.
+        """
         key = self.owners.get(name, f"{self.node}.{name}")
         made = frozenset(range(len(axes))) - frozenset(consumes)
         known = self.params.get(key)
         if known is None:
-            self.params[key] = ParamAxes(axes, frozenset(consumes), made)
+            self.params[key] = ParamAxes(axes, frozenset(consumes), made, rows)
             return
-        for a, b in zip(known.axes, axes, strict=True):
+        for a, b in zip((*known.axes, *known.rows), (*axes, *rows), strict=True):
             self.algebra.unify(a, b, f"shares {key}")
         known.consumes |= frozenset(consumes)
         known.produces |= made
@@ -385,6 +446,42 @@ class Rule:
     def follows(self, attribute: str, axis: Axis, index: int | None = None) -> None:
         """Say that an attribute is the width of an axis."""
         self.followers.append(Follower(self.node, attribute, index, axis))
+
+    def pick(self, attribute: str, axis: Axis, positions: Sequence[int]) -> Axis:
+        """The axis that holds these positions of another, in this order; the attribute lists them."""
+        runs: list[tuple[int, int]] = []
+        for at in positions:
+            if runs and runs[-1][1] == at:
+                runs[-1] = (runs[-1][0], at + 1)
+            else:
+                runs.append((at, at + 1))
+        bounds = sorted({bound for run in runs for bound in run} - {0, length(axis)})
+        pieces = self.algebra.cut(axis, bounds, "positions inside a block of channels are selected")
+        starts = {start: k for k, start in enumerate((0, *bounds))}
+        ends = {end: k + 1 for k, end in enumerate((*bounds, length(axis)))}
+        self.selected.append(Selected(self.node, attribute, axis, tuple(positions)))
+        return tuple(term for start, end in runs for piece in pieces[starts[start] : ends[end]] for term in piece)
+
+    def groups(self, axis: Axis, count: int) -> tuple[Axis, Axes]:
+        """The input channels of each of `count` groups: one row for all, and the rows where they must differ.
+
+        Groups that take the same channels come and go together. Where that would pin something, they need only stay
+        equally long: the second result then holds each group's own row, and is empty otherwise.
+        """
+        width = length(axis) // count
+        bounds = [width * g for g in range(1, count)]
+        rows = self.algebra.cut(axis, bounds, "a channel belongs to two groups here")
+        held = self.algebra.held(axis)
+
+        def alike() -> bool:
+            for other in rows[1:]:
+                self.algebra.unify(rows[0], other, "every group takes the same channels")
+            return self.algebra.held(axis) == held
+
+        if self.algebra.attempt(alike):
+            return rows[0], ()
+        self.balances.append(Balance(self.node, rows))
+        return rows[0], rows
 
     def value(self, key: str) -> None:
         """Say that this node's value is a stored tensor, or a part of it, with the same axes."""
@@ -409,6 +506,10 @@ class Rule:
     def only_whole(self, axis: Axis) -> None:
         """Say that only copies of every channel on this axis, equally often, keep the function."""
         self.uniform.append((self.node, axis))
+
+    def may_fail(self, axes: Axes) -> None:
+        """Say that this node is no finite function of every number along these axes."""
+        self.partial.append(axes)
 
     def draws(self, axes: Axes) -> None:
         """Say that this node draws random numbers per position of these axes in train mode."""

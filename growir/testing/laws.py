@@ -157,7 +157,14 @@ def carried_pairs(
         for part in _parts(done.edits, key):
             terms = use.axes[part.axis] if use is not None else ()
             whole = any(space in uniform for space, _ in terms)
-            wanted, found = (_old_positions(a, part.axis, part.index, whole) for a in (wanted, found))
+            if part.index.ndim == 1:
+                wanted, found = (_old_positions(a, part.axis, part.index, whole) for a in (wanted, found))
+            else:  # one map for each group, along axis 0
+                pieces = [np.split(a, len(part.index)) for a in (wanted, found)]
+                wanted, found = (
+                    np.concatenate([_old_positions(p, part.axis, row, whole) for p, row in zip(piece, part.index)])
+                    for piece in pieces
+                )
         pairs.append((key, wanted, found))
     return pairs
 
