@@ -16,7 +16,7 @@ from growir.costs import Costs, costs_of
 from growir.document import node_data, step_data
 from growir.errors import cut
 from growir.graph import Graph, Input, Node, Step
-from growir.show import SHORT_HASH, costs_data, field_text, input_text, step_text
+from growir.show import SHORT_HASH, costs_data, field_text, input_text, some, step_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -199,6 +199,25 @@ def diff(a: Graph | Weighted, b: Graph | Weighted) -> Difference:
         with_weights=(arrays[0] is not None, arrays[1] is not None),
         passes=_passes(graphs[0], graphs[1]),
     )
+
+
+def change_text(before: Graph, after: Graph) -> str:
+    """What a rewrite did to a graph, on one line: widths, then nodes that came, went or read something else."""
+    found = diff(before, after)
+    widths = [
+        f"{change.name} {json.dumps(field.before)} -> {json.dumps(field.after)}"
+        for change in found.changed
+        for field in change.attributes
+        if field.width
+    ]
+    others = [c.name for c in found.changed if not any(field.width for field in c.attributes)]
+    parts = (
+        ("widths", widths),
+        ("added", [node.name for node in found.added]),
+        ("removed", [node.name for node in found.removed]),
+        ("changed", others),
+    )
+    return "; ".join(f"{what} {some(names)}" for what, names in parts if names) or "nothing changed"
 
 
 def _width_attributes(graph: Graph) -> set[tuple[str, str]]:

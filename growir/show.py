@@ -81,7 +81,7 @@ def field_text(fields: Mapping[str, Any]) -> str:
 
 def step_text(step: Step) -> str:
     """A history step on one line."""
-    created = f"  created {_some(step.created)}" if step.created else ""
+    created = f"  created {some(step.created)}" if step.created else ""
     return f"{cut(step.kind)}  {field_text(_telling(step.fields))}{created}"
 
 
@@ -91,7 +91,8 @@ def input_text(entry: Input) -> str:
     return f"{entry.name} ({dims})" + ("" if entry.dtype == "float32" else f" {entry.dtype}")
 
 
-def _some(names: Sequence[str], most: int = 6) -> str:
+def some(names: Sequence[str], most: int = 6) -> str:
+    """The first of many names, and how many more there are."""
     shown = ", ".join(cut(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown}, +{len(names) - most}"
 
@@ -164,7 +165,7 @@ def _node_grid(graph: Graph, costs: Costs) -> Grid:
     for node in graph.nodes:
         own = costs.nodes[node.name]
         numbers = (f"{own.parameters:,}", f"{own.macs:,}")
-        what = (cut(node.name), node.op.kind(), _node_fields(node), _some(node.inputs))
+        what = (cut(node.name), node.op.kind(), _node_fields(node), some(node.inputs))
         rows.append((*what, str(shapes[node.name]), *numbers))
     return Grid(_HEADERS, tuple(rows), _NUMERIC)
 
@@ -244,8 +245,8 @@ def _space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
             str(space.width),
             str(space.step),
             str(len(space.nodes)),
-            _some([_slot_text(slot) for slot in space.producers], 3),
-            _some([_slot_text(slot) for slot in space.consumers], 3),
+            some([_slot_text(slot) for slot in space.producers], 3),
+            some([_slot_text(slot) for slot in space.consumers], 3),
             _state(space),
         )
         for space in shown

@@ -18,11 +18,12 @@ from growir.cli.export import export
 from growir.cli.grow import grow
 from growir.cli.inspect import inspect
 from growir.cli.output import printable
+from growir.cli.rewrite import rewrite
 from growir.cli.schema import schema
 from growir.cli.validate import validate
 from growir.errors import GrowirError
 
-_READERS = ("inspect", "diff", "validate")
+_READERS = ("inspect", "diff", "validate", "rewrite")
 WRONG, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 
@@ -91,7 +92,7 @@ def _about(
     """A compiler for growable neural networks."""
 
 
-for _command in (grow, inspect, diff, validate, export, schema):
+for _command in (grow, inspect, diff, validate, rewrite, export, schema):
     app.command()(_command)
 
 

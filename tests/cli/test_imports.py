@@ -39,6 +39,14 @@ def test_reading_needs_neither_torch_nor_onnx(command: str, kind: str, network: 
     assert "growir.show" in modules or "inspect" not in command
 
 
+@pytest.mark.parametrize("kind", ["document", "network"])
+def test_rewriting_needs_neither_torch_nor_onnx(kind: str, network: Path, tmp_path: Path) -> None:
+    step = '{"pass": "widen", "node": "fc1", "by": 2}'
+    source = DENSE if kind == "document" else network
+    modules = imported("rewrite", source, "--pass", step, "-o", tmp_path / "out")
+    assert not modules & {"torch", "onnx", "onnxruntime", "sklearn"}
+
+
 def test_inspecting_an_onnx_file_needs_no_torch(network: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     assert "torch" not in imported("export", network, "-o", path, "--no-check")
@@ -55,7 +63,7 @@ def test_schema() -> None:
 def test_help_lists_all_commands_and_imports_next_to_nothing() -> None:
     done = process("--help")
     assert done.code == 0
-    for command in ("grow", "inspect", "diff", "validate", "export", "schema"):
+    for command in ("grow", "inspect", "diff", "validate", "rewrite", "export", "schema"):
         assert f"  {command} " in done.out
     for args in (["--help"], ["grow", "--help"], ["inspect", "--help"]):
         modules = imported(*args)

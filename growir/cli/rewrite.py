@@ -1,0 +1,131 @@
+"""`growir rewrite`: passes applied to a network or a document."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from growir.cli.output import MAX_PARAMETERS, PATH_HELP, MaxParameters, printable, replaceable
+
+if TYPE_CHECKING:
+    from growir.graph import Graph
+    from growir.network import Network
+    from growir.rewrite import Pass, Preserves
+
+PASS_HELP = (
+    'A pass as JSON, {"pass": "widen", "node": "fc1", "by": 8}, or a list of them; @FILE reads it from a file, - from '
+    "standard input. May be given several times."
+)
+
+
+def rewrite(
+    net: Annotated[Path, typer.Argument(metavar="NET", help=PATH_HELP, show_default=False)],
+    passes: Annotated[list[str], typer.Option("--pass", metavar="JSON", help=PASS_HELP, show_default=False)],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="OUT", help="The folder or file to write.", show_default=False)
+    ],
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Measure on a random batch that the function is kept; needs torch."),
+    ] = False,
+    max_parameters: MaxParameters = MAX_PARAMETERS,
+) -> None:
+    """Apply passes to a network or a document, one after another.
+
+    A network or run directory gives a network directory, anything else a document. Prints a line for each pass: what
+    it changed, what it cost, what it keeps. Where a pass is refused, nothing is written.
+    """
+    from growir.document import dumps
+    from growir.graph import Graph
+    from growir.network import open_path
+    from growir.store import is_document, write_file
+
+    steps = [step for text in passes for step in _read(text)]
+    found = open_path(net, max_parameters=max_parameters)
+    if isinstance(found, Graph):
+        replaceable(out, is_document)
+    lines: list[str] = []
+    for k, step in enumerate(steps):
+        where = f"pass {k + 1} of {len(steps)}: " if len(steps) > 1 else ""
+        found, line = _apply(found, step, verify, where)
+        lines.append(f"{k + 1}  {line}")
+    if isinstance(found, Graph):
+        write_file(out, dumps(found).encode())
+    else:
+        found.save(out)
+    for line in lines:
+        print(printable(line))
+    print(printable(f"wrote {out}"))
+
+
+def _read(text: str) -> list[Pass]:
+    """The passes of one --pass. Raises PassRefused saying what is wrong with it."""
+    import json
+
+    from growir.errors import PassRefused, cut
+
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise PassRefused(f"--pass: {cut(text[1:])} is no UTF-8 text") from None
+    try:
+        data: object = json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = "" if text.lstrip().startswith(("{", "[")) else "; give an object, or @FILE for a file"
+        where = f"line {error.lineno}, column {error.colno}"
+        raise PassRefused(f"--pass: this is not valid JSON ({where}: {error.msg}){hint}") from None
+    except RecursionError:
+        raise PassRefused("--pass: the JSON is nested too deeply for a pass") from None
+    entries = cast("list[object]", data) if isinstance(data, list) else [data]
+    if not entries:
+        raise PassRefused("--pass: the list holds no pass")
+    return [_pass(entry) for entry in entries]
+
+
+def _pass(entry: object) -> Pass:
+    from growir.errors import PassRefused, cut
+    from growir.passes import pass_from_data
+
+    if not isinstance(entry, dict):
+        raise PassRefused(f'--pass: a pass is an object such as {{"pass": "widen", ...}}, but this is {cut(entry)}')
+    fields = cast("dict[str, Any]", entry)
+    values = fields.pop("values", {})
+    if not isinstance(values, dict):
+        raise PassRefused("--pass: values map parameter keys to arrays")
+    return pass_from_data(fields, cast("dict[str, Any]", values))
+
+
+def _apply(found: Graph | Network, step: Pass, verify: bool, where: str) -> tuple[Graph | Network, str]:
+    """A graph or network after a pass, and the line that says what the pass did."""
+    from growir.errors import PassRefused
+    from growir.graph import Graph
+    from growir.network import Network
+
+    before = found if isinstance(found, Graph) else found.graph
+    try:
+        done = step.rewrite(before)
+        after: Graph | Network = done.graph
+        if isinstance(found, Network):
+            after = found.apply(step, verify=verify)
+        elif verify:
+            # A document has no weights; any will do to see whether the function is kept.
+            Network.init(found, dtype="float64").apply(step, verify=True)
+    except PassRefused as error:
+        raise PassRefused(f"{where}{error}") from None
+    return after, _line(step, before, done.graph, done.preserves, verify)
+
+
+def _line(step: Pass, before: Graph, after: Graph, preserves: Preserves, verified: bool) -> str:
+    from growir.difference import change_text
+    from growir.rewrite import Preserves
+
+    old, new = before.costs().parameters, after.costs().parameters
+    costs = f"parameters {old:,} -> {new:,} ({new - old:+,})" if new != old else f"parameters {new:,} as before"
+    measured = ", verified" if verified and preserves in (Preserves.EXACT, Preserves.EVAL) else ""
+    return f"{step.name}: {change_text(before, after)}; {costs}; preserves {preserves}{measured}"
