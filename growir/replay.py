@@ -90,8 +90,8 @@ def check_history(graph: Graph) -> Graph:
 
 
 def replayable(step: Step) -> bool:
-    """Whether this growir has the step's pass in the recorded version."""
+    """Whether this growir has the step's pass, and can read what the recorded version wrote."""
     from growir.passes import find_pass
 
     kind = find_pass(step.kind)
-    return kind is not None and kind.version == step.version
+    return kind is not None and kind.upgraded(step.version, step.fields) is not None

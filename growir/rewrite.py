@@ -128,6 +128,11 @@ class Pass(BaseModel):
     def change(self, graph: Graph, step: int) -> Change:
         """Carry the rewrite out on a graph that `check` has accepted; `step` keys fresh numbers."""
 
+    @classmethod
+    def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The fields of a step that some version recorded, as this one spells them; None if it cannot tell."""
+        return fields if version == cls.version else None
+
     @uncollected()
     def rewrite(self, graph: Graph, *, recorded: Step | None = None) -> Rewrite:
         """Apply to a graph: the new graph, the edits, the names created.

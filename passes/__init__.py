@@ -56,8 +56,12 @@ def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] |
 
 
 def pass_from_step(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:
-    """The pass a history step records."""
-    return pass_from_data({"pass": step.kind, **step.fields}, values)
+    """The pass a history step records. Raises PassRefused if it is unknown here, or recorded by another version."""
+    kind = find_pass(step.kind)
+    fields = step.fields if kind is None else kind.upgraded(step.version, step.fields)
+    if fields is None:
+        raise PassRefused(f"{cut(step.kind)}: version {step.version} of this pass cannot be run here")
+    return pass_from_data({"pass": step.kind, **fields}, values)
 
 
 __all__ = [

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, suggestion
-from growir.ops import ACTIVATIONS, Add, Linear, Shape
-from growir.ops.base import Dim
+from growir.ops import ACTIVATIONS, Add, Shape
 from growir.rewrite import fresh_name
 from growir.shapes import shapes_of
 
@@ -82,7 +81,7 @@ def descendants(graph: Graph, name: str) -> set[str]:
 
 
 def check_edge(graph: Graph, source: str, state: State) -> None:
-    """Raise PassRefused unless a linear edge can lead from a value into a state."""
+    """Raise PassRefused unless a layer can lead from a value into a state, whatever their widths."""
     if source not in graph.consumers:
         raise PassRefused(f"source {cut(source)!r} does not exist.{suggestion(source, graph.consumers)}")
     if source in descendants(graph, state.node):
@@ -93,18 +92,14 @@ def check_edge(graph: Graph, source: str, state: State) -> None:
     shapes = shapes_of(graph)
     here, there = shapes[source], shapes[state.node]
     if here.dtype != "float32":
-        raise PassRefused(f"source {cut(source)!r} holds {here.dtype}; an edge is a linear layer and takes floats")
+        raise PassRefused(
+            f"source {cut(source)!r} holds {here.dtype}; an edge is a layer with weights and takes floats"
+        )
     if there.dtype != "float32":
         raise PassRefused(f"target {cut(state.node)!r} holds {there.dtype}; a state is a sum of floats")
-    if not fits(here, there):
-        raise PassRefused(
-            f"a linear edge keeps all axes but the last, but {cut(source)} is {here} and {cut(state.node)} is {there}"
-        )
-
-
-def fits(source: Shape, target: Shape) -> bool:
-    """Whether a linear layer can turn the one shape into the other."""
-    return is_linear(source) and is_linear(target) and source.dims[:-1] == target.dims[:-1]
+    for name, shape in ((source, here), (state.node, there)):
+        if not is_linear(shape):
+            raise PassRefused(f"an edge joins values with a batch axis and a width, but {cut(name)} is {shape}")
 
 
 def is_linear(shape: Shape) -> bool:
@@ -112,27 +107,11 @@ def is_linear(shape: Shape) -> bool:
     return shape.dtype == "float32" and shape.batched and shape.rank >= 2
 
 
-def direct_edges(graph: Graph, source: str, state: State) -> list[str]:
-    """The linear edges that already lead from a value into a state."""
-    found: list[str] = []
-    for name in state.edges(graph):
-        node = graph.by_name.get(name)
-        if node is not None and isinstance(node.op, Linear) and node.inputs == (source,):
-            found.append(name)
-    return found
-
-
-def connectable(graph: Graph) -> Iterator[tuple[str, State]]:
-    """Every (source value, state) that a linear edge could join, each state once under its add or node."""
-    shapes = shapes_of(graph)
-    alike: dict[tuple[Dim, ...], list[str]] = {}  # values that fit the same states
-    for name, shape in shapes.items():
-        if is_linear(shape):
-            alike.setdefault(shape.dims[:-1], []).append(name)
+def states(graph: Graph) -> Iterator[State]:
+    """Every state of a graph, each once under its add or node."""
     seen: set[State] = set()
     for node in graph.nodes:
         state = find_state(graph, node.name)
-        if state not in seen and is_linear(shapes[state.node]):
-            later = descendants(graph, state.node)
-            yield from ((name, state) for name in alike[shapes[state.node].dims[:-1]] if name not in later)
-        seen.add(state)
+        if state not in seen:
+            seen.add(state)
+            yield state

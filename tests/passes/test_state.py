@@ -8,7 +8,8 @@ from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node
 from growir.ops import Add, Bias, Dropout, Flatten, Linear, Relu
 from growir.passes import AddEdge, AddNode
-from growir.passes.state import State, connectable, find_state
+from growir.passes.link import connectable
+from growir.passes.state import State, find_state
 from growir.rewrite import Preserves
 from growir.shapes import shapes_of
 from growir.testing import assert_preserves
@@ -140,8 +141,8 @@ def test_dropouts_that_change_places_are_told() -> None:
 def test_connections_are_found_one_at_a_time() -> None:
     graph = summed()
     found = connectable(graph)
-    assert next(found) == ("x", State("total", add=True))
-    assert [value for value, state in (next(found), next(found)) if state.node == "total"] == ["a", "b"]
+    assert next(found) == ("x", State("total", add=True), {})
+    assert [value for value, state, _ in (next(found), next(found)) if state.node == "total"] == ["a", "b"]
 
 
 def test_every_connection_is_found_that_makes_no_cycle() -> None:
@@ -151,5 +152,5 @@ def test_every_connection_is_found_that_makes_no_cycle() -> None:
         Node(name="a", op=Linear(out_features=4), inputs=("flat",)),
         Node(name="head", op=Linear(out_features=2), inputs=("a",)),
     )
-    found = [(value, state.node) for value, state in connectable(graph)]
+    found = [(value, state.node) for value, state, _ in connectable(graph)]
     assert found == [("x", "flat"), ("x", "a"), ("flat", "a"), ("x", "head"), ("flat", "head"), ("a", "head")]
