@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from growir import live as live
     from growir import passes as passes
     from growir.channels import ChannelSpace as ChannelSpace
     from growir.channels import channel_spaces as channel_spaces
@@ -58,7 +59,7 @@ _EXPORTS = {
     "Preserves": "growir.rewrite",
     "summary": "growir.show",
 }
-_MODULES = ("passes", "testing")
+_MODULES = ("live", "passes", "testing")
 
 __all__ = [*_EXPORTS, *_MODULES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]  # see __getattr__
 

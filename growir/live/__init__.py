@@ -1,0 +1,9 @@
+"""Growth inside one's own training loop: a new module, with optimizer, averages and masks carried along.
+
+module, report = growir.live.grow(module, Widen(node="fc1", by=8), optimizer)
+"""
+
+from growir.live.growing import grow, network_of
+from growir.live.report import Place, Report, TensorChange
+
+__all__ = ["Place", "Report", "TensorChange", "grow", "network_of"]

@@ -1,0 +1,192 @@
+"""Tensors of a live module through a rewrite's edits: weights, gradients, averages and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.optim.swa_utils import AveragedModel
+
+from growir.backends.torch_edits import TORCH, TorchBackend
+from growir.edits import Create, Derive, Drop, Edit, Rename, apply_edits, carry_masks, carry_moments
+from growir.errors import GrowirError, ModelError, cut
+from growir.graph import Graph, suggestion
+from growir.live.modules import Live, Tensors, find, rebuilt
+from growir.params import frozen_keys, owners, param_table
+from growir.rewrite import Rewrite
+
+
+def heirs_of(edits: Sequence[Edit], keys: Sequence[str]) -> dict[str, str]:
+    """The new key of every old one that is still there."""
+    found = {key: key for key in keys}  # by the present key, the old one
+    for edit in edits:
+        match edit:
+            case Drop(key):
+                found.pop(key, None)
+            case Create(key):
+                found.pop(key, None)  # made anew under a name that was dropped
+            case Rename(old, new) if old in found:
+                found[new] = found.pop(old)
+            case _:
+                pass
+    return {old: key for key, old in found.items()}
+
+
+def edited(tensors: Mapping[str, torch.Tensor], edits: Sequence[Edit]) -> Tensors:
+    """The numbers after the edits; untouched tensors are the same objects, created ones are like the first float."""
+    like = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), None)
+    with torch.no_grad():
+        # float64, so that numbers are rounded once, to the module's own dtype, which numpy may lack.
+        found = apply_edits(edits, tensors, TorchBackend(like), np.dtype(np.float64))
+    return {key: _laid_out_like(tensors[key], tensor) if key in tensors else tensor for key, tensor in found.items()}
+
+
+def _laid_out_like(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """A kernel stays channels last, on which the speed of a convolution hangs."""
+    last = torch.channels_last
+    if (
+        new is not old
+        and old.ndim == new.ndim == 4
+        and not old.is_contiguous()
+        and old.is_contiguous(memory_format=last)
+    ):
+        return new.contiguous(memory_format=last)
+    return new
+
+
+def grown_tensors(live: Live, done: Rewrite, heirs: Mapping[str, str]) -> Tensors:
+    """The module's tensors after a rewrite, with their gradients.
+
+    Learned ones are Parameters, untouched ones the old objects. What was frozen stays frozen; a created one learns
+    unless its document freezes it, one that is worked out from others learns if one of them does.
+    """
+    before = live.tensors
+    sparse = [key for key, tensor in before.items() if tensor.grad is not None and tensor.grad.is_sparse]
+    if sparse:
+        raise ModelError(
+            f"{cut(sparse[0])} has a sparse gradient, which cannot follow; zero the gradients before growing"
+        )
+    after = edited(before, done.edits)
+    grads = carry_moments(done.edits, {k: t.grad for k, t in before.items() if t.grad is not None}, 1, TORCH)
+    old_keys = {new: old for old, new in heirs.items()}
+    sources = {edit.key: edit.sources for edit in done.edits if isinstance(edit, Derive)}
+    found: Tensors = {}
+    for key, param in param_table(done.graph).items():
+        if tuple(after[key].shape) != param.shape:
+            raise ModelError(
+                f"the rewrite gives {cut(key)} the shape {list(after[key].shape)}, but its graph needs "
+                f"{list(param.shape)}; it belongs to another graph"
+            )
+        old = before[old_keys[key]] if key in old_keys else None
+        if old is after[key] or param.buffer:
+            found[key] = after[key]
+            continue
+        if old is not None:
+            learns = old.requires_grad
+        elif key in sources:
+            learns = any(before[source].requires_grad for source in sources[key] if source in before)
+        else:
+            learns = key not in frozen_keys(done.graph)
+        found[key] = nn.Parameter(after[key], requires_grad=learns)
+        if old is not None:
+            vars(found[key]).update(vars(old))  # what users hang on a parameter, such as its own learning rate
+        if key in grads:
+            found[key].grad = grads[key]
+    return found
+
+
+# -- averages and masks -----------------------------------------------------------------------------------------------
+
+
+class AveragePlan:
+    """What an average of the weights will be after growth: a module, an AveragedModel, or tensors by key."""
+
+    def __init__(self, average: object, number: int, live: Live, done: Rewrite) -> None:
+        what = f"ema[{number}]"
+        self._average = average
+        self.notes: tuple[str, ...] = ()
+        if isinstance(average, Mapping):
+            self._found: Any = _grown_state(cast("Mapping[str, Any]", average), live.graph, done, what)
+            return
+        inner = find(average.module if isinstance(average, AveragedModel) else average, what)
+        if inner.graph.hash != live.graph.hash:
+            raise ModelError(
+                f"{what} has another graph than the module: {inner.graph.hash[:12]}, {live.graph.hash[:12]}"
+            )
+        self.notes = inner.notes
+        self._found = self._module(inner, done)
+
+    def _module(self, inner: Live, done: Rewrite) -> fx.GraphModule:
+        tensors = grown_tensors(inner, done, heirs_of(done.edits, list(inner.tensors)))
+        for key, tensor in tensors.items():
+            if key not in inner.tensors and isinstance(tensor, nn.Parameter):
+                tensor.requires_grad_(next(iter(inner.module.parameters()), tensor).requires_grad)
+        return rebuilt(inner.module, done.graph, tensors)
+
+    def commit(self) -> object:
+        """The grown average; an AveragedModel is changed in place."""
+        if isinstance(self._average, AveragedModel):
+            self._average.module = self._found
+            return self._average
+        return self._found
+
+
+def _grown_state(state: Mapping[Any, Any], graph: Graph, done: Rewrite, what: str) -> Tensors:
+    """A state_dict after the edits; it holds every parameter, and all buffers or none."""
+    own, table = owners(graph), param_table(graph)
+    tensors: Tensors = {}
+    for key, tensor in state.items():
+        if key not in own or not isinstance(tensor, torch.Tensor):
+            near = suggestion(str(key), own)
+            raise ModelError(f"{what}: {cut(key)} is no tensor of the module; a state_dict is needed.{near}")
+        if tuple(tensor.shape) != table[own[key]].shape:
+            shapes = f"{list(tensor.shape)}, but the module's {list(table[own[key]].shape)}"
+            raise ModelError(f"{what}: {cut(key)} has shape {shapes}")
+        if key == own[key] or own[key] not in state:
+            tensors[own[key]] = tensor
+    buffers = [key for key, param in table.items() if param.buffer]
+    whole = any(key in tensors for key in buffers)
+    lacking = [key for key, param in table.items() if key not in tensors and (whole or not param.buffer)]
+    if lacking:
+        raise ModelError(f"{what} lacks {cut(lacking[0])}; give every parameter, and all buffers or none")
+    edits = done.edits if whole or not buffers else [edit for edit in done.edits if not _touches(edit, buffers, done)]
+    after = edited(tensors, edits)
+    names = owners(done.graph)
+    tied = any(key != owner for key, owner in own.items() if key in state)
+    return {name: after[owner] for name, owner in names.items() if owner in after and (tied or name == owner)}
+
+
+def _touches(edit: Edit, buffers: Sequence[str], done: Rewrite) -> bool:
+    table = param_table(done.graph)
+    match edit:
+        case Create(key) if key in table and table[key].buffer:
+            return True
+        case Rename(old, _):
+            return old in buffers
+        case Derive(_, _, sources):
+            if any(source in buffers for source in sources):
+                raise ModelError("the rewrite works weights out from buffers, which an average must then hold too")
+            return False
+        case _:
+            return edit.key in buffers
+
+
+def grown_masks(masks: Mapping[str, torch.Tensor], graph: Graph, done: Rewrite) -> Tensors:
+    """Masks after the edits, where fresh weights count; a created parameter has no mask, which means the same.
+
+    Raises:
+        GrowirError: A mask is of no tensor of the module or has not its shape, or its tensor is worked out anew.
+    """
+    table = param_table(graph)
+    for key, mask in masks.items():
+        if key not in table:
+            raise ModelError(f"masks: {cut(key)} is no tensor of the module.{suggestion(key, table)}")
+        if tuple(mask.shape) != table[key].shape:
+            raise ModelError(f"masks: {cut(key)} has shape {list(mask.shape)}, its tensor {list(table[key].shape)}")
+    try:
+        return carry_masks(done.edits, masks, TORCH)
+    except GrowirError as error:
+        raise ModelError(f"masks: {error}") from None

@@ -1,0 +1,163 @@
+"""Growing a live module: everything is worked out first, so that an error leaves all as it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from growir.backends.torch_fx.lowering import read_back
+from growir.errors import ModelError, PassRefused
+from growir.graph import Graph
+from growir.live.carrying import AveragePlan, grown_masks, grown_tensors, heirs_of
+from growir.live.modules import find, largest_change, rebuilt
+from growir.live.optimizers import Grown, places_of, plan_optimizers
+from growir.live.report import Place, Report, TensorChange
+from growir.network import Network
+from growir.params import array_digest
+from growir.rewrite import Pass, Preserves, Rewrite
+
+
+def grow(
+    module: nn.Module,
+    step: Pass | Rewrite,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+    ema: Sequence[object] = (),
+    masks: Mapping[str, torch.Tensor] | None = None,
+    *,
+    verify: torch.Tensor | Sequence[torch.Tensor] | None = None,
+) -> tuple[fx.GraphModule, Report]:
+    """Grow a module that is being trained; what comes back takes its place.
+
+    Everything stays on its device and in its dtype. A tensor that does not change is the same object in both modules,
+    so the old one is to be dropped; one that changes is new, requires a gradient as before, and keeps its accumulated
+    gradient. Buffers and the mode (train or eval) of every part go along.
+
+    The optimizer is changed in place: state by the law of `growir.edits`, groups by name. A created parameter starts
+    without state in the group of its nearest relative (`growir.live.relatives`), one that is gone leaves. Schedulers
+    and GradScaler hold the optimizer and need nothing.
+
+    Args:
+        module: A module that `Network.to_torch` made; one that torch.compile wrapped is unwrapped, and to be compiled
+            anew. DistributedDataParallel is refused, since it would go on with its old parameters: grow what it wraps,
+            on all ranks alike, and wrap again.
+        step: A pass, or its rewrite of this module's graph.
+        optimizer: The optimizers that train the module; they may train other things too.
+        ema: Averages of the weights: growir modules, AveragedModels (changed in place) or state_dicts; the grown ones
+            are in the report. Fresh weights are the module's.
+        masks: Masks of weights by key, of any dtype; the grown ones are in the report, with 1 for fresh weights.
+        verify: A batch of every input. The outputs for it must stay, in eval mode, where the pass promises that.
+
+    Returns:
+        The grown module, and what was done.
+
+    Raises:
+        PassRefused: The pass does not fit, or `verify` measured a change it had excluded.
+        ModelError: The module, an optimizer, an average or a mask is not what is needed.
+        GrowirError: An optimizer has state that cannot follow.
+    """
+    start = time.perf_counter()
+    rng = _generators()
+    live = find(module)
+    done = _rewrite(step, live.graph)
+    heirs = heirs_of(done.edits, list(live.tensors))
+    tensors = grown_tensors(live, done, heirs)
+    grown = rebuilt(live.module, done.graph, tensors)
+    position = {id(p): k for k, p in enumerate(grown.parameters())}
+    order = {key: position[id(tensor)] for key, tensor in tensors.items() if id(tensor) in position}
+    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer or ())
+    plans = plan_optimizers(optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, order))
+    averages = [AveragePlan(average, k, live, done) for k, average in enumerate(ema)]
+    carried = grown_masks(masks or {}, live.graph, done)
+    measured = None if verify is None else _measure(live.module, grown, verify, done)
+    for plan in plans:
+        plan.commit()
+    places = places_of(plans)
+    untrained = [key for key, p in grown.named_parameters() if p.requires_grad and key not in places] if plans else []
+    return grown, Report(
+        what=str(step) if isinstance(step, Pass) else _last_step(done.graph),
+        before=live.graph.hash,
+        after=done.graph.hash,
+        created=done.created,
+        preserves=done.preserves,
+        changes=tuple(_changes(live.tensors, tensors, heirs, places)),
+        untrained=tuple(untrained),
+        ema=tuple(average.commit() for average in averages),
+        masks=carried,
+        values={array_digest(array): array for array in step.values.values()} if isinstance(step, Pass) else {},
+        measured=measured,
+        rng=rng,
+        notes=(*live.notes, *(note for average in averages for note in average.notes)),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def network_of(module: nn.Module, values: Mapping[str, NDArray[Any]] | None = None) -> Network:
+    """The network a live module is, to save or export it.
+
+    Args:
+        module: A growir module.
+        values: Arrays that passes were given, by sha256, as reports have them; without them a replay of the history
+            starts from initialisers.
+
+    Raises:
+        ModelError: It is no growir module.
+    """
+    live = find(module)
+    return Network(live.graph, read_back(live.graph, live.module), values)
+
+
+def _rewrite(step: Pass | Rewrite, graph: Graph) -> Rewrite:
+    if isinstance(step, Pass):
+        return step.rewrite(graph)
+    history = step.graph.history
+    base, steps = (graph, ()) if graph.history is None else (graph.history.base, graph.history.steps)
+    if history is None or history.base.hash != base.hash or history.steps[:-1] != steps:
+        raise ModelError(
+            f"the rewrite is not of this module's graph ({graph.name!r}, {graph.hash[:12]}, {len(steps)} steps); "
+            "give the pass itself, or rewrite the graph of network_of(module)"
+        )
+    return step
+
+
+def _last_step(graph: Graph) -> str:
+    return graph.history.steps[-1].kind if graph.history and graph.history.steps else "rewrite"
+
+
+def _measure(
+    before: nn.Module, after: nn.Module, verify: torch.Tensor | Sequence[torch.Tensor], done: Rewrite
+) -> float:
+    batch = (verify,) if isinstance(verify, torch.Tensor) else tuple(verify)
+    worst, rounding = largest_change(before, after, batch)
+    if done.preserves in (Preserves.EXACT, Preserves.EVAL) and not worst <= rounding:
+        raise PassRefused(
+            f"an output changed by {worst:.1e} of its largest value on the given batch, although the pass promises "
+            f"{done.preserves}; nothing was applied"
+        )
+    return worst
+
+
+def _changes(
+    before: Mapping[str, torch.Tensor],
+    after: Mapping[str, torch.Tensor],
+    heirs: Mapping[str, str],
+    places: Mapping[str, Place],
+) -> list[TensorChange]:
+    old = {new: before[key] for key, new in heirs.items()}
+    found = [
+        TensorChange(key, tuple(old[key].shape) if key in old else None, tuple(tensor.shape), places.get(key))
+        for key, tensor in after.items()
+        if old.get(key) is not tensor
+    ]
+    return [*found, *(TensorChange(key, tuple(t.shape), None, None) for key, t in before.items() if key not in heirs)]
+
+
+def _generators() -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own stub
+        states |= {f"cuda:{k}": torch.cuda.get_rng_state(k) for k in range(torch.cuda.device_count())}
+    return states

@@ -1,0 +1,162 @@
+"""A live module and its tensors: finding the growir module in what the caller holds, and building the grown one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import fx, nn
+
+from growir.backends.torch_fx.lowering import document_of, lower_tensors
+from growir.errors import ModelError, cut
+from growir.graph import Graph, suggestion
+from growir.params import owners, param_table
+from growir.verify import load
+
+Tensors = dict[str, torch.Tensor]
+WRAPPERS: tuple[type[nn.Module], ...] = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+# Zero columns change the order of a sum: the bar is the rounding of many terms, as a part of the largest value.
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+class Live(NamedTuple):
+    """A growir module as it stands.
+
+    Attributes:
+        module: The GraphModule, out of its wrappers.
+        graph: Its graph, with its history.
+        tensors: Its tensors by key, tied ones once; learned ones are Parameters.
+        notes: What its wrappers and hooks leave to the caller.
+    """
+
+    module: fx.GraphModule
+    graph: Graph
+    tensors: Tensors
+    notes: tuple[str, ...]
+
+
+def parts_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The module, as "", and all within it by name."""
+    return cast("Iterator[tuple[str, nn.Module]]", module.named_modules())
+
+
+def find(module: object, what: str = "module") -> Live:
+    """The growir module in what the caller holds.
+
+    Raises:
+        ModelError: It is no module made by growir, is wrapped in something that cannot follow, or was changed by hand.
+    """
+    inner, notes = _unwrapped(module, what)
+    document = document_of(inner)
+    assert document is not None
+    graph = load(document)
+    return Live(inner, graph, _tensors(inner, graph, what), (*notes, *_hooks(inner, what)))
+
+
+def _unwrapped(module: object, what: str) -> tuple[fx.GraphModule, list[str]]:
+    notes: list[str] = []
+    inner = module
+    if isinstance(inner, nn.Module) and not isinstance(inner, fx.GraphModule):
+        compiled = dict(inner.named_children()).get("_orig_mod")  # what torch.compile returns keeps it under that name
+        if compiled is not None:
+            inner = compiled
+            notes.append(f"the {what} was compiled, and the grown one is not: call torch.compile on it")
+    if isinstance(inner, nn.Module) and getattr(inner, "_compiled_call_impl", None) is not None:
+        notes.append(f"the {what} was compiled in place, and the grown one is not: call its compile()")
+    if isinstance(inner, WRAPPERS):
+        kind = type(inner).__name__
+        raise ModelError(
+            f"the {what} is wrapped in {kind}, which keeps the parameters it was made with and would go on without the "
+            f"grown ones, silently; on every rank alike, grow {what}.module and wrap what comes back in a new {kind}"
+        )
+    if isinstance(inner, fx.GraphModule) and document_of(inner) is not None:
+        return inner, notes
+    kind = type(inner).__name__
+    if isinstance(inner, nn.Module):
+        parts = [n for n, m in parts_of(inner) if isinstance(m, fx.GraphModule) and document_of(m) is not None]
+        if parts:
+            raise ModelError(
+                f"the {what} is a {kind}, which growir did not make, but its {cut(parts[0])!r} is growir's: grow that, "
+                "and put what comes back in its place"
+            )
+    raise ModelError(
+        f"the {what} must be a GraphModule that growir made, but is a {kind}; import a model with "
+        "growir.from_torch(model, example_inputs).to_torch(), and train what comes back"
+    )
+
+
+def _tensors(module: fx.GraphModule, graph: Graph, what: str) -> Tensors:
+    """The module's tensors by key, if they are the graph's."""
+    found: Tensors = module.state_dict(keep_vars=True)  # the tensors themselves, under each of their names
+    own, table = owners(graph), param_table(graph)
+    for key in found:
+        if key not in own:
+            raise ModelError(
+                f"the {what} has a tensor {cut(key)!r} that its document does not, and the grown module would lack it; "
+                f"undo what added it (a parametrisation, say), or keep it outside.{suggestion(key, own)}"
+            )
+    for key, owner in own.items():
+        if key not in found:
+            raise ModelError(f"the {what} lacks the tensor {cut(key)!r} of its document")
+        if found[key] is not found[owner]:
+            raise ModelError(
+                f"the {what}: {cut(key)} and {cut(owner)} are one tied tensor in the document, but two in the module; "
+                "tie them again"
+            )
+    for key, param in table.items():
+        tensor = found[key]
+        if type(tensor) not in (torch.Tensor, nn.Parameter):
+            raise ModelError(
+                f"the {what}: {cut(key)} is a {type(tensor).__name__}; growth takes plain tensors: grow before "
+                "sharding, and shard what comes back"
+            )
+        if tuple(tensor.shape) != param.shape:
+            shapes = f"{list(tensor.shape)} in the module and {list(param.shape)} in its document"
+            raise ModelError(f"the {what}: {cut(key)} has shape {shapes}")
+    return {key: found[key] for key in table}
+
+
+def _hooks(module: nn.Module, what: str) -> list[str]:
+    """Notes on the modules whose hooks the caller must register again."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    held = [name or "the whole" for name, part in parts_of(module) if any(getattr(part, kind) for kind in kinds)]
+    if not held:
+        return []
+    return [f"hooks of the {what} are not carried along, register them again: {', '.join(cut(name) for name in held)}"]
+
+
+def rebuilt(old: nn.Module, graph: Graph, tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+    """A module of the grown graph on these very tensors, each part in the mode, train or eval, that it was in."""
+    device = next((tensor.device for tensor in old.parameters()), None)
+    module = lower_tensors(graph, tensors, device)
+    modes = {name: part.training for name, part in parts_of(old)}
+    for name, part in parts_of(module):
+        part.training = modes.get(name, old.training)
+    return module
+
+
+def largest_change(before: nn.Module, after: nn.Module, batch: Sequence[torch.Tensor]) -> tuple[float, float]:
+    """The largest change of an output in eval mode, as a part of its largest value, and how much rounding explains.
+
+    Neither module is changed: eval mode moves no statistics, and every part goes back to the mode it was in.
+    """
+    worst, rounding = 0.0, ROUNDING[torch.float64]
+    for wanted, found in zip(_eval_outputs(before, batch), _eval_outputs(after, batch), strict=True):
+        rounding = max(rounding, ROUNDING.get(wanted.dtype, 0.1))
+        if wanted.numel():
+            wide = wanted.double()
+            change = (wide - found.double()).abs().max() / wide.abs().max().clamp_min(1e-3)
+            worst = max(worst, float(change) if bool(change.isfinite()) else float("inf"))
+    return worst, rounding
+
+
+def _eval_outputs(module: nn.Module, batch: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        with torch.no_grad():
+            found: torch.Tensor | tuple[torch.Tensor, ...] = module.eval()(*batch)
+    finally:
+        for part, training in modes:
+            part.training = training
+    return found if isinstance(found, tuple) else (found,)

@@ -1,0 +1,201 @@
+"""Optimizers that grow along: first a plan, which may fail, then a change in place, which may not.
+
+Param groups keep their order, their settings and, by name, their members, so that whatever holds the optimizer (a
+learning rate scheduler, a GradScaler) stays valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from growir.backends.torch_edits import TORCH
+from growir.edits import MOMENTS, Derive, Edit, carry_optimizer
+from growir.errors import GrowirError, ModelError, cut
+from growir.graph import Graph
+from growir.live.relatives import nearest
+from growir.live.report import Place
+
+Slots = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grown:
+    """The tensors before and after a rewrite.
+
+    Attributes:
+        graph: The grown graph.
+        edits: What was done.
+        before: Tensors by their old keys.
+        after: Tensors by their new keys.
+        heirs: The new key of every old key that is still there.
+        order: Where each new parameter stands among the new module's.
+    """
+
+    graph: Graph
+    edits: Sequence[Edit]
+    before: Mapping[str, torch.Tensor]
+    after: Mapping[str, torch.Tensor]
+    heirs: Mapping[str, str]
+    order: Mapping[str, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """One place of a param group: a parameter, the name the optimizer has for it, and its key if the module has it."""
+
+    parameter: torch.Tensor
+    name: str | None
+    key: str | None
+
+
+class OptimizerPlan:
+    """What an optimizer will be after growth."""
+
+    def __init__(self, optimizer: object, grown: Grown) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ModelError(
+                f"a torch.optim.Optimizer is needed, but this is a {type(optimizer).__name__}; "
+                "give the optimizer inside it, which is often its attribute `optimizer`"
+            )
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ModelError(
+                "LBFGS keeps one flat history of all parameters, which cannot follow growth; make a new one"
+            )
+        self.optimizer = optimizer
+        self._grown = grown
+        keys = {id(tensor): key for key, tensor in grown.before.items()}
+        self.groups = [self._members(group, keys) for group in optimizer.param_groups]
+        held = {member.key for group in self.groups for member in group if member.key is not None}
+        if not held:
+            raise ModelError(
+                f"the {type(optimizer).__name__} holds no parameter of this module; was it made for another, or for "
+                "the module as it was before an earlier growth?"
+            )
+        self._state = self._carried(held)
+        self.groups = [self._followed(group) for group in self.groups]
+
+    def _members(self, group: Mapping[str, Any], keys: Mapping[int, str]) -> list[_Member]:
+        names = group.get("param_names") or [None] * len(group["params"])
+        return [_Member(p, name, keys.get(id(p))) for p, name in zip(group["params"], names, strict=True)]
+
+    def _carried(self, held: set[str]) -> dict[str, Slots]:
+        """The state of the module's parameters by new key; what is no tensor goes along as it is."""
+        old = {key: self._slots(key) for key in held if self._grown.before[key] in self.optimizer.state}
+        tensors = {k: {e: v for e, v in s.items() if isinstance(v, torch.Tensor)} for k, s in old.items()}
+        carried: dict[str, Slots] = {k: dict(s) for k, s in carry_optimizer(self._grown.edits, tensors, TORCH).items()}
+        for key, slots in old.items():
+            if self._grown.heirs.get(key) in carried:
+                rest = {entry: value for entry, value in slots.items() if not isinstance(value, torch.Tensor)}
+                carried[self._grown.heirs[key]] |= rest
+        return carried
+
+    def _slots(self, key: str) -> Slots:
+        tensor = self._grown.before[key]
+        slots: Slots = self.optimizer.state[tensor]
+        heir = self._grown.heirs.get(key)
+        if heir is None or self._grown.after[heir] is tensor:
+            return slots
+        for entry, value in slots.items():
+            if not (value is None or isinstance(value, (int, float, torch.Tensor))):
+                raise GrowirError(
+                    f"optimizer state {entry!r} of {cut(key)} is a {type(value).__name__}, and how it follows growth "
+                    "is unknown; make a new optimizer after growing"
+                )
+            if entry in MOMENTS and isinstance(value, torch.Tensor) and value.shape != tensor.shape:
+                raise GrowirError(
+                    f"optimizer state {entry!r} of {cut(key)} has shape {list(value.shape)}, but the parameter "
+                    f"{list(tensor.shape)}; how it follows growth is unknown: make a new optimizer after growing"
+                )
+        return slots
+
+    # -- groups -----------------------------------------------------------------------------------------------------
+
+    def _followed(self, group: list[_Member]) -> list[_Member]:
+        """The members that are still there, renamed ones where the module now has them."""
+        kept: list[_Member] = []
+        moved: list[_Member] = []
+        for member in group:
+            if member.key is None:
+                kept.append(member)
+                continue
+            heir = self._grown.heirs.get(member.key)
+            if heir is not None:
+                name = member.name
+                if name is not None and heir != member.key:
+                    name = name.removesuffix(member.key) + heir
+                (kept if heir == member.key else moved).append(_Member(self._grown.after[heir], name, heir))
+        for member in moved:
+            self._insert(kept, member)
+        return kept
+
+    def _insert(self, group: list[_Member], member: _Member) -> None:
+        # Where the module has it, so that a saved optimizer, which counts parameters, fits one made anew.
+        order = self._grown.order
+        assert member.key is not None
+        earlier = [k for k, m in enumerate(group) if m.key is not None and order[m.key] < order[member.key]]
+        later = [k for k, m in enumerate(group) if m.key is not None and order[m.key] > order[member.key]]
+        group.insert(earlier[-1] + 1 if earlier else min(later, default=len(group)), member)
+
+    @property
+    def places(self) -> dict[str, int]:
+        """The group of every parameter of the module that this optimizer trains."""
+        return {m.key: k for k, group in enumerate(self.groups) for m in group if m.key is not None}
+
+    def take(self, key: str, relative: str) -> None:
+        """Put a new parameter into the group of a relative."""
+        group = self.groups[self.places[relative]]
+        name = next(member.name for member in group if member.key == relative)
+        named = None if name is None else name.removesuffix(relative) + key
+        self._insert(group, _Member(self._grown.after[key], named, key))
+
+    # -- the change -------------------------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Change the optimizer, in place."""
+        state = self.optimizer.state
+        kept = {id(tensor) for tensor in self._grown.after.values()}
+        for tensor in self._grown.before.values():
+            if id(tensor) not in kept:
+                state.pop(tensor, None)
+        for key, slots in self._state.items():
+            tensor = self._grown.after[key]
+            if tensor not in state:
+                state[tensor] = slots
+        for group, members in zip(self.optimizer.param_groups, self.groups, strict=True):
+            # The list itself stays: some hold on to it.
+            group["params"][:] = [member.parameter for member in members]
+            if "param_names" in group:
+                group["param_names"][:] = [member.name for member in members]
+
+
+def plan_optimizers(optimizers: Sequence[object], grown: Grown) -> list[OptimizerPlan]:
+    """What each optimizer will be, with the parameters that come into being.
+
+    One that is worked out from others joins the first of them; any other joins its nearest relative.
+
+    Raises:
+        GrowirError: An optimizer is none of this module, or has state that cannot follow.
+    """
+    plans = [OptimizerPlan(optimizer, grown) for optimizer in optimizers]
+    if not plans:
+        return plans
+    sources = {edit.key: edit.sources for edit in grown.edits if isinstance(edit, Derive)}
+    old = set(grown.heirs.values())
+    settled = {key: plan for plan in reversed(plans) for key in plan.places}
+    for key, tensor in grown.after.items():
+        if key not in old and isinstance(tensor, nn.Parameter):
+            parents = [grown.heirs[s] for s in sources.get(key, ()) if grown.heirs.get(s) in settled]
+            relative = parents[0] if parents else nearest(grown.graph, key, settled)
+            if relative is not None:
+                settled[relative].take(key, relative)
+    return plans
+
+
+def places_of(plans: Sequence[OptimizerPlan]) -> dict[str, Place]:
+    """Where each parameter is trained; the first optimizer counts if several train it."""
+    return {key: Place(k, group) for k, plan in reversed(list(enumerate(plans))) for key, group in plan.places.items()}
