@@ -61,6 +61,7 @@ class ChannelSpace:
     tied: bool
     space: Space = field(repr=False, compare=False)
     growth: Step = field(repr=False, compare=False)  # new units, of this and other spaces, that make one step
+    shrink: Step = field(repr=False, compare=False)  # and units that go together, where the function may change
 
     @property
     def units(self) -> int:
@@ -197,9 +198,9 @@ class _Walk:
             pins = space.pins
             if not pins and obstacle is not None:
                 pins = (obstacle,)
-            if tied and uniform:
-                reason = "is normalised and tied at once, so neither copies nor fresh channels are exact"
-                pins = (*pins, Pin(name, reason))
+            if tied and (uniform or space in partial):
+                what = "normalised" if uniform else "put through a partial function"
+                pins = (*pins, Pin(name, f"is {what} and tied at once, so neither copies nor fresh channels are exact"))
             found.append(
                 ChannelSpace(
                     name=name,
@@ -215,6 +216,7 @@ class _Walk:
                     tied=tied,
                     space=space,
                     growth=growth,
+                    shrink=self.steps.of(space, keep=False)[0] if uniform else growth,
                 )
             )
         return tuple(found)

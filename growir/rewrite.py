@@ -164,7 +164,7 @@ class Pass(BaseModel):
         nodes, renames = owned_by_first(in_order(graph, change.nodes))
         edits = (*change.edits, *renames)
         grown = verify(graph.replace(nodes=nodes, outputs=change.outputs, history=history))
-        self._check_values(grown, edits)
+        self.check_values(grown, edits)
         promise = self.preserves(graph)
         if promise is Preserves.EXACT and _draws(grown) != _draws(graph):
             promise = Preserves.EVAL  # in train mode the same random numbers would go to other dropouts
@@ -179,10 +179,15 @@ class Pass(BaseModel):
             {"pass": self.name, "version": self.version, **fields, "created": created, "values": digests}
         )
 
-    def _check_values(self, grown: Graph, edits: Sequence[Edit]) -> None:
+    def blocks(self, grown: Graph, edits: Sequence[Edit]) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each block that `values` could fill."""
+        return fresh_blocks(grown, edits)
+
+    def check_values(self, grown: Graph, edits: Sequence[Edit]) -> None:
+        """Raise PassRefused unless `values` fill fresh blocks of these edits, in their shapes."""
         if not self.values:
             return
-        blocks = fresh_blocks(grown, edits)
+        blocks = self.blocks(grown, edits)
         for key, array in self.values.items():
             if key not in blocks:
                 near = suggestion(key, blocks)

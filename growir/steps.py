@@ -75,9 +75,12 @@ class Steps:
         for space in joint:
             self._whole[space] = joint
 
-    def of(self, space: Space) -> tuple[Step, Pin | None]:
-        """The smallest step that changes a space, and why there is none."""
-        whole = self._whole.get(space)
+    def of(self, space: Space, keep: bool = True) -> tuple[Step, Pin | None]:
+        """The smallest step that changes a space, and why there is none.
+
+        With `keep`, one that can keep the function; else any that leaves the graph sound.
+        """
+        whole = self._whole.get(space) if keep else None
         if whole is None and space not in self._by_space:
             return {space: 1}, None
         start = {s: s.size for s in sorted(whole, key=lambda s: s.size)} if whole is not None else {space: 1}
@@ -85,14 +88,14 @@ class Steps:
             if held.pins:
                 return start, held.pins[0]
         for factor in range(1, 2 if whole is not None else MAX_FACTOR + 1):
-            found = self._repaired({s: n * factor for s, n in start.items()}, frozenset(whole or ()))
+            found = self._repaired({s: n * factor for s, n in start.items()}, self.uniform if keep else frozenset())
             if found is not None:
                 return found, None
         node = next((equation.node for s in start for equation in self._by_space.get(s, ())), "")
         return start, Pin(node, "its groups take different channels, and would not stay equally long")
 
     def _repaired(self, units: dict[Space, int], whole: frozenset[Space]) -> dict[Space, int] | None:
-        """Add units of other spaces until every balance holds; None where this does not come to an end."""
+        """Add units of other spaces, none of `whole`, until every balance holds; None where this comes to no end."""
         for _ in range(8 * len(self._equations) + 8):
             wrong = [e for e in self._touched(units) if e.short(units)]
             if not wrong:
@@ -110,11 +113,7 @@ class Steps:
 
     def _filler(self, row: Counter[Space], missing: int, whole: frozenset[Space]) -> Space | None:
         """The least coupled space that fills a gap: one that fewest balances, and fewest of their rows, hold."""
-        fits = [
-            space
-            for space, block in row.items()
-            if missing % block == 0 and space not in whole and space not in self._whole
-        ]
+        fits = [space for space, block in row.items() if missing % block == 0 and space not in whole]
         return min(fits, key=self._coupling, default=None)
 
     def _coupling(self, space: Space) -> tuple[int, int]:

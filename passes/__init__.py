@@ -15,10 +15,14 @@ from growir.graph import Step, suggestion
 from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.eliminate_dead import EliminateDead
+from growir.passes.prune import Prune
+from growir.passes.remove_edge import RemoveEdge
+from growir.passes.sequence import Sequence
+from growir.passes.split import Split
 from growir.passes.widen import Widen
 from growir.rewrite import Pass
 
-PASSES: tuple[type[Pass], ...] = (AddEdge, AddNode, Widen, EliminateDead)
+PASSES: tuple[type[Pass], ...] = (AddEdge, AddNode, RemoveEdge, Widen, Split, Prune, EliminateDead, Sequence)
 
 
 @cache
@@ -69,6 +73,10 @@ __all__ = [
     "AddEdge",
     "AddNode",
     "EliminateDead",
+    "Prune",
+    "RemoveEdge",
+    "Sequence",
+    "Split",
     "Widen",
     "all_passes",
     "find_pass",

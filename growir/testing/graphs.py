@@ -42,8 +42,8 @@ from growir.ops import (
     Softmax,
     Standardise,
 )
-from growir.passes import AddNode, Widen
-from growir.rewrite import Pass, fresh_blocks
+from growir.passes import AddNode, Prune, Split, Widen
+from growir.rewrite import Pass
 from growir.verify import verify
 
 T = TypeVar("T")
@@ -343,12 +343,14 @@ def candidates(draw: Callable[[st.SearchStrategy[Any]], Any], kind: type[P], gra
     changes: dict[str, Any] = {"seed": draw(st.integers(0, 2))}
     if isinstance(step, Widen):
         changes |= _more_or_copies(draw, step, graph)
+    elif isinstance(step, Split | Prune):
+        changes |= _other_channels(draw, step, graph)
     elif isinstance(step, AddNode):
         changes |= {"width": draw(st.integers(1, 3)), "activation": draw(st.sampled_from(sorted(ACTIVATIONS)))}
     step = kind.model_validate({**step.model_dump(), **changes})
     if draw(st.integers(0, 3)) == 3:
         done = step.rewrite(graph)
-        blocks = {k: v for k, v in fresh_blocks(done.graph, done.edits).items() if k in _drawn(done.edits)}
+        blocks = {k: v for k, v in step.blocks(done.graph, done.edits).items() if k in _drawn(done.edits)}
         if blocks:
             key = draw(st.sampled_from(sorted(blocks)))
             rng = np.random.default_rng(draw(st.integers(0, 9)))
@@ -362,11 +364,22 @@ def _more_or_copies(draw: Callable[[st.SearchStrategy[Any]], Any], step: Widen, 
     times = draw(st.integers(1, 3))
     if not step.copies:
         return {"by": space.step * times}
-    copies = draw(st.lists(st.integers(0, space.units - 1), min_size=times, max_size=times))
+    units = times * space.growth[space.space]
+    copies = draw(st.lists(st.integers(0, space.units - 1), min_size=units, max_size=units))
     shares: list[float] = []
     if draw(st.booleans()):
         shares = [draw(st.floats(0.05, 0.3)) for _ in copies]
     return {"by": space.step * times, "copies": tuple(copies), "shares": tuple(shares)}
+
+
+def _other_channels(draw: Callable[[st.SearchStrategy[Any]], Any], step: Split | Prune, graph: Graph) -> dict[str, Any]:
+    space = analyse(graph).find(step.node, graph)
+    pruned = isinstance(step, Prune)
+    each = (space.shrink if pruned else space.growth)[space.space]
+    # One unit stays; and of other spaces that change with it, too.
+    most = min((s.size - pruned) // n for s, n in (space.shrink if pruned else space.growth).items())
+    count = each * draw(st.integers(1, max(1, min(most, 3))))
+    return {"channels": tuple(draw(st.permutations(range(space.units)))[:count])}
 
 
 def _drawn(edits: Sequence[Edit]) -> set[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from growir.backends.torch_fx import lower
 from growir.channels import analyse
-from growir.edits import NUMPY, AxisMap, Edit, Remap, Rename, carry_moments
+from growir.edits import NUMPY, Edit, Remap, Rename, carry_moments
 from growir.graph import Graph
 from growir.network import Network
 from growir.ops import Constant, Normal, Param, Uniform
@@ -154,23 +154,38 @@ def carried_pairs(
     for key, wanted in carried.items():
         found = after[key]
         use: ParamAxes | None = analysis.params.get(names.get(key, key))
-        for part in _parts(done.edits, key):
-            terms = use.axes[part.axis] if use is not None else ()
+        for axis, index in _origins(done.edits, key).items():
+            terms = use.axes[axis] if use is not None else ()
             whole = any(space in uniform for space, _ in terms)
-            if part.index.ndim == 1:
-                wanted, found = (_old_positions(a, part.axis, part.index, whole) for a in (wanted, found))
+            if index.ndim == 1:
+                wanted, found = (_old_positions(a, axis, index, whole) for a in (wanted, found))
             else:  # one map for each group, along axis 0
-                pieces = [np.split(a, len(part.index)) for a in (wanted, found)]
+                pieces = [np.split(a, len(index)) for a in (wanted, found)]
                 wanted, found = (
-                    np.concatenate([_old_positions(p, part.axis, row, whole) for p, row in zip(piece, part.index)])
+                    np.concatenate([_old_positions(p, axis, row, whole) for p, row in zip(piece, index)])
                     for piece in pieces
                 )
         pairs.append((key, wanted, found))
     return pairs
 
 
-def _parts(edits: Sequence[Edit], key: str) -> list[AxisMap]:
-    return [part for edit in edits if isinstance(edit, Remap) and edit.key == key for part in edit.axes]
+def _origins(edits: Sequence[Edit], key: str) -> dict[int, NDArray[np.int64]]:
+    """For each changed axis of a tensor, consuming ones last, the old position of every new one after all edits."""
+    found: dict[int, NDArray[np.int64]] = {}
+    for edit in edits:
+        if isinstance(edit, Remap) and edit.key == key:
+            for part in edit.axes:
+                found[part.axis] = _after(found.pop(part.axis), part.index) if part.axis in found else part.index
+    return found
+
+
+def _after(first: NDArray[np.int64], then: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Two maps of one axis, one after the other; either may have a row for each group."""
+    if first.ndim == 1 and then.ndim == 1:
+        return np.where(then < 0, -1, first[then.clip(0)])
+    rows = max(np.atleast_2d(first).shape[0], np.atleast_2d(then).shape[0])
+    firsts, thens = (np.broadcast_to(m, (rows, m.shape[-1])) for m in (first, then))
+    return np.stack([_after(a, b) for a, b in zip(firsts, thens, strict=True)])
 
 
 def _old_positions(array: NDArray[Any], axis: int, index: NDArray[np.int64], whole: bool) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from growir.edits import NUMPY, apply_edits
 from growir.graph import Graph, Input, Node
 from growir.network import Network
 from growir.ops import OPS, Bias, Conv2d, Example, Flatten, Identity, Linear, Mul, Op, Parameter
+from growir.ops.spaces import Space
 from growir.passes import Widen
 from growir.resize import Plan, Units, resize
 from growir.testing import assert_preserves, close, graphs, outputs, random_batch, random_network, worst
@@ -77,8 +78,8 @@ def test_free_spaces_grow(op: type[Op], k: int, side: str) -> None:
         by = space.step
         assert_preserves(Widen(node=space.name, by=by), graph)
         if not (space.uniform or space.tied):
-            copies = tuple(range(space.units))
-            shares = tuple(0.1 + 0.7 * (j + 1) / space.units for j in copies)
+            copies = tuple(range(space.units)) * space.growth[space.space]
+            shares = tuple((0.1 + 0.7 * (j + 1) / space.units) / space.growth[space.space] for j in copies)
             assert_preserves(Widen(node=space.name, by=by * space.units, copies=copies, shares=shares), graph)
 
 
@@ -127,13 +128,17 @@ def _resized(graph: Graph, plan: Plan) -> tuple[Network, Network]:
 def test_all_spaces_change_at_once(data: st.DataObject) -> None:
     """Any order of units, with copies and fresh ones among them, in every free space of a graph together."""
     graph = data.draw(graphs())
-    plan = {}
+    plan: dict[Space, Units] = {}
+    whole: dict[Space, int] = {}  # how often every channel of spaces that are normalised together is copied
     for space in analyse(graph).spaces:
-        if space.pins:
+        if space.pins or (len(space.growth) > 1 and not space.uniform):
             continue
         old = list(range(space.units))
         if space.uniform:
-            extra = old * data.draw(st.integers(0, 2))
+            times = data.draw(st.integers(0, 2))
+            for other in space.growth:
+                times = whole.setdefault(other, times)
+            extra = old * times
         elif space.tied:
             extra = [-1] * data.draw(st.integers(0, 2))
         else:

@@ -1,0 +1,110 @@
+"""What widen, split and prune share: they say what becomes of the units of a channel space, and nothing else."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from growir.channels import ChannelSpace, analyse
+from growir.edits import Edit
+from growir.errors import PassRefused, cut
+from growir.graph import Graph
+from growir.ops.spaces import Space
+from growir.resize import Units, resize
+from growir.rewrite import Change, Pass
+
+MAX_UNITS = 10**7  # of one space; its new units are listed one by one
+
+
+class Resizing(Pass):
+    """A pass that changes the width of one channel space, and of those that must move with it.
+
+    Attributes:
+        node: Names the space: a node whose value holds only that space, or the name `channel_spaces` gives.
+    """
+
+    node: str
+
+    def space(self, graph: Graph) -> ChannelSpace:
+        """The space that is meant. Raises PassRefused if the name stands for none."""
+        return analyse(graph).find(self.node, graph)
+
+    def free_space(self, graph: Graph) -> ChannelSpace:
+        """The space that is meant. Raises PassRefused if it may not change, with every reason."""
+        space = self.space(graph)
+        if space.pins:
+            reasons = "; ".join(str(pin) for pin in space.pins)
+            raise PassRefused(f"{self.where}: its width {space.width} is pinned by {reasons}")
+        return space
+
+    @property
+    def where(self) -> str:
+        """How messages begin."""
+        return f"{self.name} {cut(self.node)}"
+
+    @abstractmethod
+    def plan(self, space: ChannelSpace) -> dict[Space, Units]:
+        """The new units of the space and of those that move with it, once every choice is resolved."""
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether it can be carried out together with others that change other spaces."""
+        return not self.values
+
+    def change(self, graph: Graph, step: int) -> Change:
+        space = self.space(graph)
+        done = resize(graph, self.plan(space), seed=self.seed, step=step, values=self.values)
+        return Change(done.nodes, graph.outputs, (*done.edits, *self.more(graph, space, step)))
+
+    def more(self, graph: Graph, space: ChannelSpace, step: int) -> Iterable[Edit]:
+        """Edits that follow those of the new widths."""
+        return ()
+
+
+def fresh_units(space: Space, count: int) -> Units:
+    """A space's units with fresh ones behind them."""
+    index = np.concatenate([np.arange(space.size), np.full(count, -1)])
+    return Units(index, np.ones(len(index)))
+
+
+def copied_units(space: Space, copies: Iterable[int], shares: Iterable[float]) -> Units:
+    """A space's units with copies behind them; each copy takes a share of its unit's outgoing weight."""
+    index = np.fromiter(copies, np.int64)
+    share = np.fromiter(shares, np.float64)
+    left = np.ones(space.size)
+    np.subtract.at(left, index, share)
+    return Units(np.concatenate([np.arange(space.size), index]), np.concatenate([left, share]))
+
+
+def in_turn(space: Space, count: int) -> tuple[int, ...]:
+    """The units to copy where nobody says which: each in turn, the first ones again if need be."""
+    return tuple(k % space.size for k in range(count))
+
+
+def unequal_parts(copies: tuple[int, ...]) -> tuple[float, ...]:
+    """The share each copy takes: of k copies and their channel 1 : 2 : ... : k+1, the channel the largest.
+
+    Equal parts would get equal gradients, and the copies would never differ.
+    """
+    total, seen = Counter(copies), Counter[int]()
+    shares: list[float] = []
+    for copy in copies:
+        seen[copy] += 1
+        parts = total[copy] + 1
+        shares.append(seen[copy] / (parts * (parts + 1) / 2))
+    return tuple(shares)
+
+
+def check_steps(where: str, space: ChannelSpace, units: int, per_step: int, what: str) -> int:
+    """How many joint steps a number of units is. Raises PassRefused if it is no whole number of them."""
+    if units % per_step:
+        near = max(per_step, round(units / per_step) * per_step)
+        others = len(space.growth) - 1
+        why = f"{others} other spaces change with it" if others else "its channels come in groups"
+        raise PassRefused(
+            f"{where}: {what} a multiple of {per_step} channels ({why}), but {units} are given; try {near}"
+        )
+    return units // per_step

@@ -1,0 +1,180 @@
+"""Sequence: several passes as one rewrite."""
+
+from __future__ import annotations
+
+from collections import abc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
+
+from numpy.typing import NDArray
+from pydantic import Field, PlainSerializer, SerializeAsAny, model_validator
+
+from growir.edits import Edit
+from growir.errors import PassRefused
+from growir.graph import MAX_STEPS, Graph
+from growir.ops.spaces import Space
+from growir.passes.resizing import Resizing
+from growir.resize import Units, resize
+from growir.rewrite import Change, Pass, Preserves, in_order, owned_by_first
+from growir.verify import verify
+
+P = TypeVar("P", bound=Pass)
+STRENGTH = (Preserves.EXACT, Preserves.EVAL, Preserves.APPROXIMATE, Preserves.NOTHING)
+
+
+def _as_data(step: Pass) -> dict[str, Any]:
+    return {"pass": step.name, **step.model_dump(mode="json")}
+
+
+Inner = Annotated[SerializeAsAny[Pass], PlainSerializer(_as_data)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Done:
+    """A sequence carried out on one graph."""
+
+    passes: tuple[Pass, ...]
+    graph: Graph
+    edits: tuple[Edit, ...]
+    created: tuple[str, ...]
+    preserves: Preserves
+
+
+@dataclass(frozen=True, slots=True)
+class _Carry:
+    """Carries a sequence out; equal for equal sequences, so that a graph remembers the answer."""
+
+    sequence: Sequence
+
+    def __call__(self, graph: Graph) -> _Done:
+        return self.sequence.carried_out(graph)
+
+
+class Sequence(Pass):
+    """Passes one after another as a single rewrite: one step in the history, all or nothing.
+
+    Consecutive passes that resize different channel spaces are carried out together, with one analysis and one copy of
+    each tensor. They name spaces and channels of the graph before the first of them.
+
+    Attributes:
+        passes: The passes, or their JSON forms {"pass": name, ...fields}. Arrays in `values` belong to them; in the
+            sequence's own `values` they are called "k/key", k being the pass's place.
+    """
+
+    name: ClassVar[str] = "sequence"
+
+    passes: Annotated[tuple[Inner, ...], Field(min_length=1, max_length=MAX_STEPS)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_values(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        fields = dict(cast("Mapping[str, Any]", data))
+        given = dict(cast("Mapping[str, NDArray[Any]]", fields.get("values") or {}))
+        steps = fields.get("passes")
+        if not isinstance(steps, (list, tuple)):
+            return fields
+        found: list[Any] = []
+        values: dict[str, NDArray[Any]] = {}
+        for k, step in enumerate(cast("abc.Sequence[Any]", steps)):
+            mine = {key.partition("/")[2]: given.pop(key) for key in list(given) if key.partition("/")[0] == str(k)}
+            inner = _pass(step, mine)
+            found.append(inner)
+            if isinstance(inner, Pass):
+                values |= {f"{k}/{key}": array for key, array in inner.values.items()}
+        if given:
+            raise ValueError(f"values are called 'k/key' after the pass they belong to; {sorted(given)[0]!r} is not")
+        return {**fields, "passes": found, "values": values}
+
+    def check(self, graph: Graph) -> None:
+        self._done(graph)
+
+    def preserves(self, graph: Graph) -> Preserves:
+        return self._done(graph).preserves
+
+    def resolved(self, graph: Graph) -> Self:
+        return self.model_copy(update={"passes": self._done(graph).passes})
+
+    def change(self, graph: Graph, step: int) -> Change:
+        done = self._done(graph)
+        return Change(done.graph.nodes, done.graph.outputs, done.edits, done.created)
+
+    def blocks(self, grown: Graph, edits: abc.Sequence[Edit]) -> dict[str, tuple[int, ...]]:
+        return {key: array.shape for key, array in self.values.items()}  # each pass has checked its own
+
+    def _done(self, graph: Graph) -> _Done:
+        return graph.recall(_Carry(self))
+
+    def carried_out(self, graph: Graph) -> _Done:
+        """All passes applied to a graph, without a history step. Raises PassRefused saying which one does not fit."""
+        current, at = graph, 0
+        edits: list[Edit] = []
+        created: list[str] = []
+        resolved: list[Pass] = []
+        promises: list[Preserves] = []
+        first = len(graph.history.steps) if graph.history else 0
+        while at < len(self.passes):
+            group, change = self._next(current, at, first + MAX_STEPS * at)
+            promises += [step.preserves(current) for step in group]
+            nodes, renames = owned_by_first(in_order(current, change.nodes))
+            done = [*change.edits, *renames]
+            current = verify(current.replace(nodes=nodes, outputs=change.outputs))
+            for step in group:
+                step.check_values(current, done)
+            edits += done
+            created += change.created
+            resolved += group
+            at += len(group)
+        return _Done(tuple(resolved), current, tuple(edits), tuple(created), max(promises, key=STRENGTH.index))
+
+    def _next(self, graph: Graph, at: int, step: int) -> tuple[list[Pass], Change]:
+        """The next pass, or several that resize different spaces, resolved and carried out."""
+        first = self._accepted(self.passes[at], at, graph)
+        if not (isinstance(first, Resizing) and first.mergeable):
+            return [first], first.change(graph, step)
+        group: list[Pass] = [first]
+        plan: dict[Space, Units] = first.plan(first.space(graph))
+        for k in range(at + 1, len(self.passes)):
+            later = self.passes[k]
+            if not (isinstance(later, Resizing) and later.mergeable and later.seed == first.seed):
+                break
+            try:
+                space = later.space(graph)
+            except PassRefused:
+                break  # it may name what an earlier pass leaves behind
+            if plan.keys() & {*space.growth, *space.shrink}:
+                break
+            accepted = self._accepted(later, k, graph)
+            plan |= accepted.plan(space)
+            group.append(accepted)
+        done = resize(graph, plan, seed=first.seed, step=step)
+        return group, Change(done.nodes, graph.outputs, done.edits)
+
+    def _accepted(self, step: P, at: int, graph: Graph) -> P:
+        try:
+            step.check(graph)
+        except PassRefused as error:
+            raise PassRefused(f"sequence, pass {at}: {error}") from None
+        return step.resolved(graph)
+
+    @classmethod
+    def candidates(cls, graph: Graph) -> Iterator[Self]:
+        from growir.passes.widen import Widen
+
+        found = [step for step in Widen.candidates(graph) if not step.copies]
+        if found:
+            yield cls(passes=tuple(found))
+            yield cls(passes=(found[0], found[0].model_copy(update={"by": 2 * found[0].by})))
+
+
+def _pass(step: Any, values: Mapping[str, NDArray[Any]]) -> Any:
+    """An inner pass from what was given for it."""
+    from growir.passes import pass_from_data
+
+    if isinstance(step, Mapping):
+        return pass_from_data(cast("Mapping[str, Any]", step), values)
+    if isinstance(step, Pass) and values:
+        return step.model_copy(update={"values": values})
+    return step
