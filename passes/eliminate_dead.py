@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import ClassVar, Self
 
 from growir.edits import Drop
@@ -20,6 +20,25 @@ def live_nodes(graph: Graph) -> set[str]:
         if node.name in found:
             found.update(node.inputs)
     return found
+
+
+def unread_without(graph: Graph, node: str, removed: str) -> set[str]:
+    """The nodes that nothing reads any more once `node` no longer reads `removed`."""
+    gone: set[str] = set()
+    stack = [removed]
+    while stack:
+        name = stack.pop()
+        readers = [r for r in graph.consumers[name] if r not in gone and (r, name) != (node, removed)]
+        if name in graph and name not in graph.outputs and not readers:
+            gone.add(name)
+            stack.extend(graph[name].inputs)
+    return gone
+
+
+def drops(graph: Graph, kept: Collection[str]) -> list[Drop]:
+    """The edits that remove the tensors which none of the kept nodes uses."""
+    used = {owner for key, owner in owners(graph).items() if key.rpartition(".")[0] in kept}
+    return [Drop(key) for key in param_table(graph) if key not in used]
 
 
 class EliminateDead(Pass):
@@ -40,9 +59,7 @@ class EliminateDead(Pass):
 
     def change(self, graph: Graph, step: int) -> Change:
         live = live_nodes(graph)
-        used = {owner for key, owner in owners(graph).items() if key.rpartition(".")[0] in live}
-        edits = [Drop(key) for key in param_table(graph) if key not in used]
-        return Change([node for node in graph.nodes if node.name in live], graph.outputs, edits)
+        return Change([node for node in graph.nodes if node.name in live], graph.outputs, drops(graph, live))
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
