@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from growir.backends.onnx_ir import activations, joins, layout, norms, pools, weights
+from growir.backends.onnx_ir import activations, joins, layout, norms, pools, resample, weights
 from growir.backends.onnx_ir.activations import plain
 from growir.backends.onnx_ir.scope import Scope
 from growir.ops import OP_BY_KIND
@@ -18,6 +18,13 @@ TABLE: dict[str, Callable[[Scope, Any], None]] = {
     "slice": layout.slice_,
     "reshape": layout.reshape,
     "flatten": layout.reshape,
+    "permute": layout.permute,
+    "unsqueeze": layout.reshape,
+    "squeeze": layout.reshape,
+    "pad": layout.pad,
+    "expand": layout.expand,
+    "pixel_shuffle": resample.pixel_shuffle,
+    "pixel_unshuffle": resample.pixel_unshuffle,
     "linear": weights.linear,
     "conv2d": weights.conv2d,
     "batch_norm": norms.batch_norm,

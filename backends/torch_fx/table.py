@@ -27,6 +27,7 @@ from growir.ops import (
     Conv2d,
     Dropout,
     Elu,
+    Expand,
     Flatten,
     Gelu,
     LayerNorm,
@@ -34,6 +35,10 @@ from growir.ops import (
     Linear,
     MaxPool2d,
     Op,
+    Pad,
+    Permute,
+    PixelShuffle,
+    PixelUnshuffle,
     Prelu,
     Reshape,
     Select,
@@ -41,7 +46,9 @@ from growir.ops import (
     Slice,
     Softmax,
     Softplus,
+    Squeeze,
     Standardise,
+    Unsqueeze,
 )
 from growir.ops.base import pair
 
@@ -105,12 +112,49 @@ def slice_(b: Builder, op: Slice) -> fx.Node:
 
 
 def reshape(b: Builder, op: Reshape) -> fx.Node:
+    if not b.shapes[0].batched:
+        return b.call(torch.reshape, b.inputs[0], op.shape)
     size = b.method("size", b.inputs[0], 0)
     return b.call(torch.reshape, b.inputs[0], (size, *op.shape))
 
 
 def flatten(b: Builder, op: Flatten) -> fx.Node:
     return b.call(torch.flatten, b.inputs[0], op.start_dim, op.end_dim)
+
+
+def permute(b: Builder, op: Permute) -> fx.Node:
+    return b.call(torch.permute, b.inputs[0], op.dims)
+
+
+def unsqueeze(b: Builder, op: Unsqueeze) -> fx.Node:
+    return b.call(torch.unsqueeze, b.inputs[0], op.dim)
+
+
+def squeeze(b: Builder, op: Squeeze) -> fx.Node:
+    return b.call(torch.squeeze, b.inputs[0], op.dim)
+
+
+def pad(b: Builder, op: Pad) -> fx.Node:
+    if op.mode == "constant":
+        return b.call(F.pad, b.inputs[0], op.padding, op.mode, op.value)
+    return b.call(F.pad, b.inputs[0], op.padding, op.mode)
+
+
+def expand(b: Builder, op: Expand) -> fx.Node:
+    if len(b.inputs) == 1:
+        batch = (-1,) if b.shapes[0].batched else ()
+        return b.call(torch.Tensor.expand, b.inputs[0], *batch, *op.shape)
+    size = b.method("size", b.inputs[1], 0)
+    # A copy, not a view: whoever writes into an output must not write into a parameter.
+    return b.call(torch.clone, b.method("expand", b.inputs[0], size, *op.shape))
+
+
+def pixel_shuffle(b: Builder, op: PixelShuffle) -> fx.Node:
+    return b.call(F.pixel_shuffle, b.inputs[0], op.upscale_factor)
+
+
+def pixel_unshuffle(b: Builder, op: PixelUnshuffle) -> fx.Node:
+    return b.call(F.pixel_unshuffle, b.inputs[0], op.downscale_factor)
 
 
 def linear(b: Builder, op: Linear) -> fx.Node:
@@ -223,6 +267,13 @@ TABLE: dict[str, Emit] = {
     "slice": slice_,
     "reshape": reshape,
     "flatten": flatten,
+    "permute": permute,
+    "unsqueeze": unsqueeze,
+    "squeeze": squeeze,
+    "pad": pad,
+    "expand": expand,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
     "linear": linear,
     "conv2d": conv2d,
     "batch_norm": batch_norm,

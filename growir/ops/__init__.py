@@ -38,10 +38,11 @@ from growir.ops.base import (
 )
 from growir.ops.conv import Conv2d
 from growir.ops.join import Add, Concat, Mul
-from growir.ops.layout import Flatten, Reshape, Select, Slice
+from growir.ops.layout import Expand, Flatten, Pad, Permute, Reshape, Select, Slice, Squeeze, Unsqueeze
 from growir.ops.linear import Linear
 from growir.ops.norm import BatchNorm, LayerNorm, Standardise
 from growir.ops.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from growir.ops.resample import PixelShuffle, PixelUnshuffle
 from growir.ops.weight import Bias, Parameter
 
 OPS: tuple[type[Op], ...] = (
@@ -52,6 +53,13 @@ OPS: tuple[type[Op], ...] = (
     Slice,
     Reshape,
     Flatten,
+    Permute,
+    Unsqueeze,
+    Squeeze,
+    Pad,
+    Expand,
+    PixelShuffle,
+    PixelUnshuffle,
     Linear,
     Conv2d,
     BatchNorm,
@@ -105,6 +113,7 @@ __all__ = [
     "Elementwise",
     "Elu",
     "Example",
+    "Expand",
     "Flatten",
     "Gaussian",
     "Gelu",
@@ -120,9 +129,13 @@ __all__ = [
     "Normal",
     "Op",
     "OpError",
+    "Pad",
     "Param",
     "ParamTable",
     "Parameter",
+    "Permute",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "Prelu",
     "Relu",
     "Relu6",
@@ -135,7 +148,9 @@ __all__ = [
     "Slice",
     "Softmax",
     "Softplus",
+    "Squeeze",
     "Standardise",
     "Tanh",
     "Uniform",
+    "Unsqueeze",
 ]

@@ -29,22 +29,38 @@ Probability = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=Fals
 Bool = StrictBool
 
 
-def _shortest(value: Any) -> Any:
-    """Store equal pairs in one form, 3 rather than [3, 3], so that one network has one hash."""
-    match value:
-        case [first, second] if type(first) is type(second) is int and first == second:
-            return first
-        case _:
-            return value
+def _shortest(count: int) -> BeforeValidator:
+    """Store equal numbers in one form, 3 rather than [3, 3], so that one network has one hash."""
+
+    def shorten(value: Any) -> Any:
+        match value:
+            case [first, *rest] if len(rest) == count - 1 and all(
+                type(n) is type(first) is int and n == first for n in rest
+            ):
+                return first
+            case _:
+                return value
+
+    return BeforeValidator(shorten)
 
 
-Pair = Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], BeforeValidator(_shortest)]
-Pair0 = Annotated[NonNegativeInt | tuple[NonNegativeInt, NonNegativeInt], BeforeValidator(_shortest)]
+Pair = Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], _shortest(2)]
+Pair0 = Annotated[NonNegativeInt | tuple[NonNegativeInt, NonNegativeInt], _shortest(2)]
+Triple = Annotated[PositiveInt | tuple[PositiveInt, PositiveInt, PositiveInt], _shortest(3)]
+Triple0 = Annotated[NonNegativeInt | tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt], _shortest(3)]
+# What a family over several ranks declares; each of its kinds narrows it to its own number of axes.
+Extents = PositiveInt | tuple[PositiveInt, ...]
+Extents0 = NonNegativeInt | tuple[NonNegativeInt, ...]
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """Return a shortened pair in full."""
     return (value, value) if isinstance(value, int) else value
+
+
+def in_full(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """Return shortened extents in full, one for each axis."""
+    return (value,) * axes if isinstance(value, int) else value
 
 
 class OpError(ValueError):
@@ -137,10 +153,17 @@ ParamTable = Mapping[str, Param]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One legal use of an operator, from which the law tests are made."""
+    """One legal use of an operator, from which the law tests are made.
+
+    Attributes:
+        op: The operator.
+        inputs: The shapes of its inputs.
+        positive: Its value is finite for positive inputs only.
+    """
 
     op: Op
     inputs: tuple[Shape, ...]
+    positive: bool = False
 
 
 def batch_of(*sizes: int) -> Shape:
@@ -222,7 +245,10 @@ def window(size: int, kernel: int, stride: int, pads: tuple[int, int], dilation:
     return count
 
 
-def check_spatial(x: Shape, name: str, rank: int = 4) -> None:
-    """Require (N, C, H, W)."""
-    if x.rank != rank or not x.batched:
-        raise OpError(f"{name} takes an input of rank {rank}, (N, C, H, W), but gets {x}")
+SPATIAL = {1: "L", 2: "H, W", 3: "D, H, W"}
+
+
+def check_spatial(x: Shape, name: str, axes: int = 2) -> None:
+    """Require (N, C, ...) with this many spatial axes."""
+    if x.rank != axes + 2 or not x.batched:
+        raise OpError(f"{name} takes an input of rank {axes + 2}, (N, C, {SPATIAL[axes]}), but gets {x}")

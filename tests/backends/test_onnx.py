@@ -64,14 +64,17 @@ MORE = (
 )
 
 
-def one_op(example: Example, dtype: DType = "float32") -> Graph:
+def one_op(example: Example, dtype: DType | None = None) -> Graph:
     """The operator between inputs; an operand without batch is a `parameter` node."""
     inputs, nodes, operands = [], [], []
     for k, shape in enumerate(example.inputs):
         name = f"x{k}" if shape.batched else f"p{k}"
         operands.append(name)
-        if shape.batched:
-            inputs.append(Input(name=name, shape=shape.dims, dtype=dtype))
+        if shape.batched and example.positive:
+            inputs.append(Input(name=f"raw{k}", shape=shape.dims))
+            nodes.append(Node(name=name, op=ops.Softplus(), inputs=(f"raw{k}",)))
+        elif shape.batched:
+            inputs.append(Input(name=name, shape=shape.dims, dtype=dtype or shape.dtype))
         else:
             nodes.append(Node(name=name, op=ops.Parameter(shape=shape.sizes)))
     nodes.append(Node(name="y", op=example.op, inputs=tuple(operands)))
@@ -96,7 +99,11 @@ def arrays_of(graph: Graph, seed: int = 0, dtype: str = "float32") -> Arrays:
 
 def feeds_of(graph: Graph, batch: int, seed: int = 1) -> Arrays:
     rng = np.random.default_rng(seed)
-    return {i.name: (4 * rng.standard_normal((batch, *Shape(i.shape).sizes))).astype(i.dtype) for i in graph.inputs}
+    feeds: Arrays = {}
+    for entry in graph.inputs:
+        numbers = 4 * rng.standard_normal((batch, *Shape(entry.shape).sizes))
+        feeds[entry.name] = np.abs(numbers % 5).astype("int64") if entry.dtype == "int64" else numbers.astype("float32")
+    return feeds
 
 
 def session(model: onnx.ModelProto | Path) -> ort.InferenceSession:

@@ -21,7 +21,7 @@ from growir.backends.torch_fx import document_of
 from growir.document import dumps
 from growir.graph import Graph, Input, Node
 from growir.network import Network
-from growir.ops import OPS, Add, Bias, Dropout, Example, Linear, Op, Parameter, Relu, Select
+from growir.ops import OPS, Add, Bias, Dropout, Example, Linear, Op, Parameter, Relu, Select, Softplus
 from growir.params import owners, param_table
 from growir.shapes import shapes_of
 from growir.testing import graphs, random_batch, random_network
@@ -38,7 +38,10 @@ def alone(example: Example) -> Graph:
     inputs: list[Input] = []
     nodes: list[Node] = []
     for k, shape in enumerate(example.inputs):
-        if shape.batched:
+        if shape.batched and example.positive:
+            inputs.append(Input(name=f"raw{k}", shape=shape.dims))
+            nodes.append(Node(name=f"x{k}", op=Softplus(), inputs=(f"raw{k}",)))
+        elif shape.batched:
             inputs.append(Input(name=f"x{k}", shape=shape.dims, dtype=shape.dtype))
         else:
             nodes.append(Node(name=f"x{k}", op=Parameter(shape=shape.sizes)))
@@ -144,6 +147,40 @@ def select(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tenso
     return torch.stack(parts, a.get("axis", 1))
 
 
+def pad(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    """One axis at a time, by the positions that come where."""
+    x, mode = xs[0], a.get("mode", "constant")
+    for k in range(len(a["padding"]) // 2):
+        before, behind = a["padding"][2 * k : 2 * k + 2]
+        axis = x.ndim - 1 - k
+        size = x.shape[axis]
+        places = torch.arange(-before, size + behind)
+        if mode == "reflect":
+            places = (size - 1) - ((size - 1) - places.abs()).abs()
+        elif mode == "circular":
+            places = places % size
+        inside = (places >= 0) & (places < size)
+        x = x.index_select(axis, places.clamp(0, size - 1))
+        if mode == "constant":
+            keep = inside.reshape([-1 if d == axis else 1 for d in range(x.ndim)])
+            x = torch.where(keep, x, torch.tensor(a.get("value", 0.0), dtype=x.dtype))
+    return x
+
+
+def expand(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    x, sizes = xs[0], a["shape"]
+    if len(xs) == 1:
+        return torch.stack([row + torch.zeros([n if n > 0 else 1 for n in sizes]) for row in x])
+    x = x.reshape([1] * (len(sizes) + 1 - x.ndim) + list(x.shape))
+    return torch.cat([x + torch.zeros([n if n > 0 else 1 for n in sizes])] * len(xs[1]))
+
+
+def pixel_unshuffle(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    r = a["downscale_factor"]
+    parts = [xs[0][:, :, i::r, j::r] for i in range(r) for j in range(r)]
+    return torch.stack(parts, 2).flatten(1, 2)
+
+
 REFERENCES: dict[str, Reference] = {
     "bias": lambda a, p, xs: torch.stack([p["bias"].reshape(-1, *(1,) * a.get("dims", 0))] * len(xs[0])),
     "standardise": standardise,
@@ -152,6 +189,15 @@ REFERENCES: dict[str, Reference] = {
     "slice": slice_,
     "reshape": reshape,
     "flatten": by_module(nn.Flatten),
+    "permute": lambda a, p, xs: torch.einsum(
+        "abcd"[: xs[0].ndim] + "->" + "".join("abcd"[k] for k in a["dims"]), xs[0]
+    ),
+    "unsqueeze": lambda a, p, xs: torch.stack([xs[0]], a["dim"]),
+    "squeeze": lambda a, p, xs: xs[0].select(a["dim"], 0),
+    "pad": pad,
+    "expand": expand,
+    "pixel_shuffle": by_module(nn.PixelShuffle),
+    "pixel_unshuffle": pixel_unshuffle,
     "linear": linear,
     "conv2d": conv2d,
     "batch_norm": batch_norm,
@@ -197,8 +243,12 @@ def test_computes_what_the_operator_means(op: type[Op], k: int) -> None:
     network = random_network(graph)
     batch = random_batch(graph, size=3)
     module = network.to_torch().eval()
-    values = {entry.name: value * 2 for entry, value in zip(graph.inputs, batch, strict=True)}
+    values = {
+        entry.name: value * 2 if entry.dtype == "float32" else value
+        for entry, value in zip(graph.inputs, batch, strict=True)
+    }
     found = module(*values.values())
+    values |= {name.replace("raw", "x"): F.softplus(value) for name, value in values.items() if name.startswith("raw")}
     values |= {key.rpartition(".")[0]: torch.tensor(a) for key, a in network.arrays.items() if key.startswith("x")}
     params = {key.removeprefix("it."): torch.tensor(a) for key, a in network.arrays.items() if key.startswith("it.")}
     inputs = [values[name] for name in graph["it"].inputs] or [values["x"]]

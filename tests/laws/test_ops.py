@@ -14,7 +14,7 @@ from growir.channels import analyse
 from growir.edits import NUMPY, apply_edits
 from growir.graph import Graph, Input, Node
 from growir.network import Network
-from growir.ops import OPS, Bias, Conv2d, Example, Flatten, Identity, Linear, Mul, Op, Parameter
+from growir.ops import OPS, Bias, Conv2d, Example, Flatten, Identity, Linear, Mul, Op, Parameter, Softplus
 from growir.ops.spaces import Space
 from growir.passes import Widen
 from growir.resize import Plan, Units, resize
@@ -23,7 +23,7 @@ from growir.verify import verify
 
 # Where no example leaves the axis free: operators that look at all of it, and windows that slide along it.
 PINNED = {("softmax", "first"), ("select", "last")} | {
-    (kind, "last") for kind in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
+    (kind, "last") for kind in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "pixel_shuffle", "pixel_unshuffle")
 }
 
 
@@ -36,10 +36,15 @@ def embedded(example: Example, side: str) -> Graph:
         name = f"in{k}"
         if not shape.batched:
             nodes.append(Node(name=name, op=Parameter(shape=shape.sizes)))
+        elif shape.dtype == "int64":
+            inputs.append(Input(name=name, shape=shape.dims, dtype="int64"))
         else:
             entry, made = _producer(name, shape.sizes, side, f"x{k}")
             inputs.append(entry)
             nodes += made
+            if example.positive:
+                nodes.append(Node(name=f"{name}_positive", op=Softplus(), inputs=(name,)))
+                name = f"{name}_positive"
         names.append(name)
     nodes.append(Node(name="it", op=example.op, inputs=tuple(names)))
     last = "it"
