@@ -19,13 +19,15 @@ class Slot:
     """Where a space lies on one axis of one parameter: (first position, units, positions per unit) for each run.
 
     Attributes:
-        group: Of a convolution whose groups take different channels, the one this is about; else None.
+        group: Of a convolution whose groups take different channels, the one this is about, counted from 0.
+        groups: How many such groups axis 0 falls into; 1 where all of the axis is meant.
     """
 
     parameter: str
     axis: int
     runs: tuple[tuple[int, int, int], ...]
-    group: int | None = None
+    group: int = 0
+    groups: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +278,7 @@ def _slots(params: Mapping[str, ParamAxes]) -> tuple[dict[Space, list[Slot]], di
             if k == 1 and use.rows:
                 for group, row in enumerate(use.rows):
                     for space, runs in _runs(row).items():
-                        side.setdefault(space, []).append(Slot(key, k, runs, group))
+                        side.setdefault(space, []).append(Slot(key, k, runs, group, len(use.rows)))
                 continue
             for space, runs in _runs(axis).items():
                 side.setdefault(space, []).append(Slot(key, k, runs))

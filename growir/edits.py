@@ -319,20 +319,27 @@ def _carry(
     fresh: Callable[[T], float],
     backend: Backend[T],
 ) -> dict[str, T]:
-    """What lies beside weights, after the edits: gathered along each axis and scaled, fresh entries filled."""
+    """What lies beside weights, after the edits: gathered along each axis and scaled, fresh entries filled.
+
+    What is scaled by zero has no gradient of its own to go on from and counts as fresh.
+    """
     out = dict(tensors)
     for edit in edits:
         match edit:
             case Remap(key, axes) if key in out:
                 array = out[key]
                 fill = fresh(array)
-                for part in axes:
+
+                def move(array: T, part: AxisMap, fill: float = fill) -> T:
                     array = backend.take(array, part.axis, part.index.clip(0))
                     scale = factor(part)
                     if scale is not None:
                         array = backend.scale(array, part.axis, scale)
-                    if len(part.new):
-                        array = backend.put(array, part.axis, part.new, fill)
+                    start = part.index < 0 if scale is None else (part.index < 0) | (scale == 0)
+                    return backend.put(array, part.axis, np.flatnonzero(start), fill) if start.any() else array
+
+                for part in axes:
+                    array = _mapped(array, part, backend, move)
                 out[key] = array
             case Drop(key) | Derive(key):
                 out.pop(key, None)
@@ -341,22 +348,6 @@ def _carry(
             case _:
                 pass
     return out
-
-
-def _carrier(backend: Backend[T], power: int, fill: float) -> Callable[[T, AxisMap], T]:
-    """How moments move along one axis; where no gradient is carried over they start like those of fresh entries."""
-
-    def move(array: T, part: AxisMap) -> T:
-        array = backend.take(array, part.axis, part.index.clip(0))
-        start = part.index < 0
-        if part.moment is not None:
-            array = backend.scale(array, part.axis, part.moment**power)
-            start = start | (part.moment == 0)
-        if start.any():
-            array = backend.put(array, part.axis, np.flatnonzero(start), fill)
-        return array
-
-    return move
 
 
 def carry_optimizer(

@@ -20,6 +20,7 @@ from growir.testing.laws import (
     random_network,
     worst,
 )
+from growir.testing.masking import masked
 
 __all__ = [
     "TOLERANCE",
@@ -29,6 +30,7 @@ __all__ = [
     "carried_pairs",
     "close",
     "graphs",
+    "masked",
     "outputs",
     "random_batch",
     "random_network",

@@ -126,6 +126,17 @@ def _norm(s: Sketch, x: str) -> str:
     return s.add(BatchNorm(affine=s.flag(), track_running_stats=s.number(0, 3) > 0), x)
 
 
+def _normalised(s: Sketch, x: str) -> str:
+    """A layer with a batch norm right behind it, as most convolutions have."""
+    if s.shapes[x].rank == 4:
+        layer: Op = Conv2d(out_channels=s.width(), kernel_size=3, padding=1, bias=s.flag())
+        if s.flag():
+            layer = Conv2d(kernel_size=3, padding=1, depthwise=True, multiplier=s.number(1, 2), bias=s.flag())
+    else:
+        layer = Linear(out_features=s.width(), bias=s.flag())
+    return s.activation(s.add(BatchNorm(affine=s.flag()), s.add(layer, x)))
+
+
 def _prelu(s: Sketch, x: str) -> str:
     if s.smooth:
         raise OpError("has a kink")
@@ -280,7 +291,7 @@ def _standardise(s: Sketch, x: str) -> str:
 
 Move = Callable[[Sketch, str], str]
 ANYWHERE: tuple[Move, ...] = (
-    _dense, _norm, _prelu, _residual, _join, _gate, _concat, _slice, _halves, _reshape, _flatten, _value, _weight, _tied
+    _dense, _norm, _normalised, _prelu, _residual, _join, _gate, _concat, _slice, _halves, _reshape, _flatten, _value, _weight, _tied
 )  # fmt: skip
 SELDOM: tuple[Move, ...] = (_softmax, _standardise, _dropout)
 ON_IMAGES: tuple[Move, ...] = (_conv, _conv, _conv, _depthwise, _pool)
@@ -307,6 +318,8 @@ def graphs(draw: Callable[[st.SearchStrategy[Any]], Any], *, moves: int = 7, smo
     if "ids" in s.shapes and s.flag():
         s.add(s.one_of((Identity(), Bias(features=3))), "ids")
     values = ["x"]
+    if s.flag():
+        values.append(_normalised(s, "x"))
     for _ in range(s.number(2, moves)):
         # Mostly go on from the newest value; whatever nobody reads in the end is a dead end.
         x = values[-1] if s.number(0, 3) else s.one_of(values)

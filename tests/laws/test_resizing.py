@@ -1,0 +1,209 @@
+"""The laws of split and prune: split keeps the function, prune gives the network whose consumers ignore the channels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from growir.channels import analyse
+from growir.edits import Shift
+from growir.errors import PassRefused
+from growir.graph import Graph, Node
+from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, Permute, Relu, Reshape
+from growir.passes import Prune, Sequence, Split, Widen, pass_from_data
+from growir.rewrite import Preserves
+from growir.testing import (
+    assert_preserves,
+    candidates,
+    close,
+    graphs,
+    masked,
+    outputs,
+    random_batch,
+    random_network,
+    worst,
+)
+from tests.samples import graph_of
+
+
+@given(st.data())
+def test_prune_is_masking(data: st.DataObject) -> None:
+    graph = data.draw(graphs())
+    step = data.draw(candidates(Prune, graph))
+    space = step.space(graph)
+    assume(not (space.uniform or space.tied or space.partial))
+    before = random_network(graph)
+    after = before.apply(step)
+    batch = random_batch(graph)
+    for wanted, found in zip(outputs(masked(before, step), batch), outputs(after, batch), strict=True):
+        assert close(wanted, found), worst(wanted, found)
+
+
+def shuffled() -> Graph:
+    """ShuffleNet's unit with 3 groups of 5 channels: a shuffle gives 5 x 3 positions, which 3 groups do not divide."""
+    return graph_of(
+        (3, 4, 4),
+        Node(name="first", op=Conv2d(out_channels=15, kernel_size=1, groups=3), inputs=("x",)),
+        Node(name="rows", op=Reshape(shape=(3, -1, 4, 4)), inputs=("first",)),
+        Node(name="turned", op=Permute(dims=(0, 2, 1, 3, 4)), inputs=("rows",)),
+        Node(name="back", op=Reshape(shape=(-1, 4, 4)), inputs=("turned",)),
+        Node(name="grouped", op=Conv2d(out_channels=6, kernel_size=3, padding=1, groups=3), inputs=("back",)),
+        Node(name="act", op=Relu(), inputs=("grouped",)),
+        Node(name="flat", op=Flatten(), inputs=("act",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("flat",)),
+    )
+
+
+def test_groups_that_take_different_channels_stay_equally_long() -> None:
+    """Rows of 5 over units of 3: two units are torn and stay, the others change so that the rows stay equal."""
+    graph = shuffled()
+    spaces = {space.name: space for space in analyse(graph).spaces}
+    free = [space for space in spaces.values() if not space.pins]
+    assert any(len(space.growth) > 1 for space in free)
+    for space in free:
+        assert_preserves(Widen(node=space.name, by=space.step), graph)
+        units = space.growth[space.space]
+        copies = tuple(k % space.units for k in range(units))
+        assert_preserves(Widen(node=space.name, by=space.step, copies=copies), graph)
+        if units <= space.units:
+            assert_preserves(Split(node=space.name, channels=tuple(range(units))), graph)
+        if all(other.size > n for other, n in space.shrink.items()):
+            step = Prune(node=space.name, channels=tuple(range(units)))
+            before = random_network(graph)
+            batch = random_batch(graph)
+            assert close(outputs(masked(before, step), batch)[0], outputs(before.apply(step), batch)[0])
+
+
+def residual() -> Graph:
+    return graph_of(
+        (2, 4, 4),
+        Node(name="stem", op=Conv2d(out_channels=4, kernel_size=3, padding=1), inputs=("x",)),
+        Node(name="norm", op=BatchNorm(), inputs=("stem",)),
+        Node(name="act", op=Relu(), inputs=("norm",)),
+        Node(name="body", op=Conv2d(out_channels=4, kernel_size=3, padding=1), inputs=("act",)),
+        Node(name="sum_", op=Add(), inputs=("act", "body")),
+        Node(name="flat", op=Flatten(), inputs=("sum_",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("flat",)),
+    )
+
+
+def test_a_residual_class_splits_jointly() -> None:
+    graph = residual()
+    before = random_network(graph)
+    after = assert_preserves(Split(node="stem", channels=(2, 0), shares=(0.3, 0.6)), graph)
+    index = [0, 1, 2, 3, 2, 0]
+    share = np.array([0.4, 1, 0.7, 1, 0.3, 0.6])
+    for key in ("stem.weight", "body.bias", "norm.weight", "norm.running_var"):
+        assert np.array_equal(after.arrays[key], before.arrays[key][index])
+    body = before.arrays["body.weight"][index][:, index] * share[:, None, None]
+    assert np.allclose(after.arrays["body.weight"], body, rtol=1e-15, atol=0)
+
+
+def test_theta_parts_the_pair_and_nothing_else() -> None:
+    graph = residual()
+    before = random_network(graph)
+    plain = before.apply(Split(node="stem", channels=(1,), shares=(0.5,)))
+    step = Split(node="stem", channels=(1,), theta=0.1)
+    assert step.preserves(graph) is Preserves.APPROXIMATE
+    after = before.apply(step)
+    for key in ("stem.weight", "body.weight"):
+        moved = after.arrays[key] - plain.arrays[key]
+        assert np.allclose(moved[4], -moved[1]) and np.abs(moved[4]).min() > 0
+        assert not moved[[0, 2, 3]].any()
+    for key in ("stem.bias", "norm.weight", "norm.running_mean", "head.weight"):
+        assert np.array_equal(after.arrays[key], plain.arrays[key])
+
+
+def test_a_given_theta_is_used_and_recorded() -> None:
+    graph = residual()
+    theta = np.random.default_rng(0).normal(size=(1, 2, 3, 3))
+    step = Split(node="stem", channels=(3,), values={"stem.weight": theta})
+    after = random_network(graph).apply(step)
+    weight = after.arrays["stem.weight"]
+    assert np.allclose((weight[4] - weight[3]) / 2, theta[0])
+    assert after.graph.history is not None
+    assert set(after.values) == set(after.graph.history.steps[0].values.values())
+    again = random_network(graph)
+    assert np.array_equal(after.replayed(again.arrays).arrays["stem.weight"], weight)
+    with pytest.raises(PassRefused, match=r"has shape \(1, 2, 3, 3\), but values give \(2, 2, 3, 3\)"):
+        Split(node="stem", channels=(3,), values={"stem.weight": np.zeros((2, 2, 3, 3))}).rewrite(graph)
+
+
+def test_a_sequence_on_different_spaces_is_one_copy() -> None:
+    graph = residual()
+    both = Sequence(passes=(Widen(node="stem", by=2), Prune(node="stem", channels=(0,))))
+    done = both.rewrite(graph)
+    assert len([edit for edit in done.edits if not isinstance(edit, Shift)]) > len(
+        {e.key for e in done.edits if hasattr(e, "key")}
+    )
+    wide = graph_of(
+        (3,),
+        Node(name="a", op=Linear(out_features=4), inputs=("x",)),
+        Node(name="b", op=Linear(out_features=5), inputs=("a",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("b",)),
+    )
+    done = Sequence(passes=(Widen(node="a", by=2), Split(node="b", channels=(1,)))).rewrite(wide)
+    assert len(done.edits) == len(
+        {edit.key for edit in done.edits if dataclasses.is_dataclass(edit) and hasattr(edit, "key")}
+    )
+    assert done.graph.history is not None
+    (step,) = done.graph.history.steps
+    assert step.kind == "sequence"
+    once = random_network(wide).apply(Widen(node="a", by=2)).apply(Split(node="b", channels=(1,)))
+    joint = random_network(wide).apply(Sequence(passes=(Widen(node="a", by=2), Split(node="b", channels=(1,)))))
+    assert once.graph.hash == joint.graph.hash
+
+
+def test_a_sequence_says_which_pass_does_not_fit_and_changes_nothing() -> None:
+    graph = residual()
+    with pytest.raises(PassRefused, match=r"sequence, pass 1: prune stem: channels must be different numbers below 6"):
+        Sequence(passes=(Widen(node="stem", by=2), Prune(node="stem", channels=(6,)))).rewrite(graph)
+    assert graph.history is None
+
+
+def test_a_sequence_carries_arrays_for_its_passes() -> None:
+    graph = residual()
+    block = np.random.default_rng(0).normal(size=(1, 2, 3, 3))
+    step = Sequence(passes=(Prune(node="stem", channels=(0,)), Widen(node="stem", by=1, values={"stem.weight": block})))
+    assert set(step.values) == {"1/stem.weight"}
+    after = random_network(graph).apply(step)
+    assert np.array_equal(after.arrays["stem.weight"][3], block[0])
+    assert after.graph.history is not None
+    recorded = after.graph.history.steps[0]
+    again = pass_from_data(
+        {"pass": "sequence", **recorded.fields}, {k: after.values[v] for k, v in recorded.values.items()}
+    )
+    assert random_network(graph).apply(again).graph.hash == after.graph.hash
+    assert np.array_equal(after.replayed(random_network(graph).arrays).arrays["stem.weight"][3], block[0])
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (Prune(node="stem", channels=(0, 1, 2, 3)), "one must stay; at most 3"),
+        (Prune(node="stem", channels=(4,)), "different numbers below 4"),
+        (Prune(node="stem", channels=(1, 1)), "different numbers below 4"),
+        (Split(node="stem", channels=(0,), shares=(0.2, 0.3)), "shares must be as many as channels, 1, but are 2"),
+        (Split(node="head", channels=(0,)), r"pinned by head \(graph output\)"),
+        (Split(node="stem", channels=(0,), values={"head.weight": np.zeros(1)}), "head.weight does not produce"),
+    ],
+)
+def test_refusals(step: Prune | Split, reason: str) -> None:
+    with pytest.raises(PassRefused, match=reason):
+        step.rewrite(residual())
+
+
+def test_a_shuffle_by_reshapes_keeps_its_order() -> None:
+    graph = graph_of(
+        (2, 2, 2),
+        Node(name="conv", op=Conv2d(out_channels=6, kernel_size=1), inputs=("x",)),
+        Node(name="rows", op=Reshape(shape=(2, -1, 2, 2)), inputs=("conv",)),
+        Node(name="back", op=Reshape(shape=(-1, 2, 2)), inputs=("rows",)),
+        Node(name="flat", op=Flatten(), inputs=("back",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("flat",)),
+    )
+    assert_preserves(Split(node="conv", channels=(1,)), graph)
