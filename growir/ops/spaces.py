@@ -468,6 +468,8 @@ class Rule:
         Groups that take the same channels come and go together. Where that would pin something, they need only stay
         equally long: the second result then holds each group's own row, and is empty otherwise.
         """
+        if count == 1:
+            return axis, ()
         width = length(axis) // count
         bounds = [width * g for g in range(1, count)]
         rows = self.algebra.cut(axis, bounds, "a channel belongs to two groups here")
