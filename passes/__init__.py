@@ -15,6 +15,7 @@ from growir.graph import Step, suggestion
 from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.eliminate_dead import EliminateDead
+from growir.passes.fold_batch_norm import FoldBatchNorm
 from growir.passes.prune import Prune
 from growir.passes.remove_edge import RemoveEdge
 from growir.passes.sequence import Sequence
@@ -22,7 +23,17 @@ from growir.passes.split import Split
 from growir.passes.widen import Widen
 from growir.rewrite import Pass
 
-PASSES: tuple[type[Pass], ...] = (AddEdge, AddNode, RemoveEdge, Widen, Split, Prune, EliminateDead, Sequence)
+PASSES: tuple[type[Pass], ...] = (
+    AddEdge,
+    AddNode,
+    RemoveEdge,
+    Widen,
+    Split,
+    Prune,
+    FoldBatchNorm,
+    EliminateDead,
+    Sequence,
+)
 
 
 @cache
@@ -73,6 +84,7 @@ __all__ = [
     "AddEdge",
     "AddNode",
     "EliminateDead",
+    "FoldBatchNorm",
     "Prune",
     "RemoveEdge",
     "Sequence",

@@ -194,7 +194,7 @@ def _slice(s: Sketch, x: str) -> str:
     size = s.shapes[x].size(axis)
     start = s.number(0, size - 1)
     if s.number(0, 3) == 0:
-        return s.add(Select(axis=axis, indices=tuple(dict.fromkeys((start, size - 1)))), x)
+        return s.add(Select(axis=axis, indices=tuple(s.number(0, size - 1) for _ in range(s.number(1, 4)))), x)
     return s.add(Slice(axis=axis, start=start, length=s.number(1, size - start)), x)
 
 
