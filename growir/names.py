@@ -16,12 +16,13 @@ _FIRST = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _LATER = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]{0,63}|[0-9]{1,64})\Z")
 
 # Attributes of torch.nn.Module and torch.fx.GraphModule and the globals of fx's generated code (a test with torch keeps
-# this list current); `self` is the first argument of every forward, and `growir_document` is what growir puts there.
+# this list current); `self` is the first argument of every forward, `getattr` how generated code reaches a module that
+# is called by a number, and `growir_document` is what growir puts there.
 RESERVED = frozenset(
     """
     T_destination add_module add_submodule apply bfloat16 buffers call_super_init children code compile cpu cuda
     delete_all_unused_submodules delete_submodule device double dump_patches eval extra_repr float forward fx_pytree
-    get_buffer get_extra_state get_parameter get_submodule graph half inf ipu load_state_dict meta modules mtia
+    get_buffer get_extra_state get_parameter get_submodule getattr graph half inf ipu load_state_dict meta modules mtia
     named_buffers named_children named_modules named_parameters nan NoneType parameters print_readable pytree recompile
     register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
     register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook

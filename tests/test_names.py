@@ -51,6 +51,7 @@ def test_names_of_things_that_generated_code_uses(name: str) -> None:
     if fault(name) is None:
         check_runs(name, "fc", f"m.{name}")
         check_runs("x", name, f"m.{name}.0")
+        check_runs(name, "fc.0", "fc.1")
 
 
 def test_names_that_differ_only_by_the_dot() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -15,6 +15,7 @@ from growir.backends.onnx_ir.model import PROTOBUF_LIMIT, assemble
 from growir.backends.onnx_ir.scope import Array
 from growir.errors import ExportError, GraphError
 from growir.graph import Graph
+from growir.staging import swap_in, write_parts
 
 ALIGNMENT = 4096  # of tensors in the side file: runtimes map whole pages
 
@@ -51,9 +52,9 @@ def save_model(
                 model = _with_side_file(assembly.model, assembly.large, staging / names[1])
             else:
                 model = assembly.whole()
-            _write(staging / names[0], [model.SerializeToString()])
+            write_parts(staging / names[0], [model.SerializeToString()])
             onnx.checker.check_model(str(staging / names[0]), full_check=True)
-            _swap_in(staging, target.parent, names)
+            swap_in(staging, target.parent, names)
     except OSError as error:
         raise ExportError(f"{target}: the file cannot be written: {error.strerror or error}") from error
     return list(assembly.notices)
@@ -91,41 +92,5 @@ def _with_side_file(model: ModelProto, large: Mapping[str, Array], path: Path) -
             tensor.external_data.add(key=key, value=str(value))
         pointing.graph.initializer.append(tensor)
         offset += array.nbytes + -array.nbytes % ALIGNMENT
-    _write(path, (a.astype("<f4", copy=False).tobytes() + bytes(-a.nbytes % ALIGNMENT) for a in large.values()))
+    write_parts(path, (a.astype("<f4", copy=False).tobytes() + bytes(-a.nbytes % ALIGNMENT) for a in large.values()))
     return pointing
-
-
-def _write(path: Path, parts: Iterable[bytes]) -> None:
-    with path.open("wb") as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _swap_in(staging: Path, folder: Path, names: Sequence[str]) -> None:
-    """Move files from the staging folder into their place: all of them, or on an error none."""
-    for name in names:
-        if (folder / name).is_dir():
-            raise IsADirectoryError(None, "a folder of that name is in the way", str(folder / name))
-    if len(names) == 1:
-        os.replace(staging / names[0], folder / names[0])
-        return
-    # Two files cannot be replaced in one step. The old ones go first: a crash in between must not leave an old model
-    # that reads new weights.
-    aside = staging / "aside"
-    aside.mkdir()
-    arrived: list[str] = []
-    try:
-        for name in names:
-            if (folder / name).exists():
-                os.replace(folder / name, aside / name)
-        for name in reversed(names):  # the model last: once it is there, all is
-            os.replace(staging / name, folder / name)
-            arrived.append(name)
-    except BaseException:
-        for name in arrived:
-            (folder / name).unlink()
-        for old in aside.iterdir():
-            os.replace(old, folder / old.name)
-        raise

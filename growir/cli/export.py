@@ -1,20 +1,23 @@
-"""`growir export`: a network as an ONNX file, checked against torch."""
+"""`growir export`: a network as an ONNX file or as torch source, checked against torch."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from growir.cli.output import MAX_PARAMETERS, MaxParameters, printable, replaceable
 
+if TYPE_CHECKING:
+    from growir.network import Network
+
 
 def export(
     net: Annotated[Path, typer.Argument(metavar="NET", help="A network or run directory.", show_default=False)],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="NET.onnx", help="The file to write.", show_default=False)
+        Path, typer.Option("-o", "--out", metavar="FILE", help="NET.onnx or NET.py, to be written.", show_default=False)
     ],
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not run the file against torch, which takes seconds to import.")
@@ -22,20 +25,34 @@ def export(
     opset: Annotated[int, typer.Option("--opset", metavar="N", help="The ONNX operator set.")] = 18,
     max_parameters: MaxParameters = MAX_PARAMETERS,
 ) -> None:
-    """Write a network as a checked ONNX file.
+    """Write a network as a checked ONNX file, or as Python source with torch alone.
 
-    First ONNX Runtime and torch have to agree on random batches, within 1e-4 of each output's largest value. Only an
-    .onnx file that growir wrote is ever replaced.
+    NET.onnx: ONNX Runtime and torch have to agree on random batches first, within 1e-4 of each output's largest value.
+
+    NET.py: a class torch.nn.Module to read and to change, and NET.safetensors beside it with the keys of its
+    state_dict. The class has to give the network's outputs to the bit first.
+
+    Only files that growir wrote are ever replaced.
     """
     from growir.errors import ExportError
     from growir.network import Network
 
-    if out.suffix.lower() != ".onnx":
-        raise ExportError(f"{out}: only .onnx files can be written; give a name that ends in .onnx")
+    suffix = out.suffix.lower()
+    if suffix not in (".onnx", ".py"):
+        raise ExportError(
+            f"{out}: only .onnx files and .py files with their weights can be written; give a name that ends in one"
+        )
     network = Network.load(net, max_parameters=max_parameters)
-    replaceable(out, _is_ours)
+    if suffix == ".py":
+        _export_source(network, out, check=not no_check)
+    else:
+        _export_onnx(network, out, opset, check=not no_check)
+
+
+def _export_onnx(network: Network, out: Path, opset: int, *, check: bool) -> None:
+    replaceable(out, _is_our_onnx)
     agreement = ""
-    if not no_check:
+    if check:
         from growir.backends.agreement import check_agreement
 
         # The staged file lies where the real one will: a full or read-only disk shows before the check.
@@ -49,7 +66,21 @@ def export(
     print(printable(f"wrote {out}{agreement}"))
 
 
-def _is_ours(path: Path) -> bool:
+def _export_source(network: Network, out: Path, *, check: bool) -> None:
+    from growir.backends.torch_source import check_source, is_ours, save_source
+
+    for path in (out, out.with_suffix(".safetensors")):
+        replaceable(path, is_ours)
+    if check:
+        with tempfile.TemporaryDirectory(prefix=".growir-", dir=out.parent) as folder:
+            staged = Path(folder) / out.name
+            save_source(network.graph, network.arrays, staged)
+            check_source(network.graph, network.arrays, staged)
+    weights = save_source(network.graph, network.arrays, out)
+    print(printable(f"wrote {out} and {weights}{'; it gives the same outputs to the bit' if check else ''}"))
+
+
+def _is_our_onnx(path: Path) -> bool:
     from growir.backends.onnx_ir import read_document
     from growir.errors import GraphError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,3 +108,40 @@ class TestRefused:
     def test_opset(self, flags: list[str], network: Path, tmp_path: Path) -> None:
         assert "opset" in self.refused(network, "-o", tmp_path / "net.onnx", "--opset", 5, *flags)
         assert [p.name for p in tmp_path.iterdir()] == ["network"]
+
+
+class TestSource:
+    """Source with torch alone, and its weights."""
+
+    def test_written_and_replaced(self, network: Path, tmp_path: Path) -> None:
+        path = tmp_path / "net.py"
+        for flags in ([], [], ["--no-check"]):
+            done = growir("export", network, "-o", path, *flags)
+            assert (done.code, done.err) == (0, "")
+            assert done.out.startswith(f"wrote {path} and {tmp_path / 'net.safetensors'}")
+            assert done.out.endswith("to the bit\n") == (not flags)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["net.py", "net.safetensors", "network"]
+
+    def test_a_difference_writes_nothing(self, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from growir.backends.torch_source import saving
+
+        source = saving.module_source
+
+        def wrong(*args: Any) -> str:
+            return source(*args).replace("F.relu(", "F.silu(")
+
+        monkeypatch.setattr(saving, "module_source", wrong)
+        done = growir("export", network, "-o", tmp_path / "net.py")
+        assert (done.code, done.out) == (2, "")
+        assert "output 'head': the exported class and the network differ" in done.err
+        assert [p.name for p in tmp_path.iterdir()] == ["network"]
+
+    @pytest.mark.parametrize("flags", [[], ["--no-check"]])
+    @pytest.mark.parametrize("name", ["net.py", "net.safetensors"])
+    def test_foreign_files_stay(self, name: str, flags: list[str], network: Path, tmp_path: Path) -> None:
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+        done = growir("export", network, "-o", tmp_path / "net.py", *flags)
+        assert (done.code, done.out) == (2, "")
+        assert f"{name}: is there already and was not written by growir" in done.err
+        assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
+        assert len(list(tmp_path.iterdir())) == 2
