@@ -210,18 +210,12 @@ class Slice(Op):
 
 
 class Select(Op):
-    """The positions `indices` of an axis, in that order."""
+    """The positions `indices` of an axis, in that order; they denote channels and move with them."""
 
     op: Literal["select"] = "select"
     axis: Int = 1
     indices: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
     integers = True
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        if len(set(self.indices)) != len(self.indices):
-            raise ValueError("an index stands twice; each position may be selected once")
-        return self
 
     def infer(self, *xs: Shape) -> Shape:
         x = xs[0]
@@ -232,14 +226,14 @@ class Select(Op):
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         x, axis = xs[0], self.axis % len(xs[0])
-        rule.fixed((x[axis],), "fixed positions of this axis are selected")
-        return (*x[:axis], fixed(len(self.indices)), *x[axis + 1 :])
+        return (*x[:axis], rule.pick("indices", x[axis], self.indices), *x[axis + 1 :])
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
         return (
             Example(cls(indices=(3, 0, 1)), (batch_of(5),)),
             Example(cls(axis=-1, indices=(1,)), (batch_of(2, 3),)),
+            Example(cls(indices=(2, 3, 0, 1, 1)), (batch_of(5, 2, 2),)),
         )
 
 

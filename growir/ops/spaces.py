@@ -294,7 +294,7 @@ class Algebra:
         merged: Axis = fixed(1)
         for axis in group:
             inner, rows = length(axis), length(merged)
-            inner_fixed, outer_fixed = self._is_fixed(axis), self._is_fixed(merged)
+            inner_fixed, outer_fixed = self.is_fixed(axis), self.is_fixed(merged)
             if outer_fixed and rows == 1:
                 merged = axis
             elif inner_fixed:
@@ -305,7 +305,8 @@ class Algebra:
                 merged = axis * rows
         return merged
 
-    def _is_fixed(self, axis: Axis) -> bool:
+    def is_fixed(self, axis: Axis) -> bool:
+        """Whether no space lies on an axis."""
         return all(space is None for space, _ in self.resolve(axis))
 
     def _unmerge(self, axis: Axis, sizes: Sequence[int], first: int) -> list[Axis]:
@@ -319,7 +320,7 @@ class Algebra:
         if sum(size != 1 for size in sizes) <= 1:
             big = next((k for k, size in enumerate(sizes) if size != 1), 0)
             return [axis if k == big else fixed(1) for k in range(len(sizes))]
-        if self._is_fixed(axis):
+        if self.is_fixed(axis):
             return [fixed(size) for size in sizes]
         best, free, options = None, 0, 0
         for k in range(len(sizes)):
@@ -449,6 +450,8 @@ class Rule:
 
     def pick(self, attribute: str, axis: Axis, positions: Sequence[int]) -> Axis:
         """The axis that holds these positions of another, in this order; the attribute lists them."""
+        if self.algebra.is_fixed(axis):
+            return fixed(len(positions))
         runs: list[tuple[int, int]] = []
         for at in positions:
             if runs and runs[-1][1] == at:
