@@ -82,5 +82,29 @@ def prelu(s: Scope, op: ops.Prelu) -> None:
     s.result("PRelu", s.x, s.column("weight", trailing))
 
 
+def celu(s: Scope, op: ops.Celu) -> None:
+    s.result("Celu", s.x, alpha=op.alpha)
+
+
+def mish(s: Scope, op: ops.Mish) -> None:
+    if s.opset >= 18:
+        s.result("Mish", s.x)
+    else:
+        s.result("Mul", s.x, s.call("gate", "Tanh", s.call("curve", "Softplus", s.x)))
+
+
+def log_sigmoid(s: Scope, op: ops.LogSigmoid) -> None:
+    s.result("Neg", s.call("curve", "Softplus", s.call("negative", "Neg", s.x)))
+
+
+def threshold(s: Scope, op: ops.Threshold) -> None:
+    beyond = s.call("beyond", "Greater", s.x, s.floats("threshold", op.threshold))
+    s.result("Where", beyond, s.x, s.floats("value", op.value))
+
+
 def softmax(s: Scope, op: ops.Softmax) -> None:
     s.result("Softmax", s.x, axis=op.dim)
+
+
+def log_softmax(s: Scope, op: ops.LogSoftmax) -> None:
+    s.result("LogSoftmax", s.x, axis=op.dim)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from growir import ops
+from growir.backends.onnx_ir.reductions import over
 from growir.backends.onnx_ir.scope import Array, Scope
 
 
@@ -34,9 +35,8 @@ def _batch_statistics(s: Scope, op: ops.BatchNorm) -> None:
 def _batch_mean(s: Scope, what: str, value: str) -> str:
     """The mean of every channel over batch and positions."""
     axes = [axis for axis in range(s.shape.rank) if axis != 1]
-    if s.opset < 18:
-        return s.call(what, "ReduceMean", value, axes=axes)
-    return s.call(what, "ReduceMean", value, s.integers("axes", axes))
+    inputs, attributes = over(s, "ReduceMean", axes)
+    return s.call(what, "ReduceMean", value, *inputs, **attributes)
 
 
 def layer_norm(s: Scope, op: ops.LayerNorm) -> None:

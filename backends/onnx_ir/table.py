@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from growir.backends.onnx_ir import activations, joins, layout, norms, pools, resample, weights
+from growir.backends.onnx_ir import activations, arithmetic, joins, layout, norms, pools, reductions, resample, weights
 from growir.backends.onnx_ir.activations import plain
 from growir.backends.onnx_ir.scope import Scope
 from growir.ops import OP_BY_KIND
@@ -31,7 +31,16 @@ TABLE: dict[str, Callable[[Scope, Any], None]] = {
     "layer_norm": norms.layer_norm,
     "add": joins.fold("Add"),
     "mul": joins.fold("Mul"),
+    "sub": joins.fold("Sub"),
+    "div": joins.fold("Div"),
+    "maximum": joins.fold("Max"),
+    "minimum": joins.fold("Min"),
     "concat": joins.concat,
+    "mean": reductions.reduction("ReduceMean"),
+    "sum": reductions.reduction("ReduceSum"),
+    "amax": reductions.reduction("ReduceMax"),
+    "amin": reductions.reduction("ReduceMin"),
+    "var": reductions.var,
     "max_pool2d": pools.max_pool2d,
     "avg_pool2d": pools.avg_pool2d,
     "adaptive_avg_pool2d": pools.adaptive_avg_pool2d,
@@ -51,7 +60,24 @@ TABLE: dict[str, Callable[[Scope, Any], None]] = {
     "hardsigmoid": activations.hardsigmoid,
     "relu6": activations.relu6,
     "prelu": activations.prelu,
+    "celu": activations.celu,
+    "mish": activations.mish,
+    "softsign": plain("Softsign"),
+    "log_sigmoid": activations.log_sigmoid,
     "gaussian": activations.gaussian,
+    "threshold": activations.threshold,
+    "log_softmax": activations.log_softmax,
+    "affine": arithmetic.affine,
+    "clamp": arithmetic.clamp,
+    "pow": arithmetic.power,
+    "exp": plain("Exp"),
+    "log": plain("Log"),
+    "sqrt": plain("Sqrt"),
+    "rsqrt": arithmetic.rsqrt,
+    "abs": plain("Abs"),
+    "erf": plain("Erf"),
+    "sin": plain("Sin"),
+    "cos": plain("Cos"),
 }
 
 if TABLE.keys() != OP_BY_KIND.keys():

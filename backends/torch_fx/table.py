@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any, Protocol, cast
 
 import torch
@@ -20,9 +19,12 @@ from growir.backends.torch_fx import modules
 from growir.ops import (
     OP_BY_KIND,
     AdaptiveAvgPool2d,
+    Affine,
     AvgPool2d,
     BatchNorm,
     Bias,
+    Celu,
+    Clamp,
     Concat,
     Conv2d,
     Dropout,
@@ -33,12 +35,14 @@ from growir.ops import (
     LayerNorm,
     LeakyRelu,
     Linear,
+    LogSoftmax,
     MaxPool2d,
     Op,
     Pad,
     Permute,
     PixelShuffle,
     PixelUnshuffle,
+    Pow,
     Prelu,
     Reshape,
     Select,
@@ -48,9 +52,12 @@ from growir.ops import (
     Softplus,
     Squeeze,
     Standardise,
+    Threshold,
     Unsqueeze,
+    Var,
 )
 from growir.ops.base import pair
+from growir.ops.reduction import Reduction
 
 
 class Builder(Protocol):
@@ -187,16 +194,33 @@ def layer_norm(b: Builder, op: LayerNorm) -> fx.Node:
     return b.module(nn.LayerNorm(sizes, op.eps, op.elementwise_affine, op.bias, device="meta"))
 
 
-def add(b: Builder, op: Op) -> fx.Node:
-    return reduce(lambda x, y: b.call(operator.add, x, y), b.inputs)
+def fold(function: Callable[[Any, Any], Any]) -> Emit:
+    """The function of an operator that joins its operands two by two, from the left."""
 
+    def emit(b: Builder, op: Op) -> fx.Node:
+        left, *rest = b.inputs
+        for operand in rest:
+            left = b.call(function, left, operand)
+        return left
 
-def mul(b: Builder, op: Op) -> fx.Node:
-    return reduce(lambda x, y: b.call(operator.mul, x, y), b.inputs)
+    return emit
 
 
 def concat(b: Builder, op: Concat) -> fx.Node:
     return b.call(torch.cat, list(b.inputs), dim=op.dim)
+
+
+def reduction(function: Callable[..., Any]) -> Emit:
+    """The function of a reduction over axes."""
+
+    def emit(b: Builder, op: Reduction) -> fx.Node:
+        return b.call(function, b.inputs[0], op.dim, op.keepdim)
+
+    return emit
+
+
+def var(b: Builder, op: Var) -> fx.Node:
+    return b.call(torch.var, b.inputs[0], op.dim, correction=op.correction, keepdim=op.keepdim)
 
 
 def max_pool2d(b: Builder, op: MaxPool2d) -> fx.Node:
@@ -226,12 +250,37 @@ def softmax(b: Builder, op: Softmax) -> fx.Node:
     return b.call(F.softmax, b.inputs[0], dim=op.dim)
 
 
+def log_softmax(b: Builder, op: LogSoftmax) -> fx.Node:
+    return b.call(F.log_softmax, b.inputs[0], dim=op.dim)
+
+
 def leaky_relu(b: Builder, op: LeakyRelu) -> fx.Node:
     return b.call(F.leaky_relu, b.inputs[0], op.negative_slope)
 
 
 def elu(b: Builder, op: Elu) -> fx.Node:
     return b.call(F.elu, b.inputs[0], op.alpha)
+
+
+def celu(b: Builder, op: Celu) -> fx.Node:
+    return b.call(F.celu, b.inputs[0], op.alpha)
+
+
+def threshold(b: Builder, op: Threshold) -> fx.Node:
+    return b.call(F.threshold, b.inputs[0], op.threshold, op.value)
+
+
+def affine(b: Builder, op: Affine) -> fx.Node:
+    scaled = b.inputs[0] if op.scale == 1 else b.call(operator.mul, b.inputs[0], op.scale)
+    return scaled if op.shift == 0 else b.call(operator.add, scaled, op.shift)
+
+
+def clamp(b: Builder, op: Clamp) -> fx.Node:
+    return b.call(torch.clamp, b.inputs[0], op.min, op.max)
+
+
+def power(b: Builder, op: Pow) -> fx.Node:
+    return b.call(torch.pow, b.inputs[0], op.exponent)
 
 
 def gelu(b: Builder, op: Gelu) -> fx.Node:
@@ -278,9 +327,18 @@ TABLE: dict[str, Emit] = {
     "conv2d": conv2d,
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,
-    "add": add,
-    "mul": mul,
+    "add": fold(operator.add),
+    "mul": fold(operator.mul),
+    "sub": fold(operator.sub),
+    "div": fold(torch.div),
+    "maximum": fold(torch.maximum),
+    "minimum": fold(torch.minimum),
     "concat": concat,
+    "mean": reduction(torch.mean),
+    "sum": reduction(torch.sum),
+    "amax": reduction(torch.amax),
+    "amin": reduction(torch.amin),
+    "var": var,
     "max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d,
     "adaptive_avg_pool2d": adaptive_avg_pool2d,
@@ -300,7 +358,24 @@ TABLE: dict[str, Emit] = {
     "hardsigmoid": plain(F.hardsigmoid),
     "relu6": plain(F.relu6),
     "prelu": prelu,
+    "celu": celu,
+    "mish": plain(F.mish),
+    "softsign": plain(F.softsign),
+    "log_sigmoid": plain(F.logsigmoid),
     "gaussian": gaussian,
+    "threshold": threshold,
+    "log_softmax": log_softmax,
+    "affine": affine,
+    "clamp": clamp,
+    "pow": power,
+    "exp": plain(torch.exp),
+    "log": plain(torch.log),
+    "sqrt": plain(torch.sqrt),
+    "rsqrt": plain(torch.rsqrt),
+    "abs": plain(torch.abs),
+    "erf": plain(torch.erf),
+    "sin": plain(torch.sin),
+    "cos": plain(torch.cos),
 }
 
 if TABLE.keys() != OP_BY_KIND.keys():

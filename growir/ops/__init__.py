@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from growir.ops.activation import (
+    Activation,
+    Celu,
     Dropout,
     Elu,
     Gaussian,
@@ -11,6 +13,9 @@ from growir.ops.activation import (
     Hardswish,
     Identity,
     LeakyRelu,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
     Prelu,
     Relu,
     Relu6,
@@ -19,8 +24,11 @@ from growir.ops.activation import (
     Silu,
     Softmax,
     Softplus,
+    Softsign,
     Tanh,
+    Threshold,
 )
+from growir.ops.arithmetic import Abs, Affine, Clamp, Cos, Erf, Exp, Log, Pow, Rsqrt, Sin, Sqrt
 from growir.ops.base import (
     BATCH,
     Constant,
@@ -37,11 +45,12 @@ from growir.ops.base import (
     Uniform,
 )
 from growir.ops.conv import Conv2d
-from growir.ops.join import Add, Concat, Mul
+from growir.ops.join import Add, Concat, Div, Maximum, Minimum, Mul, Sub
 from growir.ops.layout import Expand, Flatten, Pad, Permute, Reshape, Select, Slice, Squeeze, Unsqueeze
 from growir.ops.linear import Linear
 from growir.ops.norm import BatchNorm, LayerNorm, Standardise
 from growir.ops.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from growir.ops.reduction import Amax, Amin, Mean, Sum, Var
 from growir.ops.resample import PixelShuffle, PixelUnshuffle
 from growir.ops.weight import Bias, Parameter
 
@@ -66,7 +75,16 @@ OPS: tuple[type[Op], ...] = (
     LayerNorm,
     Add,
     Mul,
+    Sub,
+    Div,
+    Maximum,
+    Minimum,
     Concat,
+    Mean,
+    Sum,
+    Amax,
+    Amin,
+    Var,
     MaxPool2d,
     AvgPool2d,
     AdaptiveAvgPool2d,
@@ -86,33 +104,59 @@ OPS: tuple[type[Op], ...] = (
     Hardsigmoid,
     Relu6,
     Prelu,
+    Celu,
+    Mish,
+    Softsign,
+    LogSigmoid,
     Gaussian,
+    Threshold,
+    LogSoftmax,
+    Affine,
+    Clamp,
+    Pow,
+    Exp,
+    Log,
+    Sqrt,
+    Rsqrt,
+    Abs,
+    Erf,
+    Sin,
+    Cos,
 )
 OP_BY_KIND: dict[str, type[Op]] = {op.kind(): op for op in OPS}
 
 # What a hidden state may apply to its sum.
-ACTIVATIONS: dict[str, type[Op]] = {
-    op.kind(): op for op in OPS if issubclass(op, Elementwise) and op not in (Identity, Dropout)
-}
+ACTIVATIONS: dict[str, type[Op]] = {op.kind(): op for op in OPS if issubclass(op, Activation)}
 
 __all__ = [
     "ACTIVATIONS",
     "BATCH",
     "OPS",
     "OP_BY_KIND",
+    "Abs",
+    "Activation",
     "AdaptiveAvgPool2d",
     "Add",
+    "Affine",
+    "Amax",
+    "Amin",
     "AvgPool2d",
     "BatchNorm",
     "Bias",
+    "Celu",
+    "Clamp",
     "Concat",
     "Constant",
     "Conv2d",
+    "Cos",
     "DType",
+    "Div",
     "Dropout",
     "Elementwise",
     "Elu",
+    "Erf",
     "Example",
+    "Exp",
     "Expand",
     "Flatten",
     "Gaussian",
@@ -124,7 +168,14 @@ __all__ = [
     "LayerNorm",
     "LeakyRelu",
     "Linear",
+    "Log",
+    "LogSigmoid",
+    "LogSoftmax",
     "MaxPool2d",
+    "Maximum",
+    "Mean",
+    "Minimum",
+    "Mish",
     "Mul",
     "Normal",
     "Op",
@@ -136,21 +187,30 @@ __all__ = [
     "Permute",
     "PixelShuffle",
     "PixelUnshuffle",
+    "Pow",
     "Prelu",
     "Relu",
     "Relu6",
     "Reshape",
+    "Rsqrt",
     "Select",
     "Selu",
     "Shape",
     "Sigmoid",
     "Silu",
+    "Sin",
     "Slice",
     "Softmax",
     "Softplus",
+    "Softsign",
+    "Sqrt",
     "Squeeze",
     "Standardise",
+    "Sub",
+    "Sum",
     "Tanh",
+    "Threshold",
     "Uniform",
     "Unsqueeze",
+    "Var",
 ]

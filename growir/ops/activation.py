@@ -24,6 +24,10 @@ from growir.ops.base import (
 from growir.ops.spaces import Axes, Rule, length
 
 
+class Activation(Elementwise):
+    """A non-linearity that a hidden state may apply to its sum; its attributes have defaults."""
+
+
 class Identity(Elementwise):
     """y = x."""
 
@@ -31,13 +35,13 @@ class Identity(Elementwise):
     integers = True
 
 
-class Relu(Elementwise):
+class Relu(Activation):
     """y = max(x, 0)."""
 
     op: Literal["relu"] = "relu"
 
 
-class LeakyRelu(Elementwise):
+class LeakyRelu(Activation):
     """y = x where x > 0, else negative_slope * x."""
 
     op: Literal["leaky_relu"] = "leaky_relu"
@@ -48,7 +52,7 @@ class LeakyRelu(Elementwise):
         return (*super().examples(), Example(cls(negative_slope=0.2), (batch_of(3, 4),)))
 
 
-class Elu(Elementwise):
+class Elu(Activation):
     """y = x where x > 0, else alpha * (exp(x) - 1)."""
 
     op: Literal["elu"] = "elu"
@@ -59,13 +63,13 @@ class Elu(Elementwise):
         return (*super().examples(), Example(cls(alpha=0.5), (batch_of(3, 4),)))
 
 
-class Selu(Elementwise):
+class Selu(Activation):
     """Self-normalising elu, with its two published constants."""
 
     op: Literal["selu"] = "selu"
 
 
-class Gelu(Elementwise):
+class Gelu(Activation):
     """y = x * Phi(x), by erf or by the tanh approximation."""
 
     op: Literal["gelu"] = "gelu"
@@ -76,25 +80,25 @@ class Gelu(Elementwise):
         return (Example(cls(), (batch_of(5),)), Example(cls(approximate="tanh"), (batch_of(3, 4),)))
 
 
-class Silu(Elementwise):
+class Silu(Activation):
     """y = x * sigmoid(x)."""
 
     op: Literal["silu"] = "silu"
 
 
-class Tanh(Elementwise):
+class Tanh(Activation):
     """y = tanh(x)."""
 
     op: Literal["tanh"] = "tanh"
 
 
-class Sigmoid(Elementwise):
+class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x))."""
 
     op: Literal["sigmoid"] = "sigmoid"
 
 
-class Softplus(Elementwise):
+class Softplus(Activation):
     """y = log(1 + exp(beta * x)) / beta, linear where beta * x > threshold."""
 
     op: Literal["softplus"] = "softplus"
@@ -106,31 +110,75 @@ class Softplus(Elementwise):
         return (Example(cls(), (batch_of(5),)), Example(cls(beta=2.0, threshold=1.0), (batch_of(3, 4),)))
 
 
-class Hardswish(Elementwise):
+class Hardswish(Activation):
     """y = x * relu6(x + 3) / 6."""
 
     op: Literal["hardswish"] = "hardswish"
 
 
-class Hardsigmoid(Elementwise):
+class Hardsigmoid(Activation):
     """y = relu6(x + 3) / 6."""
 
     op: Literal["hardsigmoid"] = "hardsigmoid"
 
 
-class Relu6(Elementwise):
+class Relu6(Activation):
     """y = min(max(x, 0), 6)."""
 
     op: Literal["relu6"] = "relu6"
 
 
-class Gaussian(Elementwise):
+class Gaussian(Activation):
     """y = exp(-x^2 / 2): the radial basis of Firefly's toy network (Wu et al. 2020, section 3.1)."""
 
     op: Literal["gaussian"] = "gaussian"
 
 
-class Prelu(Elementwise):
+class Celu(Activation):
+    """y = x where x > 0, else alpha * (exp(x / alpha) - 1)."""
+
+    op: Literal["celu"] = "celu"
+    alpha: PositiveReal = 1.0
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (*super().examples(), Example(cls(alpha=0.5), (batch_of(3, 4),)))
+
+
+class Mish(Activation):
+    """y = x * tanh(log(1 + exp(x)))."""
+
+    op: Literal["mish"] = "mish"
+
+
+class Softsign(Activation):
+    """y = x / (1 + |x|)."""
+
+    op: Literal["softsign"] = "softsign"
+
+
+class LogSigmoid(Activation):
+    """y = -log(1 + exp(-x))."""
+
+    op: Literal["log_sigmoid"] = "log_sigmoid"
+
+
+class Threshold(Elementwise):
+    """y = x where x > threshold, else value."""
+
+    op: Literal["threshold"] = "threshold"
+    threshold: Real
+    value: Real
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(threshold=0.1, value=-1.0), (batch_of(5),)),
+            Example(cls(threshold=-0.5, value=0.0), (batch_of(3, 4, 4),)),
+        )
+
+
+class Prelu(Activation):
     """y = x where x > 0, else weight * x, with one learned slope, or one per channel (axis 1)."""
 
     op: Literal["prelu"] = "prelu"
@@ -167,10 +215,9 @@ class Prelu(Elementwise):
         )
 
 
-class Softmax(Op):
-    """Softmax along one axis, whose width is therefore pinned."""
+class _AlongAxis(Op):
+    """A softmax along one axis, whose width is therefore pinned."""
 
-    op: Literal["softmax"] = "softmax"
     dim: Int = -1
 
     def infer(self, *xs: Shape) -> Shape:
@@ -186,6 +233,18 @@ class Softmax(Op):
     @classmethod
     def examples(cls) -> Sequence[Example]:
         return (Example(cls(), (batch_of(5),)), Example(cls(dim=1), (batch_of(3, 4),)))
+
+
+class Softmax(_AlongAxis):
+    """y = exp(x) / sum of exp(x), along one axis."""
+
+    op: Literal["softmax"] = "softmax"
+
+
+class LogSoftmax(_AlongAxis):
+    """The logarithm of the softmax along one axis."""
+
+    op: Literal["log_softmax"] = "log_softmax"
 
 
 class Dropout(Elementwise):

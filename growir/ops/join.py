@@ -57,6 +57,58 @@ class Mul(_Join):
     op: Literal["mul"] = "mul"
 
 
+class _Binary(_Join):
+    """A join of exactly two operands."""
+
+    arity: ClassVar[tuple[int, int | None]] = (2, 2)
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        image = batch_of(3, 4, 5)
+        return (
+            Example(cls(), (batch_of(5), batch_of(5))),
+            Example(cls(), (image, batch_of(3, 1, 1))),
+            Example(cls(), (Shape((3, 1, 1)), image)),
+        )
+
+
+class Sub(_Binary):
+    """The first input minus the second."""
+
+    op: Literal["sub"] = "sub"
+
+
+class Div(_Binary):
+    """The first input divided by the second."""
+
+    op: Literal["div"] = "div"
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        rule.may_fail(xs[1])
+        return super().channels(rule, *xs)
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        image = batch_of(3, 4, 5)
+        return (
+            Example(cls(), (batch_of(5), batch_of(5)), positive=True),
+            Example(cls(), (image, batch_of(3, 1, 1)), positive=True),
+            Example(cls(), (Shape((3, 1, 1)), image), positive=True),
+        )
+
+
+class Maximum(_Binary):
+    """The larger of two numbers."""
+
+    op: Literal["maximum"] = "maximum"
+
+
+class Minimum(_Binary):
+    """The smaller of two numbers."""
+
+    op: Literal["minimum"] = "minimum"
+
+
 class Concat(Op):
     """Inputs one after the other along an axis."""
 

@@ -181,6 +181,26 @@ def pixel_unshuffle(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> to
     return torch.stack(parts, 2).flatten(1, 2)
 
 
+def reduction(function: Callable[[list[torch.Tensor]], torch.Tensor]) -> Reference:
+    """A function of rows, for a reduction over them: the axes are brought to the front and joined."""
+
+    def run(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+        dims = [d % xs[0].ndim for d in (a["dim"] if isinstance(a["dim"], list) else [a["dim"]])]
+        found = function(list(xs[0].movedim(dims, list(range(len(dims)))).flatten(0, len(dims) - 1)))
+        return found.reshape([1 if k in dims else n for k, n in enumerate(xs[0].shape)]) if a.get("keepdim") else found
+
+    return run
+
+
+def variance(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    def of(rows: list[torch.Tensor]) -> torch.Tensor:
+        stacked = torch.stack(rows)
+        squares = torch.square(stacked - stacked.mean(0))
+        return squares.sum(0) / torch.tensor(len(rows) - a.get("correction", 1))
+
+    return reduction(of)(a, p, xs)
+
+
 REFERENCES: dict[str, Reference] = {
     "bias": lambda a, p, xs: torch.stack([p["bias"].reshape(-1, *(1,) * a.get("dims", 0))] * len(xs[0])),
     "standardise": standardise,
@@ -204,6 +224,15 @@ REFERENCES: dict[str, Reference] = {
     "layer_norm": layer_norm,
     "add": lambda a, p, xs: sum(xs[1:], xs[0]),
     "mul": product,
+    "sub": lambda a, p, xs: xs[0] + -1 * xs[1],
+    "div": lambda a, p, xs: xs[0] * xs[1] ** -1,
+    "maximum": lambda a, p, xs: torch.where(xs[0] > xs[1], xs[0], xs[1]),
+    "minimum": lambda a, p, xs: torch.where(xs[0] < xs[1], xs[0], xs[1]),
+    "mean": reduction(lambda rows: sum(rows[1:], rows[0]) / len(rows)),
+    "sum": reduction(lambda rows: sum(rows[1:], rows[0])),
+    "amax": reduction(lambda rows: torch.stack(rows).sort(0)[0][-1]),
+    "amin": reduction(lambda rows: torch.stack(rows).sort(0)[0][0]),
+    "var": variance,
     "concat": lambda a, p, xs: torch.cat([x.movedim(a.get("dim", 1), 0) for x in xs]).movedim(0, a.get("dim", 1)),
     "max_pool2d": by_module(nn.MaxPool2d),
     "avg_pool2d": by_module(nn.AvgPool2d),
@@ -230,7 +259,24 @@ REFERENCES: dict[str, Reference] = {
     "prelu": lambda a, p, xs: torch.where(
         xs[0] > 0, xs[0], xs[0] * p["weight"].reshape(-1, *(1,) * (xs[0].ndim - 2))
     ),
+    "celu": by_module(nn.CELU),
+    "mish": lambda a, p, xs: xs[0] * torch.tanh(torch.log(1 + torch.exp(xs[0]))),
+    "softsign": lambda a, p, xs: xs[0] / (1 + xs[0].abs()),
+    "log_sigmoid": lambda a, p, xs: -torch.log(1 + torch.exp(-xs[0])),
     "gaussian": lambda a, p, xs: torch.exp(-xs[0] ** 2 / 2),
+    "threshold": by_module(nn.Threshold),
+    "log_softmax": lambda a, p, xs: xs[0] - torch.exp(xs[0]).sum(a.get("dim", -1), keepdim=True).log(),
+    "affine": lambda a, p, xs: torch.full_like(xs[0], a.get("shift", 0.0)) + xs[0] * a.get("scale", 1.0),
+    "clamp": lambda a, p, xs: torch.tensor(np.clip(xs[0].numpy(), a.get("min"), a.get("max"))),
+    "pow": lambda a, p, xs: torch.tensor(np.power(xs[0].numpy(), a["exponent"])),
+    "exp": lambda a, p, xs: torch.sinh(xs[0]) + torch.cosh(xs[0]),
+    "log": lambda a, p, xs: torch.tensor(np.log(xs[0].numpy())),
+    "sqrt": lambda a, p, xs: xs[0] ** 0.5,
+    "rsqrt": lambda a, p, xs: xs[0] ** -0.5,
+    "abs": lambda a, p, xs: torch.where(xs[0] < 0, -xs[0], xs[0]),
+    "erf": lambda a, p, xs: 1 - torch.erfc(xs[0]),
+    "sin": lambda a, p, xs: torch.tensor(np.sin(xs[0].numpy())),
+    "cos": lambda a, p, xs: torch.tensor(np.cos(xs[0].numpy())),
 }  # fmt: skip
 
 CASES = [(op, k) for op in OPS for k in range(len(op.examples()))]
