@@ -109,34 +109,53 @@ class Network:
         """
         store.save_network(Path(path), self.graph, self.arrays, self.values)
 
-    def apply(self, step: Pass, verify: bool = False) -> Network:
+    def apply(self, step: Pass, verify: bool | float = False) -> Network:
         """A new network with the pass applied to graph and tensors.
 
         Args:
             step: The rewrite.
-            verify: Measure on a random batch whether the function is kept as the pass says.
+            verify: Measure on a random batch how far the outputs move. True refuses a change that the pass excludes
+                (more than rounding, 1e-9 of the largest value, where it promises to keep the function); a number
+                refuses a larger change than that part of each output's largest value, whatever the pass promises.
 
         Raises:
-            PassRefused: The pass does not fit, or `verify` measured a change it had excluded.
+            PassRefused: The pass does not fit, or `verify` measured a change that is not allowed; nothing is applied.
         """
         done = step.rewrite(self.graph)
         arrays = apply_edits(done.edits, self.arrays, NUMPY, self.dtype)
         given = {array_digest(array): array for array in step.values.values()}
-        if verify and done.preserves in (Preserves.EXACT, Preserves.EVAL):
-            self._measure(done, step)
+        if verify is not False:
+            self._check(done, step, verify)
         return Network(done.graph, arrays, {**self.values, **given})
 
-    def _measure(self, done: Rewrite, step: Pass) -> None:
+    def measure(self, step: Pass) -> dict[str, float]:
+        """How far a pass would move each output on a random batch in eval mode, as a part of its largest value.
+
+        What a pass that promises no more than an approximation really does: the prune of a dead channel measures as
+        rounding. Computed in float64. Raises PassRefused if the pass does not fit.
+        """
+        return self._changes(step.rewrite(self.graph))
+
+    def _changes(self, done: Rewrite) -> dict[str, float]:
         from growir.backends.torch_fx.probe import largest_change
 
         # In float64, where a share such as 1/3 does not drown in the rounding of the weights.
         exact = {k: a.astype(np.float64) if a.dtype.kind == "f" else a for k, a in self.arrays.items()}
         moved = apply_edits(done.edits, exact, NUMPY, np.dtype(np.float64))
-        for name, worst in largest_change((self.graph, exact), (done.graph, moved)).items():
-            if not worst <= 1e-9:
+        return largest_change((self.graph, exact), (done.graph, moved))
+
+    def _check(self, done: Rewrite, step: Pass, limit: bool | float) -> None:
+        keeps = done.preserves in (Preserves.EXACT, Preserves.EVAL)
+        if limit is True and not keeps:
+            return
+        most, why = (
+            (1e-9, f"the pass promises {done.preserves}") if limit is True else (limit, f"at most {limit:g} is allowed")
+        )
+        for name, worst in self._changes(done).items():
+            if not worst <= most:
                 raise PassRefused(
                     f"{step.name}: output {cut(name)!r} changed by {worst:.1e} of its largest value on a random batch, "
-                    f"although the pass promises {done.preserves}; nothing was applied"
+                    f"although {why}; nothing was applied"
                 )
 
     def replayed(self, arrays: Mapping[str, NDArray[Any]] | None = None, seed: int = 0) -> Network:

@@ -24,7 +24,7 @@ from growir.errors import ExportError, GraphError, ModelError, PassRefused
 from growir.graph import Graph, Node
 from growir.network import Network, load_graph, open_path
 from growir.ops import Linear, Relu
-from growir.passes import AddNode, Widen
+from growir.passes import AddNode, Prune, Widen
 from growir.rewrite import Change
 from growir.testing import outputs, random_batch, random_network
 from growir.verify import load
@@ -431,3 +431,17 @@ def test_networks_are_copied_and_pickled(again: Callable[[Network], Network]) ->
     assert isinstance(other.arrays, MappingProxyType)
     with pytest.raises(ValueError, match="read-only"):
         other.arrays["fc1.bias"][0] = 1
+
+
+def test_measure_says_how_far_a_prune_goes() -> None:
+    graph = mlp()
+    network = Network.init(graph, seed=0)
+    step = Prune(node="fc1", channels=(1,))
+    assert network.measure(step)["head"] > 1e-3
+    dead = {key: array.copy() for key, array in network.arrays.items()}
+    dead["fc1.weight"][1], dead["fc1.bias"][1] = 0, 0
+    still = network.with_arrays(dead)
+    assert still.measure(step)["head"] < 1e-12
+    assert still.apply(step, verify=1e-9).graph.hash == network.apply(step, verify=True).graph.hash
+    with pytest.raises(PassRefused, match=r"changed by .* although at most 1e-09 is allowed; nothing was applied"):
+        network.apply(step, verify=1e-9)
