@@ -36,8 +36,11 @@ def heirs_of(edits: Sequence[Edit], keys: Sequence[str]) -> dict[str, str]:
 
 
 def edited(tensors: Mapping[str, torch.Tensor], edits: Sequence[Edit]) -> Tensors:
-    """The numbers after the edits; untouched tensors are the same objects, created ones are like the first float."""
-    like = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), None)
+    """The numbers after the edits; untouched tensors are the same objects, created ones are like the first float.
+
+    Where there is none, they have torch's default dtype and device.
+    """
+    like = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), torch.empty(0))
     with torch.no_grad():
         # float64, so that numbers are rounded once, to the module's own dtype, which numpy may lack.
         found = apply_edits(edits, tensors, TorchBackend(like), np.dtype(np.float64))

@@ -67,10 +67,9 @@ def grow(
     heirs = heirs_of(done.edits, list(live.tensors))
     tensors = grown_tensors(live, done, heirs)
     grown = rebuilt(live.module, done.graph, tensors)
-    position = {id(p): k for k, p in enumerate(grown.parameters())}
-    order = {key: position[id(tensor)] for key, tensor in tensors.items() if id(tensor) in position}
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer or ())
-    plans = plan_optimizers(optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, order))
+    orders = _order(live.module, live.tensors), _order(grown, tensors)
+    plans = plan_optimizers(optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders))
     averages = [AveragePlan(average, k, live, done) for k, average in enumerate(ema)]
     carried = grown_masks(masks or {}, live.graph, done)
     measured = None if verify is None else _measure(live.module, grown, verify, done)
@@ -124,6 +123,12 @@ def _rewrite(step: Pass | Rewrite, graph: Graph) -> Rewrite:
     return step
 
 
+def _order(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Where each parameter stands among the module's."""
+    position = {id(parameter): k for k, parameter in enumerate(module.parameters())}
+    return {key: position[id(tensor)] for key, tensor in tensors.items() if id(tensor) in position}
+
+
 def _last_step(graph: Graph) -> str:
     return graph.history.steps[-1].kind if graph.history and graph.history.steps else "rewrite"
 
@@ -147,13 +152,16 @@ def _changes(
     heirs: Mapping[str, str],
     places: Mapping[str, Place],
 ) -> list[TensorChange]:
-    old = {new: before[key] for key, new in heirs.items()}
+    old = {new: key for key, new in heirs.items()}
     found = [
-        TensorChange(key, tuple(old[key].shape) if key in old else None, tuple(tensor.shape), places.get(key))
-        for key, tensor in after.items()
-        if old.get(key) is not tensor
+        TensorChange(
+            key, old.get(key), tuple(before[old[key]].shape) if key in old else None, tuple(t.shape), places.get(key)
+        )
+        for key, t in after.items()
+        if old.get(key) != key or before[key] is not t
     ]
-    return [*found, *(TensorChange(key, tuple(t.shape), None, None) for key, t in before.items() if key not in heirs)]
+    gone = [key for key in before if key not in heirs]
+    return [*found, *(TensorChange(key, key, tuple(before[key].shape), None, None) for key in gone)]
 
 
 def _generators() -> dict[str, torch.Tensor]:

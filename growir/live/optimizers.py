@@ -33,7 +33,8 @@ class Grown:
         before: Tensors by their old keys.
         after: Tensors by their new keys.
         heirs: The new key of every old key that is still there.
-        order: Where each new parameter stands among the new module's.
+        old_order: Where each parameter stood among the old module's.
+        order: Where each parameter stands among the new module's.
     """
 
     graph: Graph
@@ -41,6 +42,7 @@ class Grown:
     before: Mapping[str, torch.Tensor]
     after: Mapping[str, torch.Tensor]
     heirs: Mapping[str, str]
+    old_order: Mapping[str, int]
     order: Mapping[str, int]
 
 
@@ -77,6 +79,7 @@ class OptimizerPlan:
                 "the module as it was before an earlier growth?"
             )
         self._state = self._carried(held)
+        self._in_order = [self._is_in_order(group) for group in self.groups]
         self.groups = [self._followed(group) for group in self.groups]
 
     def _members(self, group: Mapping[str, Any], keys: Mapping[int, str]) -> list[_Member]:
@@ -88,10 +91,12 @@ class OptimizerPlan:
         old = {key: self._slots(key) for key in held if self._grown.before[key] in self.optimizer.state}
         tensors = {k: {e: v for e, v in s.items() if isinstance(v, torch.Tensor)} for k, s in old.items()}
         carried: dict[str, Slots] = {k: dict(s) for k, s in carry_optimizer(self._grown.edits, tensors, TORCH).items()}
+        anew = {edit.key for edit in self._grown.edits if isinstance(edit, Derive)}
         for key, slots in old.items():
-            if self._grown.heirs.get(key) in carried:
+            heir = self._grown.heirs.get(key)
+            if heir is not None and heir not in anew:
                 rest = {entry: value for entry, value in slots.items() if not isinstance(value, torch.Tensor)}
-                carried[self._grown.heirs[key]] |= rest
+                carried.setdefault(heir, {}).update(rest)
         return carried
 
     def _slots(self, key: str) -> Slots:
@@ -116,30 +121,22 @@ class OptimizerPlan:
     # -- groups -----------------------------------------------------------------------------------------------------
 
     def _followed(self, group: list[_Member]) -> list[_Member]:
-        """The members that are still there, renamed ones where the module now has them."""
+        """The members that are still there, under their new names."""
         kept: list[_Member] = []
-        moved: list[_Member] = []
         for member in group:
             if member.key is None:
                 kept.append(member)
-                continue
-            heir = self._grown.heirs.get(member.key)
-            if heir is not None:
+            elif member.key in self._grown.heirs:
+                heir = self._grown.heirs[member.key]
                 name = member.name
                 if name is not None and heir != member.key:
                     name = name.removesuffix(member.key) + heir
-                (kept if heir == member.key else moved).append(_Member(self._grown.after[heir], name, heir))
-        for member in moved:
-            self._insert(kept, member)
+                kept.append(_Member(self._grown.after[heir], name, heir))
         return kept
 
-    def _insert(self, group: list[_Member], member: _Member) -> None:
-        # Where the module has it, so that a saved optimizer, which counts parameters, fits one made anew.
-        order = self._grown.order
-        assert member.key is not None
-        earlier = [k for k, m in enumerate(group) if m.key is not None and order[m.key] < order[member.key]]
-        later = [k for k, m in enumerate(group) if m.key is not None and order[m.key] > order[member.key]]
-        group.insert(earlier[-1] + 1 if earlier else min(later, default=len(group)), member)
+    def _is_in_order(self, group: list[_Member]) -> bool:
+        ranks = [self._grown.old_order[member.key] for member in group if member.key is not None]
+        return ranks == sorted(ranks)
 
     @property
     def places(self) -> dict[str, int]:
@@ -147,11 +144,24 @@ class OptimizerPlan:
         return {m.key: k for k, group in enumerate(self.groups) for m in group if m.key is not None}
 
     def take(self, key: str, relative: str) -> None:
-        """Put a new parameter into the group of a relative."""
-        group = self.groups[self.places[relative]]
+        """Put a new parameter into the group of a relative, behind the last that precedes it in the new module."""
+        group, order = self.groups[self.places[relative]], self._grown.order
         name = next(member.name for member in group if member.key == relative)
         named = None if name is None else name.removesuffix(relative) + key
-        self._insert(group, _Member(self._grown.after[key], named, key))
+        ours = [k for k, member in enumerate(group) if member.key is not None]
+        earlier = [k for k in ours if order[group[k].key or ""] < order[key]]
+        group.insert(earlier[-1] + 1 if earlier else ours[0], _Member(self._grown.after[key], named, key))
+
+    def arrange(self) -> None:
+        """Put groups that were in the order of the module's parameters into that of the new module's.
+
+        A saved optimizer counts parameters, and one that is made anew to load it has them in the module's order.
+        """
+        for group, in_order in zip(self.groups, self._in_order, strict=True):
+            slots = [k for k, member in enumerate(group) if in_order and member.key is not None]
+            ours = sorted((group[k] for k in slots), key=lambda member: self._grown.order[member.key or ""])
+            for k, member in zip(slots, ours, strict=True):
+                group[k] = member
 
     # -- the change -------------------------------------------------------------------------------------------------
 
@@ -193,6 +203,8 @@ def plan_optimizers(optimizers: Sequence[object], grown: Grown) -> list[Optimize
             relative = parents[0] if parents else nearest(grown.graph, key, settled)
             if relative is not None:
                 settled[relative].take(key, relative)
+    for plan in plans:
+        plan.arrange()
     return plans
 
 

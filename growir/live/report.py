@@ -28,26 +28,28 @@ class TensorChange:
 
     Attributes:
         key: Its key, the new one if it was renamed.
+        old: The key it had; None if it is new.
         before: The shape it had; None if it is new.
         after: The shape it has; None if it is gone.
         place: Where it is trained; None for buffers and for what no optimizer holds.
     """
 
     key: str
+    old: str | None
     before: tuple[int, ...] | None
     after: tuple[int, ...] | None
     place: Place | None
 
     def __str__(self) -> str:
-        shapes = [_shown(self.before), _shown(self.after)]
+        before, after = _shown(self.before), _shown(self.after)
+        if self.after is None:
+            return f"- {self.key}  {before}"
         if self.before is None:
-            text = f"+ {self.key}  {shapes[1]}"
-        elif self.after is None:
-            return f"- {self.key}  {shapes[0]}"
+            text = f"+ {self.key}  {after}"
+        elif self.old != self.key:
+            text = f"~ {self.old} -> {self.key}  " + (after if before == after else f"{before} -> {after}")
         else:
-            text = f"~ {self.key}  " + (
-                " -> ".join(shapes) if self.before != self.after else f"{shapes[0]}, other numbers"
-            )
+            text = f"~ {self.key}  " + (f"{before}, other numbers" if before == after else f"{before} -> {after}")
         return text if self.place is None else f"{text}, {self.place}"
 
 
