@@ -16,6 +16,7 @@ from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.eliminate_dead import EliminateDead
 from growir.passes.fold_batch_norm import FoldBatchNorm
+from growir.passes.insert_layer import InsertLayer
 from growir.passes.prune import Prune
 from growir.passes.remove_edge import RemoveEdge
 from growir.passes.sequence import Sequence
@@ -27,6 +28,7 @@ PASSES: tuple[type[Pass], ...] = (
     AddEdge,
     AddNode,
     RemoveEdge,
+    InsertLayer,
     Widen,
     Split,
     Prune,
@@ -85,6 +87,7 @@ __all__ = [
     "AddNode",
     "EliminateDead",
     "FoldBatchNorm",
+    "InsertLayer",
     "Prune",
     "RemoveEdge",
     "Sequence",

@@ -11,9 +11,8 @@ from growir.edits import Derive, Edit
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, suggestion
 from growir.ops import BatchNorm, Param
-from growir.params import owners
 from growir.passes.eliminate_dead import drops
-from growir.passes.layers import channel_axis, has_bias, is_layer
+from growir.passes.layers import channel_axis, has_bias, is_layer, shared_tensors
 from growir.rewrite import Change, Pass, Preserves
 from growir.shapes import own_tables, shapes_of
 
@@ -60,10 +59,10 @@ class FoldBatchNorm(Pass):
             who = ", ".join(cut(name) for name in readers[:4]) or "the graph's outputs"
             raise PassRefused(f"{where}, whose own value is read by {who} too")
         for owner in (layer, self.node):
-            users = _shared(graph, owner)
+            users = shared_tensors(graph, owner)
             if users:
                 raise PassRefused(
-                    f"{where}: {cut(users[0])} uses tensors of {cut(owner)} too, and what is shared cannot change or go "
+                    f"{where}: {cut(users[0])} uses tensors of {cut(owner)} too; what is shared cannot change or go "
                     "for one user alone"
                 )
 
@@ -140,11 +139,3 @@ def _folded(node: Node, norm: str, layer: str, biased: bool) -> Node:
     if node.name == layer:
         return node if biased else node.with_op(bias=True)
     return node.with_inputs(layer if name == norm else name for name in node.inputs) if norm in node.inputs else node
-
-
-def _shared(graph: Graph, node: str) -> list[str]:
-    """Other nodes that use a node's tensors."""
-    own = owners(graph)
-    mine = {own[f"{node}.{name}"] for name in own_tables(graph)[node]}
-    users = (key.rpartition(".")[0] for key, owner in own.items() if owner in mine)
-    return [name for name in dict.fromkeys(users) if name != node]

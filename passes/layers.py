@@ -1,10 +1,13 @@
-"""Layers as passes see them: nodes that make channels of their own from a stored weight."""
+"""Layers as passes see them: which nodes make channels from a stored weight, and which numbers values can hold."""
 
 from __future__ import annotations
 
-from growir.graph import Graph
+from collections.abc import Mapping
+
+from growir.graph import Graph, per_graph
 from growir.ops import Linear
-from growir.shapes import own_tables, shapes_of
+from growir.ops.ranges import ANY, Range, gives
+from growir.shapes import own_tables, owners, shapes_of
 
 
 def is_layer(graph: Graph, name: str) -> bool:
@@ -22,3 +25,20 @@ def has_bias(graph: Graph, name: str) -> bool:
 def channel_axis(graph: Graph, layer: str) -> int:
     """The axis of a layer's value along which its bias lies, counted from the front."""
     return shapes_of(graph)[layer].rank - 1 if isinstance(graph[layer].op, Linear) else 1
+
+
+@per_graph
+def ranges_of(graph: Graph) -> Mapping[str, Range]:
+    """A range for every value that holds all of its numbers, whatever the weights and the inputs are."""
+    found: dict[str, Range] = {entry.name: ANY for entry in graph.inputs}
+    for node in graph.nodes:
+        found[node.name] = gives(node.op, *(found[name] for name in node.inputs))
+    return found
+
+
+def shared_tensors(graph: Graph, node: str) -> list[str]:
+    """Other nodes that use a node's tensors."""
+    own = owners(graph)
+    mine = {own[f"{node}.{name}"] for name in own_tables(graph)[node]}
+    users = (key.rpartition(".")[0] for key, owner in own.items() if owner in mine)
+    return [name for name in dict.fromkeys(users) if name != node]

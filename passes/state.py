@@ -37,15 +37,17 @@ class State:
             fed = graph[self.node].with_inputs((*graph[self.node].inputs, edge.name))
             return [*(fed if n.name == self.node else n for n in graph.nodes), edge], list(graph.outputs), []
         total = Node(name=fresh_name(graph, "sum", (edge.name,)), op=Add(), inputs=(self.node, edge.name))
-        nodes = [_repoint(node, self.node, total.name) for node in graph.nodes]
-        outputs = [total.name if name == self.node else name for name in graph.outputs]
+        nodes, outputs = repoint(graph, self.node, total.name)
         return [*nodes, edge, total], outputs, [total.name]
 
 
-def _repoint(node: Node, old: str, new: str) -> Node:
-    if old not in node.inputs:
-        return node
-    return node.with_inputs(new if name == old else name for name in node.inputs)
+def repoint(graph: Graph, old: str, new: str) -> tuple[list[Node], list[str]]:
+    """A graph's nodes and outputs, reading one value in place of another."""
+    nodes = [
+        node.with_inputs(new if name == old else name for name in node.inputs) if old in node.inputs else node
+        for node in graph.nodes
+    ]
+    return nodes, [new if name == old else name for name in graph.outputs]
 
 
 def find_state(graph: Graph, target: str) -> State:
@@ -80,10 +82,15 @@ def descendants(graph: Graph, name: str) -> set[str]:
     return found
 
 
+def check_value(graph: Graph, name: str, field: str) -> None:
+    """Raise PassRefused unless a field names a graph input or node."""
+    if name not in graph.consumers:
+        raise PassRefused(f"{field} {cut(name)!r} does not exist.{suggestion(name, graph.consumers)}")
+
+
 def check_edge(graph: Graph, source: str, state: State) -> None:
     """Raise PassRefused unless a layer can lead from a value into a state, whatever their widths."""
-    if source not in graph.consumers:
-        raise PassRefused(f"source {cut(source)!r} does not exist.{suggestion(source, graph.consumers)}")
+    check_value(graph, source, "source")
     if source in descendants(graph, state.node):
         raise PassRefused(
             f"an edge from {cut(source)} to {cut(state.node)} would make a cycle: {cut(source)} depends on it; "

@@ -1,0 +1,124 @@
+"""Which numbers an operator can give, and where it changes nothing: relu gives none below 0, and changes none above."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from growir.ops.base import Op
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """All numbers from `low` to `high`, both included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+    def within(self, other: Range) -> bool:
+        return other.low <= self.low and self.high <= other.high
+
+    def cut(self, low: float | None, high: float | None) -> Range:
+        """Where its numbers are once those beyond the bounds have become the bounds."""
+        least, most = -math.inf if low is None else low, math.inf if high is None else high
+        return Range(min(max(self.low, least), most), max(min(self.high, most), least))
+
+    def join(self, other: Range) -> Range:
+        return Range(min(self.low, other.low), max(self.high, other.high))
+
+
+ANY: Final = Range()
+NOT_NEGATIVE: Final = Range(0.0, math.inf)
+Rule = Callable[[Any, tuple[Range, ...]], Range]
+
+
+def _same(op: Op, xs: tuple[Range, ...]) -> Range:
+    return xs[0]
+
+
+def _union(op: Op, xs: tuple[Range, ...]) -> Range:
+    found = xs[0]
+    for x in xs[1:]:
+        found = found.join(x)
+    return found
+
+
+def _sign(op: Op, xs: tuple[Range, ...]) -> Range:
+    """What keeps a sign but no size: means with zeros among them, sums, products, scaling by what is not negative."""
+    return NOT_NEGATIVE if all(x.low >= 0 for x in xs) else ANY
+
+
+def _identity_above_zero(op: Op, xs: tuple[Range, ...]) -> Range:
+    return xs[0] if xs[0].low >= 0 else ANY
+
+
+def _always(low: float, high: float) -> Rule:
+    return lambda op, xs: Range(low, high)
+
+
+_MOVES = ("identity", "flatten", "reshape", "permute", "unsqueeze", "squeeze", "slice", "select", "expand")
+# What each kind gives from inputs in these ranges; kinds that are not here may give anything.
+_GIVES: Mapping[str, Rule] = {
+    "relu": lambda op, xs: xs[0].cut(0.0, None),
+    "relu6": lambda op, xs: xs[0].cut(0.0, 6.0),
+    "clamp": lambda op, xs: xs[0].cut(op.min, op.max),
+    "sigmoid": _always(0.0, 1.0),
+    "hardsigmoid": _always(0.0, 1.0),
+    "softmax": _always(0.0, 1.0),
+    "gaussian": _always(0.0, 1.0),
+    "tanh": _always(-1.0, 1.0),
+    "softsign": _always(-1.0, 1.0),
+    "softplus": _always(0.0, math.inf),
+    "exp": _always(0.0, math.inf),
+    "sqrt": _always(0.0, math.inf),
+    "abs": _always(0.0, math.inf),
+    "leaky_relu": _identity_above_zero,
+    "prelu": _identity_above_zero,
+    "elu": _identity_above_zero,
+    "celu": _identity_above_zero,
+    "max_pool2d": _same,
+    "adaptive_max_pool2d": _same,
+    "adaptive_avg_pool2d": _sign,
+    "avg_pool2d": _sign,
+    "dropout": _sign,
+    "add": _sign,
+    "mul": _sign,
+    "mean": _sign,
+    "sum": _sign,
+    "amax": _same,
+    "amin": _same,
+    "maximum": _union,
+    "minimum": _union,
+    "concat": _union,
+    **dict.fromkeys(_MOVES, _same),
+}
+
+# Where each kind gives back what it gets, and has the slope 1 (on the border, the slope that its input's kind has too).
+_KEEPS: Mapping[str, Callable[[Any], Range]] = {
+    "identity": lambda op: ANY,
+    "relu": lambda op: NOT_NEGATIVE,
+    "relu6": lambda op: Range(0.0, 6.0),
+    "clamp": lambda op: ANY.cut(op.min, op.max),
+    "leaky_relu": lambda op: NOT_NEGATIVE,
+    "prelu": lambda op: NOT_NEGATIVE,
+    "elu": lambda op: NOT_NEGATIVE,
+    "celu": lambda op: NOT_NEGATIVE,
+    "abs": lambda op: NOT_NEGATIVE,
+}
+
+
+def gives(op: Op, *xs: Range) -> Range:
+    """A range that holds every number the operator gives from inputs in these ranges, in train and eval mode."""
+    rule = _GIVES.get(op.kind())
+    return ANY if rule is None or not xs else rule(op, xs)
+
+
+def keeps(op: Op) -> Range | None:
+    """The numbers that the operator gives back as they are; None where there are none of note."""
+    rule = _KEEPS.get(op.kind())
+    return None if rule is None else rule(op)
