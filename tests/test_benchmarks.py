@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import growth, startup, training
+from benchmarks import growth, live, startup, training
 from benchmarks.__main__ import exceeded, names
+from growir.passes import Widen
 from growir.verify import load
 
 
@@ -72,3 +73,14 @@ def test_growth_is_compared() -> None:
 def test_missing_data_is_left_out() -> None:
     (row,) = growth.compare("absent", "absent.npz", 1)
     assert row["note"].startswith("left out: absent.npz")
+
+
+def test_growth_events_are_measured() -> None:
+    graph = live.resnet18(32, (2, 3, 4, 5))
+    row = live.measure(graph, Widen(node="layer2.0.add", by=2), 32, 1, batch=2, steps=1, repeats=2)
+    assert row["value"] > 0
+    assert row["growth ms"] > 0
+
+
+def test_the_benchmarked_resnet_is_the_known_one() -> None:
+    assert live.resnet18(224, classes=1000).costs().parameters == 11_689_512

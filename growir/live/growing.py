@@ -30,6 +30,7 @@ def grow(
     masks: Mapping[str, torch.Tensor] | None = None,
     *,
     verify: torch.Tensor | Sequence[torch.Tensor] | None = None,
+    at_most: float | None = None,
 ) -> tuple[fx.GraphModule, Report]:
     """Grow a module that is being trained; what comes back takes its place.
 
@@ -50,7 +51,10 @@ def grow(
         ema: Averages of the weights: growir modules, AveragedModels (changed in place) or state_dicts; the grown ones
             are in the report. Fresh weights are the module's.
         masks: Masks of weights by key, of any dtype; the grown ones are in the report, with 1 for fresh weights.
-        verify: A batch of every input. The outputs for it must stay, in eval mode, where the pass promises that.
+        verify: A batch of every input, on which outputs are measured in eval mode; they must stay where the pass
+            promises that (to 1e-9 of the largest value in float64, 1e-4 in float32).
+        at_most: With `verify`, refuse a larger change than this part of an output's largest value, whatever the pass
+            promises.
 
     Returns:
         The grown module, and what was done.
@@ -72,7 +76,7 @@ def grow(
     plans = plan_optimizers(optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders))
     averages = [AveragePlan(average, k, live, done) for k, average in enumerate(ema)]
     carried = grown_masks(masks or {}, live.graph, done)
-    measured = None if verify is None else _measure(live.module, grown, verify, done)
+    measured = None if verify is None else _measure(live.module, grown, verify, done, at_most)
     for plan in plans:
         plan.commit()
     places = places_of(plans)
@@ -134,14 +138,24 @@ def _last_step(graph: Graph) -> str:
 
 
 def _measure(
-    before: nn.Module, after: nn.Module, verify: torch.Tensor | Sequence[torch.Tensor], done: Rewrite
+    before: nn.Module,
+    after: nn.Module,
+    verify: torch.Tensor | Sequence[torch.Tensor],
+    done: Rewrite,
+    at_most: float | None,
 ) -> float:
     batch = (verify,) if isinstance(verify, torch.Tensor) else tuple(verify)
     worst, rounding = largest_change(before, after, batch)
-    if done.preserves in (Preserves.EXACT, Preserves.EVAL) and not worst <= rounding:
+    if at_most is not None:
+        limit, why = at_most, f"at most {at_most:g} is allowed"
+    elif done.preserves in (Preserves.EXACT, Preserves.EVAL):
+        limit, why = rounding, f"the pass promises {done.preserves}"
+    else:
+        return worst
+    if not worst <= limit:
         raise PassRefused(
-            f"an output changed by {worst:.1e} of its largest value on the given batch, although the pass promises "
-            f"{done.preserves}; nothing was applied"
+            f"an output changed by {worst:.1e} of its largest value on the given batch, although {why}; "
+            "nothing was applied"
         )
     return worst
 

@@ -237,6 +237,12 @@ def test_the_report_reads_well() -> None:
     assert report.preserves is Preserves.EXACT
 
 
+def test_a_change_within_the_limit_is_taken() -> None:
+    _, report = live.grow(module_of(mlp()), Liar(), verify=random_batch(mlp()), at_most=10.0)
+    assert report.measured is not None
+    assert 1e-3 < report.measured < 10
+
+
 # -- nothing has changed ----------------------------------------------------------------------------------------------
 
 
@@ -270,6 +276,11 @@ FAILURES: dict[str, tuple[Callable[[], dict[str, Any]], type[GrowirError], str]]
     "pass": (lambda: {"step": Widen(node="head", by=1)}, PassRefused, "pinned"),
     "unknown node": (lambda: {"step": Widen(node="fc", by=1)}, PassRefused, "fc"),
     "promise": (lambda: {"step": Liar(), "verify": random_batch(mlp())}, PassRefused, "an output changed by .*exact"),
+    "limit": (
+        lambda: {"step": Liar(), "verify": random_batch(mlp()), "at_most": 1e-6},
+        PassRefused,
+        "although at most 1e-06 is allowed",
+    ),
     "one tensor": (lambda: {"step": Liar(), "verify": random_batch(mlp())[0]}, PassRefused, "an output changed by"),
     "ema module": (lambda: {"ema": [other_graph()]}, ModelError, r"ema\[0\] has another graph"),
     "ema kind": (
