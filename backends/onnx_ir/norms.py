@@ -6,7 +6,7 @@ import numpy as np
 
 from growir import ops
 from growir.backends.onnx_ir.reductions import over
-from growir.backends.onnx_ir.scope import Array, Scope
+from growir.backends.onnx_ir.scope import Array, Attribute, Scope
 
 
 def batch_norm(s: Scope, op: ops.BatchNorm) -> None:
@@ -45,6 +45,24 @@ def layer_norm(s: Scope, op: ops.LayerNorm) -> None:
     else:
         affine = [s.floats("scale", np.ones(s.shape.sizes[-op.dims :]))]  # ONNX demands one
     s.result("LayerNormalization", s.x, *affine, axis=-op.dims, epsilon=op.eps)
+
+
+def local_response_norm(s: Scope, op: ops.LocalResponseNorm) -> None:
+    if op.size % 2 and s.shape.rank == 4:
+        s.result("LRN", s.x, size=op.size, alpha=op.alpha, beta=op.beta, bias=op.k)
+        return
+    # An even window leans to the other side in ONNX. The mean of the squares is a pool along the channels.
+    square = s.call("square", "Mul", s.x, s.x)
+    plane = s.call("plane", "Reshape", square, s.integers("plane_shape", [0, 1, s.shape.size(1), -1]))
+    window: dict[str, Attribute] = {
+        "kernel_shape": [op.size, 1],
+        "pads": [op.size // 2, 0, (op.size - 1) // 2, 0],
+        "count_include_pad": 1,
+    }
+    mean = s.call("mean", "AveragePool", plane, **window)
+    shaped = s.call("shaped", "Reshape", mean, s.integers("shape", [0, *s.shape.sizes]))
+    inner = s.call("inner", "Add", s.call("scaled", "Mul", shaped, s.floats("alpha", op.alpha)), s.floats("k", op.k))
+    s.result("Div", s.x, s.call("divisor", "Pow", inner, s.floats("beta", op.beta)))
 
 
 def standardise(s: Scope, op: ops.Standardise) -> None:

@@ -116,6 +116,12 @@ class Scope:
         self.draft.tensors[name] = np.array(values, dtype=np.int64)
         return name
 
+    def matrix(self, what: str, values: Sequence[Sequence[int]]) -> str:
+        """An initializer that holds a matrix of integers."""
+        name = f"{self.node.name}/{what}"
+        self.draft.tensors[name] = np.array(values, dtype=np.int64)
+        return name
+
     def call(self, what: str, kind: str, *inputs: str, **attributes: Attribute) -> str:
         """Add an intermediate step and return the name of its value."""
         name = f"{self.node.name}/{what}"

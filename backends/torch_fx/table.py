@@ -18,9 +18,7 @@ from torch import fx, nn
 from growir.backends.torch_fx import modules
 from growir.ops import (
     OP_BY_KIND,
-    AdaptiveAvgPool2d,
     Affine,
-    AvgPool2d,
     BatchNorm,
     Bias,
     Celu,
@@ -35,8 +33,8 @@ from growir.ops import (
     LayerNorm,
     LeakyRelu,
     Linear,
+    LocalResponseNorm,
     LogSoftmax,
-    MaxPool2d,
     Op,
     Pad,
     Permute,
@@ -54,9 +52,11 @@ from growir.ops import (
     Standardise,
     Threshold,
     Unsqueeze,
+    Upsample,
     Var,
 )
 from growir.ops.base import pair
+from growir.ops.pool import AdaptivePool, AvgPool, MaxPool
 from growir.ops.reduction import Reduction
 
 
@@ -223,18 +223,45 @@ def var(b: Builder, op: Var) -> fx.Node:
     return b.call(torch.var, b.inputs[0], op.dim, correction=op.correction, keepdim=op.keepdim)
 
 
-def max_pool2d(b: Builder, op: MaxPool2d) -> fx.Node:
-    args = (op.kernel_size, op.steps(), op.padding, op.dilation)
-    return b.call(F.max_pool2d, b.inputs[0], *args, ceil_mode=op.ceil_mode)
+def max_pool(function: Callable[..., Any]) -> Emit:
+    """The function of a max pool over some number of axes."""
+
+    def emit(b: Builder, op: MaxPool) -> fx.Node:
+        stride = op.kernel_size if op.stride is None else op.stride
+        args = (op.kernel_size, stride, op.padding, op.dilation)
+        return b.call(function, b.inputs[0], *args, ceil_mode=op.ceil_mode)
+
+    return emit
 
 
-def avg_pool2d(b: Builder, op: AvgPool2d) -> fx.Node:
-    args = (op.kernel_size, op.steps(), op.padding, op.ceil_mode, op.count_include_pad, op.divisor_override)
-    return b.call(F.avg_pool2d, b.inputs[0], *args)
+def avg_pool(function: Callable[..., Any]) -> Emit:
+    """The function of an average pool over some number of axes."""
+
+    def emit(b: Builder, op: AvgPool) -> fx.Node:
+        stride = op.kernel_size if op.stride is None else op.stride
+        divisor = () if op.divisor() is None else (op.divisor(),)
+        args = (op.kernel_size, stride, op.padding, op.ceil_mode, op.count_include_pad, *divisor)
+        return b.call(function, b.inputs[0], *args)
+
+    return emit
 
 
-def adaptive_avg_pool2d(b: Builder, op: AdaptiveAvgPool2d) -> fx.Node:
-    return b.call(F.adaptive_avg_pool2d, b.inputs[0], op.output_size)
+def adaptive_pool(function: Callable[..., Any]) -> Emit:
+    """The function of a pool over a grid of cells."""
+
+    def emit(b: Builder, op: AdaptivePool) -> fx.Node:
+        return b.call(function, b.inputs[0], op.output_size)
+
+    return emit
+
+
+def upsample(b: Builder, op: Upsample) -> fx.Node:
+    align = None if op.mode.startswith("nearest") else op.align_corners
+    return b.call(F.interpolate, b.inputs[0], op.size, op.scale_factor, op.mode, align)
+
+
+def local_response_norm(b: Builder, op: LocalResponseNorm) -> fx.Node:
+    return b.call(F.local_response_norm, b.inputs[0], op.size, op.alpha, op.beta, op.k)
 
 
 def dropout(b: Builder, op: Dropout) -> fx.Node:
@@ -339,9 +366,20 @@ TABLE: dict[str, Emit] = {
     "amax": reduction(torch.amax),
     "amin": reduction(torch.amin),
     "var": var,
-    "max_pool2d": max_pool2d,
-    "avg_pool2d": avg_pool2d,
-    "adaptive_avg_pool2d": adaptive_avg_pool2d,
+    "max_pool1d": max_pool(F.max_pool1d),
+    "max_pool2d": max_pool(F.max_pool2d),
+    "max_pool3d": max_pool(F.max_pool3d),
+    "avg_pool1d": avg_pool(F.avg_pool1d),
+    "avg_pool2d": avg_pool(F.avg_pool2d),
+    "avg_pool3d": avg_pool(F.avg_pool3d),
+    "adaptive_avg_pool1d": adaptive_pool(F.adaptive_avg_pool1d),
+    "adaptive_avg_pool2d": adaptive_pool(F.adaptive_avg_pool2d),
+    "adaptive_avg_pool3d": adaptive_pool(F.adaptive_avg_pool3d),
+    "adaptive_max_pool1d": adaptive_pool(F.adaptive_max_pool1d),
+    "adaptive_max_pool2d": adaptive_pool(F.adaptive_max_pool2d),
+    "adaptive_max_pool3d": adaptive_pool(F.adaptive_max_pool3d),
+    "upsample": upsample,
+    "local_response_norm": local_response_norm,
     "dropout": dropout,
     "identity": identity,
     "softmax": softmax,

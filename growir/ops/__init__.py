@@ -48,10 +48,23 @@ from growir.ops.conv import Conv2d
 from growir.ops.join import Add, Concat, Div, Maximum, Minimum, Mul, Sub
 from growir.ops.layout import Expand, Flatten, Pad, Permute, Reshape, Select, Slice, Squeeze, Unsqueeze
 from growir.ops.linear import Linear
-from growir.ops.norm import BatchNorm, LayerNorm, Standardise
-from growir.ops.pool import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from growir.ops.norm import BatchNorm, LayerNorm, LocalResponseNorm, Standardise
+from growir.ops.pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from growir.ops.reduction import Amax, Amin, Mean, Sum, Var
-from growir.ops.resample import PixelShuffle, PixelUnshuffle
+from growir.ops.resample import PixelShuffle, PixelUnshuffle, Upsample
 from growir.ops.weight import Bias, Parameter
 
 OPS: tuple[type[Op], ...] = (
@@ -85,9 +98,20 @@ OPS: tuple[type[Op], ...] = (
     Amax,
     Amin,
     Var,
+    MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
+    AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
+    AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    Upsample,
+    LocalResponseNorm,
     Dropout,
     Identity,
     Softmax,
@@ -135,12 +159,19 @@ __all__ = [
     "OP_BY_KIND",
     "Abs",
     "Activation",
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "Add",
     "Affine",
     "Amax",
     "Amin",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BatchNorm",
     "Bias",
     "Celu",
@@ -168,10 +199,13 @@ __all__ = [
     "LayerNorm",
     "LeakyRelu",
     "Linear",
+    "LocalResponseNorm",
     "Log",
     "LogSigmoid",
     "LogSoftmax",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
     "Maximum",
     "Mean",
     "Minimum",
@@ -212,5 +246,6 @@ __all__ = [
     "Threshold",
     "Uniform",
     "Unsqueeze",
+    "Upsample",
     "Var",
 ]

@@ -118,6 +118,34 @@ class LayerNorm(Op):
         )
 
 
+class LocalResponseNorm(Op):
+    """y = x / (k + alpha / size * sum of x^2 over the `size` nearest channels) ^ beta."""
+
+    op: Literal["local_response_norm"] = "local_response_norm"
+    size: PositiveInt
+    alpha: Real = 1e-4
+    beta: Real = 0.75
+    k: Real = 1.0
+
+    def infer(self, *xs: Shape) -> Shape:
+        if xs[0].rank < 3 or not xs[0].batched:
+            raise OpError(f"local_response_norm takes (N, C, ...) of rank 3 or more, but gets {xs[0]}")
+        return xs[0]
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        rule.fixed((xs[0][1],), "a window slides along the channels")
+        if self.k <= 0:
+            rule.may_fail(xs[0])
+        return xs[0]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(size=3, alpha=0.5), (batch_of(5, 4, 3),)),
+            Example(cls(size=2, alpha=0.3, beta=0.5, k=2.0), (batch_of(4, 3),)),
+        )
+
+
 class Standardise(Op):
     """y = (x - mean) / std with statistics kept from the training data; `inverse` gives y = x * std + mean.
 

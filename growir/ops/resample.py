@@ -1,11 +1,24 @@
-"""Between channels and positions, and between resolutions: pixel shuffle and its inverse."""
+"""Between channels and positions, and between resolutions: pixel shuffles and upsampling."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from growir.ops.base import Example, Op, OpError, PositiveInt, Shape, batch_of, check_spatial
+from pydantic import BeforeValidator, Field, model_validator
+
+from growir.ops.base import (
+    Bool,
+    Example,
+    Op,
+    OpError,
+    PositiveInt,
+    PositiveReal,
+    Shape,
+    batch_of,
+    check_spatial,
+    in_full,
+)
 from growir.ops.spaces import Axes, Rule, fixed
 
 
@@ -61,4 +74,88 @@ class PixelUnshuffle(Op):
         return (
             Example(cls(downscale_factor=2), (batch_of(2, 4, 6),)),
             Example(cls(downscale_factor=3), (batch_of(3, 3, 6),)),
+        )
+
+
+def _shortest(value: Any) -> Any:
+    """Store equal numbers in one form, 2 rather than [2, 2], so that one network has one hash."""
+    match value:
+        case [first, *rest] if all(type(n) is type(first) and n == first for n in rest):
+            return first
+        case _:
+            return value
+
+
+# The modes, and how many spatial axes each is for.
+MODES = {
+    "nearest": (1, 2, 3),
+    "nearest-exact": (1, 2, 3),
+    "linear": (1,),
+    "bilinear": (2,),
+    "bicubic": (2,),
+    "trilinear": (3,),
+}
+Several = Field(min_length=2, max_length=3)
+
+
+class Upsample(Op):
+    """Another resolution of (N, C, ...), by nearest neighbours or interpolation: to `size`, or by `scale_factor`.
+
+    `align_corners` (not for nearest neighbours) puts the outermost positions on top of each other.
+    """
+
+    op: Literal["upsample"] = "upsample"
+    size: Annotated[PositiveInt | Annotated[tuple[PositiveInt, ...], Several] | None, BeforeValidator(_shortest)] = None
+    scale_factor: Annotated[
+        PositiveReal | Annotated[tuple[PositiveReal, ...], Several] | None, BeforeValidator(_shortest)
+    ] = None
+    mode: Literal["nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear"] = "nearest"
+    align_corners: Bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.size is None) == (self.scale_factor is None):
+            raise ValueError("give either size or scale_factor")
+        if self.align_corners and self.mode.startswith("nearest"):
+            raise ValueError(f"align_corners does not go with mode {self.mode}")
+        return self
+
+    def factors(self, axes: int) -> tuple[float, ...] | None:
+        """The scale per axis, where that is what was given."""
+        if self.scale_factor is None or isinstance(self.scale_factor, tuple):
+            return self.scale_factor
+        return (self.scale_factor,) * axes
+
+    def infer(self, *xs: Shape) -> Shape:
+        x = xs[0]
+        axes = MODES[self.mode]
+        if x.rank - 2 not in axes or not x.batched:
+            raise OpError(f"mode {self.mode} is for {' or '.join(map(str, axes))} spatial axes, but gets {x}")
+        factors = self.factors(x.rank - 2)
+        if factors is None:
+            sizes = in_full(self.size or 1, x.rank - 2)
+        else:
+            sizes = tuple(int(size * factor) for size, factor in zip(x.sizes[1:], factors, strict=False))
+        if len(sizes) != x.rank - 2 or (factors is not None and len(factors) != x.rank - 2):
+            raise OpError(f"size and scale_factor have one entry for each of the {x.rank - 2} spatial axes of {x}")
+        if min(sizes) < 1:
+            raise OpError(f"scale_factor {self.scale_factor} leaves nothing of {x}")
+        return Shape((*x.dims[:2], *sizes), x.dtype)
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        rule.fixed(xs[0][2:], "is interpolated along this axis")
+        return (*xs[0][:2], *(fixed(size) for size in rule.sizes[2:]))
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        image = batch_of(3, 4, 3)
+        return (
+            Example(cls(scale_factor=2.0), (image,)),
+            Example(cls(size=(6, 7), mode="bilinear"), (image,)),
+            Example(cls(size=(7, 2), mode="bilinear", align_corners=True), (image,)),
+            Example(cls(scale_factor=(1.5, 2.5), mode="bicubic"), (image,)),
+            Example(cls(size=9, mode="linear"), (batch_of(2, 4),)),
+            Example(cls(scale_factor=2.0, mode="trilinear"), (batch_of(2, 2, 3, 2),)),
+            Example(cls(size=3, mode="nearest-exact"), (batch_of(2, 5),)),
+            Example(cls(size=(2, 5)), (image,)),
         )

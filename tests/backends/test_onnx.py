@@ -46,6 +46,17 @@ MORE = (
     Example(ops.MaxPool2d(kernel_size=2, stride=3, dilation=3, ceil_mode=True), (batch_of(2, 9, 8),)),
     Example(ops.MaxPool2d(kernel_size=2, stride=5, padding=1, dilation=4, ceil_mode=True), (batch_of(2, 11, 8),)),
     Example(ops.AdaptiveAvgPool2d(output_size=(5, 9)), (batch_of(2, 3, 4),)),
+    Example(ops.AdaptiveAvgPool3d(output_size=(2, 5, 3)), (batch_of(2, 3, 4, 4),)),
+    Example(ops.AdaptiveMaxPool3d(output_size=(2, 5, 3)), (batch_of(2, 3, 4, 4),)),
+    Example(ops.AdaptiveMaxPool1d(output_size=3), (batch_of(2, 6),)),
+    Example(ops.Upsample(scale_factor=(0.7, 1.3)), (batch_of(2, 7, 5),)),
+    Example(ops.Upsample(size=1, mode="bilinear"), (batch_of(2, 6, 7),)),
+    Example(ops.Upsample(size=(1, 4), mode="bicubic", align_corners=True), (batch_of(2, 6, 7),)),
+    Example(ops.Upsample(size=(3, 5, 4), mode="trilinear", align_corners=True), (batch_of(2, 2, 4, 3),)),
+    Example(ops.Upsample(size=5, mode="linear", align_corners=True), (batch_of(2, 4),)),
+    Example(ops.Upsample(size=(3, 4, 5)), (batch_of(2, 2, 3, 3),)),
+    Example(ops.LocalResponseNorm(size=5, k=0.5), (batch_of(3, 4, 2),)),
+    Example(ops.LocalResponseNorm(size=4), (batch_of(3, 4, 2),)),
     Example(ops.BatchNorm(track_running_stats=False, affine=False), (batch_of(4, 4),)),
     Example(ops.BatchNorm(track_running_stats=False), (batch_of(4),)),
     Example(ops.LayerNorm(dims=3), (batch_of(3, 4, 5),)),
@@ -167,9 +178,20 @@ def test_integers_stay_integers(example: Example) -> None:
     assert_agree(graph, arrays_of(graph), opsets=(18,))
 
 
-@pytest.mark.parametrize("kind", [ops.AvgPool2d, ops.MaxPool2d])
-def test_windows_over_the_edge_agree_with_torch(kind: type[Op]) -> None:
-    variants: list[dict[str, bool]] = [{}] if kind is ops.MaxPool2d else [{}, {"count_include_pad": False}]
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        (ops.AvgPool1d, (7,)),
+        (ops.AvgPool2d, (4, 7)),
+        (ops.AvgPool3d, (4, 4, 5)),
+        (ops.MaxPool1d, (7,)),
+        (ops.MaxPool2d, (4, 7)),
+        (ops.MaxPool3d, (4, 4, 5)),
+    ],
+)
+def test_windows_over_the_edge_agree_with_torch(kind: type[Op], sizes: tuple[int, ...]) -> None:
+    averages = kind in (ops.AvgPool1d, ops.AvgPool2d, ops.AvgPool3d)
+    variants: list[dict[str, bool]] = [{}, {"count_include_pad": False}] if averages else [{}]
     nodes: list[Node] = []
     for kernel, stride, pad, ceil in itertools.product((1, 2, 3, 4), (1, 2, 3, 4), (0, 1, 2), (True, False)):
         if 2 * pad <= kernel:
@@ -178,7 +200,7 @@ def test_windows_over_the_edge_agree_with_torch(kind: type[Op]) -> None:
                 op = kind.model_validate(window)
                 nodes.append(Node(name=f"pool_{len(nodes)}", op=op, inputs=("x",)))
     graph = Graph(
-        inputs=(Input(name="x", shape=("N", 1, 4, 7)),),
+        inputs=(Input(name="x", shape=("N", 1, *sizes)),),
         nodes=tuple(nodes),
         outputs=tuple(node.name for node in nodes),
     )

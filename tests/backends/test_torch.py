@@ -61,7 +61,8 @@ def by_module(make: Callable[..., nn.Module], *inferred: Callable[[torch.Tensor]
     """A torch.nn module with the document's attributes as its arguments, and the network's tensors as its state."""
 
     def run(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
-        module = make(*(f(xs[0]) for f in inferred), **a).double().eval()
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in a.items()}
+        module = make(*(f(xs[0]) for f in inferred), **given).double().eval()
         module.load_state_dict(p)
         found = module(xs[0])
         assert isinstance(found, torch.Tensor)
@@ -234,9 +235,20 @@ REFERENCES: dict[str, Reference] = {
     "amin": reduction(lambda rows: torch.stack(rows).sort(0)[0][0]),
     "var": variance,
     "concat": lambda a, p, xs: torch.cat([x.movedim(a.get("dim", 1), 0) for x in xs]).movedim(0, a.get("dim", 1)),
+    "max_pool1d": by_module(nn.MaxPool1d),
     "max_pool2d": by_module(nn.MaxPool2d),
+    "max_pool3d": by_module(nn.MaxPool3d),
+    "avg_pool1d": by_module(nn.AvgPool1d),
     "avg_pool2d": by_module(nn.AvgPool2d),
+    "avg_pool3d": by_module(nn.AvgPool3d),
+    "adaptive_avg_pool1d": by_module(lambda output_size=1: nn.AdaptiveAvgPool1d(output_size)),
     "adaptive_avg_pool2d": by_module(lambda output_size=1: nn.AdaptiveAvgPool2d(output_size)),
+    "adaptive_avg_pool3d": by_module(lambda output_size=1: nn.AdaptiveAvgPool3d(output_size)),
+    "adaptive_max_pool1d": by_module(lambda output_size=1: nn.AdaptiveMaxPool1d(output_size)),
+    "adaptive_max_pool2d": by_module(lambda output_size=1: nn.AdaptiveMaxPool2d(output_size)),
+    "adaptive_max_pool3d": by_module(lambda output_size=1: nn.AdaptiveMaxPool3d(output_size)),
+    "upsample": by_module(nn.Upsample),
+    "local_response_norm": by_module(nn.LocalResponseNorm),
     "dropout": lambda a, p, xs: xs[0],
     "identity": lambda a, p, xs: xs[0],
     "softmax": lambda a, p, xs: torch.exp(xs[0]) / torch.exp(xs[0]).sum(a.get("dim", -1), keepdim=True),

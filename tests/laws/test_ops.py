@@ -22,8 +22,10 @@ from growir.testing import assert_preserves, close, graphs, outputs, random_batc
 from growir.verify import verify
 
 # Where no example leaves the axis free: operators that look at all of it, and windows that slide along it.
-PINNED = {("softmax", "first"), ("log_softmax", "first")} | {
-    (kind, "last") for kind in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "pixel_shuffle", "pixel_unshuffle")
+PINNED = {(kind, "first") for kind in ("softmax", "log_softmax", "local_response_norm")} | {
+    (kind, "last")
+    for kind in ("pixel_shuffle", "pixel_unshuffle", "upsample")
+    + tuple(f"{pool}_pool{k}d" for pool in ("max", "avg", "adaptive_max", "adaptive_avg") for k in (1, 2, 3))
 }
 
 
