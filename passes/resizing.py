@@ -11,7 +11,7 @@ import numpy as np
 from growir.channels import ChannelSpace, analyse
 from growir.edits import Edit
 from growir.errors import PassRefused, cut
-from growir.graph import Graph
+from growir.graph import Graph, Node
 from growir.ops.spaces import Space
 from growir.resize import Units, resize
 from growir.rewrite import Change, Pass
@@ -56,8 +56,19 @@ class Resizing(Pass):
 
     def change(self, graph: Graph, step: int) -> Change:
         space = self.space(graph)
+        first = list(self.earlier(graph, space))
+        if first:
+            changed = {node.name: node for node, _ in first}
+            graph = graph.replace(nodes=[changed.get(node.name, node) for node in graph.nodes])
+            space = self.space(graph)
         done = resize(graph, self.plan(space), seed=self.seed, step=step, values=self.values)
-        return Change(done.nodes, graph.outputs, (*done.edits, *self.more(graph, space, step)))
+        return Change(
+            done.nodes, graph.outputs, (*(edit for _, edit in first), *done.edits, *self.more(graph, space, step))
+        )
+
+    def earlier(self, graph: Graph, space: ChannelSpace) -> Iterable[tuple[Node, Edit]]:
+        """Nodes that change before the widths do, and the edits for them; their own widths stay."""
+        return ()
 
     def more(self, graph: Graph, space: ChannelSpace, step: int) -> Iterable[Edit]:
         """Edits that follow those of the new widths."""
