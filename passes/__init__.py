@@ -14,6 +14,7 @@ from growir.errors import GrowirError, PassRefused, cut
 from growir.graph import Step, suggestion
 from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
+from growir.passes.canonicalise import Canonicalise
 from growir.passes.eliminate_dead import EliminateDead
 from growir.passes.fold_batch_norm import FoldBatchNorm
 from growir.passes.insert_layer import InsertLayer
@@ -34,6 +35,7 @@ PASSES: tuple[type[Pass], ...] = (
     Prune,
     FoldBatchNorm,
     EliminateDead,
+    Canonicalise,
     Sequence,
 )
 
@@ -43,7 +45,11 @@ def all_passes() -> Mapping[str, type[Pass]]:
     """Every pass by name, with those that installed packages add through the entry-point group `growir.passes`."""
     found: dict[str, type[Pass]] = {kind.name: kind for kind in PASSES}
     for entry in entry_points(group="growir.passes"):
-        kind = entry.load()
+        try:
+            kind = entry.load()
+        except (ImportError, AttributeError) as error:
+            text = f"entry point {entry.name!r} of growir.passes cannot be loaded: {entry.value}: {error}"
+            raise GrowirError(text) from error
         if not (isinstance(kind, type) and issubclass(kind, Pass)):
             raise GrowirError(f"entry point {entry.name!r} of growir.passes is no growir.rewrite.Pass: {entry.value}")
         if kind.name in found:
@@ -85,6 +91,7 @@ __all__ = [
     "PASSES",
     "AddEdge",
     "AddNode",
+    "Canonicalise",
     "EliminateDead",
     "FoldBatchNorm",
     "InsertLayer",
