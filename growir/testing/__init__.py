@@ -2,10 +2,9 @@
 
 A pass of one's own is under test in three lines:
 
-    @given(st.data())
-    def test_keeps_its_promise(data):
-        graph = data.draw(graphs())
-        assert_preserves(data.draw(candidates(MyPass, graph)), graph)
+    from mine import MyPass
+    from growir.testing import pass_law
+    test_my_pass_keeps_its_promise = pass_law(MyPass)
 """
 
 from growir.testing.graphs import candidates, graphs
@@ -21,6 +20,7 @@ from growir.testing.laws import (
     worst,
 )
 from growir.testing.masking import masked
+from growir.testing.promises import pass_law
 
 __all__ = [
     "TOLERANCE",
@@ -32,6 +32,7 @@ __all__ = [
     "graphs",
     "masked",
     "outputs",
+    "pass_law",
     "random_batch",
     "random_network",
     "worst",
