@@ -18,12 +18,13 @@ from growir.cli.export import export
 from growir.cli.grow import grow
 from growir.cli.inspect import inspect
 from growir.cli.output import printable
+from growir.cli.render import render
 from growir.cli.rewrite import rewrite
 from growir.cli.schema import schema
 from growir.cli.validate import validate
 from growir.errors import GrowirError
 
-_READERS = ("inspect", "diff", "validate", "rewrite")
+_READERS = ("inspect", "diff", "validate", "rewrite", "render")
 WRONG, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 
@@ -92,7 +93,7 @@ def _about(
     """A compiler for growable neural networks."""
 
 
-for _command in (grow, inspect, diff, validate, rewrite, export, schema):
+for _command in (grow, inspect, diff, validate, rewrite, render, export, schema):
     app.command()(_command)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, PATH_HELP, AsJson, MaxParameters, print_json
+from growir.cli.output import MAX_PARAMETERS, PATH_HELP, AsJson, MaxParameters, print_json, replaceable
 
 if TYPE_CHECKING:
     from growir.difference import Difference
@@ -20,6 +20,10 @@ def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help=PATH_HELP, show_default=False)],
     b: Annotated[Path, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
     as_json: AsJson = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a web page with both pictures too.", show_default=False),
+    ] = None,
     max_parameters: MaxParameters = MAX_PARAMETERS,
 ) -> None:
     """Show what two graphs or networks have not in common.
@@ -33,11 +37,22 @@ def diff(
 
     first, second = (open_path(path, max_parameters=max_parameters) for path in (a, b))
     difference = difference_of(first, second)
+    if html is not None:
+        _write_page(difference, html)
     if as_json:
         print_json(difference.to_json())
     else:
         _print(difference)
     raise typer.Exit(SAME if difference.same else DIFFERENT)
+
+
+def _write_page(difference: Difference, out: Path) -> None:
+    from growir.cli.render import is_picture
+    from growir.render import difference_page
+    from growir.store import write_file
+
+    replaceable(out, is_picture)
+    write_file(out, difference_page(difference).encode())
 
 
 def _print(difference: Difference) -> None:

@@ -47,6 +47,14 @@ def test_rewriting_needs_neither_torch_nor_onnx(kind: str, network: Path, tmp_pa
     assert not modules & {"torch", "onnx", "onnxruntime", "sklearn"}
 
 
+@pytest.mark.parametrize("name", ["net.svg", "net.html"])
+def test_drawing_needs_neither_torch_nor_onnx(name: str, network: Path, tmp_path: Path) -> None:
+    modules = imported("render", network, "-o", tmp_path / name) | imported(
+        "diff", DENSE, network, "--html", tmp_path / "d.html"
+    )
+    assert not modules & {"torch", "onnx", "onnxruntime", "sklearn", "networkx"}
+
+
 def test_inspecting_an_onnx_file_needs_no_torch(network: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     assert "torch" not in imported("export", network, "-o", path, "--no-check")
@@ -63,7 +71,7 @@ def test_schema() -> None:
 def test_help_lists_all_commands_and_imports_next_to_nothing() -> None:
     done = process("--help")
     assert done.code == 0
-    for command in ("grow", "inspect", "diff", "validate", "rewrite", "export", "schema"):
+    for command in ("grow", "inspect", "diff", "validate", "rewrite", "render", "export", "schema"):
         assert f"  {command} " in done.out
     for args in (["--help"], ["grow", "--help"], ["inspect", "--help"]):
         modules = imported(*args)

@@ -1,0 +1,48 @@
+"""`growir render`: a picture of a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, printable, replaceable
+
+
+def render(
+    path: GraphPath,
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="FILE", help="NET.svg or NET.html, to be written.", show_default=False),
+    ],
+    boxes: Annotated[int, typer.Option("--boxes", metavar="N", min=2, help="The most boxes.")] = 60,
+    max_parameters: MaxParameters = MAX_PARAMETERS,
+) -> None:
+    """Draw a graph as SVG, or as a web page with its history.
+
+    Large graphs are collapsed by module. Nodes that growth made are marked. The file loads nothing from anywhere; only
+    one that growir wrote is ever replaced.
+    """
+    from growir.errors import ExportError
+    from growir.network import load_graph
+    from growir.render import draw, graph_page
+    from growir.render.svg import WRITTEN
+    from growir.store import write_file
+
+    suffix = out.suffix.lower()
+    if suffix not in (".svg", ".html"):
+        raise ExportError(f"{out}: only .svg and .html can be drawn; give a name that ends in one")
+    graph = load_graph(path, max_parameters=max_parameters)
+    replaceable(out, is_picture)
+    text = graph_page(graph, boxes) if suffix == ".html" else f"{WRITTEN}\n{draw(graph, limit=boxes)}"
+    write_file(out, text.encode())
+    print(printable(f"wrote {out}"))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture or page that growir wrote."""
+    from growir.render.svg import WRITTEN
+
+    with path.open("rb") as file:
+        return WRITTEN.encode() in file.read(100)

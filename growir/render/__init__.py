@@ -1,0 +1,7 @@
+"""Pictures of graphs: collapsed to few boxes, laid out in layers, drawn as SVG, and pages around them."""
+
+from growir.render.collapse import MAX_BOXES, Box, Mark, Picture, collapse
+from growir.render.page import difference_page, graph_page
+from growir.render.svg import draw, growth_marks
+
+__all__ = ["MAX_BOXES", "Box", "Mark", "Picture", "collapse", "difference_page", "draw", "graph_page", "growth_marks"]

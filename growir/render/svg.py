@@ -1,0 +1,215 @@
+"""Drawing a picture as SVG: no script, nothing loaded, readable on light and on dark ground."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from growir.graph import Graph
+from growir.render.collapse import MAX_BOXES, Box, Mark, Picture, collapse
+from growir.render.layout import layered
+from growir.show import step_text
+
+WRITTEN = "<!-- Written by growir -->"
+NAME_CHARS, TEXT_CHARS = 30, 34
+NAME_WIDTH, TEXT_WIDTH = 7.9, 7.0  # of a character: those of all fixed-width fonts are about as wide
+HEADING_WIDTH = 9.1
+PADDING, LINE = 12, 17
+HEADER = 84
+
+# Fill and border on light ground, then on dark. Text is dark or light alike; a test measures the contrast.
+FAMILIES: Mapping[str, tuple[str, str, str, str]] = {
+    "input": ("#f1f5f9", "#64748b", "#1e293b", "#94a3b8"),
+    "module": ("#ffffff", "#475569", "#111827", "#9ca3af"),
+    "linear": ("#dbeafe", "#2563eb", "#172554", "#60a5fa"),
+    "conv": ("#cffafe", "#0891b2", "#083344", "#22d3ee"),
+    "attention": ("#e0e7ff", "#4f46e5", "#1e1b4b", "#818cf8"),
+    "embedding": ("#dbeafe", "#1d4ed8", "#172554", "#93c5fd"),
+    "norm": ("#fef3c7", "#d97706", "#451a03", "#fbbf24"),
+    "activation": ("#dcfce7", "#16a34a", "#052e16", "#4ade80"),
+    "pool": ("#f3e8ff", "#9333ea", "#3b0764", "#c084fc"),
+    "reduction": ("#f3e8ff", "#7e22ce", "#3b0764", "#d8b4fe"),
+    "resample": ("#fae8ff", "#c026d3", "#4a044e", "#e879f9"),
+    "join": ("#ffe4e6", "#e11d48", "#4c0519", "#fb7185"),
+    "arithmetic": ("#ffe4e6", "#be123c", "#4c0519", "#fda4af"),
+    "layout": ("#e7e5e4", "#78716c", "#292524", "#a8a29e"),
+    "weight": ("#ffedd5", "#ea580c", "#431407", "#fb923c"),
+    "other": ("#f4f4f5", "#71717a", "#27272a", "#a1a1aa"),
+}
+GROUND = ("#ffffff", "#0b0f19")
+TEXT = ("#0f172a", "#f1f5f9")
+ARROW = ("#64748b", "#94a3b8")
+MARKS: Mapping[str, tuple[str, str]] = {
+    "new": ("#15803d", "#4ade80"),
+    "added": ("#15803d", "#4ade80"),
+    "removed": ("#b91c1c", "#f87171"),
+    "changed": ("#a16207", "#facc15"),
+}
+
+
+def draw(
+    graph: Graph,
+    marks: Mapping[str, Mark] | None = None,
+    limit: int = MAX_BOXES,
+    focus: Sequence[str] = (),
+    tag: str = "g",
+) -> str:
+    """A picture of a graph as an SVG element.
+
+    Args:
+        graph: A verified graph.
+        marks: What is to be said of nodes; `growth_marks` of the graph if None.
+        limit: The most boxes.
+        focus: Nodes to show first where not all can be shown.
+        tag: Begins the ids in it, which are unique in a page.
+    """
+    marks = growth_marks(graph) if marks is None else marks
+    picture = collapse(graph, limit, marks, focus)
+    lines = [_lines(box) for box in picture.boxes]
+    height = 2 * PADDING - 4 + LINE * max(map(len, lines))
+    widths = [_width(text) for text in lines]
+    layout = layered(widths, height, picture.edges)
+    costs = graph.costs()
+    facts = f"{len(graph.nodes):,} nodes, {costs.parameters:,} parameters, {costs.macs:,} macs per sample"
+    name = _cut(graph.name, 2 * TEXT_CHARS)
+    legend, legend_width = _legend(picture)
+    width = max(layout.size[0], legend_width, 48 + round(max(len(name) * HEADING_WIDTH, len(facts) * TEXT_WIDTH)))
+    shift = (width - layout.size[0]) // 2
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="{tag}-title {tag}-desc" '
+        f'viewBox="0 0 {width} {layout.size[1] + HEADER}" width="{width}" height="{layout.size[1] + HEADER}" '
+        f'class="growir">',
+        f'<title id="{tag}-title">{plain(f"{graph.name}: {facts}")}</title>',
+        f'<desc id="{tag}-desc">{plain(_description(picture))}</desc>',
+        f"<style>{style()}</style>",
+        f'<defs><marker id="{tag}-head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8" '
+        f'orient="auto-start-reverse"><path class="head" d="M0 0.5L8 4L0 7.5z"/></marker></defs>',
+        f'<text class="heading" x="24" y="28">{plain(name)}</text>',
+        f'<text x="24" y="48">{facts}</text>',
+        *legend,
+        f'<g transform="translate({shift} {HEADER})">',
+    ]
+    for edge, route in layout.routes.items():
+        names = f"{picture.boxes[edge[0]].label} to {picture.boxes[edge[1]].label}"
+        path = _path(route)
+        parts.append(
+            f'<path class="edge" d="{path}" marker-end="url(#{tag}-head)"><title>{plain(names)}</title></path>'
+        )
+    for box, text, corner, wide in zip(picture.boxes, lines, layout.corners, widths, strict=True):
+        parts += _drawn(box, text, corner, (wide, height))
+    return "\n".join([*parts, "</g>", "</svg>"]) + "\n"
+
+
+def growth_marks(graph: Graph) -> dict[str, Mark]:
+    """Which nodes growth made, and the step that made each."""
+    steps = graph.history.steps if graph.history else ()
+    return {
+        name: Mark("new", f"new in step {k + 1}: {step.kind}")
+        for k, step in enumerate(steps)
+        for name in step.created
+        if name in graph
+    }
+
+
+def plain(text: str) -> str:
+    """Text as a document shows it: escaped, and nothing in it that is obeyed instead of shown."""
+    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+
+
+def style() -> str:
+    """The colours, for light and for dark ground."""
+    rules = [
+        f".growir{{background:{GROUND[0]};font-family:ui-monospace,Menlo,Consolas,monospace;font-size:11.5px}}",
+        f".growir text{{fill:{TEXT[0]}}}",
+        ".growir .name{font-weight:600;font-size:13px}.growir .heading{font-weight:600;font-size:15px}",
+        f".growir .edge{{fill:none;stroke:{ARROW[0]};stroke-width:1.4}}.growir .head{{fill:{ARROW[0]}}}",
+        ".growir .box rect{stroke-width:1.4}.growir .output rect{stroke-width:3}",
+        ".growir .marked rect{stroke-width:3;stroke-dasharray:7 3}.growir .mark{font-weight:600}",
+    ]
+    dark = [f".growir{{background:{GROUND[1]}}}.growir text{{fill:{TEXT[1]}}}"]
+    dark.append(f".growir .edge{{stroke:{ARROW[1]}}}.growir .head{{fill:{ARROW[1]}}}")
+    for name, (fill, line, dark_fill, dark_line) in FAMILIES.items():
+        rules.append(f".growir .{name} .fill{{fill:{fill};stroke:{line}}}")
+        dark.append(f".growir .{name} .fill{{fill:{dark_fill};stroke:{dark_line}}}")
+    for name, colours in MARKS.items():
+        for sheet, colour in zip((rules, dark), colours, strict=True):
+            sheet.append(f".growir .{name} .fill{{stroke:{colour}}}.growir .{name} .mark{{fill:{colour}}}")
+    return "".join(rules) + f"@media (prefers-color-scheme:dark){{{''.join(dark)}}}"
+
+
+def _legend(picture: Picture) -> tuple[list[str], int]:
+    """What the colours mean, and how wide it is."""
+    parts: list[str] = []
+    x = 24
+    for family in dict.fromkeys(_family(box) for box in picture.boxes):
+        parts.append(f'<g class="{family}"><circle class="fill" cx="{x + 6}" cy="66" r="6"/></g>')
+        parts.append(f'<text x="{x + 17}" y="70">{family}</text>')
+        x += 32 + round(len(family) * TEXT_WIDTH)
+    return parts, x
+
+
+def _family(box: Box) -> str:
+    return box.family if box.family in FAMILIES else "other"
+
+
+def _lines(box: Box) -> list[str]:
+    parameters = f", {box.parameters:,} parameters" if box.parameters else ""
+    lines = [_cut(box.label, NAME_CHARS), f"{box.what}{', output' if box.output else ''}", f"{box.shape}{parameters}"]
+    lines += [box.mark.text] if box.mark else []
+    return [lines[0], *(_cut(line, TEXT_CHARS) for line in lines[1:])]
+
+
+def _cut(text: str, most: int) -> str:
+    """At most so many characters, both ends kept: the end of a dotted name says most."""
+    if len(text) <= most:
+        return text
+    tail = most * 2 // 3
+    return f"{text[: most - tail - 1]}…{text[-tail:]}"
+
+
+def _width(lines: Sequence[str]) -> int:
+    widest = max(len(lines[0]) * NAME_WIDTH, *(len(line) * TEXT_WIDTH for line in lines[1:]))
+    return 2 * round((widest + 2 * PADDING) / 2)
+
+
+def _drawn(box: Box, lines: Sequence[str], corner: tuple[int, int], size: tuple[int, int]) -> list[str]:
+    classes = ["box", _family(box), *(["output"] if box.output else [])]
+    classes += ["marked", box.mark.kind] if box.mark else []
+    full = f"{box.label}: {box.what}, {box.shape}, {box.parameters:,} parameters"
+    full += f"; {box.mark.text}" if box.mark else ""
+    x, y = corner
+    parts = [
+        f'<g class="{" ".join(classes)}"><title>{plain(full)}</title>',
+        f'<rect class="fill" x="{x}" y="{y}" width="{size[0]}" height="{size[1]}" rx="6"/>',
+    ]
+    for k, line in enumerate(lines):
+        kind = ' class="name"' if not k else ' class="mark"' if k == 3 else ""
+        at = f'x="{x + size[0] // 2}" y="{y + PADDING + 7 + k * LINE}"'
+        parts.append(f'<text{kind} {at} text-anchor="middle">{plain(line)}</text>')
+    return [*parts, "</g>"]
+
+
+def _path(route: Sequence[tuple[int, int]]) -> str:
+    (x, y), *rest = route
+    text = f"M{x} {y}"
+    for k, (to_x, to_y) in enumerate(rest):
+        if k % 2:
+            text += f"L{to_x} {to_y}"
+        elif to_x == x:
+            text += f"V{to_y}"
+        else:
+            middle = (y + to_y) // 2
+            text += f"C{x} {middle} {to_x} {middle} {to_x} {to_y}"
+        x, y = to_x, to_y
+    return text
+
+
+def _description(picture: Picture) -> str:
+    shown = f"{len(picture.boxes)} boxes and {len(picture.edges)} arrows, from inputs above to outputs below."
+    marked = [f"{box.label} ({box.mark.text})" for box in picture.boxes if box.mark]
+    return f"{shown} Marked: {'; '.join(marked)}." if marked else shown
+
+
+def history_lines(graph: Graph) -> list[str]:
+    """Each step of the history on a line."""
+    return [step_text(step) for step in graph.history.steps] if graph.history else []
