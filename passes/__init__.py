@@ -17,6 +17,7 @@ from growir.passes.add_node import AddNode
 from growir.passes.canonicalise import Canonicalise
 from growir.passes.eliminate_dead import EliminateDead
 from growir.passes.fold_batch_norm import FoldBatchNorm
+from growir.passes.insert_block import InsertBlock
 from growir.passes.insert_layer import InsertLayer
 from growir.passes.prune import Prune
 from growir.passes.remove_edge import RemoveEdge
@@ -30,6 +31,7 @@ PASSES: tuple[type[Pass], ...] = (
     AddNode,
     RemoveEdge,
     InsertLayer,
+    InsertBlock,
     Widen,
     Split,
     Prune,
@@ -94,6 +96,7 @@ __all__ = [
     "Canonicalise",
     "EliminateDead",
     "FoldBatchNorm",
+    "InsertBlock",
     "InsertLayer",
     "Prune",
     "RemoveEdge",

@@ -87,10 +87,10 @@ class InsertLayer(Pass):
         if kept is not None and held.within(kept):
             return
         what = "changes nearly every number" if kept is None else f"keeps only {kept}"
+        fitting = _keeping(graph, self.after)[0]
         raise PassRefused(
             f"{where}: it starts as the identity, so the function would change: {self.activation} {what}, and the "
-            f"value may hold {held}; activation={_keeping(graph, self.after)[0]!r} would keep it, and residual=True keeps it "
-            "with any activation"
+            f"value may hold {held}; activation={fitting!r} would keep it, and residual=True keeps it with any activation"
         )
 
     def preserves(self, graph: Graph) -> Preserves:

@@ -11,14 +11,14 @@ import torch
 from growir.backends.torch_fx import lower
 from growir.graph import Graph, Input, Node
 from growir.ops import OPS, Example, Shape
-from growir.ops.ranges import ANY, Range, gives, keeps
+from growir.ops.ranges import ANY, Range, gives, keeps, through_zero
 from growir.testing import random_network
 
 CASES = [(op.kind(), example) for op in OPS for example in op.examples()]
 LOW, HIGH = -9.0, 9.0
 
 
-def run(example: Example, inputs: list[torch.Tensor], train: bool = False) -> torch.Tensor:
+def value_of(example: Example, inputs: list[torch.Tensor], train: bool = False) -> torch.Tensor:
     """One operator on values without weights of its own at rest."""
     entries = [Input(name=f"x{k}", shape=("N", *x.shape[1:])) for k, x in enumerate(inputs)]
     node = Node(name="y", op=example.op, inputs=tuple(entry.name for entry in entries))
@@ -26,7 +26,11 @@ def run(example: Example, inputs: list[torch.Tensor], train: bool = False) -> to
     module = lower(graph, random_network(graph).arrays, dtype=torch.float64)
     found = module.train(train)(*inputs)
     assert isinstance(found, torch.Tensor)
-    return found.detach()
+    return found
+
+
+def run(example: Example, inputs: list[torch.Tensor], train: bool = False) -> torch.Tensor:
+    return value_of(example, inputs, train).detach()
 
 
 def numbers(shape: Shape, low: float, high: float) -> torch.Tensor:
@@ -65,3 +69,15 @@ def test_ranges() -> None:
     assert Range(-2, -1).cut(0.0, None) == Range(0, 0)
     assert Range(0, 1).join(Range(3, 4)) == Range(0, 4)
     assert str(Range(0, math.inf)) == "0 to inf"
+
+
+@pytest.mark.parametrize(("kind", "example"), [case for case in CASES if through_zero(case[1].op) and floats(case[1])])
+def test_zero_goes_through_and_gradients_come_back(kind: str, example: Example) -> None:
+    x = torch.zeros((4, *example.inputs[0].sizes), dtype=torch.float64, requires_grad=True)
+    batch = [x, *(torch.zeros((4, *shape.sizes), dtype=torch.float64) for shape in example.inputs[1:])]
+    for train in (False, True):
+        found = value_of(example, batch, train)
+        assert not found.any()
+        torch.autograd.backward(found.sum())
+        assert x.grad is not None
+        assert x.grad.any()

@@ -1,4 +1,4 @@
-"""Which numbers an operator can give, and where it changes nothing: relu gives none below 0, and changes none above."""
+"""Which numbers an operator can give, and which it gives back: relu gives none below 0, and keeps all above."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from growir.ops.arithmetic import Affine
 from growir.ops.base import Op
 
 
@@ -122,3 +123,20 @@ def keeps(op: Op) -> Range | None:
     """The numbers that the operator gives back as they are; None where there are none of note."""
     rule = _KEEPS.get(op.kind())
     return None if rule is None else rule(op)
+
+
+# Kinds that give 0 where they get 0, with a slope there by which what comes before them learns; relu has none.
+_THROUGH_ZERO = frozenset(
+    """
+    identity leaky_relu elu celu selu gelu silu mish tanh softsign hardswish prelu dropout sin erf
+    flatten reshape permute unsqueeze squeeze slice select expand pixel_shuffle pixel_unshuffle
+    max_pool2d avg_pool2d adaptive_avg_pool2d mean sum
+    """.split()
+)
+
+
+def through_zero(op: Op) -> bool:
+    """Whether an operator of one input gives 0 for 0, and hands gradients back there."""
+    if isinstance(op, Affine):
+        return op.shift == 0 and op.scale != 0
+    return op.kind() in _THROUGH_ZERO
