@@ -13,10 +13,45 @@ def batch_norm(s: Scope, op: ops.BatchNorm) -> None:
     if not op.track_running_stats:
         _batch_statistics(s, op)
         return
+    _kept_statistics(s, op)
+
+
+def _kept_statistics(s: Scope, op: ops.BatchNorm | ops.InstanceNorm) -> None:
+    kept = s.param("running_mean"), s.param("running_var")
+    s.result("BatchNormalization", s.x, *_scale_and_shift(s, op.affine), *kept, epsilon=op.eps)
+
+
+def _scale_and_shift(s: Scope, affine: bool) -> tuple[str, str]:
+    """A scale and an offset for each channel, which ONNX demands."""
+    if affine:
+        return s.param("weight"), s.param("bias")
     width = s.shape.size(1)
-    scale = s.param("weight") if op.affine else s.floats("scale", np.ones(width))
-    shift = s.param("bias") if op.affine else s.floats("shift", np.zeros(width))
-    s.result("BatchNormalization", s.x, scale, shift, s.param("running_mean"), s.param("running_var"), epsilon=op.eps)
+    return s.floats("scale", np.ones(width)), s.floats("shift", np.zeros(width))
+
+
+def instance_norm(s: Scope, op: ops.InstanceNorm) -> None:
+    if op.track_running_stats:
+        _kept_statistics(s, op)
+    else:
+        s.result("InstanceNormalization", s.x, *_scale_and_shift(s, op.affine), epsilon=op.eps)
+
+
+def group_norm(s: Scope, op: ops.GroupNorm) -> None:
+    if s.opset >= 21:  # before, it took one scale per group
+        scale = _scale_and_shift(s, op.affine)
+        s.result("GroupNormalization", s.x, *scale, num_groups=op.num_groups, epsilon=op.eps)
+        return
+    # A group is one channel with more positions.
+    rows = s.call("rows", "Reshape", s.x, s.integers("row_shape", [0, op.num_groups, -1]))
+    ones = s.floats("ones", np.ones(op.num_groups)), s.floats("zeros", np.zeros(op.num_groups))
+    normal = s.call("normal", "InstanceNormalization", rows, *ones, epsilon=op.eps)
+    shape = s.integers("shape", [0, *s.shape.sizes])
+    if not op.affine:
+        s.result("Reshape", normal, shape)
+        return
+    trailing = s.shape.rank - 2
+    scaled = s.call("scaled", "Mul", s.call("shaped", "Reshape", normal, shape), s.column("weight", trailing))
+    s.result("Add", scaled, s.column("bias", trailing))
 
 
 def _batch_statistics(s: Scope, op: ops.BatchNorm) -> None:
@@ -45,6 +80,21 @@ def layer_norm(s: Scope, op: ops.LayerNorm) -> None:
     else:
         affine = [s.floats("scale", np.ones(s.shape.sizes[-op.dims :]))]  # ONNX demands one
     s.result("LayerNormalization", s.x, *affine, axis=-op.dims, epsilon=op.eps)
+
+
+def rms_norm(s: Scope, op: ops.RmsNorm) -> None:
+    eps = float(np.finfo(np.float32).eps) if op.eps is None else op.eps
+    if s.opset >= 23:
+        scale = s.param("weight") if op.elementwise_affine else s.floats("scale", np.ones(s.shape.sizes[-op.dims :]))
+        s.result("RMSNormalization", s.x, scale, axis=-op.dims, epsilon=eps)
+        return
+    inputs, attributes = over(s, "ReduceMean", list(range(s.shape.rank - op.dims, s.shape.rank)))
+    mean = s.call("mean", "ReduceMean", s.call("square", "Mul", s.x, s.x), *inputs, **attributes)
+    root = s.call("root", "Sqrt", s.call("floored", "Add", mean, s.floats("eps", eps)))
+    if op.elementwise_affine:
+        s.result("Mul", s.call("normal", "Div", s.x, root), s.param("weight"))
+    else:
+        s.result("Div", s.x, root)
 
 
 def local_response_norm(s: Scope, op: ops.LocalResponseNorm) -> None:

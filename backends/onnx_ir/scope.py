@@ -91,6 +91,9 @@ class Scope:
         key = self.keys[parameter]
         if key not in self.draft.tensors:
             array = self.array(parameter)
+            if array.dtype.kind == "i":
+                self.draft.tensors[key] = np.ascontiguousarray(array, dtype=np.int64)
+                return key
             if array.dtype != np.float32:
                 self.draft.narrowed.add(array.dtype.name)
             self.draft.tensors[key] = self.draft.float32(key, array)

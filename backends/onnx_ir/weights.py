@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from growir import ops
 from growir.backends.onnx_ir.scope import Scope
-from growir.ops.base import pair
+from growir.ops.conv import Conv, ConvTranspose
 
 
 def _weight(s: Scope) -> str:
@@ -26,8 +26,12 @@ def linear(s: Scope, op: ops.Linear) -> None:
         s.result("MatMul", s.x, columns)
 
 
-def conv2d(s: Scope, op: ops.Conv2d) -> None:
-    (top, bottom), (left, right) = op.pads(*s.shapes)
+def embedding(s: Scope, op: ops.Embedding) -> None:
+    s.result("Gather", s.param("weight"), s.x)
+
+
+def conv(s: Scope, op: Conv) -> None:
+    pads = op.pads(*s.shapes)
     _, *kernel = op.kernel(*s.shapes)
     s.result(
         "Conv",
@@ -35,9 +39,24 @@ def conv2d(s: Scope, op: ops.Conv2d) -> None:
         _weight(s),
         *([s.param("bias")] if op.bias else []),
         kernel_shape=kernel,
-        strides=pair(op.stride),
-        pads=[top, left, bottom, right],
-        dilations=pair(op.dilation),
+        strides=op.strides(),
+        pads=[*(before for before, _ in pads), *(behind for _, behind in pads)],
+        dilations=op.spacing(),
+        group=op.group_count(s.shapes[0]),
+    )
+
+
+def conv_transpose(s: Scope, op: ConvTranspose) -> None:
+    s.result(
+        "ConvTranspose",
+        s.x,
+        s.param("weight"),
+        *([s.param("bias")] if op.bias else []),
+        kernel_shape=op.kernel(),
+        strides=op.strides(),
+        pads=[*op.pads(), *op.pads()],
+        output_padding=op.extra(),
+        dilations=op.spacing(),
         group=op.group_count(s.shapes[0]),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +24,14 @@ from growir.ops import (
     Celu,
     Clamp,
     Concat,
-    Conv2d,
     Dropout,
     Elu,
+    Embedding,
     Expand,
     Flatten,
     Gelu,
+    GroupNorm,
+    InstanceNorm,
     LayerNorm,
     LeakyRelu,
     Linear,
@@ -43,6 +45,7 @@ from growir.ops import (
     Pow,
     Prelu,
     Reshape,
+    RmsNorm,
     Select,
     Shape,
     Slice,
@@ -55,7 +58,9 @@ from growir.ops import (
     Upsample,
     Var,
 )
-from growir.ops.base import pair
+from growir.ops.activation import FeatureDropout
+from growir.ops.base import in_full
+from growir.ops.conv import Conv, ConvTranspose
 from growir.ops.pool import AdaptivePool, AvgPool, MaxPool
 from growir.ops.reduction import Reduction
 
@@ -171,22 +176,67 @@ def linear(b: Builder, op: Linear) -> fx.Node:
     return b.module(nn.Linear(b.shapes[0].size(-1), op.out_features or 0, op.bias, device="meta"))
 
 
-def conv2d(b: Builder, op: Conv2d) -> fx.Node:
-    groups = op.group_count(b.shapes[0])
-    if len(b.inputs) == 2:
-        offset = b.tensor("bias") if op.bias else None
-        return b.call(F.conv2d, *b.inputs, offset, op.stride, op.padding, op.dilation, groups)
-    out, *kernel = op.kernel(*b.shapes)
-    args = (b.shapes[0].size(1), out, cast(tuple[int, int], tuple(kernel)))
-    padding = op.padding if isinstance(op.padding, str) else pair(op.padding)
-    stride, dilation = pair(op.stride), pair(op.dilation)
-    return b.module(nn.Conv2d(*args, stride, padding, dilation, groups, op.bias, device="meta"))
+def embedding(b: Builder, op: Embedding) -> fx.Node:
+    return b.module(nn.Embedding(op.num_embeddings, op.embedding_dim, op.padding_idx, device="meta"))
+
+
+def conv(kind: Callable[..., nn.Module], function: Callable[..., Any]) -> Emit:
+    """The function of a convolution over some number of axes: a module, or a function where the weight is a value."""
+
+    def emit(b: Builder, op: Conv) -> fx.Node:
+        groups = op.group_count(b.shapes[0])
+        if len(b.inputs) == 2:
+            offset = b.tensor("bias") if op.bias else None
+            return b.call(function, *b.inputs, offset, op.stride, op.padding, op.dilation, groups)
+        out, *kernel = op.kernel(*b.shapes)
+        padding = op.padding if isinstance(op.padding, str) else in_full(op.padding, op.spatial)
+        args = (b.shapes[0].size(1), out, tuple(kernel), op.strides(), padding, op.spacing(), groups, op.bias)
+        return b.module(kind(*args, device="meta"))
+
+    return emit
+
+
+def conv_transpose(kind: Callable[..., nn.Module]) -> Emit:
+    """The function of a transposed convolution over some number of axes."""
+
+    def emit(b: Builder, op: ConvTranspose) -> fx.Node:
+        x = b.shapes[0]
+        args = (op.kernel(), op.strides(), op.pads(), op.extra(), op.group_count(x), op.bias, op.spacing())
+        return b.module(kind(x.size(1), op.width(x), *args, device="meta"))
+
+    return emit
+
+
+def feature_dropout(kind: Callable[..., nn.Module]) -> Emit:
+    """The function of a dropout of whole channels."""
+
+    def emit(b: Builder, op: FeatureDropout) -> fx.Node:
+        return b.module(kind(op.p))
+
+    return emit
+
+
+BATCH_NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+INSTANCE_NORMS: dict[int, Callable[..., nn.Module]] = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}
 
 
 def batch_norm(b: Builder, op: BatchNorm) -> fx.Node:
-    kind = nn.BatchNorm2d if b.shapes[0].rank == 4 else nn.BatchNorm1d
     args = (b.shapes[0].size(1), op.eps, op.momentum, op.affine, op.track_running_stats)
-    return b.module(kind(*args, device="meta"))
+    return b.module(BATCH_NORMS[b.shapes[0].rank](*args, device="meta"))
+
+
+def instance_norm(b: Builder, op: InstanceNorm) -> fx.Node:
+    args = (b.shapes[0].size(1), op.eps, op.momentum, op.affine, op.track_running_stats)
+    return b.module(INSTANCE_NORMS[b.shapes[0].rank](*args, device="meta"))
+
+
+def group_norm(b: Builder, op: GroupNorm) -> fx.Node:
+    return b.module(nn.GroupNorm(op.num_groups, b.shapes[0].size(1), op.eps, op.affine, device="meta"))
+
+
+def rms_norm(b: Builder, op: RmsNorm) -> fx.Node:
+    sizes = list(b.shapes[0].sizes[-op.dims :])
+    return b.module(nn.RMSNorm(sizes, op.eps, op.elementwise_affine, device="meta"))
 
 
 def layer_norm(b: Builder, op: LayerNorm) -> fx.Node:
@@ -351,9 +401,18 @@ TABLE: dict[str, Emit] = {
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     "linear": linear,
-    "conv2d": conv2d,
+    "embedding": embedding,
+    "conv1d": conv(nn.Conv1d, F.conv1d),
+    "conv2d": conv(nn.Conv2d, F.conv2d),
+    "conv3d": conv(nn.Conv3d, F.conv3d),
+    "conv_transpose1d": conv_transpose(nn.ConvTranspose1d),
+    "conv_transpose2d": conv_transpose(nn.ConvTranspose2d),
+    "conv_transpose3d": conv_transpose(nn.ConvTranspose3d),
     "batch_norm": batch_norm,
+    "instance_norm": instance_norm,
+    "group_norm": group_norm,
     "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
     "add": fold(operator.add),
     "mul": fold(operator.mul),
     "sub": fold(operator.sub),
@@ -381,6 +440,9 @@ TABLE: dict[str, Emit] = {
     "upsample": upsample,
     "local_response_norm": local_response_norm,
     "dropout": dropout,
+    "dropout1d": feature_dropout(nn.Dropout1d),
+    "dropout2d": feature_dropout(nn.Dropout2d),
+    "dropout3d": feature_dropout(nn.Dropout3d),
     "identity": identity,
     "softmax": softmax,
     "relu": plain(F.relu),

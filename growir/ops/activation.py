@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from growir.ops.base import (
     Constant,
@@ -20,6 +20,7 @@ from growir.ops.base import (
     Real,
     Shape,
     batch_of,
+    check_spatial,
 )
 from growir.ops.spaces import Axes, Rule, length
 
@@ -245,6 +246,49 @@ class LogSoftmax(_AlongAxis):
     """The logarithm of the softmax along one axis."""
 
     op: Literal["log_softmax"] = "log_softmax"
+
+
+class FeatureDropout(Op):
+    """Zeroes whole channels with probability p in train mode and scales the rest by 1 / (1 - p)."""
+
+    spatial: ClassVar[int]
+    p: Probability = 0.5
+    two_modes = True
+
+    def infer(self, *xs: Shape) -> Shape:
+        check_spatial(xs[0], self.kind(), self.spatial)
+        return xs[0]
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        if self.p > 0:
+            rule.draws(xs[0][:2])
+        return xs[0]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        image = batch_of(3, *(4, 3, 2)[: cls.spatial])
+        return (Example(cls(), (image,)), Example(cls(p=0.0), (image,)))
+
+
+class Dropout1d(FeatureDropout):
+    """Zeroes whole channels of (N, C, L) with probability p in train mode, and scales the rest by 1 / (1 - p)."""
+
+    op: Literal["dropout1d"] = "dropout1d"
+    spatial = 1
+
+
+class Dropout2d(FeatureDropout):
+    """Zeroes whole channels of (N, C, H, W) with probability p in train mode, and scales the rest by 1 / (1 - p)."""
+
+    op: Literal["dropout2d"] = "dropout2d"
+    spatial = 2
+
+
+class Dropout3d(FeatureDropout):
+    """Zeroes whole channels of (N, C, D, H, W) with probability p in train mode, and scales the rest by 1 / (1 - p)."""
+
+    op: Literal["dropout3d"] = "dropout3d"
+    spatial = 3
 
 
 class Dropout(Elementwise):

@@ -63,6 +63,11 @@ def in_full(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
     return (value,) * axes if isinstance(value, int) else value
 
 
+def extents(axes: int, *sizes: int) -> Extents:
+    """The first sizes, for as many axes."""
+    return sizes[0] if axes == 1 else sizes[:axes]
+
+
 class OpError(ValueError):
     """An operator does not fit its inputs; the caller adds which node it is."""
 

@@ -1,4 +1,4 @@
-"""Convolutions over two spatial axes."""
+"""Convolutions over one to three spatial axes, and transposed ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from growir.ops.base import (
+    SPATIAL,
     Bool,
     Example,
+    Extents,
+    Extents0,
+    NonNegativeInt,
     Op,
     OpError,
     Pair,
@@ -19,101 +23,126 @@ from growir.ops.base import (
     ParamTable,
     PositiveInt,
     Shape,
+    Triple,
+    Triple0,
     Uniform,
     batch_of,
     check_spatial,
-    pair,
+    extents,
+    in_full,
     window,
 )
-from growir.ops.spaces import Axes, Rule, fixed
+from growir.ops.spaces import Axes, Axis, Rule, fixed
 
 
-class Conv2d(Op):
-    """2-d convolution over (N, C, H, W), with groups or depthwise.
+class Convolution(Op):
+    """What convolutions share with transposed ones: windows, groups, and depthwise as groups of one channel each."""
 
-    `depthwise: true, multiplier: m` stands for groups = in_channels and out_channels = m * in_channels. With a second
-    input, that value of shape (out, in / groups, kH, kW) is the weight; out_channels and kernel_size are left out.
-    """
-
-    op: Literal["conv2d"] = "conv2d"
+    spatial: ClassVar[int]
     out_channels: PositiveInt | None = None
-    kernel_size: Pair | None = None
-    stride: Pair = 1
-    padding: Pair0 | Literal["same", "valid"] = 0
-    dilation: Pair = 1
+    kernel_size: Extents | None = None
+    stride: Extents = 1
+    padding: Extents0 | Literal["same", "valid"] = 0
+    dilation: Extents = 1
     groups: PositiveInt = 1
     bias: Bool = True
     depthwise: Bool = False
     multiplier: PositiveInt = 1
-    arity: ClassVar[tuple[int, int | None]] = (1, 2)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.depthwise and (self.groups != 1 or self.out_channels is not None):
-            raise ValueError("a depthwise conv2d has multiplier instead of groups and out_channels")
+            raise ValueError(f"a depthwise {self.kind()} has multiplier instead of groups and out_channels")
         if not self.depthwise and self.multiplier != 1:
             raise ValueError("multiplier goes with depthwise: true")
-        if self.padding == "same" and pair(self.stride) != (1, 1):
-            raise ValueError("padding 'same' needs stride 1")
         if self.out_channels is not None and self.out_channels % self.groups:
             raise ValueError(f"out_channels {self.out_channels} is no multiple of groups {self.groups}")
         return self
 
-    def kernel(self, *xs: Shape) -> tuple[int, int, int]:
-        """(out channels, kernel height, kernel width)."""
-        channels = xs[0].size(1)
-        if len(xs) == 2:
-            weight = xs[1]
-            if self.out_channels is not None or self.kernel_size is not None or self.depthwise:
-                raise OpError("out_channels, kernel_size and depthwise do not go with a weight as second input")
-            if weight.rank != 4 or weight.batched or weight.size(1) * self.groups != channels:
-                raise OpError(f"the weight must be (out, {channels // self.groups}, kH, kW), but is {weight}")
-            if weight.size(0) % self.groups:
-                raise OpError(f"the weight's {weight.size(0)} outputs are no multiple of groups {self.groups}")
-            return weight.size(0), weight.size(2), weight.size(3)
-        if self.kernel_size is None:
-            raise OpError("kernel_size is missing; give it, or a weight as second input")
-        height, width = pair(self.kernel_size)
-        if self.depthwise:
-            return channels * self.multiplier, height, width
-        if self.out_channels is None:
-            raise OpError("out_channels is missing; give it, or a weight as second input, or depthwise: true")
-        return self.out_channels, height, width
+    def strides(self) -> tuple[int, ...]:
+        """The stride per axis."""
+        return in_full(self.stride, self.spatial)
 
-    def pads(self, *xs: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Zero padding (top, bottom), (left, right); 'same' puts the odd one behind, as torch does."""
-        if self.padding == "valid":
-            return (0, 0), (0, 0)
-        if self.padding == "same":
-            _, *kernel = self.kernel(*xs)
-            totals = [d * (k - 1) for d, k in zip(pair(self.dilation), kernel, strict=True)]
-            return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
-        height, width = pair(self.padding)
-        return (height, height), (width, width)
-
-    def infer(self, *xs: Shape) -> Shape:
-        x = xs[0]
-        check_spatial(x, "conv2d")
-        if x.size(1) % self.groups:
-            raise OpError(f"groups {self.groups} must divide the {x.size(1)} input channels")
-        out, *kernel = self.kernel(*xs)
-        sizes = [
-            window(x.size(2 + k), kernel[k], pair(self.stride)[k], self.pads(*xs)[k], pair(self.dilation)[k])
-            for k in (0, 1)
-        ]
-        return Shape((x.dims[0], out, *sizes), x.dtype)
+    def spacing(self) -> tuple[int, ...]:
+        """The dilation per axis."""
+        return in_full(self.dilation, self.spatial)
 
     def group_count(self, x: Shape) -> int:
         """torch's `groups`."""
         return x.size(1) if self.depthwise else self.groups
 
+    def _check(self, x: Shape) -> None:
+        check_spatial(x, self.kind(), self.spatial)
+        if x.size(1) % self.groups:
+            raise OpError(f"groups {self.groups} must divide the {x.size(1)} input channels")
+
+    def _carried(self, rule: Rule, axis: Axis) -> Axis:
+        """The output channels of a depthwise convolution: `multiplier` of them for each input channel."""
+        return tuple((space, block * self.multiplier) for space, block in rule.algebra.resolve(axis))
+
+    def _kernel_axes(self) -> Axes:
+        return tuple(fixed(size) for size in in_full(self.kernel_size or 1, self.spatial))
+
+
+class Conv(Convolution):
+    """A convolution, whose weight may be a second input."""
+
+    arity: ClassVar[tuple[int, int | None]] = (1, 2)
+
+    @model_validator(mode="after")
+    def _same_size(self) -> Self:
+        if self.padding == "same" and set(self.strides()) != {1}:
+            raise ValueError("padding 'same' needs stride 1")
+        return self
+
+    def kernel(self, *xs: Shape) -> tuple[int, ...]:
+        """(out channels, kernel size per axis)."""
+        channels = xs[0].size(1)
+        if len(xs) == 2:
+            weight = xs[1]
+            if self.out_channels is not None or self.kernel_size is not None or self.depthwise:
+                raise OpError("out_channels, kernel_size and depthwise do not go with a weight as second input")
+            if weight.rank != self.spatial + 2 or weight.batched or weight.size(1) * self.groups != channels:
+                sizes = ", ".join(f"k{name}" for name in SPATIAL[self.spatial].split(", "))
+                raise OpError(f"the weight must be (out, {channels // self.groups}, {sizes}), but is {weight}")
+            if weight.size(0) % self.groups:
+                raise OpError(f"the weight's {weight.size(0)} outputs are no multiple of groups {self.groups}")
+            return (weight.size(0), *weight.sizes[2:])
+        if self.kernel_size is None:
+            raise OpError("kernel_size is missing; give it, or a weight as second input")
+        kernel = in_full(self.kernel_size, self.spatial)
+        if self.depthwise:
+            return (channels * self.multiplier, *kernel)
+        if self.out_channels is None:
+            raise OpError("out_channels is missing; give it, or a weight as second input, or depthwise: true")
+        return (self.out_channels, *kernel)
+
+    def pads(self, *xs: Shape) -> tuple[tuple[int, int], ...]:
+        """Zero padding (before, behind) per axis; 'same' puts the odd one behind, as torch does."""
+        if self.padding == "same":
+            _, *kernel = self.kernel(*xs)
+            totals = [d * (k - 1) for d, k in zip(self.spacing(), kernel, strict=True)]
+            return tuple((total // 2, total - total // 2) for total in totals)
+        amounts = in_full(0 if self.padding == "valid" else self.padding, self.spatial)
+        return tuple((amount, amount) for amount in amounts)
+
+    def infer(self, *xs: Shape) -> Shape:
+        x = xs[0]
+        self._check(x)
+        out, *kernel = self.kernel(*xs)
+        sizes = [
+            window(x.size(2 + k), kernel[k], self.strides()[k], self.pads(*xs)[k], self.spacing()[k])
+            for k in range(self.spatial)
+        ]
+        return Shape((x.dims[0], out, *sizes), x.dtype)
+
     def params(self, *xs: Shape) -> ParamTable:
-        out, height, width = self.kernel(*xs)
+        out, *kernel = self.kernel(*xs)
         fan = xs[0].size(1) // self.group_count(xs[0])
-        init = Uniform(1 / math.sqrt(fan * height * width))
+        init = Uniform(1 / math.sqrt(fan * math.prod(kernel)))
         table: dict[str, Param] = {}
         if len(xs) == 1:
-            table["weight"] = Param((out, fan, height, width), ("out", "in", "kernel", "kernel"), init)
+            table["weight"] = Param((out, fan, *kernel), ("out", "in", *("kernel",) * self.spatial), init)
         if self.bias:
             table["bias"] = Param((out,), ("out",), init)
         return table
@@ -121,10 +150,9 @@ class Conv2d(Op):
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]
         rule.fixed(x[2:], "a convolution slides along this axis")
-        kernel = tuple(fixed(size) for size in pair(self.kernel_size or 1))
         if self.depthwise:
-            out = tuple((space, block * self.multiplier) for space, block in rule.algebra.resolve(x[1]))
-            rule.param("weight", (out, fixed(1), *kernel))
+            out = self._carried(rule, x[1])
+            rule.param("weight", (out, fixed(1), *self._kernel_axes()))
         elif len(xs) == 2:
             out = xs[1][0]
             if self.groups > 1:
@@ -136,22 +164,190 @@ class Conv2d(Op):
             out = rule.new((self.out_channels or 0) // self.groups) * self.groups
             rule.follows("out_channels", out)
             row, rows = rule.groups(x[1], self.groups)
-            rule.param("weight", (out, row, *kernel), consumes=(1,), rows=rows)
+            rule.param("weight", (out, row, *self._kernel_axes()), consumes=(1,), rows=rows)
         if self.bias:
             rule.param("bias", (out,))
-        return (x[0], out, fixed(rule.sizes[2]), fixed(rule.sizes[3]))
+        return (x[0], out, *(fixed(size) for size in rule.sizes[2:]))
 
     def macs(self, out: Shape, *xs: Shape) -> int:
-        _, height, width = self.kernel(*xs)
-        return out.elements * (xs[0].size(1) // self.group_count(xs[0])) * height * width
+        _, *kernel = self.kernel(*xs)
+        return out.elements * (xs[0].size(1) // self.group_count(xs[0])) * math.prod(kernel)
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        image = batch_of(4, 7, 6)
+        n = cls.spatial
+        image, weight = batch_of(4, *(7, 6, 5)[:n]), Shape((5, 4, *(3,) * n))
+        strided = {"kernel_size": extents(n, 3, 2, 2), "stride": extents(n, 2, 1, 1), "dilation": extents(n, 1, 2, 1)}
         return (
             Example(cls(out_channels=3, kernel_size=3, padding=1), (image,)),
-            Example(cls(out_channels=6, kernel_size=(3, 2), stride=(2, 1), dilation=(1, 2), groups=2), (image,)),
-            Example(cls(out_channels=2, kernel_size=(4, 3), padding="same", bias=False), (image,)),
+            Example(cls.model_validate({"out_channels": 6, "groups": 2, **strided}), (image,)),
+            Example(cls(out_channels=2, kernel_size=extents(n, 4, 3, 2), padding="same", bias=False), (image,)),
             Example(cls(kernel_size=3, depthwise=True, multiplier=2, padding=1), (image,)),
-            Example(cls(padding=1), (image, Shape((5, 4, 3, 3)))),
+            Example(cls(padding=1), (image, weight)),
         )
+
+
+class Conv1d(Conv):
+    """1-d convolution over (N, C, L), with groups or depthwise; see conv2d."""
+
+    op: Literal["conv1d"] = "conv1d"
+    spatial = 1
+    kernel_size: PositiveInt | None = None
+    stride: PositiveInt = 1
+    padding: NonNegativeInt | Literal["same", "valid"] = 0
+    dilation: PositiveInt = 1
+
+
+class Conv2d(Conv):
+    """2-d convolution over (N, C, H, W), with groups or depthwise.
+
+    `depthwise: true, multiplier: m` stands for groups = in_channels and out_channels = m * in_channels. With a second
+    input, that value of shape (out, in / groups, kH, kW) is the weight; out_channels and kernel_size are left out.
+    """
+
+    op: Literal["conv2d"] = "conv2d"
+    spatial = 2
+    kernel_size: Pair | None = None
+    stride: Pair = 1
+    padding: Pair0 | Literal["same", "valid"] = 0
+    dilation: Pair = 1
+
+
+class Conv3d(Conv):
+    """3-d convolution over (N, C, D, H, W), with groups or depthwise; see conv2d."""
+
+    op: Literal["conv3d"] = "conv3d"
+    spatial = 3
+    kernel_size: Triple | None = None
+    stride: Triple = 1
+    padding: Triple0 | Literal["same", "valid"] = 0
+    dilation: Triple = 1
+
+
+class ConvTranspose(Convolution):
+    """The gradient of a convolution by its input, as a layer: each position writes a whole window."""
+
+    padding: Extents0 = 0
+    output_padding: Extents0 = 0
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.kernel_size is None:
+            raise ValueError("kernel_size is missing")
+        for extra, stride, space in zip(self.extra(), self.strides(), self.spacing(), strict=True):
+            if extra >= max(stride, space):
+                raise ValueError(f"output_padding {extra} must be less than stride {stride} or dilation {space}")
+        return self
+
+    def kernel(self) -> tuple[int, ...]:
+        """The kernel's size per axis."""
+        return in_full(self.kernel_size or 1, self.spatial)
+
+    def pads(self) -> tuple[int, ...]:
+        """How much each side of an axis is cut off."""
+        return in_full(self.padding, self.spatial)
+
+    def extra(self) -> tuple[int, ...]:
+        """How many positions are added behind each axis."""
+        return in_full(self.output_padding, self.spatial)
+
+    def width(self, x: Shape) -> int:
+        """The output channels."""
+        if self.depthwise:
+            return x.size(1) * self.multiplier
+        if self.out_channels is None:
+            raise OpError("out_channels is missing; give it, or depthwise: true")
+        return self.out_channels
+
+    def infer(self, *xs: Shape) -> Shape:
+        x = xs[0]
+        self._check(x)
+        sizes: list[int] = []
+        for k, (kernel, stride, space) in enumerate(zip(self.kernel(), self.strides(), self.spacing(), strict=True)):
+            size = (x.size(2 + k) - 1) * stride + space * (kernel - 1) + 1 + self.extra()[k] - 2 * self.pads()[k]
+            if size < 1:
+                raise OpError(f"padding {self.pads()[k]} cuts away all of axis {2 + k} of {x}")
+            sizes.append(size)
+        return Shape((x.dims[0], self.width(x), *sizes), x.dtype)
+
+    def params(self, *xs: Shape) -> ParamTable:
+        x = xs[0]
+        out = self.width(x)
+        row = out // self.group_count(x)
+        # torch.nn counts the fan of the weight's second axis here too, although that is the outputs'.
+        init = Uniform(1 / math.sqrt(row * math.prod(self.kernel())))
+        axes = ("in", "out", *("kernel",) * self.spatial)
+        table = {"weight": Param((x.size(1), row, *self.kernel()), axes, init)}
+        if self.bias:
+            table["bias"] = Param((out,), ("out",), init)
+        return table
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        x = xs[0]
+        rule.fixed(x[2:], "a convolution slides along this axis")
+        if self.depthwise:
+            out = self._carried(rule, x[1])
+            rule.param("weight", (x[1], fixed(self.multiplier), *self._kernel_axes()))
+        else:
+            row = rule.new((self.out_channels or 0) // self.groups)
+            out = row * self.groups
+            rule.follows("out_channels", out)
+            rule.groups(x[1], self.groups)  # each group reads its own rows of the weight, equally many
+            rule.param("weight", (x[1], row, *self._kernel_axes()), consumes=(0,))
+        if self.bias:
+            rule.param("bias", (out,))
+        return (x[0], out, *(fixed(size) for size in rule.sizes[2:]))
+
+    def macs(self, out: Shape, *xs: Shape) -> int:
+        return xs[0].elements * (out.size(1) // self.group_count(xs[0])) * math.prod(self.kernel())
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        n = cls.spatial
+        image = batch_of(4, *(4, 3, 2)[:n])
+        strided = {"kernel_size": extents(n, 3, 2, 2), "stride": extents(n, 2, 1, 1), "dilation": extents(n, 1, 2, 1)}
+        return (
+            Example(cls(out_channels=3, kernel_size=2, stride=2), (image,)),
+            Example(cls.model_validate({"out_channels": 6, "groups": 2, **strided}), (image,)),
+            Example(cls(out_channels=2, kernel_size=3, stride=2, padding=1, output_padding=1, bias=False), (image,)),
+            Example(cls(kernel_size=3, depthwise=True, multiplier=2, padding=1), (image,)),
+        )
+
+
+class ConvTranspose1d(ConvTranspose):
+    """Transposed 1-d convolution over (N, C, L), with groups or depthwise; see conv_transpose2d."""
+
+    op: Literal["conv_transpose1d"] = "conv_transpose1d"
+    spatial = 1
+    kernel_size: PositiveInt | None = None
+    stride: PositiveInt = 1
+    padding: NonNegativeInt = 0
+    dilation: PositiveInt = 1
+    output_padding: NonNegativeInt = 0
+
+
+class ConvTranspose2d(ConvTranspose):
+    """Transposed 2-d convolution over (N, C, H, W), with groups or depthwise.
+
+    `depthwise: true, multiplier: m` stands for groups = in_channels and out_channels = m * in_channels.
+    """
+
+    op: Literal["conv_transpose2d"] = "conv_transpose2d"
+    spatial = 2
+    kernel_size: Pair | None = None
+    stride: Pair = 1
+    padding: Pair0 = 0
+    dilation: Pair = 1
+    output_padding: Pair0 = 0
+
+
+class ConvTranspose3d(ConvTranspose):
+    """Transposed 3-d convolution over (N, C, D, H, W), with groups or depthwise; see conv_transpose2d."""
+
+    op: Literal["conv_transpose3d"] = "conv_transpose3d"
+    spatial = 3
+    kernel_size: Triple | None = None
+    stride: Triple = 1
+    padding: Triple0 = 0
+    dilation: Triple = 1
+    output_padding: Triple0 = 0

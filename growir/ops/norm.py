@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from growir.ops.base import (
     Bool,
@@ -25,27 +25,22 @@ from growir.ops.spaces import Axes, Rule, fixed
 ONE, ZERO = Constant(1.0), Constant(0.0)
 
 
-def _keeps_batch(op: LayerNorm | Standardise, x: Shape) -> Shape:
+def _keeps_batch(op: LayerNorm | RmsNorm | Standardise, x: Shape) -> Shape:
     """The shape, if the last `dims` axes leave the batch alone."""
     if not x.batched or op.dims >= x.rank:
         raise OpError(f"{op.kind()} over the last {op.dims} axes leaves no batch axis in {x}")
     return x
 
 
-class BatchNorm(Op):
-    """Batch normalisation over axis 1 of (N, C), (N, C, L) or (N, C, H, W); carries every channel."""
+class _PerChannel(Op):
+    """A norm with a scale, an offset and running statistics for each channel on axis 1."""
 
-    op: Literal["batch_norm"] = "batch_norm"
     eps: PositiveReal = 1e-5
     momentum: Real | None = 0.1
     affine: Bool = True
     track_running_stats: Bool = True
     two_modes = True
-
-    def infer(self, *xs: Shape) -> Shape:
-        if xs[0].rank not in (2, 3, 4) or not xs[0].batched:
-            raise OpError(f"batch_norm takes (N, C), (N, C, L) or (N, C, H, W), but gets {xs[0]}")
-        return xs[0]
+    mixes: ClassVar[str]  # what pins the axes behind the channels
 
     def params(self, *xs: Shape) -> ParamTable:
         shape, axes = (xs[0].size(1),), ("channel",)
@@ -66,7 +61,19 @@ class BatchNorm(Op):
             rule.param("num_batches_tracked", ())
         for name in names:
             rule.param(name, (xs[0][1],))
-        rule.fixed(xs[0][2:], "batch statistics are taken along this axis")
+        rule.fixed(xs[0][2:], self.mixes)
+        return xs[0]
+
+
+class BatchNorm(_PerChannel):
+    """Batch normalisation over axis 1 of (N, C), or with up to three more axes; carries every channel."""
+
+    op: Literal["batch_norm"] = "batch_norm"
+    mixes = "batch statistics are taken along this axis"
+
+    def infer(self, *xs: Shape) -> Shape:
+        if xs[0].rank not in (2, 3, 4, 5) or not xs[0].batched:
+            raise OpError(f"batch_norm takes (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W), but gets {xs[0]}")
         return xs[0]
 
     @classmethod
@@ -76,6 +83,78 @@ class BatchNorm(Op):
             Example(cls(eps=1e-3, momentum=None), (batch_of(3, 4),)),
             Example(cls(affine=False), (batch_of(3, 4, 5),)),
             Example(cls(track_running_stats=False), (batch_of(3, 4, 5),)),
+            Example(cls(), (batch_of(3, 2, 4, 3),)),
+        )
+
+
+class InstanceNorm(_PerChannel):
+    """Normalisation of each sample's channels over one to three spatial axes; carries every channel.
+
+    With track_running_stats it normalises by kept statistics in eval mode.
+    """
+
+    op: Literal["instance_norm"] = "instance_norm"
+    mixes = "each channel is normalised along this axis"
+    affine: Bool = False
+    track_running_stats: Bool = False
+
+    def infer(self, *xs: Shape) -> Shape:
+        x = xs[0]
+        if x.rank not in (3, 4, 5) or not x.batched:
+            raise OpError(f"instance_norm takes (N, C, L), (N, C, H, W) or (N, C, D, H, W), but gets {x}")
+        if x.elements == x.size(1):
+            raise OpError(f"{x} has one number per channel, which would be normalised to 0")
+        return x
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(), (batch_of(3, 4),)),
+            Example(cls(affine=True, eps=1e-3), (batch_of(3, 4, 5),)),
+            Example(cls(affine=True, track_running_stats=True), (batch_of(3, 4, 5),)),
+            Example(cls(track_running_stats=True, momentum=0.3), (batch_of(2, 3, 2, 2),)),
+        )
+
+
+class GroupNorm(Op):
+    """Normalisation of each sample over num_groups groups of channels and all that lies behind; groups come whole."""
+
+    op: Literal["group_norm"] = "group_norm"
+    num_groups: PositiveInt
+    eps: PositiveReal = 1e-5
+    affine: Bool = True
+
+    def infer(self, *xs: Shape) -> Shape:
+        x = xs[0]
+        if x.rank < 2 or not x.batched:
+            raise OpError(f"group_norm takes (N, C, ...), but gets {x}")
+        if x.size(1) % self.num_groups:
+            raise OpError(f"num_groups {self.num_groups} must divide the {x.size(1)} channels of {x}")
+        if x.elements == self.num_groups:
+            raise OpError(f"each group of {x} has one number, which would be normalised to 0")
+        return x
+
+    def params(self, *xs: Shape) -> ParamTable:
+        shape, axes = (xs[0].size(1),), ("channel",)
+        return {"weight": Param(shape, axes, ONE), "bias": Param(shape, axes, ZERO)} if self.affine else {}
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        x = xs[0]
+        groups = rule.new(self.num_groups)
+        whole = tuple((space, block * (rule.sizes[1] // self.num_groups)) for space, block in groups)
+        rule.algebra.unify(x[1], whole, "is normalised in groups")
+        rule.follows("num_groups", groups)
+        rule.fixed(x[2:], "each group is normalised along this axis")
+        for name in ("weight", "bias") if self.affine else ():
+            rule.param(name, (x[1],))
+        return x
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(num_groups=3), (batch_of(6, 4, 5),)),
+            Example(cls(num_groups=2, affine=False, eps=1e-3), (batch_of(6),)),
+            Example(cls(num_groups=2), (batch_of(2, 4),)),
         )
 
 
@@ -115,6 +194,42 @@ class LayerNorm(Op):
             Example(cls(), (batch_of(5),)),
             Example(cls(dims=2, eps=1e-3, bias=False), (batch_of(3, 4, 5),)),
             Example(cls(elementwise_affine=False), (batch_of(3, 4),)),
+        )
+
+
+class RmsNorm(Op):
+    """Division by the root mean square of the last `dims` axes; only copies of every channel keep it.
+
+    Without `eps` the least number is the float dtype's own epsilon.
+    """
+
+    op: Literal["rms_norm"] = "rms_norm"
+    dims: PositiveInt = 1
+    eps: PositiveReal | None = None
+    elementwise_affine: Bool = True
+
+    def infer(self, *xs: Shape) -> Shape:
+        return _keeps_batch(self, xs[0])
+
+    def params(self, *xs: Shape) -> ParamTable:
+        if not self.elementwise_affine:
+            return {}
+        return {"weight": Param(xs[0].sizes[-self.dims :], ("channel",) * self.dims, ONE)}
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        axes = xs[0][-self.dims :]
+        for axis in axes:
+            rule.only_whole(axis)
+        if self.elementwise_affine:
+            rule.param("weight", axes)
+        return xs[0]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(), (batch_of(5),)),
+            Example(cls(dims=2, eps=1e-3), (batch_of(3, 4, 5),)),
+            Example(cls(elementwise_affine=False, eps=1e-6), (batch_of(3, 4),)),
         )
 
 

@@ -21,6 +21,7 @@ from growir.ops.base import (
     Triple0,
     batch_of,
     check_spatial,
+    extents,
     in_full,
     window,
 )
@@ -35,11 +36,6 @@ class Pool(Op):
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         rule.fixed(xs[0][2:], "is pooled along this axis")
         return (*xs[0][:2], *(fixed(size) for size in rule.sizes[2:]))
-
-    @classmethod
-    def _extents(cls, *sizes: int) -> Extents:
-        """As many of these as there are axes."""
-        return sizes[0] if cls.spatial == 1 else sizes[: cls.spatial]
 
     @classmethod
     def _image(cls, channels: int, *sizes: int) -> Shape:
@@ -92,11 +88,13 @@ class MaxPool(WindowPool):
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        image, some = cls._image(3, 7, 6, 5), cls._extents
+        image, n = cls._image(3, 7, 6, 5), cls.spatial
         return (
             Example(cls(kernel_size=2), (image,)),
-            Example(cls(kernel_size=some(3, 2, 2), stride=some(2, 1, 1), padding=1, ceil_mode=True), (image,)),
-            Example(cls(kernel_size=2, stride=1, dilation=some(2, 3, 1)), (image,)),
+            Example(
+                cls(kernel_size=extents(n, 3, 2, 2), stride=extents(n, 2, 1, 1), padding=1, ceil_mode=True), (image,)
+            ),
+            Example(cls(kernel_size=2, stride=1, dilation=extents(n, 2, 3, 1)), (image,)),
         )
 
 
@@ -149,7 +147,7 @@ class AvgPool(WindowPool):
             Example(cls(kernel_size=2), (image,)),
             Example(cls(kernel_size=3, stride=2, padding=1), (image,)),
             Example(cls(kernel_size=3, stride=2, padding=1, count_include_pad=False), (image,)),
-            Example(cls(kernel_size=cls._extents(3, 2, 2), ceil_mode=True), (image,)),
+            Example(cls(kernel_size=extents(cls.spatial, 3, 2, 2), ceil_mode=True), (image,)),
         )
 
 
@@ -211,11 +209,11 @@ class AdaptivePool(Pool):
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        some = cls._extents
+        n = cls.spatial
         return (
             Example(cls(), (cls._image(3, 7, 6, 5),)),
-            Example(cls(output_size=some(3, 2, 1)), (cls._image(3, 6, 6, 5),)),
-            Example(cls(output_size=some(3, 4, 2)), (cls._image(2, 7, 6, 5),)),
+            Example(cls(output_size=extents(n, 3, 2, 1)), (cls._image(3, 6, 6, 5),)),
+            Example(cls(output_size=extents(n, 3, 4, 2)), (cls._image(2, 7, 6, 5),)),
         )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from growir.ops.base import (
     BATCH,
+    Bool,
     Constant,
+    DType,
     Example,
     NonNegativeInt,
     Normal,
@@ -58,19 +60,38 @@ class Bias(Op):
 
 
 class Parameter(Op):
-    """A learned tensor as a value without a batch axis: positions, a class token, the weight of a linear or conv2d."""
+    """A stored tensor as a value without a batch axis: positions, a class token, the weight of a linear or conv2d.
+
+    As a `buffer` it is a constant, a mask say, and not trained; only then may it hold integers.
+    """
 
     op: Literal["parameter"] = "parameter"
     shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=8)]
+    buffer: Bool = False
+    dtype: DType = "float32"
     arity: ClassVar[tuple[int, int | None]] = (0, 0)
 
+    @model_validator(mode="after")
+    def _trainable(self) -> Self:
+        if self.dtype == "int64" and not self.buffer:
+            raise ValueError("integers cannot be trained; int64 goes with buffer: true")
+        return self
+
     def infer(self, *xs: Shape) -> Shape:
-        return Shape(self.shape)
+        return Shape(self.shape, self.dtype)
 
     def params(self, *xs: Shape) -> ParamTable:
-        return {"weight": Param(self.shape, ("out",) * len(self.shape), Normal(0.02))}
+        axes = ("out",) * len(self.shape)
+        if self.buffer:
+            stored: Literal["float", "int64"] = "int64" if self.dtype == "int64" else "float"
+            return {"weight": Param(self.shape, axes, Constant(0.0), buffer=True, dtype=stored)}
+        return {"weight": Param(self.shape, axes, Normal(0.02))}
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        if self.dtype == "int64":  # positions and the like: to be looked up, not to grow
+            axes = tuple(fixed(size) for size in self.shape)
+            rule.param("weight", axes)
+            return axes
         axes = tuple(rule.new(size) for size in self.shape)
         for k, axis in enumerate(axes):
             rule.follows("shape", axis, k)
@@ -80,4 +101,4 @@ class Parameter(Op):
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
-        return (Example(cls(shape=(4, 3)), ()),)
+        return (Example(cls(shape=(4, 3)), ()), Example(cls(shape=(2, 3), buffer=True), ()))

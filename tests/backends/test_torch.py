@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import math
 import pickle
 from collections.abc import Callable
@@ -71,31 +72,64 @@ def by_module(make: Callable[..., nn.Module], *inferred: Callable[[torch.Tensor]
     return run
 
 
-def conv2d(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
-    """By unfolding: each group's patches times its kernels."""
+def conv(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    """Window by window: the sum over kernel positions of a strided view times its part of the kernel."""
     weight = xs[1] if len(xs) == 2 else p["weight"]
-    x = xs[0]
-    groups = x.shape[1] if a.get("depthwise") else a.get("groups", 1)
-    stride, dilation = _pair(a.get("stride", 1)), _pair(a.get("dilation", 1))
+    axes = weight.ndim - 2
+    x, kernel = xs[0], weight.shape[2:]
+    stride, dilation = _each(a.get("stride", 1), axes), _each(a.get("dilation", 1), axes)
     padding = a.get("padding", 0)
-    kernel = weight.shape[2:]
+    groups = x.shape[1] if a.get("depthwise") else a.get("groups", 1)
+    totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     if padding == "same":
-        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
-    elif padding != "valid":
-        high, wide = _pair(padding)
-        x = F.pad(x, (wide, wide, high, high))
-    size = [(n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)]
-    parts = []
-    for part, w in zip(x.chunk(groups, 1), weight.chunk(groups, 0), strict=True):
-        patches = F.unfold(part, tuple(kernel), dilation=dilation, stride=stride)
-        parts.append((w.flatten(1) @ patches).reshape(len(x), -1, *size))
-    out = torch.cat(parts, 1)
-    return out + p["bias"].reshape(-1, 1, 1) if "bias" in p else out
+        pads = [(total // 2, total - total // 2) for total in totals]
+    else:
+        pads = [(n, n) for n in _each(0 if padding == "valid" else padding, axes)]
+    x = F.pad(x, [n for pair in reversed(pads) for n in pair])
+    size = [(n - total - 1) // s + 1 for n, total, s in zip(x.shape[2:], totals, stride, strict=True)]
+    out = torch.zeros(len(x), weight.shape[0], *size, dtype=x.dtype)
+    for place in itertools.product(*map(range, kernel)):
+        view = x
+        for k, (at, s, d, n) in enumerate(zip(place, stride, dilation, size, strict=True)):
+            view = view.index_select(2 + k, torch.arange(n) * s + at * d)
+        part = _at(weight, *place)
+        rows = zip(view.chunk(groups, 1), part.chunk(groups, 0), strict=True)
+        out = out + torch.cat([torch.einsum("ni...,oi->no...", v, w) for v, w in rows], 1)
+    return out + p["bias"].reshape(-1, *(1,) * axes) if "bias" in p else out
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+def conv_transpose(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    """Position by position of the kernel: what it writes, and where."""
+    x, weight = xs[0], p["weight"]
+    axes = weight.ndim - 2
+    kernel = weight.shape[2:]
+    stride, dilation = _each(a.get("stride", 1), axes), _each(a.get("dilation", 1), axes)
+    pad, extra = _each(a.get("padding", 0), axes), _each(a.get("output_padding", 0), axes)
+    groups = x.shape[1] if a.get("depthwise") else a.get("groups", 1)
+    spread = [
+        (n - 1) * s + d * (k - 1) + 1 + e
+        for n, s, d, k, e in zip(x.shape[2:], stride, dilation, kernel, extra, strict=True)
+    ]
+    out = torch.zeros(len(x), weight.shape[1] * groups, *spread, dtype=x.dtype)
+    for place in itertools.product(*map(range, kernel)):
+        rows = zip(x.chunk(groups, 1), _at(weight, *place).chunk(groups, 0), strict=True)
+        written = torch.cat([torch.einsum("ni...,io->no...", v, w) for v, w in rows], 1)
+        where = [
+            slice(at * d, at * d + (n - 1) * s + 1, s) for at, s, d, n in zip(place, stride, dilation, x.shape[2:])
+        ]
+        _at(out, *where).add_(written)
+    out = _at(out, *(slice(n, size - n) for n, size in zip(pad, spread, strict=True)))
+    return out + p["bias"].reshape(-1, *(1,) * axes) if "bias" in p else out
+
+
+def _at(tensor: torch.Tensor, *index: int | slice) -> torch.Tensor:
+    """The part of a tensor at this index of its last axes."""
+    whole = (slice(None),) * (tensor.ndim - len(index))
+    return tensor[whole + index]
+
+
+def _each(value: Any, axes: int) -> tuple[int, ...]:
+    return (value,) * axes if isinstance(value, int) else tuple(value)
 
 
 def linear(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
@@ -111,6 +145,21 @@ def batch_norm(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.T
     mean = p["running_mean"] if "running_mean" in p else x.mean(axes)
     var = p["running_var"] if "running_var" in p else x.var(axes, unbiased=False)
     y = (x - mean.reshape(shape)) / torch.sqrt(var.reshape(shape) + a.get("eps", 1e-5))
+    return y * p["weight"].reshape(shape) + p["bias"].reshape(shape) if "weight" in p else y
+
+
+def instance_norm(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    if "running_mean" in p:
+        return batch_norm(a, p, xs)
+    return torch.cat([batch_norm(a, p, [xs[0].narrow(0, k, 1)]) for k in range(len(xs[0]))])
+
+
+def group_norm(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    x, g = xs[0], a["num_groups"]
+    rows = x.reshape(len(x), g, -1)
+    spread = rows.var(2, unbiased=False, keepdim=True) + a.get("eps", 1e-5)
+    y: torch.Tensor = ((rows - rows.mean(2, keepdim=True)) / spread.sqrt()).reshape(x.shape)
+    shape = (1, -1, *(1,) * (x.ndim - 2))
     return y * p["weight"].reshape(shape) + p["bias"].reshape(shape) if "weight" in p else y
 
 
@@ -220,9 +269,17 @@ REFERENCES: dict[str, Reference] = {
     "pixel_shuffle": by_module(nn.PixelShuffle),
     "pixel_unshuffle": pixel_unshuffle,
     "linear": linear,
-    "conv2d": conv2d,
+    "embedding": lambda a, p, xs: F.one_hot(xs[0], a["num_embeddings"]).double() @ p["weight"],
+    **{f"conv{k}d": conv for k in (1, 2, 3)},
+    **{f"conv_transpose{k}d": conv_transpose for k in (1, 2, 3)},
     "batch_norm": batch_norm,
+    "instance_norm": instance_norm,
+    "group_norm": group_norm,
     "layer_norm": layer_norm,
+    "rms_norm": lambda a, p, xs: (
+        xs[0] * (xs[0].pow(2).mean(list(range(-a.get("dims", 1), 0)), True) + a.get("eps", np.finfo("f8").eps)) ** -0.5
+    )
+    * p.get("weight", 1.0),
     "add": lambda a, p, xs: sum(xs[1:], xs[0]),
     "mul": product,
     "sub": lambda a, p, xs: xs[0] + -1 * xs[1],
@@ -249,7 +306,7 @@ REFERENCES: dict[str, Reference] = {
     "adaptive_max_pool3d": by_module(lambda output_size=1: nn.AdaptiveMaxPool3d(output_size)),
     "upsample": by_module(nn.Upsample),
     "local_response_norm": by_module(nn.LocalResponseNorm),
-    "dropout": lambda a, p, xs: xs[0],
+    **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d"), lambda a, p, xs: xs[0]),
     "identity": lambda a, p, xs: xs[0],
     "softmax": lambda a, p, xs: torch.exp(xs[0]) / torch.exp(xs[0]).sum(a.get("dim", -1), keepdim=True),
     "relu": lambda a, p, xs: xs[0].clamp(min=0),

@@ -24,8 +24,10 @@ from growir.verify import verify
 # Where no example leaves the axis free: operators that look at all of it, and windows that slide along it.
 PINNED = {(kind, "first") for kind in ("softmax", "log_softmax", "local_response_norm")} | {
     (kind, "last")
-    for kind in ("pixel_shuffle", "pixel_unshuffle", "upsample")
-    + tuple(f"{pool}_pool{k}d" for pool in ("max", "avg", "adaptive_max", "adaptive_avg") for k in (1, 2, 3))
+    for kind in (
+        *("pixel_shuffle", "pixel_unshuffle", "upsample", "instance_norm"),
+        *(f"{pool}_pool{k}d" for pool in ("max", "avg", "adaptive_max", "adaptive_avg") for k in (1, 2, 3)),
+    )
 }
 
 
