@@ -10,27 +10,35 @@ A pass of one's own is under test in three lines:
 from growir.testing.graphs import candidates, graphs
 from growir.testing.laws import (
     TOLERANCE,
+    Deviation,
     Probe,
     assert_preserves,
     carried_pairs,
     close,
+    deviations,
     outputs,
     random_batch,
     random_network,
     worst,
 )
 from growir.testing.masking import masked
+from growir.testing.operators import assert_example, example_graph, op_law
 from growir.testing.promises import pass_law
 
 __all__ = [
     "TOLERANCE",
+    "Deviation",
     "Probe",
+    "assert_example",
     "assert_preserves",
     "candidates",
     "carried_pairs",
     "close",
+    "deviations",
+    "example_graph",
     "graphs",
     "masked",
+    "op_law",
     "outputs",
     "pass_law",
     "random_batch",
