@@ -98,8 +98,8 @@ def some(names: Sequence[str], most: int = 6) -> str:
 
 
 def _telling(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What a reader wants of a recorded pass: not the seed of every one, nor its empty lists."""
-    return {key: value for key, value in fields.items() if key != "seed" and value != []}
+    """What a reader wants of a recorded pass: not the seed of every one, nor its empty fields."""
+    return {key: value for key, value in fields.items() if key != "seed" and value not in ([], None)}
 
 
 def _node_fields(node: Node) -> str:

@@ -17,6 +17,7 @@ from growir.cli.diff import diff
 from growir.cli.export import export
 from growir.cli.grow import grow
 from growir.cli.inspect import inspect
+from growir.cli.log import log
 from growir.cli.output import printable
 from growir.cli.render import render
 from growir.cli.rewrite import rewrite
@@ -24,7 +25,7 @@ from growir.cli.schema import schema
 from growir.cli.validate import validate
 from growir.errors import GrowirError
 
-_READERS = ("inspect", "diff", "validate", "rewrite", "render")
+_READERS = ("inspect", "diff", "validate", "rewrite", "render", "log")
 WRONG, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 
@@ -93,7 +94,7 @@ def _about(
     """A compiler for growable neural networks."""
 
 
-for _command in (grow, inspect, diff, validate, rewrite, render, export, schema):
+for _command in (grow, inspect, diff, validate, rewrite, render, log, export, schema):
     app.command()(_command)
 
 

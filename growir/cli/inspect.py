@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, AsJson, GraphPath, MaxParameters, print_json
-
-if TYPE_CHECKING:
-    from growir.show import Grid
+from growir.cli.output import MAX_PARAMETERS, AsJson, GraphPath, MaxParameters, print_json, print_page
 
 
 def inspect(
@@ -30,20 +27,4 @@ def inspect(
     if as_json:
         print_json(inspection(graph, spaces=spaces))
         return
-    for k, part in enumerate(page(graph, everything=everything, spaces=spaces)):
-        if k:
-            print()
-        if everything or isinstance(part, str):
-            print(part)
-        else:
-            _print_rich(part)
-
-
-def _print_rich(grid: Grid) -> None:
-    import sys
-
-    from rich.console import Console
-
-    # Piped, a table keeps its own width: cut to 80 columns it would be of no use to the next program.
-    console = Console() if sys.stdout.isatty() else Console(width=10_000)
-    console.print(grid.rich())
+    print_page(page(graph, everything=everything, spaces=spaces), as_text=everything)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from growir.errors import ExportError
+
+if TYPE_CHECKING:
+    from growir.show import Grid
 
 PATH_HELP = "A graph document, a network or run directory, or an .onnx file that growir wrote."
 
@@ -25,6 +28,23 @@ MAX_PARAMETERS = 10**10
 def printable(text: str) -> str:
     """The text with everything escaped that a terminal would obey instead of show."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def print_page(parts: Iterable[str | Grid], *, as_text: bool = False) -> None:
+    """Print texts and tables with blank lines between; tables as aligned text if asked for, else by rich."""
+    import sys
+
+    for k, part in enumerate(parts):
+        if k:
+            print()
+        if as_text or isinstance(part, str):
+            print(printable(str(part)))
+            continue
+        from rich.console import Console
+
+        # Piped, a table keeps its own width: cut to 80 columns it would be of no use to the next program.
+        console = Console() if sys.stdout.isatty() else Console(width=10_000)
+        console.print(part.rich())
 
 
 def print_json(data: Mapping[str, Any]) -> None:

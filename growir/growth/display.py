@@ -15,6 +15,7 @@ from rich.text import Text
 
 from growir.growth.config import RunConfig
 from growir.growth.engine import Event, GrowthResult, Observer
+from growir.report import REASONS, describe_step
 
 REFRESH = 0.1  # seconds between updates of the live line; each costs about a millisecond
 
@@ -117,28 +118,9 @@ def describe(event: Event) -> str | None:
                 f"{event['parameters']:>7,} parameters  {event['seconds']:.2f} s"
             )
         case "ended":
-            reasons = {
-                "parameters": "nothing more fits the budget",
-                "steps": "the number of growths is reached",
-                "seconds": "the time is over",
-                "no gain": "no candidate lowers the loss of the selection part",
-            }
-            return f"      growth ends: {reasons[event['reason']]}"
+            return f"      growth ends: {REASONS[event['reason']]}"
         case _:
             return None
-
-
-def describe_step(event: Event) -> str:
-    """A recorded pass in a few words."""
-    match event["pass"]:
-        case "add_edge":
-            return f"edge {event['source']} -> {event['target']}"
-        case "add_node":
-            return f"{event['width']} neurons {event['source']} -> {event['created'][0]} -> {event['target']}"
-        case "widen":
-            return f"{event['node']} wider by {event['by']}"
-        case name:
-            return str(name)
 
 
 def _score(metrics: dict[str, float | None]) -> str:

@@ -30,7 +30,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["inspect", "inspect --all", "inspect --json --spaces", "validate", "diff DENSE"])
+@pytest.mark.parametrize(
+    "command", ["inspect", "inspect --all", "inspect --json --spaces", "validate", "diff DENSE", "log"]
+)
 @pytest.mark.parametrize("kind", ["document", "network"])
 def test_reading_needs_neither_torch_nor_onnx(command: str, kind: str, network: Path) -> None:
     args = [DENSE if word == "DENSE" else word for word in command.split()]
@@ -71,7 +73,7 @@ def test_schema() -> None:
 def test_help_lists_all_commands_and_imports_next_to_nothing() -> None:
     done = process("--help")
     assert done.code == 0
-    for command in ("grow", "inspect", "diff", "validate", "rewrite", "render", "export", "schema"):
+    for command in ("grow", "inspect", "diff", "validate", "rewrite", "render", "log", "export", "schema"):
         assert f"  {command} " in done.out
     for args in (["--help"], ["grow", "--help"], ["inspect", "--help"]):
         modules = imported(*args)

@@ -1,0 +1,162 @@
+"""`growir log`: of runs that are finished, under way, killed or damaged, and of histories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from growir.document import dumps
+from growir.graph import Graph
+from growir.network import load_graph
+from growir.passes import AddEdge, AddNode, Widen
+from tests.cli.command import GOLDEN, growir, process
+from tests.cli.test_inspect import stripped
+
+RESIDUAL = GOLDEN / "inspect" / "residual.json"
+EVENTS: list[dict[str, Any]] = [
+    {
+        "event": "started", "name": "digits", "seed": 0, "threads": 1, "task": "classification", "samples": 1437,
+        "hash": "3e65", "parameters": 10,
+    },
+    {
+        "event": "growth", "step": 1, "pass": "add_edge", "seed": 0, "source": "standard", "target": "out",
+        "version": 1, "created": ["edge_1", "sum_1"], "values": {}, "candidates": 2, "improving": 2,
+        "predicted_gain": 0.61, "measured_gain": 0.53, "amplitude": 1.0, "loss_before": 2.3, "loss_after": 1.8,
+        "parameters": 610, "macs": 600, "hash": "e6a1", "seconds": 0.02,
+    },
+    {"event": "trained", "step": 1, "train_loss": 0.25, "selection_loss": 0.32, "seconds": 0.07},
+    {
+        "event": "growth", "step": 2, "pass": "add_node", "seed": 0, "source": "standard", "target": "sum_1",
+        "width": 23, "activation": "relu", "version": 1, "created": ["node_1.linear"], "candidates": 1,
+        "improving": 1, "predicted_gain": 0.026, "measured_gain": 0.016, "parameters": 2243, "macs": 2210,
+        "seconds": 0.01,
+    },
+    {"event": "trained", "step": 2, "train_loss": 0.05, "selection_loss": 0.13, "seconds": 0.07},
+    {
+        "event": "growth", "step": 3, "pass": "third.party", "seed": 0, "where": "fc1", "version": 1, "created": [],
+        "candidates": 7, "predicted_gain": 0.1, "measured_gain": 0.1, "parameters": 2250, "macs": 2220, "seconds": 1,
+    },
+    {"event": "ended", "step": 3, "reason": "parameters"},
+    {
+        "event": "finished", "name": "digits", "test_before_fit": {"loss": 0.1, "accuracy": 0.97},
+        "test_after_fit": {"loss": 0.05, "accuracy": 0.98}, "parameters": 2250, "macs": 2220, "seconds": 0.9,
+        "seconds_growing": 0.1, "steps": 3,
+    },
+]  # fmt: skip
+
+
+def run_of(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "events.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def text_of(count: int) -> str:
+    return "".join(json.dumps(event) + "\n" for event in EVENTS[:count])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 6, 7, 8])
+def test_as_far_as_it_came(count: int, tmp_path: Path, golden: Callable[[Path, str], None]) -> None:
+    done = growir("log", run_of(tmp_path, text_of(count)))
+    assert (done.code, done.err) == (0, "")
+    golden(GOLDEN / "log" / f"{count}.txt", stripped(done.out))
+
+
+@pytest.mark.parametrize("stop", [1, 40, 300])
+def test_a_last_line_that_was_cut_short(stop: int, tmp_path: Path) -> None:
+    whole = growir("log", run_of(tmp_path / "a", text_of(3))).out
+    last = json.dumps(EVENTS[3])[:stop]
+    done = growir("log", run_of(tmp_path / "b", text_of(3) + last))
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"{whole}\nline 4 of events.jsonl left out: it holds no event\n"
+    found = json.loads(growir("log", tmp_path / "b", "--json").out)
+    assert (found["state"], found["unreadable_lines"]) == ("not finished", [4])
+    assert found["growths"][0]["selection_loss"] == 0.32
+
+
+DAMAGED = [
+    b"\xff\xfe", b"[]", b"7", b"null", b"{}", b'{"event": 3}', b"[" * 100_000, b'{"event": "growth"}',
+    b'{"event": "growth", "step": 1e999}', b'{"event": "growth", "step": NaN, "pass": "add_edge"}',
+    b'{"event": "growth", "step": "x", "pass": "add_node", "created": 3, "parameters": [1], "measured_gain": "a"}',
+    b'{"event": "growth", "step": 1, "pass": ["a"], "predicted_gain": 1' + b"0" * 400 + b"}",
+    b'{"event": "growth", "pass": "widen", "node": "\\u001b[31m", "by": {}}',
+    b'{"event": "trained", "step": {}}', b'{"event": "ended"}', b'{"event": "finished", "test_after_fit": 3}',
+    b'{"event": "finished", "test_after_fit": {"accuracy": "all"}, "seconds": true}', b'{"event": "started"}',
+    b'{"event": "of a later version"}', b'{"event": "interrupted"}', b'{"event": "started", "name": {}, "task": 3}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=range(len(DAMAGED)))
+def test_damaged_lines(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_bytes(text_of(2).encode() + line + b"\n" + text_of(3).encode())
+    for flags in ([], ["--json"]):
+        done = growir("log", tmp_path, *flags)
+        assert (done.code, done.err) == (0, "")
+        assert "\x1b" not in done.out
+    assert len(json.loads(done.out)["growths"]) >= 2
+
+
+def test_a_run_that_was_stopped(tmp_path: Path) -> None:
+    events = [*EVENTS[:3], {"event": "interrupted", "hash": "e6a1"}]
+    done = growir("log", run_of(tmp_path, "".join(json.dumps(event) + "\n" for event in events)))
+    assert done.out.splitlines()[0].endswith("; stopped")
+
+
+def grown() -> Graph:
+    base = {
+        "schema": "growir/1",
+        "inputs": [{"name": "x", "shape": ["N", 4]}],
+        "nodes": [{"name": "out", "op": "bias", "inputs": ["x"], "features": 3}],
+        "outputs": ["out"],
+    }
+    graph = AddNode(source="x", target="out", width=2).rewrite(load_graph(base)).graph
+    graph = AddEdge(source="x", target="out").rewrite(graph).graph
+    return Widen(node="node_1.act", by=3).rewrite(graph).graph
+
+
+def test_history(tmp_path: Path, golden: Callable[[Path, str], None]) -> None:
+    path = tmp_path / "net.json"
+    path.write_text(dumps(grown()), encoding="utf-8")
+    done = growir("log", path)
+    assert (done.code, done.err) == (0, "")
+    golden(GOLDEN / "log" / "history.txt", stripped(done.out))
+    found = json.loads(growir("log", path, "--json").out)
+    assert found["hash"] == grown().hash
+    costs = [step["cost"]["parameters"] for step in found["steps"]]
+    assert costs[-1][1] == grown().costs().parameters
+    assert all(a[1] == b[0] for a, b in pairwise(costs))
+
+
+def test_a_history_with_unknown_passes(tmp_path: Path) -> None:
+    data = json.loads(dumps(grown()))
+    data["history"]["steps"][1]["pass"] = "of_another_package"
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    done = growir("log", path)
+    assert done.code == 0
+    assert "of_another_package" in done.out
+    assert "cost" not in json.loads(growir("log", path, "--json").out)["steps"][0]
+
+
+def test_without_history() -> None:
+    assert growir("log", RESIDUAL).out == "residual: has not grown\n"
+
+
+def test_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none"):
+        done = growir("log", path)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("growir: error: ")
+    (tmp_path / "events.jsonl").mkdir()
+    assert growir("log", tmp_path).code == 2
+
+
+def test_reading_a_run_needs_no_torch(tmp_path: Path) -> None:
+    code = "import atexit; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); main()"
+    done = process("log", run_of(tmp_path, text_of(8)), code=code)
+    assert (done.code, done.err) == (0, "False\n")
