@@ -22,9 +22,9 @@ from growir.network import Network
 from growir.ops import OPS
 from growir.passes import PASSES, Prune
 from growir.rewrite import Pass
-from growir.testing import Deviation, Probe, deviations, graphs, masked, random_batch, random_network
+from growir.testing import Deviation, Probe, deviations, example_graph, graphs, masked, random_batch, random_network
 from growir.testing import worst as worst_of
-from tests.laws.test_ops import CASES, embedded
+from tests.laws.test_ops import CASES
 
 TABLE = Path(__file__).parent.parent.parent / "docs" / "exactness.md"
 PER_GRAPH = 4  # candidates of a pass that are tried on one graph
@@ -77,7 +77,7 @@ def measured(random: int) -> Worst:
     """The worst errors over all operators' examples and some random graphs."""
     worst: Worst = {}
     for op, k, side in CASES:
-        measure(embedded(op.examples()[k], side), worst)
+        measure(example_graph(op.examples()[k], side), worst)
 
     @settings(
         max_examples=random,
