@@ -90,7 +90,7 @@ class InsertLayer(Pass):
         fitting = _keeping(graph, self.after)[0]
         raise PassRefused(
             f"{where}: it starts as the identity, so the function would change: {self.activation} {what}, and the "
-            f"value may hold {held}; activation={fitting!r} would keep it, and residual=True keeps it with any activation"
+            f"value may hold {held}; activation={fitting!r} keeps it, and residual=True does with any activation"
         )
 
     def preserves(self, graph: Graph) -> Preserves:

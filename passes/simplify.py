@@ -14,17 +14,17 @@ from growir.graph import Graph, Node
 from growir.ops import (
     Add,
     Affine,
-    AvgPool2d,
     Clamp,
     Concat,
     Dropout,
+    Expand,
     Flatten,
     Hardsigmoid,
     Hardswish,
-    MaxPool2d,
     Mul,
     Op,
     OpError,
+    Pad,
     Permute,
     Relu,
     Relu6,
@@ -37,7 +37,7 @@ from growir.ops import (
     Squeeze,
     Unsqueeze,
 )
-from growir.ops.base import pair
+from growir.ops.pool import AdaptivePool, WindowPool
 from growir.ops.ranges import Range, keeps
 from growir.passes.layers import ranges_of
 from growir.shapes import own_tables, shapes_of
@@ -82,7 +82,7 @@ class View:
 Found = Node | str | None
 SHAPERS = (Reshape, Flatten, Squeeze, Unsqueeze)
 # What gives back its input whenever it keeps the shape; of the pools, the one whose cells then hold one number each.
-MOVERS = ("reshape", "flatten", "expand", "slice", "pad", "adaptive_avg_pool2d")
+MOVERS = (Reshape, Flatten, Expand, Slice, Pad, AdaptivePool)
 
 
 def nothing_changes(view: View, node: Node) -> Found:
@@ -100,7 +100,7 @@ def nothing_dropped(view: View, node: Node) -> Found:
 
 def nothing_moves(view: View, node: Node) -> Found:
     """A reshape to the same shape, a slice of everything, axes in the order they have."""
-    if node.op.kind() in MOVERS and len(node.inputs) == 1:
+    if isinstance(node.op, MOVERS) and len(node.inputs) == 1:
         return node.inputs[0] if view.shapes[node.name] == view.shapes[node.inputs[0]] else None
     in_order = isinstance(node.op, Permute) and node.op.dims == tuple(range(len(node.op.dims)))
     return node.inputs[0] if in_order else None
@@ -108,9 +108,9 @@ def nothing_moves(view: View, node: Node) -> Found:
 
 def nothing_pooled(view: View, node: Node) -> Found:
     """A pool over windows of one number."""
-    if not isinstance(node.op, MaxPool2d | AvgPool2d) or getattr(node.op, "divisor_override", None) not in (None, 1):
+    if not isinstance(node.op, WindowPool) or node.op.attributes().get("divisor_override", 1) != 1:
         return None
-    single = (pair(node.op.kernel_size), node.op.steps(), pair(node.op.padding)) == ((1, 1), (1, 1), (0, 0))
+    single = {*node.op.kernel(), *node.op.steps()} == {1} and not any(node.op.pads())
     return node.inputs[0] if single else None
 
 

@@ -62,7 +62,10 @@ def _always(low: float, high: float) -> Rule:
     return lambda op, xs: Range(low, high)
 
 
-_MOVES = ("identity", "flatten", "reshape", "permute", "unsqueeze", "squeeze", "slice", "select", "expand")
+_RANKS = ("1d", "2d", "3d")
+_MAXIMA = [f"{kind}{rank}" for kind in ("max_pool", "adaptive_max_pool") for rank in _RANKS]
+_MEANS = [f"{kind}{rank}" for kind in ("avg_pool", "adaptive_avg_pool") for rank in _RANKS]
+_MOVES = "identity flatten reshape permute unsqueeze squeeze slice select expand pixel_shuffle pixel_unshuffle".split()
 # What each kind gives from inputs in these ranges; kinds that are not here may give anything.
 _GIVES: Mapping[str, Rule] = {
     "relu": lambda op, xs: xs[0].cut(0.0, None),
@@ -82,10 +85,6 @@ _GIVES: Mapping[str, Rule] = {
     "prelu": _identity_above_zero,
     "elu": _identity_above_zero,
     "celu": _identity_above_zero,
-    "max_pool2d": _same,
-    "adaptive_max_pool2d": _same,
-    "adaptive_avg_pool2d": _sign,
-    "avg_pool2d": _sign,
     "dropout": _sign,
     "add": _sign,
     "mul": _sign,
@@ -96,7 +95,8 @@ _GIVES: Mapping[str, Rule] = {
     "maximum": _union,
     "minimum": _union,
     "concat": _union,
-    **dict.fromkeys(_MOVES, _same),
+    **dict.fromkeys([*_MOVES, *_MAXIMA], _same),
+    **dict.fromkeys(_MEANS, _sign),
 }
 
 # Where each kind gives back what it gets, and has the slope 1 (on the border, the slope that its input's kind has too).
@@ -127,11 +127,10 @@ def keeps(op: Op) -> Range | None:
 
 # Kinds that give 0 where they get 0, with a slope there by which what comes before them learns; relu has none.
 _THROUGH_ZERO = frozenset(
-    """
-    identity leaky_relu elu celu selu gelu silu mish tanh softsign hardswish prelu dropout sin erf
-    flatten reshape permute unsqueeze squeeze slice select expand pixel_shuffle pixel_unshuffle
-    max_pool2d avg_pool2d adaptive_avg_pool2d mean sum
-    """.split()
+    [
+        *"leaky_relu elu celu selu gelu silu mish tanh softsign hardswish prelu dropout sin erf mean sum".split(),
+        *(*_MOVES, *_MAXIMA, *_MEANS),
+    ]
 )
 
 

@@ -11,6 +11,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph, Node
 from growir.ops import (
     Abs,
+    AdaptiveMaxPool2d,
     Add,
     Affine,
     AvgPool2d,
@@ -85,6 +86,7 @@ def left(graph: Graph) -> list[Op]:
         ((Tanh(), Permute(dims=(0, 1, 2, 3))), [Tanh()]),
         ((Tanh(), MaxPool2d(kernel_size=1)), [Tanh()]),
         ((Tanh(), AvgPool2d(kernel_size=1, divisor_override=1)), [Tanh()]),
+        ((Tanh(), AdaptiveMaxPool2d(output_size=(3, 2))), [Tanh()]),
         ((Tanh(), Affine()), [Tanh()]),
         ((Flatten(), Flatten()), [Flatten()]),
         ((Tanh(), Reshape(shape=(12, 2)), Reshape(shape=(2, 3, 4))), [Tanh(), Reshape(shape=(2, 3, 4))]),

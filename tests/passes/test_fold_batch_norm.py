@@ -10,7 +10,7 @@ from growir.backends.torch_edits import TORCH
 from growir.edits import NUMPY, Derive, carry_optimizer
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
-from growir.ops import BatchNorm, Conv2d, Linear, Op, Param, Parameter, Relu, Uniform
+from growir.ops import BatchNorm, Conv1d, Conv2d, Conv3d, ConvTranspose2d, Linear, Op, Param, Parameter, Relu, Uniform
 from growir.passes import FoldBatchNorm
 from growir.passes.fold_batch_norm import folded_weight, weight_views
 from growir.rewrite import Preserves
@@ -38,6 +38,10 @@ def normed(shape: tuple[int, ...], layer: Op, norm: BatchNorm | None = None) -> 
         (IMAGE, Conv2d(out_channels=3, kernel_size=3, padding=1)),
         (IMAGE, Conv2d(out_channels=6, kernel_size=2, groups=2)),
         (IMAGE, Conv2d(kernel_size=3, depthwise=True, multiplier=2)),
+        (IMAGE, ConvTranspose2d(out_channels=3, kernel_size=2)),
+        (IMAGE, ConvTranspose2d(out_channels=6, kernel_size=2, groups=2)),
+        ((4, 5), Conv1d(out_channels=3, kernel_size=2)),
+        ((4, 3, 3, 2), Conv3d(out_channels=3, kernel_size=2)),
     ],
 )
 def test_every_layer_takes_a_norm_in(shape: tuple[int, ...], layer: Op, bias: bool, affine: bool) -> None:

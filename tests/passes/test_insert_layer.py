@@ -132,7 +132,7 @@ def unfit() -> Graph:
             mlp(),
             {"after": "act1", "activation": "gelu"},
             "a layer after act1: it starts as the identity, so the function would change: gelu changes nearly every "
-            "number, and the value may hold 0 to inf; activation='relu' would keep it, and residual=True keeps it",
+            "number, and the value may hold 0 to inf; activation='relu' keeps it, and residual=True does with any",
         ),
         (
             mlp(),
@@ -141,7 +141,7 @@ def unfit() -> Graph:
         ),
         (chain((3,), Relu()), {"after": "n0", "activation": "relu6"}, "relu6 keeps only 0 to 6"),
         (chain((3,), Tanh()), {"after": "n0", "activation": "tanh"}, "tanh changes nearly every number"),
-        (chain((3,), Sigmoid()), {"after": "n0", "activation": "silu"}, "activation='relu' would keep it"),
+        (chain((3,), Sigmoid()), {"after": "n0", "activation": "silu"}, "activation='relu' keeps it"),
         (mlp(), {"after": "act1", "norm": "batch_norm"}, "no norm is an identity, a batch norm not in train mode"),
         (mlp(), {"after": "act1", "width": 5}, "width goes with residual=True"),
         (mlp(), {"after": "act", "residual": True}, "after 'act' does not exist. Did you mean 'act1'?"),
