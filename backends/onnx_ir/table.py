@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from growir.backends.onnx_ir import activations, arithmetic, joins, layout, norms, pools, reductions, resample, weights
+from growir.backends.onnx_ir import (
+    activations,
+    arithmetic,
+    attention,
+    joins,
+    layout,
+    norms,
+    pools,
+    reductions,
+    resample,
+    weights,
+)
 from growir.backends.onnx_ir.activations import plain
 from growir.backends.onnx_ir.scope import Scope
 from growir.ops import OP_BY_KIND
@@ -34,6 +45,8 @@ TABLE: dict[str, Callable[[Scope, Any], None]] = {
     "group_norm": norms.group_norm,
     "layer_norm": norms.layer_norm,
     "rms_norm": norms.rms_norm,
+    "matmul": joins.fold("MatMul"),
+    "attention": attention.attention,
     "add": joins.fold("Add"),
     "mul": joins.fold("Mul"),
     "sub": joins.fold("Sub"),

@@ -76,7 +76,7 @@ class _Lowering:
         for parameter in own_tables(self.graph)[self.node.name]:
             _attach(module, parameter, self._tensor(parameter))
         self._host(self.node.name.split(".")[:-1]).add_module(self.node.name.split(".")[-1], module)
-        return self._value("call_module", self.node.name, (self.inputs[0],), {})
+        return self._value("call_module", self.node.name, tuple(self.inputs), {})
 
     def tensor(self, name: str) -> fx.Node:
         _attach(self._host(self.node.name.split(".")), name, self._tensor(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -39,6 +40,25 @@ class Standardise(nn.Module):
 
     def extra_repr(self) -> str:
         return f"eps={self.eps}, inverse={self.inverse}"
+
+
+class Attention(nn.Module):
+    """Scaled dot product attention with dropout in train mode, which torch's function knows nothing of."""
+
+    def __init__(self, dropout_p: float, is_causal: bool, scale: float | None) -> None:
+        super().__init__()
+        self.dropout_p = dropout_p
+        self.is_causal = is_causal
+        self.scale = scale
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        rate = self.dropout_p if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, mask, rate, self.is_causal, scale=self.scale)
+
+    def extra_repr(self) -> str:
+        return f"dropout_p={self.dropout_p}, is_causal={self.is_causal}, scale={self.scale}"
 
 
 class Select(nn.Module):

@@ -19,6 +19,7 @@ from growir.backends.torch_fx import modules
 from growir.ops import (
     OP_BY_KIND,
     Affine,
+    Attention,
     BatchNorm,
     Bias,
     Celu,
@@ -87,7 +88,7 @@ class Builder(Protocol):
         ...
 
     def module(self, module: nn.Module) -> fx.Node:
-        """Put a module under the node's name, give it the node's tensors, and call it on the first input."""
+        """Put a module under the node's name, give it the node's tensors, and call it on the inputs."""
         ...
 
     def tensor(self, name: str) -> fx.Node:
@@ -242,6 +243,14 @@ def rms_norm(b: Builder, op: RmsNorm) -> fx.Node:
 def layer_norm(b: Builder, op: LayerNorm) -> fx.Node:
     sizes = list(b.shapes[0].sizes[-op.dims :])
     return b.module(nn.LayerNorm(sizes, op.eps, op.elementwise_affine, op.bias, device="meta"))
+
+
+def attention(b: Builder, op: Attention) -> fx.Node:
+    if op.dropout_p:
+        return b.module(modules.Attention(op.dropout_p, op.is_causal, op.scale))
+    mask = b.inputs[3] if len(b.inputs) == 4 else None
+    given = {"is_causal": op.is_causal, "scale": op.scale}
+    return b.call(F.scaled_dot_product_attention, *b.inputs[:3], mask, **given)
 
 
 def fold(function: Callable[[Any, Any], Any]) -> Emit:
@@ -413,6 +422,8 @@ TABLE: dict[str, Emit] = {
     "group_norm": group_norm,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
+    "matmul": fold(torch.matmul),
+    "attention": attention,
     "add": fold(operator.add),
     "mul": fold(operator.mul),
     "sub": fold(operator.sub),

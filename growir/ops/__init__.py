@@ -32,6 +32,7 @@ from growir.ops.activation import (
     Threshold,
 )
 from growir.ops.arithmetic import Abs, Affine, Clamp, Cos, Erf, Exp, Log, Pow, Rsqrt, Sin, Sqrt
+from growir.ops.attention import Attention, MatMul
 from growir.ops.base import (
     BATCH,
     Constant,
@@ -99,6 +100,8 @@ OPS: tuple[type[Op], ...] = (
     GroupNorm,
     LayerNorm,
     RmsNorm,
+    MatMul,
+    Attention,
     Add,
     Mul,
     Sub,
@@ -185,6 +188,7 @@ __all__ = [
     "Affine",
     "Amax",
     "Amin",
+    "Attention",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -230,6 +234,7 @@ __all__ = [
     "Log",
     "LogSigmoid",
     "LogSoftmax",
+    "MatMul",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",

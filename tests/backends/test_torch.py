@@ -251,6 +251,17 @@ def variance(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Ten
     return reduction(of)(a, p, xs)
 
 
+def attention(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    q, k, v = xs[:3]
+    scores = torch.einsum("...td,...sd->...ts", q, k) * a.get("scale", q.shape[-1] ** -0.5)
+    if len(xs) == 4:
+        scores = scores + xs[3]
+    weights = torch.exp(scores)
+    if a.get("is_causal"):
+        weights = weights * torch.ones(weights.shape[-2:]).tril()
+    return torch.einsum("...ts,...se->...te", weights / weights.sum(-1, keepdim=True), v)
+
+
 REFERENCES: dict[str, Reference] = {
     "bias": lambda a, p, xs: torch.stack([p["bias"].reshape(-1, *(1,) * a.get("dims", 0))] * len(xs[0])),
     "standardise": standardise,
@@ -280,6 +291,8 @@ REFERENCES: dict[str, Reference] = {
         xs[0] * (xs[0].pow(2).mean(list(range(-a.get("dims", 1), 0)), True) + a.get("eps", np.finfo("f8").eps)) ** -0.5
     )
     * p.get("weight", 1.0),
+    "matmul": lambda a, p, xs: torch.einsum("...ij,...jk->...ik", *xs),
+    "attention": attention,
     "add": lambda a, p, xs: sum(xs[1:], xs[0]),
     "mul": product,
     "sub": lambda a, p, xs: xs[0] + -1 * xs[1],
