@@ -163,7 +163,15 @@ class Sequence(Pass):
     def candidates(cls, graph: Graph) -> Iterator[Self]:
         from growir.passes.widen import Widen
 
-        found = [step for step in Widen.candidates(graph) if not step.copies]
+        found: list[Widen] = []
+        moved: set[Space] = set()
+        for step in Widen.candidates(graph):
+            space = step.space(graph)
+            partners = {*space.growth, *space.shrink}
+            # Not two that move one another's channels: a name such as conv@2 would then mean another place.
+            if not (step.copies or moved & partners):
+                found.append(step)
+                moved |= partners
         if found:
             yield cls(passes=tuple(found))
             yield cls(passes=(found[0], found[0].model_copy(update={"by": 2 * found[0].by})))
