@@ -17,8 +17,6 @@ from growir.shapes import shapes_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from growir.channels import ChannelSpace, Slot
-
 MAX_ROWS = 200
 MAX_LISTED_STEPS = 20
 FEW_ROWS = 10  # a module table this short tells less than runs of the level below
@@ -133,7 +131,9 @@ def page(graph: Graph, *, everything: bool = False, spaces: bool = False) -> lis
         parts.append(f"{len(graph.nodes):,} nodes, collapsed; --all shows each")
     parts.append(_cost_text(costs))
     if spaces:
-        parts += _space_parts(graph, everything)
+        from growir.space_table import space_parts
+
+        parts += space_parts(graph, everything)
     if graph.history is not None:
         parts.append(_history_text(graph, everything))
     return parts
@@ -234,40 +234,6 @@ def _history_text(graph: Graph, everything: bool) -> str:
     return "\n".join(lines)
 
 
-def _space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
-    from growir.channels import channel_spaces
-
-    spaces = channel_spaces(graph)
-    shown = spaces if everything else spaces[:MAX_ROWS]
-    rows = tuple(
-        (
-            cut(space.name),
-            str(space.width),
-            str(space.step),
-            str(len(space.nodes)),
-            some([_slot_text(slot) for slot in space.producers], 3),
-            some([_slot_text(slot) for slot in space.consumers], 3),
-            _state(space),
-        )
-        for space in shown
-    )
-    headers = ("space", "width", "step", "nodes", "producers", "consumers", "state")
-    parts: list[str | Grid] = [Grid(headers, rows, frozenset({"width", "step", "nodes"}))]
-    if len(shown) < len(spaces):
-        parts.append(f"{len(spaces):,} spaces, the first {len(shown)} shown; --all shows each")
-    return parts
-
-
-def _slot_text(slot: Slot) -> str:
-    return f"{slot.parameter}[{slot.axis}]"
-
-
-def _state(space: ChannelSpace) -> str:
-    if space.pins:
-        return f"pinned: {_listed([f'{cut(pin.node)} ({pin.reason})' for pin in space.pins], 2)}"
-    return "free" if not space.uniform else "free, copies only as a whole"
-
-
 # -- the same as data -------------------------------------------------------------------------------------------------
 
 
@@ -306,9 +272,9 @@ def inspection(graph: Graph, *, spaces: bool = False) -> Json:
         steps = [step_data(step) for step in graph.history.steps]
         whole["history"] = {"base": graph.history.base.hash, "steps": steps}
     if spaces:
-        from growir.channels import channel_spaces
+        from growir.space_table import space_data
 
-        whole["spaces"] = [_space_data(space) for space in channel_spaces(graph)]
+        whole["spaces"] = space_data(graph)
     return whole
 
 
@@ -316,19 +282,3 @@ def costs_data(costs: Costs) -> Json:
     """Total costs as JSON values."""
     names = ("parameters", "buffers", "macs", "peak_bytes", "training_bytes")
     return {name: getattr(costs, name) for name in names}
-
-
-def _space_data(space: ChannelSpace) -> Json:
-    def slots(found: Iterable[Slot]) -> list[Json]:
-        return [{"parameter": s.parameter, "axis": s.axis, "runs": s.runs} for s in found]
-
-    return {
-        "name": space.name,
-        "width": space.width,
-        "step": space.step,
-        "uniform": space.uniform,
-        "nodes": space.nodes,
-        "producers": slots(space.producers),
-        "consumers": slots(space.consumers),
-        "pins": [{"node": pin.node, "reason": pin.reason} for pin in space.pins],
-    }

@@ -49,6 +49,19 @@ def test_json() -> None:
     assert json.loads(json.dumps(inspection(graph, spaces=True))) == found
 
 
+def test_why_a_space_is_pinned() -> None:
+    out = growir("inspect", GOLDEN / "inspect" / "spaces.json", "--spaces").out
+    lines = [line.strip() for line in out.splitlines()]
+    assert lines[lines.index("gate, width 3") + 1 :][:2] == ["soft: softmax over this axis", "soft: graph output"]
+    found: dict[str, Any] = json.loads(growir("inspect", GOLDEN / "inspect" / "spaces.json", "--spaces", "--json").out)
+    spaces = {space["name"]: space for space in found["spaces"]}
+    assert spaces["gate"]["pins"][0] == {"node": "soft", "reason": "softmax over this axis"}
+    assert (spaces["gate"]["free"], spaces["body.fc1"]["free"]) == (False, True)
+    assert (spaces["body.fc1"]["random"], spaces["stem"]["uniform"], spaces["stem"]["step"]) == (True, True, 8)
+    assert spaces["stem"]["made_by"] == ["stem", "body.fc2"]  # norm only carries them
+    assert spaces["stem"]["read_by"] == ["body.fc1", "mix_in", "gate", "head"]
+
+
 def test_history(tmp_path: Path, golden: Callable[[Path, str], None]) -> None:
     from growir.document import dumps
     from growir.passes import AddEdge, AddNode
