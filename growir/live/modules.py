@@ -51,7 +51,9 @@ def find(module: object, what: str = "module") -> Live:
     document = document_of(inner)
     assert document is not None
     graph = load(document)
-    return Live(inner, graph, _tensors(inner, graph, what), (*notes, *_hooks(inner, what)))
+    tensors = _tensors(inner, graph, what)
+    _check_code(inner, lower_tensors(graph, tensors), what)
+    return Live(inner, graph, tensors, (*notes, *_hooks(inner, what)))
 
 
 def _unwrapped(module: object, what: str) -> tuple[fx.GraphModule, list[str]]:
@@ -115,6 +117,24 @@ def _tensors(module: fx.GraphModule, graph: Graph, what: str) -> Tensors:
             shapes = f"{list(tensor.shape)} in the module and {list(param.shape)} in its document"
             raise ModelError(f"the {what}: {cut(key)} has shape {shapes}")
     return {key: found[key] for key in table}
+
+
+def _check_code(module: fx.GraphModule, made: fx.GraphModule, what: str) -> None:
+    """Raise ModelError unless the module does what its document says, call by call."""
+    found, wanted = _calls(module), _calls(made)
+    if found != wanted:
+        names = [node.name for node in module.graph.nodes]
+        at = next((k for k, (a, b) in enumerate(zip(found, wanted)) if a != b), min(len(found), len(wanted)) - 1)
+        raise ModelError(
+            f"the {what}'s code was changed after growir made it, at {cut(names[at])!r}; growth starts from the "
+            "document and would lose that: undo the change, or make it to what comes back"
+        )
+
+
+def _calls(module: fx.GraphModule) -> list[tuple[str, str, tuple[int, ...]]]:
+    """What is called on which earlier values; not with which constants, which pickling spells out."""
+    place = {node: k for k, node in enumerate(module.graph.nodes)}
+    return [(node.op, str(node.target), tuple(place[i] for i in node.all_input_nodes)) for node in place]
 
 
 def _hooks(module: nn.Module, what: str) -> list[str]:

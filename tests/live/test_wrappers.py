@@ -186,6 +186,19 @@ def test_a_module_changed_by_hand_is_refused() -> None:
         live.grow(module, STEP)
 
 
+def test_code_changed_by_hand_is_refused() -> None:
+    module = module_of(mlp())
+    act = next(node for node in module.graph.nodes if node.name == "act1")
+    with module.graph.inserting_after(act):
+        act.replace_all_uses_with(module.graph.call_function(torch.abs, (act,)), lambda user: user.op == "call_module")
+    module.recompile()
+    with pytest.raises(ModelError, match="the module's code was changed after growir made it, at 'abs_1'"):
+        live.grow(module, STEP)
+    module.graph.eliminate_dead_code()  # of what is unchanged there is none
+    with pytest.raises(ModelError, match=r"ema\[0\]'s code was changed"):
+        live.grow(module_of(mlp()), STEP, ema=[module])
+
+
 def test_hooks_are_noted() -> None:
     module = module_of(mlp())
     module.get_submodule("fc1").register_forward_hook(lambda *_: None)
