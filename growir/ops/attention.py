@@ -11,6 +11,10 @@ from growir.ops.join import broadcast
 from growir.ops.spaces import Axes, Rule
 
 
+# Queries and keys can only grow by heads. Values must then too: heads are one axis of all three.
+WHOLE_HEADS = "heads come and go whole, their size stays"
+
+
 class MatMul(Op):
     """The product of the matrices on the last two axes of two values; axes before them broadcast.
 
@@ -43,6 +47,8 @@ class MatMul(Op):
         else:
             # A share of a new channel has no weight to go into.
             rule.fixed((a[-1], b[-2]), "is summed over, in a product of two computed values")
+            if len(b) > 3:
+                rule.fixed((b[-1],), WHOLE_HEADS)
         return (*front, a[-2], b[-1])
 
     def macs(self, out: Shape, *xs: Shape) -> int:
@@ -96,6 +102,8 @@ class Attention(Op):
         q, k, v = xs[:3]
         rule.fixed((q[-1], k[-1]), "scores are sums over the size of a head, and their scale depends on it")
         rule.fixed((q[-2], k[-2], v[-2]), "tokens attend to each other")
+        if len(v) > 3:
+            rule.fixed((v[-1],), WHOLE_HEADS)
         front = rule.join(*(x[:-2] for x in xs))
         if len(xs) == 4:
             rule.fixed(xs[3][-2:], "tokens attend to each other")
