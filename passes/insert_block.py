@@ -17,7 +17,7 @@ from growir.ops import Add, BatchNorm, Concat, Constant, Conv2d, Gelu, Linear, M
 from growir.ops.ranges import through_zero
 from growir.params import owners, param_table
 from growir.passes.layers import is_layer, shared_tensors
-from growir.passes.link import is_map
+from growir.passes.link import layer_of
 from growir.passes.simplify import simplified
 from growir.passes.state import check_value, is_linear, repoint
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name
@@ -187,7 +187,7 @@ def _own_parameters(block: Graph, node: Node, table: Mapping[str, Param]) -> fro
 def two_layers(shape: Shape, width: int = 2) -> Graph:
     """A small block for values of a shape: two convolutions with batch norm for a map, two linear layers otherwise."""
     ops: list[Op]
-    if is_map(shape):
+    if layer_of(shape) == "conv2d":
         first = Conv2d(out_channels=width, kernel_size=3, padding=1, bias=False)
         last = Conv2d(out_channels=shape.size(1), kernel_size=3, padding=1, bias=False)
         ops = [first, BatchNorm(), Gelu(), last, BatchNorm()]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from growir.edits import Create, Edit, Fresh
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node
-from growir.ops import ACTIVATIONS, OP_BY_KIND, Add, BatchNorm, Constant, LayerNorm, Op, Param
-from growir.ops.base import Pair, PositiveInt, pair
+from growir.ops import ACTIVATIONS, OP_BY_KIND, Add, BatchNorm, Constant, LayerNorm, Op, OpError, Param
+from growir.ops.base import PositiveInt
 from growir.ops.ranges import keeps
 from growir.passes.layers import ranges_of
-from growir.passes.link import KERNEL, Layer, Link, check_activation, is_map
+from growir.passes.link import SPATIAL, Layer, Link, Size, check_activation, checked_kernel, layer_of
 from growir.passes.state import check_value, is_linear, repoint
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name
 from growir.shapes import shapes_of
@@ -37,8 +37,9 @@ class InsertLayer(Pass):
         activation: Kind of the activation; `identity` for none.
         residual: Whether to add to the value rather than to replace it.
         width: Neurons, or channels, between the two layers of the residual form; by default as many as the value has.
-        layer: `conv2d` for a map (N, C, H, W) and `linear` elsewhere, unless said.
-        kernel_size: Of the convolutions, odd; 3 by default.
+        layer: `conv2d` for a map (N, C, H, W), `conv3d` for (N, C, D, H, W) and `linear` elsewhere, unless said;
+            (N, C, L) may have `conv1d`.
+        kernel_size: Of the convolutions, odd; 3 by default. One number, or one for each axis.
         norm: A normalisation before the activation of the residual form.
     """
 
@@ -49,7 +50,7 @@ class InsertLayer(Pass):
     residual: bool = False
     width: PositiveInt | None = None
     layer: Layer | None = None
-    kernel_size: Pair | None = None
+    kernel_size: Size | None = None
     norm: Norm | None = None
 
     def check(self, graph: Graph) -> None:
@@ -60,13 +61,15 @@ class InsertLayer(Pass):
         where = f"a layer after {cut(self.after)}"
         if not is_linear(shape):
             raise PassRefused(f"{where} needs floats with a batch axis and a width, but it is {shape} of {shape.dtype}")
-        if self.layer == "conv2d" and not is_map(shape):
-            raise PassRefused(f"{where}: a conv2d takes a map (N, C, H, W), but it is {shape}; leave layer out")
-        link = self._link(graph)
-        if self.kernel_size is not None and link.kernel is None:
-            raise PassRefused(f"{where}: kernel_size goes with conv2d, but the layer is linear; leave it out")
-        if any(size % 2 == 0 for size in pair(link.kernel or 1)):
-            raise PassRefused(f"{where}: kernel_size is {link.kernel}; only an odd kernel has a centre")
+        kind = self.layer or layer_of(shape)
+        if kind != "linear" and shape.rank != SPATIAL[kind] + 2:
+            raise PassRefused(f"{where}: a {kind} takes {SPATIAL[kind] + 2} axes, (N, C, ...), but it is {shape}")
+        if kind == "linear" and self.kernel_size is not None:
+            raise PassRefused(f"{where}: kernel_size goes with a convolution, but the layer is linear; leave it out")
+        try:
+            link = self._link(graph)
+        except OpError as error:
+            raise PassRefused(f"{where}: {error}") from None
         if self.residual:
             if self.norm == "batch_norm" and link.axis == -1 and shape.rank > 2:
                 raise PassRefused(
@@ -103,14 +106,14 @@ class InsertLayer(Pass):
 
     def resolved(self, graph: Graph) -> Self:
         link = self._link(graph)
-        changes: dict[str, Any] = {"layer": "linear" if link.kernel is None else "conv2d", "kernel_size": link.kernel}
+        changes: dict[str, Any] = {"layer": link.kind, "kernel_size": link.kernel}
         if self.residual:
             changes["width"] = self.width or shapes_of(graph)[self.after].size(link.axis)
         return self.model_copy(update=changes)
 
     def _link(self, graph: Graph) -> Link:
-        layer = self.layer or ("conv2d" if is_map(shapes_of(graph)[self.after]) else "linear")
-        return Link((), self.kernel_size or KERNEL) if layer == "conv2d" else Link()
+        kind = self.layer or layer_of(shapes_of(graph)[self.after])
+        return Link() if kind == "linear" else Link((), kind, checked_kernel(self.kernel_size, SPATIAL[kind]))
 
     def change(self, graph: Graph, step: int) -> Change:
         link, shape = self._link(graph), shapes_of(graph)[self.after]

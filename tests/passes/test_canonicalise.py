@@ -149,6 +149,20 @@ def test_nested_operands_are_joined_where_nothing_else_reads_them(kind: Any) -> 
         assert not list(Canonicalise.candidates(twice))
 
 
+def test_what_one_round_leaves_to_the_next() -> None:
+    """The inner sum is read once only after the reshapes that led back to it are gone."""
+    graph = graph_of(
+        IMAGE,
+        node("a", Add(), "x", "x"),
+        node("there", Unsqueeze(dim=1), "a"),
+        node("back", Squeeze(dim=1), "there"),
+        node("b", Add(), "back", "x"),
+        outputs=("b",),
+    )
+    assert left(graph) == [Add()]
+    assert Canonicalise().rewrite(graph).graph["b"].inputs == ("x", "x", "x")
+
+
 def test_nested_concatenations_along_one_axis() -> None:
     inner, other = node("a", Concat(dim=-3), "x", "x"), node("a", Concat(dim=2), "x", "x")
     outer = node("b", Concat(), "a", "x")

@@ -11,6 +11,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node
 from growir.ops import (
     Add,
+    Conv1d,
     Conv2d,
     Dropout,
     Flatten,
@@ -48,11 +49,22 @@ def chain(shape: tuple[int, ...], *ops: Any) -> Graph:
         (chain((2, 4, 4), Relu(), Flatten(), Dropout()), "n2", "relu"),
         (chain((3,), Tanh()), "n0", "identity"),
         (chain((3,), Tanh()), "x", "identity"),
+        (chain((2, 3, 2, 3), Relu()), "n0", "relu"),
     ],
 )
 def test_an_identity_where_the_activation_keeps_what_comes(graph: Graph, after: str, activation: str) -> None:
     step = InsertLayer(after=after, activation=activation)
     assert step.rewrite(graph).preserves is Preserves.EXACT
+    assert_preserves(step, graph)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_values_of_three_axes_convolve_on_request(residual: bool) -> None:
+    graph = chain((2, 5), Relu())
+    step = InsertLayer(after="n0", layer="conv1d", kernel_size=5, residual=residual)
+    assert step.rewrite(graph).graph[f"layer_1.{'first' if residual else 'layer'}"].op == Conv1d(
+        out_channels=2, kernel_size=5, padding=2
+    )
     assert_preserves(step, graph)
 
 
@@ -146,9 +158,9 @@ def unfit() -> Graph:
         (mlp(), {"after": "act1", "width": 5}, "width goes with residual=True"),
         (mlp(), {"after": "act", "residual": True}, "after 'act' does not exist. Did you mean 'act1'?"),
         (mlp(), {"after": "act1", "activation": "rellu"}, "'rellu' is no activation.*Did you mean 'relu'?"),
-        (mlp(), {"after": "act1", "kernel_size": 3}, "kernel_size goes with conv2d, but the layer is linear"),
-        (mlp(), {"after": "act1", "layer": "conv2d"}, r"a conv2d takes a map \(N, C, H, W\), but it is \(N, 4\)"),
-        (residual_convnet(), {"after": "act", "kernel_size": 2}, "kernel_size is 2; only an odd kernel has a centre"),
+        (mlp(), {"after": "act1", "kernel_size": 3}, "kernel_size goes with a convolution, but the layer is"),
+        (mlp(), {"after": "act1", "layer": "conv2d"}, r"a conv2d takes 4 axes, \(N, C, ...\), but it is"),
+        (residual_convnet(), {"after": "act", "kernel_size": 2}, "kernel_size must be odd, to keep .*: 3 instead of 2"),
         (unfit(), {"after": "fixed"}, r"needs floats with a batch axis and a width, but it is \(3,\) of float32"),
         (unfit(), {"after": "ids"}, r"needs floats with a batch axis and a width, but it is \(N, 3\) of int64"),
         (

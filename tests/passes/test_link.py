@@ -10,7 +10,7 @@ from growir.document import dumps
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
 from growir.network import Network
-from growir.ops import AdaptiveAvgPool2d, Add, Conv2d, Flatten, Linear, Relu
+from growir.ops import AdaptiveAvgPool2d, Add, Conv1d, Conv2d, Conv3d, Flatten, Linear, Op, Relu
 from growir.passes import AddEdge, AddNode, pass_from_step
 from growir.replay import check_history, replayable
 from growir.rewrite import Preserves
@@ -99,6 +99,24 @@ def test_pools_round_down(pool: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "conv", "fields"),
+    [
+        ((2, 5), Conv1d(out_channels=3, kernel_size=1, stride=2), {"layer": "conv1d", "stride": 2}),
+        ((2, 5), Conv1d(out_channels=3, kernel_size=2, stride=2), {"layer": "conv1d", "stride": 2, "pool": "max"}),
+        ((2, 5), Conv1d(out_channels=3, kernel_size=2), {"layer": "conv1d", "pool": "adaptive_avg"}),
+        ((2, 4, 3, 2), Conv3d(out_channels=3, kernel_size=1), {"kernel_size": (3, 1, 1)}),
+        ((2, 4, 4, 2), Conv3d(out_channels=3, kernel_size=(2, 2, 1), stride=(2, 2, 1)),
+         {"pool": "avg", "stride": (2, 2, 1)}),
+    ],
+)  # fmt: skip
+def test_other_numbers_of_axes(shape: tuple[int, ...], conv: Op, fields: dict[str, Any]) -> None:
+    graph = graph_of(shape, Node(name="a", op=conv, inputs=("x",)), Node(name="head", op=Relu(), inputs=("a",)))
+    for step in (AddEdge(source="x", target="a", **fields), AddNode(source="x", target="a", width=2, **fields)):
+        grown = assert_preserves(step, graph)
+        assert check_history(load(dumps(grown.graph))).hash == grown.graph.hash
+
+
+@pytest.mark.parametrize(
     ("source", "target", "fields", "says"),
     [
         ("x", "down", {}, r"gives \(N, 4, 7, 6\), but x is \(N, 2, 7, 6\) and down is \(N, 4, 4, 3\); try stride=2"),
@@ -107,12 +125,16 @@ def test_pools_round_down(pool: Any) -> None:
         ("x", "down", {"pool": "flatten"}, r"pool='flatten' makes a vector, not a map.*try stride=2"),
         ("x", "stem", {"kernel_size": 4}, r"kernel_size must be odd, to keep positions centred: 5 instead of 4"),
         ("x", "stem", {"kernel_size": (4, 2)}, r"5 or 3 instead of \(4, 2\)"),
+        ("x", "stem", {"kernel_size": (3, 3, 5)}, "kernel_size has 3 numbers, but the convolution has 2 axes"),
+        ("x", "down", {"stride": (2, 1, 1)}, "stride has 3 numbers, but a conv2d has 2 axes.*try stride=2"),
+        ("x", "down", {"layer": "conv3d", "stride": 2}, "a conv3d leads from a value of 5 axes"),
+        ("x", "down", {"pool": "avg", "stride": (2, 1, 1)}, "stride has 3 numbers"),
         ("x", "stem", {"pool": "adaptive_avg", "stride": 2}, "by itself, without stride.*try leaving the others out"),
         ("x", "head", {}, r"keeps all axes but the last, but x is \(N, 2, 7, 6\).*try pool='global_avg'"),
         ("x", "head", {"pool": "max"}, r"goes with a convolution between two maps.*try pool='global_avg'"),
         ("x", "head", {"pool": "flatten", "kernel_size": 3}, r"kernel_size goes with a convolution"),
         ("flat", "head", {"pool": "flatten"}, "leads from a value of more axes.*try leaving the others out"),
-        ("flat", "head", {"layer": "conv2d"}, r"a convolution leads from a map \(N, C, H, W\) to a map"),
+        ("flat", "head", {"layer": "conv2d"}, "a conv2d leads from a value of 4 axes"),
         ("x", "stem", {"layer": "linear", "stride": 2}, r"stride goes with a convolution"),
         ("x", "stem", {"kernel_size": 0}, r"kernel_size"),
         ("x", "stem", {"pool": "min"}, r"pool is \"min\""),

@@ -39,7 +39,10 @@ def state(*, bias: bool = False) -> Graph:
 )
 def test_what_an_edge_adds_is_taken_out_whole(graph: Graph, edge: AddEdge | AddNode, source: str) -> None:
     before = random_network(graph)
-    after = before.apply(edge).apply(RemoveEdge(source=source, target=edge.target))
+    grown = before.apply(edge)
+    removal = RemoveEdge(source=source, target=edge.target)
+    assert all(change < 1e-9 for change in grown.measure(removal).values())
+    after = grown.apply(removal)
     batch = random_batch(graph)
     assert all(close(a, b) for a, b in zip(outputs(before, batch), outputs(after, batch), strict=True))
     assert after.arrays.keys() == before.arrays.keys()
@@ -62,6 +65,16 @@ def test_the_bias_moves_to_the_other_edge() -> None:
     assert all(close(a, b) for a, b in zip(outputs(before, batch), outputs(after, batch), strict=True))
     moments = carry_optimizer(done.edits, {"first.bias": {"exp_avg": np.arange(4.0)}}, NUMPY)
     assert moments["second.bias"]["exp_avg"].tolist() == [0, 1, 2, 3]
+
+
+def test_what_an_edge_adds_is_measured() -> None:
+    network = random_network(state())
+    step = RemoveEdge(source="first", target="total")
+    assert network.measure(step)["head"] > 0.01
+    with pytest.raises(
+        PassRefused, match=r"remove_edge: output 'head' changed by .* although at most 0.001 is allowed"
+    ):
+        network.apply(step, verify=1e-3)
 
 
 def test_a_bias_stays_with_the_edge_that_has_its_own() -> None:
