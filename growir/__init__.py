@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from growir.graph import Node as Node
     from growir.growth import GrowthResult as GrowthResult
     from growir.growth import grow as grow
+    from growir.importing import from_torch as from_torch
     from growir.network import Network as Network
     from growir.network import load_graph as load_graph
     from growir.rewrite import Pass as Pass
@@ -53,6 +54,7 @@ _EXPORTS = {
     "Node": "growir.graph",
     "GrowthResult": "growir.growth",
     "grow": "growir.growth",
+    "from_torch": "growir.importing",
     "Network": "growir.network",
     "load_graph": "growir.network",
     "Pass": "growir.rewrite",

@@ -16,6 +16,7 @@ import growir
 from growir.cli.diff import diff
 from growir.cli.export import export
 from growir.cli.grow import grow
+from growir.cli.import_ import import_
 from growir.cli.inspect import inspect
 from growir.cli.log import log
 from growir.cli.output import printable
@@ -96,6 +97,7 @@ def _about(
 
 for _command in (grow, inspect, diff, validate, rewrite, render, log, export, schema):
     app.command()(_command)
+app.command("import")(import_)
 
 
 def run() -> None:

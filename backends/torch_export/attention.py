@@ -1,0 +1,73 @@
+"""nn.MultiheadAttention as plain calls that keep the batch axis first.
+
+torch's own forward moves the batch behind the tokens and merges it with the heads. What the module means is written
+down here with the projections, the heads and scaled_dot_product_attention; the graph becomes what one would write by
+hand.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def attend(
+    self: nn.MultiheadAttention,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    key_padding_mask: torch.Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: torch.Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What nn.MultiheadAttention.forward returns for batched inputs; weights that nobody reads cost nothing.
+
+    Shapes: (N, L, E) if the module is batch_first, else (L, N, E).
+    """
+    if query.dim() != 3:
+        raise ValueError("nn.MultiheadAttention without a batch axis; give it (N, L, E)")
+    if self.bias_k is not None or self.add_zero_attn:
+        raise ValueError("nn.MultiheadAttention with add_bias_kv or add_zero_attn has no form in a graph")
+    alike = query is key and key is value
+    if not self.batch_first:
+        query = query.transpose(0, 1)
+        key, value = (query, query) if alike else (key.transpose(0, 1), value.transpose(0, 1))
+    width, heads = self.embed_dim, self.num_heads
+    if not self._qkv_same_embed_dim:
+        weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.split(width)
+        parts = [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
+    elif alike:
+        parts = list(F.linear(query, self.in_proj_weight, self.in_proj_bias).split(width, -1))
+    else:
+        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.split(width)
+        triples = zip((query, key, value), self.in_proj_weight.split(width), biases, strict=True)
+        parts = [F.linear(x, w, b) for x, w, b in triples]
+    q, k, v = (part.unflatten(-1, (heads, width // heads)).transpose(1, 2) for part in parts)
+    mask = None if attn_mask is None else _additive(attn_mask, q.dtype)
+    if mask is not None and mask.dim() == 3:
+        mask = mask.unflatten(0, (-1, heads))
+    if key_padding_mask is not None:
+        padding = _additive(key_padding_mask, q.dtype)[:, None, None, :]
+        mask = padding if mask is None else padding + mask
+    rate = self.dropout if self.training else 0.0
+    out = F.scaled_dot_product_attention(q, k, v, mask, rate)
+    out = self.out_proj(out.transpose(1, 2).flatten(2))
+    shown: torch.Tensor | None = None
+    if need_weights:
+        scores = q @ k.transpose(-2, -1) * (width // heads) ** -0.5
+        if mask is not None:
+            scores = scores + mask
+        shown = F.dropout(scores.softmax(-1), rate, self.training)
+        shown = shown.mean(1) if average_attn_weights else shown
+    return (out if self.batch_first else out.transpose(0, 1)), shown
+
+
+def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask to be added to the scores; torch.nn's boolean ones say what is hidden."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, float("-inf"))

@@ -1,0 +1,193 @@
+"""torch.export on a prepared model: in eval and train mode, with an open batch, errors in the user's own lines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import fx
+from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils._pytree import tree_leaves
+
+from growir.backends.torch_export.preparing import Prepared
+from growir.backends.torch_export.values import Batch
+from growir.errors import ModelError, cut
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
+_LEAST = (2, 6)  # the first whose export keeps aten.batch_norm, aten.dropout and their like whole
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the model does, as torch.export wrote it down.
+
+    Attributes:
+        exported: In eval mode.
+        training: In train mode, or None if that could not be exported.
+        batch: How to tell the batch size in its sizes.
+        outputs: What the model itself gives in eval mode for the first two samples.
+        notices: What the user should know about the export.
+    """
+
+    exported: ExportedProgram
+    training: ExportedProgram | None
+    batch: Batch
+    outputs: tuple[torch.Tensor, ...]
+    notices: tuple[str, ...]
+
+
+def export(prepared: Prepared) -> Program:
+    """Export the model in eval mode, and in train mode if it can be.
+
+    Raises:
+        ModelError: torch.export cannot follow the model: the reason and the model's own line.
+    """
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < _LEAST:
+        raise ModelError(f"from_torch needs torch {_LEAST[0]}.{_LEAST[1]} or newer, but this is {torch.__version__}")
+    with _slow_path(), _quietly():
+        outputs = _run(prepared, 2)
+        notices: list[str] = []
+        symbolic = True
+        try:
+            exported = _exported(prepared, symbolic)
+        except GuardOnDataDependentSymNode as error:
+            raise ModelError(_condensed(error)) from None
+        except Exception as error:  # whatever the model's own code raises, too
+            reason = error
+            symbolic = False
+            try:
+                exported = _exported(prepared, symbolic)
+            except Exception as again:
+                _run(prepared, prepared.batch)
+                raise ModelError(_condensed(again)) from None
+            notices.append(
+                f"the model was exported with a fixed batch of {prepared.batch}, and its result is taken to be the "
+                f"same for every batch size, because an open one failed: {_reason(reason)}"
+            )
+        try:
+            prepared.model.train()
+            training = _exported(prepared, symbolic)
+        except Exception as error:
+            training = None
+            notices.append(f"train mode could not be exported, so only eval mode is known to agree: {_reason(error)}")
+        finally:
+            prepared.model.eval()
+    return Program(exported, training, Batch(prepared.batch, symbolic), outputs, tuple(notices))
+
+
+def _run(prepared: Prepared, count: int) -> tuple[torch.Tensor, ...]:
+    """The model's outputs on some samples. Raises ModelError if it does not run."""
+    args, kwargs = prepared.rows(count)
+    try:
+        with torch.no_grad():
+            outputs: object = prepared.model(*args, **kwargs)
+    except Exception as error:  # whatever the model's own code raises
+        shapes = ", ".join(str(list(t.shape)) for t in (*args, *kwargs.values()))
+        text = f"the model does not run on the example inputs, repeated to a batch of {count}: {shapes}"
+        raise ModelError(f"{text}. {_reason(error)}") from None
+    return tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
+
+
+def _exported(prepared: Prepared, symbolic: bool) -> ExportedProgram:
+    shapes = None
+    if symbolic:
+        shapes = ShapesCollection()
+        size = Dim("batch", min=2)
+        for tensor in (*prepared.args, *prepared.kwargs.values()):
+            shapes[tensor] = {0: size}
+    # Batch norm without a momentum counts its batches, and the count is no constant to the exporter.
+    averaging = [part for part in prepared.model.modules() if getattr(part, "momentum", 0.0) is None]
+    for part in averaging:
+        part.momentum = 0.1  # type: ignore[assignment]
+    try:
+        return torch.export.export(prepared.model, prepared.args, prepared.kwargs, dynamic_shapes=shapes, strict=False)
+    finally:
+        for part in averaging:
+            part.momentum = None  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _slow_path() -> Iterator[None]:
+    """Without the fused inference path of nn.TransformerEncoder, which is one opaque call."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what the exporter logs, prints and warns of; what matters of it is in the error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _condensed(error: Exception) -> str:
+    if isinstance(error, GuardOnDataDependentSymNode) or "data-dependent" in str(error):
+        where = _user_line(error)
+        return (
+            f"{where}what the model does depends on the values of its input, which a graph cannot say. "
+            "Decide it by the configuration of the model, or compute both branches and blend them by a mask"
+        )
+    return f"torch.export cannot follow the model. {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    if "Constraints violated" in str(error):
+        return "its code decides by the batch size, or makes it a plain number"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return f"{_user_line(error)}{type(error).__name__}: {text[:300]}"
+
+
+def _user_line(error: Exception) -> str:
+    """'file:line: code: ' of the innermost frame outside torch and growir, or nothing."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if foreign(frame.filename):
+            return f"{cut(frame.filename)}:{frame.lineno}: {frame.line}: "
+    return ""
+
+
+def foreign(file: str) -> bool:
+    """Whether a file belongs neither to torch nor to this package, so may be the user's."""
+    return not file.startswith((_TORCH, _HERE, "<")) and "/contextlib.py" not in file
+
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+\n\s*(?P<code>.*)')
+
+
+def source_line(node: fx.Node) -> str:
+    """The line of the model that a call of the program comes from, 'file:line: code', or the module it ran in."""
+    frames = [match for match in _FRAME.finditer(node.meta.get("stack_trace") or "") if foreign(match["file"])]
+    if frames:
+        found = frames[-1]
+        return f"{found['file']}:{found['line']}: {found['code'].strip()}"
+    path, kind = module_of(node)
+    return f"{path or 'the model'} ({kind})" if kind else path or "the model"
+
+
+def module_of(node: fx.Node) -> tuple[str, str]:
+    """Path and class of the innermost module that a call ran in."""
+    stack: dict[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    path, kind = next(reversed(stack.values()), ("", ""))
+    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+    return ("" if path.startswith("_empty_nn_module_stack") else path), name.rpartition(".")[2]

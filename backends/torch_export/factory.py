@@ -1,0 +1,54 @@
+"""A model and its example inputs from what stands on a command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import torch
+
+from growir.errors import ModelError
+
+
+def example_input(text: str) -> torch.Tensor:
+    """Random floats, or zeros for integers, of a shape like 1,3,224,224 or 1,128:int64. Raises ModelError."""
+    sizes, _, dtype = text.partition(":")
+    parts = sizes.split(",")
+    if dtype not in ("", "float32", "int64") or not all(part.strip().isdecimal() for part in parts):
+        raise ModelError(f"--input {text}: a shape such as 1,3,224,224 is needed, or 1,128:int64 for integers")
+    shape = [int(part) for part in parts]
+    if len(shape) < 2 or 0 in shape:
+        raise ModelError(f"--input {text}: the batch and at least one more size are needed, none of them 0")
+    if dtype == "int64":
+        return torch.zeros(shape, dtype=torch.int64)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def made_by(source: str) -> torch.nn.Module:
+    """What MODULE:FACTORY() returns, the module looked for in the current folder first, whose code this runs.
+
+    Raises:
+        ModelError: There is no such module or factory, or it gives no torch.nn.Module.
+    """
+
+    module, _, factory = source.partition(":")
+    if not factory or not all(part.isidentifier() for part in (*module.split("."), *factory.split("."))):
+        raise ModelError(f"{source}: package.module:function is needed, such as nets:resnet18")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    try:
+        found: object = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and module.startswith(error.name):
+            raise ModelError(f"{source}: there is no module {error.name!r} in this folder or installed") from None
+        raise
+    finally:
+        sys.path.pop(0)
+    for part in factory.split("."):
+        if not hasattr(found, part):
+            raise ModelError(f"{source}: {module} has no {factory!r}")
+        found = getattr(found, part)
+    model: object = found if isinstance(found, torch.nn.Module) else found() if callable(found) else found
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"{source}: gives an object of type {type(model).__name__}, no torch.nn.Module")
+    return model

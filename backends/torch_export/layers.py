@@ -1,0 +1,271 @@
+"""Calls with weights: linear and convolutional layers, norms, embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from growir.backends.torch_export.exporting import module_of
+from growir.backends.torch_export.layout import plain
+from growir.backends.torch_export.pointwise import joined
+from growir.backends.torch_export.reading import Call, Reader
+from growir.backends.torch_export.values import Held, Unsupported, Value
+from growir.ops import (
+    Add,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Embedding,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    Linear,
+    Mul,
+    RmsNorm,
+    Select,
+    Slice,
+    Unsqueeze,
+)
+
+Handler = Callable[[Reader, Call], Any]
+
+
+def own(c: Call, name: str) -> Held | None:
+    """An argument as a parameter that the layer's own node stores, or None if it has to be a value."""
+    held = c.held(name)
+    return held if held is not None and held.trained else None
+
+
+# -- linear -------------------------------------------------------------------------------------------------------
+
+
+def linear(r: Reader, c: Call) -> Value:
+    return affine_map(r, c, c.value("input"), own(c, "weight"), "weight", "bias")
+
+
+def affine_map(r: Reader, c: Call, x: Value, weight: Held | None, weight_name: str, bias_name: str) -> Value:
+    """x W^T + b over the last axis, W stored with the layer or another value."""
+    if x.is_batch(x.rank - 1):
+        raise Unsupported("is applied along the batch axis; a graph never mixes samples")
+    bias = own(c, bias_name)
+    shift = None if bias is not None or not c.is_tensor(bias_name) else c.value(bias_name)
+    if not x.batched:
+        raise Unsupported("is applied to a parameter; multiply the parameters before, in the model's constructor")
+    if weight is not None:
+        op = Linear(out_features=weight.tensor.shape[0], bias=bias is not None)
+        out = r.emit(op, x, layout=x.layout, weight=weight, bias=bias)
+    else:
+        out = r.emit(Linear(bias=bias is not None), x, c.value(weight_name), layout=x.layout, bias=bias)
+    return out if shift is None else joined(r, Add(), out, shift)
+
+
+# -- convolutions -------------------------------------------------------------------------------------------------
+
+
+def short(numbers: Sequence[int], axes: int) -> Any:
+    """Extents as documents keep them: one number where all are alike."""
+    full = tuple(numbers) * (axes if len(numbers) == 1 else 1)
+    return full[0] if len(set(full)) == 1 else full
+
+
+def conv(axes: int) -> Handler:
+    """A convolution over this many axes."""
+    kind = {1: Conv1d, 2: Conv2d, 3: Conv3d}[axes]
+
+    def handle(r: Reader, c: Call) -> Value:
+        x = plain(c.value("input"))
+        weight, bias = own(c, "weight"), own(c, "bias")
+        padding = c.arguments["padding"]
+        fields: dict[str, Any] = {
+            "stride": short(c.ints("stride"), axes),
+            "padding": padding if isinstance(padding, str) else short(c.ints("padding"), axes),
+            "dilation": short(c.ints("dilation"), axes),
+            "bias": bias is not None,
+        }
+        groups = c.int("groups")
+        inputs = [x]
+        if weight is None:
+            inputs.append(c.value("weight"))
+            fields["groups"] = groups
+        else:
+            out, _, *kernel = weight.tensor.shape
+            fields["kernel_size"] = short(kernel, axes)
+            if groups == x.shape.size(1) > 1:
+                fields |= {"depthwise": True, "multiplier": out // groups}
+            else:
+                fields |= {"out_channels": out, "groups": groups}
+        found = r.emit(kind.model_validate(fields), *inputs, weight=weight, bias=bias)
+        return found if bias is not None or not c.is_tensor("bias") else _shifted(r, found, c.value("bias"))
+
+    return handle
+
+
+def _shifted(r: Reader, x: Value, bias: Value) -> Value:
+    for _ in range(x.rank - 2):
+        bias = r.emit(Unsqueeze(dim=bias.shape.rank), bias)
+    return joined(r, Add(), x, bias)
+
+
+def conv_transpose(axes: int) -> Handler:
+    """A transposed convolution over this many axes."""
+    kind = {1: ConvTranspose1d, 2: ConvTranspose2d, 3: ConvTranspose3d}[axes]
+
+    def handle(r: Reader, c: Call) -> Value:
+        x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
+        if weight is None or (bias is None and c.is_tensor("bias")):
+            raise Unsupported("has a computed weight or bias; growir's transposed convolution has learned ones")
+        row, *kernel = weight.tensor.shape[1:]
+        groups = c.int("groups")
+        names = ("stride", "padding", "output_padding", "dilation")
+        fields: dict[str, Any] = {name: short(c.ints(name), axes) for name in names}
+        fields |= {"kernel_size": short(kernel, axes), "bias": bias is not None}
+        if groups == x.shape.size(1) > 1:
+            fields |= {"depthwise": True, "multiplier": row}
+        else:
+            fields |= {"out_channels": row * groups, "groups": groups}
+        return r.emit(kind.model_validate(fields), x, weight=weight, bias=bias)
+
+    return handle
+
+
+# -- norms --------------------------------------------------------------------------------------------------------
+
+
+def _module(r: Reader) -> nn.Module | None:
+    """The module of the model that the call ran in."""
+    path, _ = module_of(r.call)
+    return r.modules.get(path)
+
+
+def _statistics(r: Reader, c: Call) -> dict[str, Held | None]:
+    mean, var = c.held("running_mean"), c.held("running_var")
+    if mean is None or var is None:
+        return {}
+    stem = mean.keys[0].removesuffix("running_mean") if mean.keys else ""
+    count = r.buffers.get(f"{stem}num_batches_tracked") if stem else None
+    return {
+        "running_mean": mean,
+        "running_var": var,
+        "num_batches_tracked": count or Held(torch.zeros((), dtype=torch.int64)),
+    }
+
+
+def batch_norm(r: Reader, c: Call) -> Value:
+    """With the module's own momentum: in eval mode the call has none."""
+    x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
+    if (weight is None) != (bias is None) or (weight is None and c.is_tensor("weight")):
+        raise Unsupported("needs a learned weight and a learned bias, or neither")
+    tracked = _statistics(r, c)
+    module, twin = _module(r), r.twin
+    momentum: float | None
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        momentum = module.momentum
+    else:
+        momentum = float(twin.args[6] if twin is not None else c.arguments["momentum"])  # type: ignore[arg-type]
+    if twin is not None and tracked and not twin.args[5]:
+        r.stays.append(r.call)
+    op = BatchNorm(eps=c.float("eps"), momentum=momentum, affine=weight is not None, track_running_stats=bool(tracked))
+    return r.emit(op, x, weight=weight, bias=bias, **tracked)
+
+
+def instance_norm(r: Reader, c: Call) -> Value:
+    x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
+    tracked = _statistics(r, c)
+    module = _module(r)
+    momentum = module.momentum if isinstance(module, nn.modules.instancenorm._InstanceNorm) else c.float("momentum")
+    fields: dict[str, Any] = {"eps": c.float("eps"), "affine": weight is not None, "momentum": momentum}
+    op = InstanceNorm(**fields, track_running_stats=bool(tracked))
+    return r.emit(op, x, weight=weight, bias=bias, **tracked)
+
+
+def _trailing(x: Value, shape: Sequence[int]) -> int:
+    """How many last axes a norm takes; none of them may hold the batch."""
+    if x.batched and x.layout.place >= x.rank - len(shape):
+        raise Unsupported("normalises along the batch axis; a graph never mixes samples")
+    return len(shape)
+
+
+def layer_norm(r: Reader, c: Call) -> Value:
+    x, weight, bias = c.value("input"), own(c, "weight"), own(c, "bias")
+    dims = _trailing(x, c.ints("normalized_shape"))
+    affine = weight is not None
+    op = LayerNorm(dims=dims, eps=c.float("eps"), elementwise_affine=affine, bias=bias is not None or not affine)
+    out = r.emit(op, x, layout=x.layout, weight=weight, bias=bias if affine else None)
+    if not affine:
+        out = joined(r, Mul(), out, c.value("weight")) if c.is_tensor("weight") else out
+        out = joined(r, Add(), out, c.value("bias")) if c.is_tensor("bias") else out
+    return out
+
+
+def rms_norm(r: Reader, c: Call) -> Value:
+    x, weight = c.value("input"), own(c, "weight")
+    dims = _trailing(x, c.ints("normalized_shape"))
+    eps = None if c.arguments["eps"] is None else c.float("eps")
+    out = r.emit(RmsNorm(dims=dims, eps=eps, elementwise_affine=weight is not None), x, layout=x.layout, weight=weight)
+    return joined(r, Mul(), out, c.value("weight")) if weight is None and c.is_tensor("weight") else out
+
+
+def group_norm(r: Reader, c: Call) -> Value:
+    x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
+    op = GroupNorm(num_groups=c.int("num_groups"), eps=c.float("eps"), affine=weight is not None)
+    return r.emit(op, x, weight=weight, bias=bias)
+
+
+# -- embeddings ---------------------------------------------------------------------------------------------------
+
+
+def embedding(r: Reader, c: Call) -> Value:
+    """Rows of a table: looked up by the input, or fixed ones, which are the table or a piece of it."""
+    ids = c.item("indices")
+    weight = c.held("weight")
+    if isinstance(ids, Held):
+        table = c.value("weight")
+        rows = [int(k) for k in ids.tensor.reshape(-1)]
+        found = _rows(r, table, rows)
+        for _ in range(ids.tensor.dim() - 1):
+            if ids.tensor.shape[0] != 1:
+                raise Unsupported("looks up fixed rows in a table of two axes; look them up in one and reshape")
+            found = r.emit(Unsqueeze(dim=0), found)
+        return found
+    x = c.value("indices")
+    if weight is None or not weight.trained:
+        raise Unsupported("looks up rows of a computed table; growir's embedding has a learned one")
+    if not x.layout.plain:
+        raise Unsupported("looks up indices whose batch is not the first axis")
+    rows_, width = weight.tensor.shape
+    padding = c.int("padding_idx")
+    op = Embedding(num_embeddings=rows_, embedding_dim=width, padding_idx=None if padding < 0 else padding)
+    return r.emit(op, x, weight=weight)
+
+
+def _rows(r: Reader, table: Value, rows: list[int]) -> Value:
+    size = table.shape.size(0)
+    if rows == list(range(size)):
+        return table
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        return r.emit(Slice(axis=0, start=rows[0], length=len(rows)), table)
+    return r.emit(Select(axis=0, indices=tuple(rows)), table)
+
+
+TABLE: dict[str, Handler] = {
+    "linear": linear,
+    "conv1d": conv(1),
+    "conv2d": conv(2),
+    "conv3d": conv(3),
+    "conv_transpose1d": conv_transpose(1),
+    "conv_transpose2d": conv_transpose(2),
+    "conv_transpose3d": conv_transpose(3),
+    "batch_norm": batch_norm,
+    "instance_norm": instance_norm,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "group_norm": group_norm,
+    "embedding": embedding,
+}

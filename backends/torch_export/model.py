@@ -1,0 +1,149 @@
+"""A torch model as a graph with its tensors: the steps of an import, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from growir.backends.torch_export.exporting import Program, export, source_line
+from growir.backends.torch_export.naming import name_drafts, valid
+from growir.backends.torch_export.preparing import Example, Prepared, prepare
+from growir.backends.torch_export.reading import Draft, Reader
+from growir.backends.torch_export.recognising import recognise
+from growir.backends.torch_export.training import notice_of, twins
+from growir.backends.torch_export.values import Held
+from growir.backends.torch_fx import lower
+from growir.errors import ModelError, listed
+from growir.graph import Graph, Input, Node
+from growir.verify import verify
+
+# How far apart the model and the network may be, as a part of the largest output.
+_CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came of a model.
+
+    Attributes:
+        graph: Its architecture.
+        arrays: Its tensors by the graph's keys.
+        notices: What the user should know.
+    """
+
+    graph: Graph
+    arrays: Mapping[str, NDArray[Any]]
+    notices: tuple[str, ...]
+
+
+def import_model(model: nn.Module, example: Example, *, name: str | None = None, check: bool = True) -> Imported:
+    """The model as a graph with its tensors.
+
+    Args:
+        model: Any module that torch.export follows; it is copied and stays as it is.
+        example: Its inputs, a batch of any size.
+        name: The graph's name; the model's class if None.
+        check: Run the model and the result on the example and compare.
+
+    Raises:
+        ModelError: Everything in the model that has no place in a graph, with the model's own lines.
+    """
+    prepared = prepare(model, example)
+    program = export(prepared)
+    notices = [*program.notices]
+    pairs, lines = twins(program.exported, program.training) if program.training else ({}, [])
+    if lines:
+        notices.append(notice_of(lines))
+    reader = Reader(program.exported, program.batch, pairs, prepared.model)
+    reader.run()
+    if reader.problems:
+        raise ModelError(listed(list(reader.problems), what="things in the model have no place in a graph"))
+    notices += [*reader.notices, *_eval_notices(prepared, reader)]
+    graph, arrays = _assembled(reader, name or type(prepared.model).__name__)
+    if check:
+        _compare(prepared, program, graph, arrays, [given for given, _ in reader.inputs])
+    return Imported(graph, arrays, tuple(notices))
+
+
+def _eval_notices(prepared: Prepared, reader: Reader) -> list[str]:
+    """Batch norms that keep their statistics in train mode, which a graph's never do."""
+    left = [*prepared.left_in_eval, *(source_line(call) for call in reader.stays)]
+    if not left:
+        return []
+    return [f"stays in eval mode in the model, but goes to train mode with the network: {', '.join(left[:8])}"]
+
+
+def _assembled(reader: Reader, title: str) -> tuple[Graph, dict[str, NDArray[Any]]]:
+    """The graph of everything that the outputs need, and its tensors."""
+    count = len(reader.inputs)
+    outputs = reader.outputs
+    drafts = recognise(reader.drafts, outputs, count)
+    needed = _needed(drafts, outputs, count)
+    inputs = [valid(name.replace(".", "_")) for name, _ in reader.inputs]
+    inputs = [name if not name.startswith("layers.") else f"x{name[7:]}" for name in inputs]
+    kept = [drafts[k] for k in needed]
+    leaves = {path for path, part in reader.modules.items() if next(part.children(), None) is None}
+    named = name_drafts(kept, inputs, leaves)
+    name_of = dict(enumerate(inputs)) | {count + k: name for k, (name, _) in zip(needed, named, strict=True)}
+    owners: dict[int, str] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    nodes: list[Node] = []
+    for draft, (name, source) in zip(kept, named, strict=True):
+        tied: dict[str, str] = {}
+        frozen: list[str] = []
+        for parameter, held in draft.params.items():
+            key = f"{name}.{parameter}"
+            owner = owners.setdefault(id(held.tensor), key)
+            if owner != key:
+                tied[parameter] = owner
+                continue
+            arrays[key] = _array(held, draft)
+            if held.trained and not held.tensor.requires_grad:
+                frozen.append(parameter)
+        reads = tuple(name_of[source_] for source_ in draft.inputs)
+        nodes.append(Node(name=name, op=draft.op, inputs=reads, tied=tied, frozen=tuple(frozen), source=source))
+    entries = tuple(
+        Input(name=name, shape=shape.dims, dtype=shape.dtype) for name, (_, shape) in zip(inputs, reader.inputs)
+    )
+    graph = Graph(name=title, inputs=entries, nodes=tuple(nodes), outputs=tuple(name_of[k] for k in outputs))
+    return verify(graph), arrays
+
+
+def _array(held: Held, draft: Draft) -> NDArray[Any]:
+    array: NDArray[Any] = held.tensor.detach().cpu().numpy().copy()
+    return array.reshape(1) if array.ndim == 0 and draft.op.kind() == "parameter" else array
+
+
+def _needed(drafts: list[Draft], outputs: list[int], inputs: int) -> list[int]:
+    """The drafts that the outputs are computed from, in order."""
+    seen: set[int] = set()
+    todo = list(outputs)
+    while todo:
+        source = todo.pop() - inputs
+        if source >= 0 and source not in seen:
+            seen.add(source)
+            todo += drafts[source].inputs
+    return sorted(seen)
+
+
+def _compare(
+    prepared: Prepared, program: Program, graph: Graph, arrays: Mapping[str, NDArray[Any]], names: list[str]
+) -> None:
+    """Run both on the example. Raises ModelError if they differ, which is better known now than after training."""
+    module = lower(graph, arrays, device="cpu").eval()
+    args, kwargs = prepared.rows(2)
+    with torch.no_grad():
+        found = module(*args, *(kwargs[name] for name in names[len(args) :]))
+    results = found if isinstance(found, tuple) else (found,)
+    for k, (one, two) in enumerate(zip(program.outputs, results, strict=True)):
+        worst = float((one - two).abs().max()) / max(float(one.abs().max()), 1e-30)
+        if one.is_floating_point() and not worst <= _CLOSE.get(one.dtype, 1e-4):
+            raise ModelError(
+                f"output {k} of the imported network differs from the model's by {worst:.1e} of its largest value on "
+                "the example; the model does something that the import reads wrongly"
+            )

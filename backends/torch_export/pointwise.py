@@ -1,0 +1,318 @@
+"""Activations, arithmetic and dropout: calls that work on each number by itself, and sums and products of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from growir.backends.torch_export.layout import aligned
+from growir.backends.torch_export.reading import Call, Reader
+from growir.backends.torch_export.values import Held, Unsupported, Value
+from growir.ops import (
+    Abs,
+    Add,
+    Affine,
+    Celu,
+    Clamp,
+    Cos,
+    Div,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    Elu,
+    Erf,
+    Exp,
+    Gelu,
+    Hardsigmoid,
+    Hardswish,
+    LeakyRelu,
+    Log,
+    LogSigmoid,
+    LogSoftmax,
+    Maximum,
+    Minimum,
+    Mish,
+    Mul,
+    Op,
+    Pow,
+    Prelu,
+    Relu,
+    Relu6,
+    Rsqrt,
+    Selu,
+    Sigmoid,
+    Silu,
+    Sin,
+    Softmax,
+    Softplus,
+    Sqrt,
+    Sub,
+    Tanh,
+    Threshold,
+)
+
+Handler = Callable[[Reader, Call], Value]
+
+
+def each(r: Reader, op: Op, x: Value) -> Value:
+    """An operator on each number; the layout stays."""
+    return r.emit(op, x, layout=x.layout)
+
+
+def plainly(op: Op) -> Handler:
+    """A call without arguments of its own."""
+    return lambda r, c: each(r, op, c.value("self"))
+
+
+def scaled(r: Reader, x: Value, scale: float, shift: float) -> Value:
+    """scale * x + shift."""
+    if (scale, shift) == (1.0, 0.0):
+        return x
+    return each(r, Affine(scale=float(scale), shift=float(shift)), x)
+
+
+def joined(r: Reader, op: Op, *xs: Value) -> Value:
+    """An operator on values that are broadcast to each other."""
+    (values, layout) = aligned(r, xs)
+    return r.emit(op, *values, layout=layout)
+
+
+def operand(c: Call, name: str) -> Value | float:
+    """An argument as a number if it is one or a constant without axes, else as a value."""
+    if not c.is_tensor(name):
+        return float(c.get(name))
+    item = c.item(name)
+    if isinstance(item, Held) and not item.trained and item.tensor.numel() == 1 and item.tensor.dim() == 0:
+        return float(item.tensor)
+    return c.value(name)
+
+
+def add(r: Reader, c: Call) -> Value:
+    x, y = operand(c, "self"), operand(c, "other")
+    alpha = float(c.get("alpha") if "alpha" in c.arguments else 1.0)
+    match x, y:
+        case Value(), float():
+            return scaled(r, x, 1.0, alpha * y)
+        case float(), Value():
+            return scaled(r, y, alpha, x)
+        case Value(), Value():
+            return joined(r, Add(), x, scaled(r, y, alpha, 0.0))
+    raise AssertionError("constants are computed before")
+
+
+def sub(r: Reader, c: Call) -> Value:
+    return _difference(r, c, operand(c, "self"), operand(c, "other"))
+
+
+def rsub(r: Reader, c: Call) -> Value:
+    if float(c.get("alpha")) != 1.0:
+        raise Unsupported("subtracts a multiple; write it as a product and a difference")
+    return _difference(r, c, operand(c, "other"), operand(c, "self"))
+
+
+def _difference(r: Reader, c: Call, x: Value | float, y: Value | float) -> Value:
+    alpha = float(c.get("alpha") if "alpha" in c.arguments else 1.0)
+    match x, y:
+        case Value(), float():
+            return scaled(r, x, 1.0, -alpha * y)
+        case float(), Value():
+            return scaled(r, y, -alpha, x)
+        case Value(), Value():
+            return joined(r, Sub(), x, scaled(r, y, alpha, 0.0))
+    raise AssertionError("constants are computed before")
+
+
+def mul(r: Reader, c: Call) -> Value:
+    x, y = operand(c, "self"), operand(c, "other")
+    match x, y:
+        case Value(), float():
+            return scaled(r, x, y, 0.0)
+        case float(), Value():
+            return scaled(r, y, x, 0.0)
+        case Value(), Value():
+            return joined(r, Mul(), x, y)
+    raise AssertionError("constants are computed before")
+
+
+def div(r: Reader, c: Call) -> Value:
+    if c.arguments.get("rounding_mode") is not None:
+        raise Unsupported("rounds its quotient, which has no gradient; leave rounding_mode out")
+    x, y = operand(c, "self"), operand(c, "other")
+    match x, y:
+        case Value(), float():
+            return scaled(r, x, 1 / y, 0.0)
+        case float(), Value():
+            return scaled(r, each(r, Pow(exponent=-1.0), y), x, 0.0)
+        case Value(), Value():
+            return joined(r, Div(), x, y)
+    raise AssertionError("constants are computed before")
+
+
+def pow_(r: Reader, c: Call) -> Value:
+    x, exponent = operand(c, "self"), operand(c, "exponent")
+    if isinstance(x, float) or isinstance(exponent, Value):
+        raise Unsupported("has an exponent that is computed; growir takes powers with a fixed exponent")
+    return each(r, Pow(exponent=exponent), x)
+
+
+def extremum(op: Op) -> Handler:
+    """The larger or smaller of two tensors."""
+    return lambda r, c: joined(r, op, c.value("self"), c.value("other"))
+
+
+def clamp(r: Reader, c: Call) -> Value:
+    if c.is_tensor("min") or c.is_tensor("max"):
+        raise Unsupported("clamps between tensors; growir clamps between numbers")
+    least, most = c.get("min") if "min" in c.arguments else None, c.get("max") if "max" in c.arguments else None
+    return between(r, c.value("self"), least, most)
+
+
+def between(r: Reader, x: Value, least: float | None, most: float | None) -> Value:
+    """x cut off below and above, under its own name where it has one."""
+    match least, most:
+        case 0, None:
+            return each(r, Relu(), x)
+        case 0, 6:
+            return each(r, Relu6(), x)
+        case None, None:
+            return x
+        case _:
+            bounds = {"min": least, "max": most}
+            return each(r, Clamp(**{k: float(v) for k, v in bounds.items() if v is not None}), x)
+
+
+def hardtanh(r: Reader, c: Call) -> Value:
+    return between(r, c.value("self"), c.float("min_val"), c.float("max_val"))
+
+
+def threshold(r: Reader, c: Call) -> Value:
+    least, value = c.float("threshold"), c.float("value")
+    return each(r, Relu() if least == value == 0 else Threshold(threshold=least, value=value), c.value("self"))
+
+
+def elu(r: Reader, c: Call) -> Value:
+    if c.float("scale") != 1 or c.float("input_scale") != 1:
+        raise Unsupported("scales an elu; scale its input and output instead")
+    return each(r, Elu(alpha=c.float("alpha")), c.value("self"))
+
+
+def celu(r: Reader, c: Call) -> Value:
+    return each(r, Celu(alpha=c.float("alpha")), c.value("self"))
+
+
+def leaky_relu(r: Reader, c: Call) -> Value:
+    return each(r, LeakyRelu(negative_slope=c.float("negative_slope")), c.value("self"))
+
+
+def gelu(r: Reader, c: Call) -> Value:
+    return each(r, Gelu(approximate=c.arguments["approximate"]), c.value("self"))
+
+
+def softplus(r: Reader, c: Call) -> Value:
+    return each(r, Softplus(beta=c.float("beta"), threshold=c.float("threshold")), c.value("self"))
+
+
+def prelu(r: Reader, c: Call) -> Value:
+    x, weight = c.value("self"), c.held("weight")
+    if weight is None or not weight.trained:
+        raise Unsupported("has a computed slope; growir's prelu has a learned one")
+    if not x.layout.plain:
+        raise Unsupported("takes its channels from axis 1, but the batch is not axis 0 there")
+    return r.emit(Prelu(num_parameters=weight.tensor.numel()), x, weight=weight)
+
+
+def softmax(kind: type[Softmax | LogSoftmax]) -> Handler:
+    """A softmax along one of the model's axes."""
+
+    def handle(r: Reader, c: Call) -> Value:
+        x = c.value("self")
+        return r.emit(kind(dim=x.axis(c.int("dim"), "takes a softmax over")), x, layout=x.layout)
+
+    return handle
+
+
+def glu(r: Reader, c: Call) -> Value:
+    from growir.backends.torch_export.layout import pieces
+
+    x = c.value("self")
+    half = x.size(c.int("dim")) // 2
+    value, gate = pieces(r, x, c.int("dim"), [half, half])
+    return r.emit(Mul(), value, each(r, Sigmoid(), gate), layout=x.layout)
+
+
+def dropout(r: Reader, c: Call) -> Value:
+    """Dropout as it is in train mode; one that never drops disappears."""
+    rate = drop_rate(r, c)
+    return each(r, Dropout(p=rate), c.subject) if rate else c.subject
+
+
+def drop_rate(r: Reader, c: Call) -> float:
+    """The rate of a dropout in train mode, where there is one: a call may be told never to drop."""
+    never = r.twin is not None and not r.twin.args[2]
+    return 0.0 if never else float(c.arguments["p"])
+
+
+def feature_dropout(r: Reader, c: Call) -> Value:
+    """Dropout of whole channels."""
+    x, rate = c.subject, drop_rate(r, c)
+    kinds: dict[int, type[Dropout1d | Dropout2d | Dropout3d]] = {3: Dropout1d, 4: Dropout2d, 5: Dropout3d}
+    if not rate:
+        return x
+    if x.rank == 2:
+        return each(r, Dropout(p=rate), x)
+    if x.rank not in kinds or not x.layout.plain:
+        raise Unsupported("drops channels of a value that is not (N, C, ...)")
+    return r.emit(kinds[x.rank](p=rate), x)
+
+
+TABLE: dict[str, Handler] = {
+    "relu": plainly(Relu()),
+    "relu6": plainly(Relu6()),
+    "sigmoid": plainly(Sigmoid()),
+    "tanh": plainly(Tanh()),
+    "silu": plainly(Silu()),
+    "selu": plainly(Selu()),
+    "hardswish": plainly(Hardswish()),
+    "hardsigmoid": plainly(Hardsigmoid()),
+    "exp": plainly(Exp()),
+    "log": plainly(Log()),
+    "sqrt": plainly(Sqrt()),
+    "rsqrt": plainly(Rsqrt()),
+    "abs": plainly(Abs()),
+    "neg": lambda r, c: scaled(r, c.value("self"), -1.0, 0.0),
+    "square": plainly(Pow(exponent=2.0)),
+    "reciprocal": plainly(Pow(exponent=-1.0)),
+    "elu": elu,
+    "celu": celu,
+    "leaky_relu": leaky_relu,
+    "gelu": gelu,
+    "softplus": softplus,
+    "mish": plainly(Mish()),
+    "log_sigmoid": plainly(LogSigmoid()),
+    "erf": plainly(Erf()),
+    "sin": plainly(Sin()),
+    "cos": plainly(Cos()),
+    "prelu": prelu,
+    "hardtanh": hardtanh,
+    "threshold": threshold,
+    "clamp": clamp,
+    "clamp_min": clamp,
+    "clamp_max": clamp,
+    **dict.fromkeys(("softmax", "_softmax"), softmax(Softmax)),
+    **dict.fromkeys(("log_softmax", "_log_softmax"), softmax(LogSoftmax)),
+    "glu": glu,
+    "add": add,
+    "sub": sub,
+    "subtract": sub,
+    "rsub": rsub,
+    "mul": mul,
+    "multiply": mul,
+    "div": div,
+    "divide": div,
+    "true_divide": div,
+    "pow": pow_,
+    "maximum": extremum(Maximum()),
+    "minimum": extremum(Minimum()),
+    "dropout": dropout,
+    "feature_dropout": feature_dropout,
+}

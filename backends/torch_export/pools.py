@@ -1,0 +1,96 @@
+"""Pooling and interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from growir.backends.torch_export.layers import short
+from growir.backends.torch_export.layout import plain
+from growir.backends.torch_export.reading import Call, Reader
+from growir.backends.torch_export.values import Unsupported, Value
+from growir.ops import (
+    OP_BY_KIND,
+    Upsample,
+)
+
+Handler = Callable[[Reader, Call], Any]
+
+
+def window(kind: str, axes: int) -> Handler:
+    """A pool with a sliding window; what the call does not say is the operator's default."""
+
+    def handle(r: Reader, c: Call) -> Value:
+        x = plain(c.value("self"))
+        kernel = short(c.ints("kernel_size"), axes)
+        fields: dict[str, Any] = {"kernel_size": kernel, "padding": short(c.ints("padding"), axes)}
+        stride = c.ints("stride")
+        if stride and short(stride, axes) != kernel:
+            fields["stride"] = short(stride, axes)
+        fields["ceil_mode"] = bool(c.get("ceil_mode"))
+        if kind.startswith("max"):
+            fields["dilation"] = short(c.ints("dilation"), axes)
+        else:
+            fields["count_include_pad"] = bool(c.get("count_include_pad"))
+            if c.arguments.get("divisor_override") is not None:
+                fields["divisor_override"] = c.int("divisor_override")
+        return r.emit(OP_BY_KIND[kind].model_validate(fields), x)
+
+    return handle
+
+
+def window_and_places(kind: str, axes: int) -> Handler:
+    """The same from a call that also gives where the maxima stand, which nobody may read."""
+    pool = window(kind, axes)
+    return lambda r, c: (pool(r, c), None)
+
+
+def adaptive(kind: str, axes: int) -> Handler:
+    """A pool to a grid of fixed size."""
+
+    def handle(r: Reader, c: Call) -> Any:
+        x = plain(c.value("self"))
+        value = r.emit(OP_BY_KIND[kind].model_validate({"output_size": short(c.ints("output_size"), axes)}), x)
+        return value if "avg" in kind else (value, None)
+
+    return handle
+
+
+def upsample(mode: str, axes: int) -> Handler:
+    """Interpolation by a factor or to a size."""
+
+    def handle(r: Reader, c: Call) -> Value:
+        x = plain(c.value("self" if "self" in c.arguments else "input"))
+        sizes = c.arguments.get("output_size")
+        factors = c.arguments.get("scale_factors")
+        fields: dict[str, Any] = {"mode": mode}
+        if c.arguments.get("align_corners"):
+            fields["align_corners"] = True
+        if factors is not None:
+            fields["scale_factor"] = _alike([float(f) for f in factors])
+        elif sizes is not None:
+            fields["size"] = short(c.ints("output_size"), axes)
+        else:
+            raise Unsupported("is given neither a size nor a factor")
+        return r.emit(Upsample.model_validate(fields), x)
+
+    return handle
+
+
+def _alike(factors: list[float]) -> float | tuple[float, ...]:
+    return factors[0] if len(set(factors)) == 1 else tuple(factors)
+
+
+TABLE: dict[str, Handler] = {
+    **{f"{kind}_pool{n}d": window(f"{kind}_pool{n}d", n) for kind in ("max", "avg") for n in (1, 2, 3)},
+    **{f"max_pool{n}d_with_indices": window_and_places(f"max_pool{n}d", n) for n in (1, 2, 3)},
+    **{f"adaptive_avg_pool{n}d": adaptive(f"adaptive_avg_pool{n}d", n) for n in (1, 2, 3)},
+    **{f"adaptive_max_pool{n}d": adaptive(f"adaptive_max_pool{n}d", n) for n in (1, 2, 3)},
+    "upsample_nearest1d": upsample("nearest", 1),
+    "upsample_nearest2d": upsample("nearest", 2),
+    "upsample_nearest3d": upsample("nearest", 3),
+    "upsample_linear1d": upsample("linear", 1),
+    "upsample_bilinear2d": upsample("bilinear", 2),
+    "upsample_trilinear3d": upsample("trilinear", 3),
+    "upsample_bicubic2d": upsample("bicubic", 2),
+}

@@ -1,0 +1,178 @@
+"""The model and its example inputs, checked and copied, ready for torch.export."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from growir.backends.torch_export.attention import attend
+from growir.errors import ModelError, Problem, cut, listed
+
+Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+
+# Batch sizes to export with: primes, so that a size is a multiple of one only if it has to do with the batch.
+_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A copy of the model on the CPU, and its arguments with the example repeated to a batch.
+
+    Attributes:
+        model: The copy, in eval mode.
+        args: Positional arguments.
+        kwargs: Arguments by name.
+        batch: The batch size they have.
+        left_in_eval: Modules that are in eval mode although the model is in train mode.
+    """
+
+    model: nn.Module
+    args: tuple[torch.Tensor, ...]
+    kwargs: dict[str, torch.Tensor]
+    batch: int
+    left_in_eval: tuple[str, ...]
+
+    def rows(self, count: int) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+        """Copies of the first samples of all arguments."""
+        return tuple(t[:count].clone() for t in self.args), {k: t[:count].clone() for k, t in self.kwargs.items()}
+
+
+def prepare(model: nn.Module, example: Example) -> Prepared:
+    """Copy the model to the CPU and repeat the example to a batch of its own size.
+
+    Raises:
+        ModelError: The model or the inputs are none that can be exported.
+    """
+    model = _unwrapped(model)
+    args, kwargs = _arguments(example)
+    problems = [*_tensor_problems(model), *_storage_problems(model), *_parametrisation_problems(model)]
+    if problems:
+        raise ModelError(listed(problems, "this model cannot be imported"))
+    left = tuple(name for name, part in model.named_modules() if model.training and not part.training)
+    try:
+        copied = copy.deepcopy(model).cpu().eval()
+    except RuntimeError as error:  # torch's word for a tensor that is the result of a computation
+        raise ModelError(f"the model cannot be copied: {cut(str(error).splitlines()[0])}") from None
+    for part in copied.modules():
+        if isinstance(part, nn.MultiheadAttention):
+            part.forward = types.MethodType(attend, part)
+    sizes = {d for _, t in _tensors(model) for d in t.shape}
+    sizes |= {d for t in (*args, *kwargs.values()) for d in t.shape[1:]}
+    batch = next((p for p in _PRIMES if not any(d % p == 0 for d in sizes if d)), _PRIMES[-1])
+
+    def repeated(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().cpu()[torch.arange(batch) % tensor.shape[0]]
+
+    return Prepared(copied, tuple(map(repeated, args)), {name: repeated(t) for name, t in kwargs.items()}, batch, left)
+
+
+def _unwrapped(model: object) -> nn.Module:
+    """The model itself, without what torch.compile and the data-parallel wrappers put around it."""
+    while isinstance(model, nn.Module):
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if inner is None:
+            break
+        model = inner
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError("a compiled torch.jit module cannot be imported; give the torch.nn.Module it was made from")
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"from_torch takes a torch.nn.Module, but gets an object of type {cut(type(model).__name__)}")
+    return model
+
+
+def _arguments(example: object) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+    """Positional and named arguments of forward, checked."""
+    named: dict[str, object] = {}
+    if isinstance(example, torch.Tensor):
+        named = {"example_inputs": example}
+    elif isinstance(example, Mapping):
+        entries = cast("Mapping[object, object]", example)
+        named = {f"example_inputs[{name!r}]": value for name, value in entries.items()}
+    elif isinstance(example, (tuple, list)):
+        named = {f"example_inputs[{k}]": value for k, value in enumerate(cast("Iterable[object]", example))}
+    else:
+        raise ModelError(f"example_inputs is a tensor or a tuple of tensors, but is of type {type(example).__name__}")
+    if not named:
+        raise ModelError("example_inputs is empty; a graph has at least one input")
+    problems: list[Problem] = []
+    tensors: list[torch.Tensor] = []
+    for where, value in named.items():
+        if not isinstance(value, torch.Tensor):
+            text = (
+                f"of type {type(value).__name__}; a graph's inputs are tensors. Bind other arguments in a small module"
+            )
+            problems.append(Problem(where, f"is {text} whose forward takes tensors only"))
+        elif value.dim() < 2 or 0 in value.shape:
+            text = f"has the shape {list(value.shape)}; a graph's inputs are (batch, size, ...)"
+            problems.append(Problem(where, text))
+        elif not (value.is_floating_point() or value.dtype == torch.int64):
+            problems.append(Problem(where, f"is of {value.dtype}; a graph's inputs are floats or int64"))
+        else:
+            tensors.append(value)
+    if not problems and len({tensor.shape[0] for tensor in tensors}) > 1:
+        rows = ", ".join(str(tensor.shape[0]) for tensor in tensors)
+        problems.append(Problem("example_inputs", f"the first axis is the batch, but it differs: {rows}"))
+    if problems:
+        raise ModelError(listed(problems))
+    if isinstance(example, Mapping):
+        return (), dict(zip(cast("Mapping[str, object]", example), tensors, strict=True))
+    return tuple(tensors), {}
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer under one of its names."""
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _tensor_problems(model: nn.Module) -> Iterable[Problem]:
+    for name, tensor in _tensors(model):
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            yield Problem(name, "has no shape yet; run the model once before importing it")
+        elif tensor.device.type == "meta":
+            yield Problem(name, "is on the meta device and holds no numbers; move the model with to_empty and load it")
+        elif tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+            yield Problem(name, f"is of {tensor.dtype}, which numpy does not have; call model.float() first")
+        elif tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
+            yield Problem(name, f"is a {tensor.dtype} tensor of layout {tensor.layout}; only dense floats are imported")
+
+
+def _storage_problems(model: nn.Module) -> Iterable[Problem]:
+    """Distinct tensors over the same memory: in a graph one would no longer follow the other."""
+    spans: list[tuple[int, int, int, str]] = []
+    for name, tensor in _tensors(model):
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin) or tensor.device.type == "meta":
+            continue
+        if tensor.numel():
+            start = tensor.data_ptr()
+            reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+            spans.append((start, start + (reach + 1) * tensor.element_size(), len(spans), name))
+    spans.sort()
+    for first, second in itertools.pairwise(spans):
+        if second[0] < first[1]:
+            text = (
+                f"shares memory with {cut(first[3])!r} but is another tensor; clone one of them, or use one parameter"
+            )
+            yield Problem(second[3], text)
+
+
+def _parametrisation_problems(model: nn.Module) -> Iterable[Problem]:
+    """Weights computed from others before each forward, which a graph does not keep apart."""
+    for name, part in model.named_modules():
+        if parametrize.is_parametrized(part):
+            text = "is parametrised; call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') first"
+            yield Problem(name or "the model", text)
+        for hook in part._forward_pre_hooks.values():
+            kind = type(hook).__name__
+            if kind in ("WeightNorm", "SpectralNorm"):
+                how = "remove_weight_norm" if kind == "WeightNorm" else "remove_spectral_norm"
+                yield Problem(name or "the model", f"has a {kind} hook; call torch.nn.utils.{how}(module) first")

@@ -1,0 +1,139 @@
+"""Groups of nodes that are one operator, put back together: torch takes some apart, and some are written out by hand.
+
+A graph computes the same without this; it becomes shorter to read, and what grows in it is told by the operator's own
+rule instead of the sum of the parts'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from growir.backends.torch_export.reading import Draft
+from growir.ops import (
+    Affine,
+    AvgPool2d,
+    AvgPool3d,
+    Div,
+    Hardsigmoid,
+    Hardswish,
+    LocalResponseNorm,
+    Mul,
+    Op,
+    Pad,
+    Pow,
+    Relu6,
+    Squeeze,
+    Unsqueeze,
+)
+
+T = TypeVar("T", bound=Op)
+Found = tuple[Op, int]  # an operator and the value it reads
+
+
+class _Drafts:
+    """The nodes by the values they give, and how often each value is read."""
+
+    def __init__(self, drafts: Sequence[Draft], outputs: Sequence[int], inputs: int) -> None:
+        self.drafts = list(drafts)
+        self.first = inputs
+        self.reads = Counter(source for draft in drafts for source in dict.fromkeys(draft.inputs))
+        self.reads.update(outputs)
+
+    def inner(self, source: int, kind: type[T]) -> tuple[T, tuple[int, ...]] | None:
+        """Operator and inputs of the node that gives a value, if it is of this kind and one node reads it."""
+        if source < self.first or self.reads[source] != 1:
+            return None
+        draft = self.drafts[source - self.first]
+        return (draft.op, draft.inputs) if isinstance(draft.op, kind) else None
+
+
+def recognise(drafts: Sequence[Draft], outputs: Sequence[int], inputs: int) -> list[Draft]:
+    """The drafts with the last node of each group turned into the whole; what it read is left unread."""
+    found = _Drafts(drafts, outputs, inputs)
+    for k, draft in enumerate(found.drafts):
+        for pattern in _PATTERNS:
+            match = pattern(found, found.drafts[k])
+            if match is not None:
+                op, source = match
+                found.drafts[k] = replace(draft, op=op, inputs=(source,), params={})
+    return found.drafts
+
+
+def _scaled_and_shifted(drafts: _Drafts, draft: Draft) -> Found | None:
+    """(scale x) + shift."""
+    match draft.op:
+        case Affine(scale=1.0, shift=shift):
+            inner = drafts.inner(draft.inputs[0], Affine)
+            if inner is not None and inner[0].shift == 0.0:
+                return Affine(scale=inner[0].scale, shift=shift), inner[1][0]
+    return None
+
+
+def _hardsigmoid(drafts: _Drafts, draft: Draft) -> Found | None:
+    """relu6(x + 3) / 6."""
+    if isinstance(draft.op, Affine) and draft.op.shift == 0.0 and math.isclose(draft.op.scale, 1 / 6):
+        source = _shifted_relu6(drafts, draft.inputs[0])
+        return None if source is None else (Hardsigmoid(), source)
+    return None
+
+
+def _shifted_relu6(drafts: _Drafts, source: int) -> int | None:
+    """The x of relu6(x + 3)."""
+    outer = drafts.inner(source, Relu6)
+    inner = drafts.inner(outer[1][0], Affine) if outer else None
+    if inner is None or (inner[0].scale, inner[0].shift) != (1.0, 3.0):
+        return None
+    return inner[1][0]
+
+
+def _hardswish(drafts: _Drafts, draft: Draft) -> Found | None:
+    """x * hardsigmoid(x), or x * relu6(x + 3) / 6 read from the left."""
+    if isinstance(draft.op, Mul) and len(draft.inputs) == 2:
+        for x, gate in (draft.inputs, draft.inputs[::-1]):
+            inner = drafts.inner(gate, Hardsigmoid)
+            if inner is not None and inner[1] == (x,):
+                return Hardswish(), x
+    if isinstance(draft.op, Affine) and draft.op.shift == 0.0 and math.isclose(draft.op.scale, 1 / 6):
+        product = drafts.inner(draft.inputs[0], Mul)
+        if product is not None and len(product[1]) == 2:
+            for x, gate in (product[1], product[1][::-1]):
+                if _shifted_relu6(drafts, gate) == x:
+                    return Hardswish(), x
+    return None
+
+
+def _local_response_norm(drafts: _Drafts, draft: Draft) -> Found | None:
+    """x / (k + alpha * mean of x^2 over a window of channels) ^ beta, as torch.nn.functional writes it."""
+    if not isinstance(draft.op, Div):
+        return None
+    x, below = draft.inputs
+    power = drafts.inner(below, Pow)
+    inside = drafts.inner(power[1][0], Affine) if power else None
+    squeezed = drafts.inner(inside[1][0], Squeeze) if inside else None
+    if power is None or inside is None or squeezed is None:
+        return None
+    pool = drafts.inner(squeezed[1][0], AvgPool3d) or drafts.inner(squeezed[1][0], AvgPool2d)
+    padded = drafts.inner(pool[1][0], Pad) if pool else None
+    raised = drafts.inner(padded[1][0], Unsqueeze) if padded else None
+    square = drafts.inner(raised[1][0], Mul) if raised else None
+    if pool is None or padded is None or square is None or square[1] != (x, x):
+        return None
+    window = pool[0].kernel_size
+    size = window[0] if isinstance(window, tuple) else window
+    extents = (window if isinstance(window, tuple) else (window,))[1:]
+    amounts = padded[0].padding
+    if any(extent != 1 for extent in extents) or amounts != (*(0,) * (len(amounts) - 2), size // 2, (size - 1) // 2):
+        return None
+    return LocalResponseNorm(size=size, alpha=inside[0].scale, beta=power[0].exponent, k=inside[0].shift), x
+
+
+_PATTERNS: tuple[Callable[[_Drafts, Draft], Found | None], ...] = (
+    _scaled_and_shifted,
+    _hardsigmoid,
+    _hardswish,
+    _local_response_norm,
+)

@@ -1,0 +1,89 @@
+"""Calls that reduce axes: means, sums, maxima, and norms made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from growir.backends.torch_export import pointwise
+from growir.backends.torch_export.pointwise import each
+from growir.backends.torch_export.reading import Call, Reader
+from growir.backends.torch_export.values import Layout, Unsupported, Value
+from growir.ops import Abs, Amax, Amin, Mean, Op, Pow, Sqrt, Sum, Var
+
+Handler = Callable[[Reader, Call], Any]
+
+
+def reduced(r: Reader, make: Callable[..., Op], x: Value, dims: list[int], keepdim: bool) -> Value:
+    """A reduction over some of the model's axes; none given means all."""
+    if not dims:
+        dims = list(range(x.rank))
+    dims = sorted(x.dim(d) for d in dims)
+    axes = tuple(sorted(x.axis(d, "reduces") for d in dims))
+    out = r.emit(make(dim=axes, keepdim=keepdim), x)
+    if not x.batched:
+        return out
+    gone = 0 if keepdim else sum(d < x.layout.place for d in dims)
+    return out.at(Layout(x.layout.place - gone, x.layout.outer, x.layout.inner))
+
+
+def over(make: Callable[..., Op]) -> Handler:
+    """A call with `dim` and `keepdim`."""
+
+    def handle(r: Reader, c: Call) -> Value:
+        return reduced(r, make, c.value("self"), c.ints("dim"), bool(c.get("keepdim")))
+
+    return handle
+
+
+def extremum(kind: type[Amax | Amin], name: str) -> Handler:
+    """torch.max and torch.min: of two tensors, or over an axis, where nobody may read where the extremes stand."""
+
+    def handle(r: Reader, c: Call) -> Any:
+        if "other" in c.arguments:
+            return pointwise.TABLE[name](r, c)
+        if "dim" not in c.arguments:
+            raise Unsupported("is taken over the batch, too; a graph never mixes samples")
+        return reduced(r, kind, c.value("self"), c.ints("dim"), bool(c.get("keepdim"))), None
+
+    return handle
+
+
+def var(r: Reader, c: Call) -> Value:
+    correction = c.arguments.get("correction")
+    if "unbiased" in c.arguments:
+        correction = int(c.arguments["unbiased"])
+    made = partial(Var, correction=1 if correction is None else int(correction))
+    return reduced(r, made, c.value("self"), c.ints("dim"), bool(c.arguments.get("keepdim")))
+
+
+def std(r: Reader, c: Call) -> Value:
+    return each(r, Sqrt(), var(r, c))
+
+
+def norm(r: Reader, c: Call) -> Value:
+    """The 1- or 2-norm along axes."""
+    x = c.value("self")
+    order = c.arguments.get("ord", c.arguments.get("p"))
+    order = 2.0 if order is None else float(order)
+    keep = bool(c.get("keepdim"))
+    if order == 1:
+        return reduced(r, Sum, each(r, Abs(), x), c.ints("dim"), keep)
+    if order != 2:
+        raise Unsupported(f"takes the {order}-norm; growir writes down the 1-norm and the 2-norm")
+    return each(r, Sqrt(), reduced(r, Sum, each(r, Pow(exponent=2.0), x), c.ints("dim"), keep))
+
+
+TABLE: dict[str, Handler] = {
+    "mean": over(Mean),
+    "sum": over(Sum),
+    "amax": over(Amax),
+    "amin": over(Amin),
+    "max": extremum(Amax, "maximum"),
+    "min": extremum(Amin, "minimum"),
+    "var": var,
+    "std": std,
+    "linalg_vector_norm": norm,
+    "norm": norm,
+}

@@ -1,0 +1,53 @@
+"""What train mode does otherwise than eval mode: dropout, batch statistics, and code that asks `self.training`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+from torch import fx
+from torch._ops import OpOverload
+from torch.export import ExportedProgram
+
+from growir.backends.torch_export.aliasing import base_name, writes
+from growir.backends.torch_export.exporting import source_line
+
+MAX_LINES = 8
+
+
+def twins(exported: ExportedProgram, training: ExportedProgram) -> tuple[dict[fx.Node, fx.Node], list[str]]:
+    """The train-mode call for each eval-mode call, and the model's lines that do something else in train mode."""
+    one, two = _calls(exported), _calls(training)
+    names = [_name(node) for node in one], [_name(node) for node in two]
+    if names[0] == names[1]:
+        return dict(zip(one, two, strict=True)), []
+    found: dict[fx.Node, fx.Node] = {}
+    strange: list[fx.Node] = []
+    for tag, a, b, c, d in SequenceMatcher(None, *names, autojunk=False).get_opcodes():
+        if tag == "equal":
+            found.update(zip(one[a:b], two[c:d], strict=True))
+        else:
+            strange += [*one[a:b], *two[c:d]]
+    return found, list(dict.fromkeys(source_line(node) for node in strange))
+
+
+def _name(node: fx.Node) -> str:
+    return base_name(node.target) if isinstance(node.target, OpOverload) else str(node.target)
+
+
+def _calls(program: ExportedProgram) -> list[fx.Node]:
+    """The calls that make the result, in order; batch norm's counters and arithmetic on sizes are none."""
+    result: list[fx.Node] = []
+    for node in program.graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, OpOverload) and "val" in node.meta:
+            counts = writes(node.target) and node.args and getattr(node.args[0], "op", "") == "placeholder"
+            if not counts and _name(node) not in ("sym_size", "lift_fresh_copy", "detach"):
+                result.append(node)
+    return result
+
+
+def notice_of(lines: Sequence[str]) -> str:
+    """One warning for all the lines."""
+    shown = "".join(f"\n  {line}" for line in lines[:MAX_LINES])
+    more = f"\n  ... and {len(lines) - MAX_LINES} more" if len(lines) > MAX_LINES else ""
+    return f"the model does something else in train mode, which the network does not have:{shown}{more}"

@@ -1,0 +1,119 @@
+"""Every architecture of the zoo imported: the same function in eval and train mode, the same keys, forth and back."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+import growir
+from growir.network import Network
+from tests.zoo import ZOO
+
+EXACT = 1e-12
+
+
+@cache
+def imported(name: str) -> tuple[nn.Module, Network]:
+    """The model without dropout, whose draws differ, and its network. Any warning is an error."""
+    entry = ZOO[name]
+    model = entry.make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network = growir.from_torch(model, entry.inputs(1))
+    return model, network
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        if isinstance(part, nn.MultiheadAttention):
+            part.dropout = 0.0
+        for rate in ("rate",):
+            if isinstance(getattr(part, rate, None), float):
+                setattr(part, rate, 0.0)
+    return model
+
+
+def error(one: torch.Tensor, two: torch.Tensor) -> float:
+    return float((one - two).abs().max()) / float(two.abs().max())
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_network_computes_the_same(name: str) -> None:
+    model, network = imported(name)
+    batch = ZOO[name].inputs(5, seed=1)
+    module = network.to_torch().eval()
+    with torch.no_grad():
+        assert error(module(*batch), model.eval()(*batch)) <= EXACT
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_network_trains_the_same(name: str) -> None:
+    model = without_dropout(ZOO[name].make())
+    network = growir.from_torch(model, ZOO[name].inputs(3))
+    batch = ZOO[name].inputs(5, seed=1)
+    module = network.to_torch().train()
+    model.train()
+    assert error(module(*batch), model(*batch)) <= EXACT
+    # What batch norm has learned from the batch, too.
+    after, before = network.updated(module).arrays, network.arrays
+    state = model.state_dict()
+    moved = [key for key in after if key.endswith("running_mean") and key in state]
+    for key in moved:
+        assert error(torch.from_numpy(after[key]), state[key]) <= EXACT
+        assert (after[key] != before[key]).any()
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_gradients_are_the_same(name: str) -> None:
+    model = without_dropout(ZOO[name].make()).train()
+    network = growir.from_torch(model, ZOO[name].inputs(2))
+    batch = ZOO[name].inputs(4, seed=2)
+    module = network.to_torch().train()
+    module(*batch).square().mean().backward()
+    model(*batch).square().mean().backward()
+    gradients = {key: p.grad for key, p in module.named_parameters(remove_duplicate=False) if p.grad is not None}
+    same = 0
+    for key, parameter in model.named_parameters():
+        if key in gradients and parameter.grad is not None:
+            assert (gradients[key] - parameter.grad).abs().max() <= 1e-10 * max(1.0, float(parameter.grad.abs().max()))
+            same += 1
+    assert same > 3
+
+
+# nn.MultiheadAttention's packed projection is no module of its own, and bare parameters are nodes.
+RENAMED = {
+    "vit_packed": {"cls_token", "pos_embed"},
+    "vit_multihead": {"cls_token", "pos_embed", "attn.attention.in_proj_weight", "attn.attention.in_proj_bias"},
+    "swin_like": {"bias"},
+    "convnext": {"gamma"},
+    "encoder_rms_swiglu": {"norm1.weight"},
+    "encoder_torch": {"position", "self_attn.in_proj_weight", "self_attn.in_proj_bias"},
+    "condensenet": {"index", "order"},
+    "super_resolution": {"mean"},
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_keys_are_the_models(name: str) -> None:
+    model, network = imported(name)
+    missing = set(model.state_dict()) - set(network.to_torch().state_dict())
+    tails = {tail for key in missing for tail in [key] if not any(key.endswith(r) for r in RENAMED.get(name, ()))}
+    assert not tails
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit_multihead", "encoder"])
+def test_it_is_saved_and_loaded(name: str, tmp_path: object) -> None:
+    from pathlib import Path
+
+    _, network = imported(name)
+    folder = Path(str(tmp_path)) / "net"
+    network.save(folder)
+    again = Network.load(folder)
+    assert again.graph.hash == network.graph.hash
+    assert all((again.arrays[key] == network.arrays[key]).all() for key in network.arrays)

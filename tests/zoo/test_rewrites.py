@@ -1,0 +1,121 @@
+"""Every architecture of the zoo: each free space widens, splits and shrinks, chains replay, and the files agree."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import growir
+from growir.backends.agreement import check_agreement
+from growir.backends.torch_fx import lower
+from growir.channels import ChannelSpace, analyse
+from growir.graph import Graph
+from growir.network import Network
+from growir.passes import Prune, Split, Widen
+from growir.rewrite import Pass
+from growir.testing import TOLERANCE, masked, worst
+from tests.zoo import ZOO
+
+every_net = pytest.mark.parametrize("name", sorted(ZOO))
+
+
+@cache
+def network(name: str) -> Network:
+    """The imported architecture, in float64."""
+    return growir.from_torch(ZOO[name].make(), ZOO[name].inputs())
+
+
+def run(net: Network, batch: tuple[torch.Tensor, ...]) -> tuple[np.ndarray, ...]:
+    with torch.no_grad():
+        found = lower(net.graph, net.arrays).eval()(*batch)
+    return tuple(value.numpy() for value in (found if isinstance(found, tuple) else (found,)))
+
+
+def free(graph: Graph) -> list[ChannelSpace]:
+    return [space for space in analyse(graph).spaces if not space.pins]
+
+
+def assert_same(wanted: tuple[np.ndarray, ...], found: tuple[np.ndarray, ...], what: object) -> None:
+    for a, b in zip(wanted, found, strict=True):
+        assert worst(a, b) <= TOLERANCE, f"{what}: {worst(a, b):.1e}"
+
+
+@every_net
+def test_every_free_space_widens(name: str) -> None:
+    net = network(name)
+    batch = ZOO[name].inputs(2)
+    wanted = run(net, batch)
+    for space in free(net.graph):
+        step = Widen(node=space.name, by=space.step, seed=1)
+        assert_same(wanted, run(net.apply(step), batch), step)
+
+
+@every_net
+def test_every_free_space_splits(name: str) -> None:
+    net = network(name)
+    batch = ZOO[name].inputs(2)
+    wanted = run(net, batch)
+    for space in free(net.graph):
+        if space.tied:
+            continue
+        units = space.units if space.uniform else space.growth[space.space]
+        step = Split(node=space.name, channels=tuple(range(min(units, space.units))))
+        assert_same(wanted, run(net.apply(step), batch), step)
+
+
+@every_net
+def test_every_free_space_shrinks(name: str) -> None:
+    net = network(name)
+    batch = ZOO[name].inputs(2)
+    for space in free(net.graph):
+        if any(other.size <= units for other, units in space.shrink.items()):
+            continue
+        step = Prune(node=space.name, channels=tuple(range(space.shrink[space.space])))
+        found = run(net.apply(step), batch)
+        if not (space.uniform or space.tied or space.partial):
+            assert_same(run(masked(net, step), batch), found, step)
+
+
+def chain(net: Network, length: int) -> list[Pass]:
+    """Rewrites chosen at random, each on what the one before left."""
+    rng = np.random.default_rng(0)
+    found: list[Pass] = []
+    for _ in range(length):
+        spaces = [s for s in free(net.graph) if s.width < 200]
+        space = spaces[rng.integers(len(spaces))]
+        kind = rng.integers(3)
+        step: Pass
+        if kind == 0 or space.tied:
+            step = Widen(node=space.name, by=space.step)
+        elif kind == 1 or any(other.size <= units for other, units in space.shrink.items()):
+            units = space.units if space.uniform else space.growth[space.space]
+            step = Split(node=space.name, channels=tuple(range(units)))
+        else:
+            step = Prune(node=space.name, channels=tuple(range(space.shrink[space.space])))
+        found.append(step)
+        net = net.apply(step)
+    return found
+
+
+@every_net
+def test_a_chain_replays_exports_and_reloads(name: str, tmp_path: Path) -> None:
+    net = network(name)
+    grown = net
+    batch = ZOO[name].inputs(2)
+    for step in chain(net, 10):
+        before = run(grown, batch)
+        after = grown.apply(step)
+        if not isinstance(step, Prune):
+            assert_same(before, run(after, batch), step)
+        grown = after
+    assert grown.replayed(net.arrays).graph.hash == grown.graph.hash
+    grown.save(tmp_path / "net")
+    again = Network.load(tmp_path / "net")
+    assert again.graph.hash == grown.graph.hash
+    assert_same(run(grown, batch), run(again, batch), "reloaded")
+    grown.to_onnx(tmp_path / "net.onnx")
+    assert check_agreement(grown.graph, grown.arrays, tmp_path / "net.onnx") < 1e-4
