@@ -36,9 +36,17 @@ def ranges_of(graph: Graph) -> Mapping[str, Range]:
     return found
 
 
+@per_graph
+def _users(graph: Graph) -> Mapping[str, tuple[str, ...]]:
+    """The nodes that use each stored tensor."""
+    found: dict[str, list[str]] = {}
+    for key, owner in owners(graph).items():
+        found.setdefault(owner, []).append(key.rpartition(".")[0])
+    return {owner: tuple(names) for owner, names in found.items()}
+
+
 def shared_tensors(graph: Graph, node: str) -> list[str]:
     """Other nodes that use a node's tensors."""
-    own = owners(graph)
-    mine = {own[f"{node}.{name}"] for name in own_tables(graph)[node]}
-    users = (key.rpartition(".")[0] for key, owner in own.items() if owner in mine)
-    return [name for name in dict.fromkeys(users) if name != node]
+    own, users = owners(graph), _users(graph)
+    mine = (own[f"{node}.{name}"] for name in own_tables(graph)[node])
+    return [name for name in dict.fromkeys(user for key in mine for user in users[key]) if name != node]
