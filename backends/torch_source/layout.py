@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import cast
 
 import torch
 
 from growir.errors import ExportError, cut
 
+MANY = 40  # parts that fill lines instead of having one each
 WIDTH = 120  # as in growir, whose own modules come along
 
 
@@ -56,14 +58,16 @@ def call(head: str, args: Sequence[Expression], keywords: Mapping[str, Expressio
 def literal(value: object) -> Expression:
     """A value as source that makes it again, whatever it holds. Raises ExportError for kinds that have none."""
     match value:
-        case bool() | int() | str() | None:
-            return ascii(value)
+        case bool() | int() | None:
+            return repr(value)
+        case str():
+            return _quoted(value)
         case float():
             return repr(value) if math.isfinite(value) else f'float("{value}")'
         case torch.dtype() | torch.memory_format() | torch.layout():
             return str(value)
         case torch.device():
-            return repr(str(value))
+            return _quoted(str(value))
         case list() | tuple():
             parts = cast("Sequence[object]", value)
             return Bracketed(
@@ -73,6 +77,12 @@ def literal(value: object) -> Expression:
             if value is Ellipsis:
                 return "..."
             raise ExportError(f"a {type(value).__name__} cannot be written as source: {cut(value)}")
+
+
+def _quoted(text: str) -> str:
+    """The text as a literal of ASCII characters, in double quotes where nothing in it needs care."""
+    found = ascii(text)
+    return f'"{found[1:-1]}"' if found[0] == "'" and not {'"', "'"} & set(text) else found
 
 
 def statement(start: str, value: Expression, indent: int = 8) -> Iterator[str]:
@@ -90,6 +100,9 @@ def _broken(start: str, value: Expression, end: str, indent: int) -> Iterator[st
     together = str(Bracketed("", value.parts, "[]"))[1:-1]
     if inner + len(together) <= WIDTH and value.head:
         yield f"{' ' * inner}{together}"
+    elif len(value.parts) > MANY and all(isinstance(part, str) and not keyword for keyword, part in value.parts):
+        # A permutation of a thousand channels, one a line, would be all that anybody sees of the file.
+        yield from wrap(f"{together},", WIDTH, initial_indent=" " * inner, subsequent_indent=" " * inner)
     else:
         for keyword, part in value.parts:
             yield from _broken(f"{' ' * inner}{f'{keyword}=' if keyword else ''}", part, ",", inner)

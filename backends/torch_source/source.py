@@ -231,6 +231,9 @@ class _Source:
         lines = [*statement("", signature, 4)]
         lines[-1] += f" -> {gives}:"
         yield from lines
+        # A paragraph for each module, at most two levels deep.
+        modules = {value: name.split(".")[:-1][:2] for name, value in reversed(self.values.items())}
+        module: list[str] | None = None
         for node in self.code:
             if node.op == "placeholder":
                 self.text_of[node] = names[node]
@@ -241,6 +244,10 @@ class _Source:
                 continue
             name = names.setdefault(node, _free(node.name, {*taken, *names.values()}))
             self.text_of[node] = name
+            if node in modules and modules[node] != module:
+                if module is not None:
+                    yield ""
+                module = modules[node]
             yield from statement(f"{name} = ", value)
         results = [str(self.text_of[self.values[name]]) for name in self.graph.outputs]
         yield f"        return {', '.join(results)}"

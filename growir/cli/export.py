@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ from growir.cli.output import MAX_PARAMETERS, MaxParameters, printable, replacea
 
 if TYPE_CHECKING:
     from growir.network import Network
+
+_IMPORTED = ("torch", "safetensors", "numpy", "growir")  # where an exported class runs
 
 
 def export(
@@ -68,7 +71,10 @@ def _export_onnx(network: Network, out: Path, opset: int, *, check: bool) -> Non
 
 def _export_source(network: Network, out: Path, *, check: bool) -> None:
     from growir.backends.torch_source import check_source, is_ours, save_source
+    from growir.errors import ExportError
 
+    if out.stem in sys.stdlib_module_names or out.stem in _IMPORTED:
+        raise ExportError(f"{out}: in its folder, this would hide the module {out.stem}; choose another name")
     for path in (out, out.with_suffix(".safetensors")):
         replaceable(path, is_ours)
     if check:

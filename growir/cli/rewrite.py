@@ -29,14 +29,15 @@ def rewrite(
     ],
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Measure on a random batch that the function is kept; needs torch."),
+        typer.Option("--verify", help="Measure on a random batch what each pass does to the outputs; needs torch."),
     ] = False,
     max_parameters: MaxParameters = MAX_PARAMETERS,
 ) -> None:
     """Apply passes to a network or a document, one after another.
 
     A network or run directory gives a network directory, anything else a document. Prints a line for each pass: what
-    it changed, what it cost, what it keeps. Where a pass is refused, nothing is written.
+    it changed, what it cost, what it keeps. Where one is refused, or breaks its promise under --verify, nothing is
+    written.
     """
     from growir.document import dumps
     from growir.graph import Graph
@@ -111,21 +112,32 @@ def _apply(found: Graph | Network, step: Pass, verify: bool, where: str) -> tupl
     try:
         done = step.rewrite(before)
         after: Graph | Network = done.graph
-        if isinstance(found, Network):
-            after = found.apply(step, verify=verify)
-        elif verify:
+        measured = ""
+        if verify:
             # A document has no weights; any will do to see whether the function is kept.
-            Network.init(found, dtype="float64").apply(step, verify=True)
+            network = found if isinstance(found, Network) else Network.init(found, dtype="float64")
+            measured = _verified(network, step, done.preserves)
+        if isinstance(found, Network):
+            after = found.apply(step)
     except PassRefused as error:
         raise PassRefused(f"{where}{error}") from None
-    return after, _line(step, before, done.graph, done.preserves, verify)
+    return after, f"{_line(step, before, done.graph, done.preserves)}{measured}"
 
 
-def _line(step: Pass, before: Graph, after: Graph, preserves: Preserves, verified: bool) -> str:
-    from growir.difference import change_text
+def _verified(network: Network, step: Pass, preserves: Preserves) -> str:
+    """What a measurement says of a pass. Raises PassRefused if it breaks its promise."""
     from growir.rewrite import Preserves
+
+    if preserves in (Preserves.EXACT, Preserves.EVAL):
+        network.apply(step, verify=True)
+        return ", verified"
+    moved = max(network.measure(step).values(), default=0.0)
+    return f", measured: outputs move by at most {moved:.1e} of their largest value"
+
+
+def _line(step: Pass, before: Graph, after: Graph, preserves: Preserves) -> str:
+    from growir.difference import change_text
 
     old, new = before.costs().parameters, after.costs().parameters
     costs = f"parameters {old:,} -> {new:,} ({new - old:+,})" if new != old else f"parameters {new:,} as before"
-    measured = ", verified" if verified and preserves in (Preserves.EXACT, Preserves.EVAL) else ""
-    return f"{step.name}: {change_text(before, after)}; {costs}; preserves {preserves}{measured}"
+    return f"{step.name}: {change_text(before, after)}; {costs}; preserves {preserves}"

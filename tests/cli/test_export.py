@@ -123,17 +123,22 @@ class TestSource:
         assert sorted(p.name for p in tmp_path.iterdir()) == ["net.py", "net.safetensors", "network"]
 
     def test_a_difference_writes_nothing(self, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from growir.backends.torch_source import saving
-
-        source = saving.module_source
+        from growir.backends.torch_source import module_source, saving
 
         def wrong(*args: Any) -> str:
-            return source(*args).replace("F.relu(", "F.silu(")
+            return module_source(*args).replace("F.relu(", "F.silu(")
 
         monkeypatch.setattr(saving, "module_source", wrong)
         done = growir("export", network, "-o", tmp_path / "net.py")
         assert (done.code, done.out) == (2, "")
         assert "output 'head': the exported class and the network differ" in done.err
+        assert [p.name for p in tmp_path.iterdir()] == ["network"]
+
+    @pytest.mark.parametrize("name", ["torch.py", "json.py", "safetensors.py"])
+    def test_a_name_that_would_hide_another_module(self, name: str, network: Path, tmp_path: Path) -> None:
+        done = growir("export", network, "-o", tmp_path / name)
+        assert (done.code, done.out) == (2, "")
+        assert "would hide the module" in done.err
         assert [p.name for p in tmp_path.iterdir()] == ["network"]
 
     @pytest.mark.parametrize("flags", [[], ["--no-check"]])

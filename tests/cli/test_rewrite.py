@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,22 @@ def test_verify(what: str, network: Path, tmp_path: Path) -> None:
     done = growir("rewrite", source, "--pass", json.dumps(WIDEN), "-o", tmp_path / "out", "--verify")
     assert (done.code, done.err) == (0, "")
     assert "preserves exact, verified" in done.out
+
+
+@pytest.mark.parametrize("what", ["network", "document"])
+def test_verify_says_how_far_an_approximation_goes(what: str, network: Path, tmp_path: Path) -> None:
+    prune = {"pass": "prune", "node": "stem", "channels": [0]}
+    done = growir(
+        "rewrite",
+        network if what == "network" else RESIDUAL,
+        "--pass",
+        json.dumps(prune),
+        "-o",
+        tmp_path / "o",
+        "--verify",
+    )
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"preserves approximate, measured: outputs move by at most \d\.\de-0\d of", done.out)
 
 
 def test_verify_measures(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -20,10 +22,13 @@ from torch import nn
 import growir
 from growir.backends.torch_fx.probe import random_batch
 from growir.backends.torch_source import is_ours, module_source, save_source
+from growir.backends.torch_source.borrowed import Borrowed
+from growir.backends.torch_source.layout import literal, statement
+from growir.backends.torch_source.targets import applied
 from growir.errors import ExportError
 from growir.graph import Graph, Input, Node
 from growir.network import Network
-from growir.ops import OPS, Linear, Op, Relu
+from growir.ops import OPS, LeakyRelu, Linear, Op, Relu, Select
 from growir.testing import graphs, random_network
 from growir.verify import load, verify
 from tests.backends.test_torch import alone
@@ -278,3 +283,44 @@ def test_both_files_or_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ExportError, match="No space left"):
         save_source(grown.graph, grown.arrays, tmp_path / "net.py")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple),
+)
+
+
+@given(VALUES, st.integers(0, 100))
+def test_every_value_is_written_as_itself(value: Any, start: int) -> None:
+    """Whatever a document's attributes hold, and however it is broken over lines."""
+    text = "\n".join(statement("x" * start, literal(value), 0))[start:]
+    assert text.isascii()
+    assert repr(ast.literal_eval(text)) == repr(value)
+
+
+@pytest.mark.parametrize("value", [torch.float16, torch.channels_last, float("inf"), float("-inf"), ...])
+def test_values_without_a_literal(value: Any) -> None:
+    assert eval(str(literal(value))) == value
+
+
+def test_what_has_no_source_is_refused() -> None:
+    with pytest.raises(ExportError, match="cannot be written as source"):
+        literal(object())
+    with pytest.raises(ExportError, match="cannot be written as torch source"):
+        applied(os.getcwd, [], {}, Borrowed())
+
+
+def test_extreme_attributes() -> None:
+    for slope in (5e-324, 3e38, 0.1 + 0.2, 1 / 3, -0.0):
+        nodes = (Node(name="out", op=LeakyRelu(negative_slope=slope), inputs=("x",)),)
+        source = check(Network.init(Graph(inputs=(Input(name="x", shape=("N", 3)),), nodes=nodes, outputs=("out",))))
+        assert repr(slope) in source
+
+
+def test_a_long_permutation_fills_lines() -> None:
+    indices = tuple(reversed(range(500)))
+    nodes = (Node(name="out", op=Select(axis=1, indices=indices), inputs=("x",)),)
+    source = check(Network.init(Graph(inputs=(Input(name="x", shape=("N", 500)),), nodes=nodes, outputs=("out",))))
+    assert len(source.splitlines()) < 100
+    assert max(map(len, source.splitlines())) <= 120
