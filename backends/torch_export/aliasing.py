@@ -12,50 +12,35 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
+from growir.backends.torch_export.calls import Call, name_of, overload, tensor_of, writes
 from growir.backends.torch_export.values import Unsupported, Value
 
 if TYPE_CHECKING:
-    from growir.backends.torch_export.reading import Call, Reader
+    from growir.backends.torch_export.reading import Reader
 
 
-def writes(target: OpOverload) -> bool:
-    """Whether a call changes its first argument."""
-    first = target._schema.arguments[:1]
-    return any(argument.alias_info is not None and argument.alias_info.is_write for argument in first)
-
-
-def base_name(target: OpOverload) -> str:
-    """The name of a call's table entry: relu for aten.relu_ as for aten.relu."""
-    name = target._schema.name.removeprefix("aten::")
-    return name.rstrip("_") if writes(target) and not name.startswith("__") else name
-
-
-def call(reader: Reader, node: fx.Node, arguments: Call) -> Any:
+def read(reader: Reader, call: Call) -> Any:
     """Read one call by the table, and let what it writes be seen by all that share its memory."""
     from growir.backends.torch_export.table import TABLE
 
-    target = cast(OpOverload, node.target)
-    name = base_name(target)
-    if name not in TABLE and writes(target):
+    node = call.node
+    if not writes(node):
+        if call.name not in TABLE:
+            raise Unsupported("has no operator in growir")
+        return TABLE[call.name](reader, call)
+    if call.name not in TABLE:
         raise Unsupported("writes into a tensor in place; put the parts together with torch.cat, or use a mask")
-    if name not in TABLE:
-        raise Unsupported("has no operator in growir")
-    if not writes(target):
-        return TABLE[name](reader, arguments)
     written = cast(fx.Node, node.args[0])
     before = reader.env[written]
     if not isinstance(before, Value):
         raise Unsupported("writes into a parameter or buffer; a graph changes buffers only in batch norm")
-    result = TABLE[name](reader, arguments)
+    result = TABLE[call.name](reader, call)
     reader.env[written] = result
     for other in _later_views(reader, node, written):
         if reader.env.get(other) is before or other is written:
             reader.env[other] = result
-        elif _apart(_region(other), _region(written)):
-            continue
-        elif not _remade(reader, other, written):
+        elif not _apart(_region(other), _region(written)) and not _remade(reader, other, written):
             raise Unsupported(
                 "writes into a part or view of a tensor that is read again later; "
                 "write it without the in-place form, or put the parts together with torch.cat"
@@ -66,7 +51,11 @@ def call(reader: Reader, node: fx.Node, arguments: Call) -> Any:
 def storage(node: fx.Node) -> int | None:
     """What tells apart the memory that tensors of the program lie in; None for what is no tensor."""
     value = node.meta.get("val")
-    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None
+    if not isinstance(value, torch.Tensor):
+        return None
+    # A fake tensor's memory has no address; the object that stands for it has.
+    found: int = value.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+    return found
 
 
 def _later_views(reader: Reader, node: fx.Node, written: fx.Node) -> list[fx.Node]:
@@ -89,7 +78,7 @@ def _region(node: fx.Node) -> Region:
         if node.target is operator.getitem:
             cuts.append((source, "part", cast(int, node.args[1]), cast(int, node.args[1]) + 1))
             source = source.all_input_nodes[0]
-        elif isinstance(node.target, OpOverload) and base_name(node.target) in ("slice", "narrow", "select"):
+        elif overload(node) is not None and name_of(node) in ("slice", "narrow", "select"):
             from growir.backends.torch_export.layout import cut_of
 
             cuts.append((_whole(source), *cut_of(node)))
@@ -99,9 +88,9 @@ def _region(node: fx.Node) -> Region:
 
 def _whole(node: fx.Node) -> fx.Node:
     """The tensor that a view shows all of: x[:, 2:] is a cut of x[:], which is x."""
-    while isinstance(node.target, OpOverload) and base_name(node.target) == "slice":
+    while overload(node) is not None and name_of(node) == "slice":
         source = node.all_input_nodes[0]
-        if source.meta["val"].shape != node.meta["val"].shape:
+        if tensor_of(source).shape != tensor_of(node).shape:
             break
         node = source
     return node
@@ -124,6 +113,6 @@ def _remade(reader: Reader, view: fx.Node, written: fx.Node) -> bool:
     before = reader.call
     for step in reversed(chain):
         reader.call = step
-        reader.env[step] = reader._called(step)
+        reader.env[step] = reader.called(step)
     reader.call = before
     return True

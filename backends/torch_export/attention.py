@@ -7,6 +7,10 @@ hand.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -36,20 +40,20 @@ def attend(
         query = query.transpose(0, 1)
         key, value = (query, query) if alike else (key.transpose(0, 1), value.transpose(0, 1))
     width, heads = self.embed_dim, self.num_heads
-    if not self._qkv_same_embed_dim:
-        weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.split(width)
-        parts = [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
-    elif alike:
-        parts = list(F.linear(query, self.in_proj_weight, self.in_proj_bias).split(width, -1))
+    bias = cast("torch.Tensor | None", self.in_proj_bias)
+    if alike and cast("torch.Tensor | None", self.in_proj_weight) is not None:
+        parts = torch.chunk(F.linear(query, self.in_proj_weight, bias), 3, -1)
     else:
-        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.split(width)
-        triples = zip((query, key, value), self.in_proj_weight.split(width), biases, strict=True)
-        parts = [F.linear(x, w, b) for x, w, b in triples]
-    q, k, v = (part.unflatten(-1, (heads, width // heads)).transpose(1, 2) for part in parts)
+        weights: Sequence[torch.Tensor] = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        if cast("torch.Tensor | None", self.in_proj_weight) is not None:
+            weights = torch.chunk(self.in_proj_weight, 3)
+        biases = (None,) * 3 if bias is None else torch.chunk(bias, 3)
+        triples = zip((query, key, value), weights, biases, strict=True)
+        parts = tuple(F.linear(x, weight, part) for x, weight, part in triples)
+    q, k, v = (part.view(part.size(0), part.size(1), heads, width // heads).transpose(1, 2) for part in parts)
     mask = None if attn_mask is None else _additive(attn_mask, q.dtype)
     if mask is not None and mask.dim() == 3:
-        mask = mask.unflatten(0, (-1, heads))
+        mask = mask.view(-1, heads, mask.size(1), mask.size(2))
     if key_padding_mask is not None:
         padding = _additive(key_padding_mask, q.dtype)[:, None, None, :]
         mask = padding if mask is None else padding + mask
@@ -58,7 +62,7 @@ def attend(
     out = self.out_proj(out.transpose(1, 2).flatten(2))
     shown: torch.Tensor | None = None
     if need_weights:
-        scores = q @ k.transpose(-2, -1) * (width // heads) ** -0.5
+        scores: torch.Tensor = torch.matmul(q, k.transpose(-2, -1)) * (1 / math.sqrt(width // heads))
         if mask is not None:
             scores = scores + mask
         shown = F.dropout(scores.softmax(-1), rate, self.training)

@@ -8,9 +8,10 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
@@ -100,9 +101,9 @@ def _run(prepared: Prepared, count: int) -> tuple[torch.Tensor, ...]:
 
 
 def _exported(prepared: Prepared, symbolic: bool) -> ExportedProgram:
-    shapes = None
+    shapes: Any = None
     if symbolic:
-        shapes = ShapesCollection()
+        shapes = ShapesCollection()  # type: ignore[no-untyped-call]
         size = Dim("batch", min=2)
         for tensor in (*prepared.args, *prepared.kwargs.values()):
             shapes[tensor] = {0: size}
@@ -118,7 +119,7 @@ def _exported(prepared: Prepared, symbolic: bool) -> ExportedProgram:
 
 
 @contextlib.contextmanager
-def _slow_path() -> Iterator[None]:
+def _slow_path() -> Generator[None, None, None]:
     """Without the fused inference path of nn.TransformerEncoder, which is one opaque call."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -129,7 +130,7 @@ def _slow_path() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly() -> Generator[None, None, None]:
     """Without what the exporter logs, prints and warns of; what matters of it is in the error."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)

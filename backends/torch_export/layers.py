@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  # the base of all of them
+from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[reportPrivateUsage]
 
+from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.exporting import module_of
 from growir.backends.torch_export.layout import plain
 from growir.backends.torch_export.pointwise import joined
-from growir.backends.torch_export.reading import Call, Reader
+from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Unsupported, Value
 from growir.ops import (
     Add,
@@ -28,6 +31,7 @@ from growir.ops import (
     LayerNorm,
     Linear,
     Mul,
+    Op,
     RmsNorm,
     Select,
     Slice,
@@ -60,9 +64,9 @@ def affine_map(r: Reader, c: Call, x: Value, weight: Held | None, weight_name: s
         raise Unsupported("is applied to a parameter; multiply the parameters before, in the model's constructor")
     if weight is not None:
         op = Linear(out_features=weight.tensor.shape[0], bias=bias is not None)
-        out = r.emit(op, x, layout=x.layout, weight=weight, bias=bias)
+        out = r.emit(op, x, layout=x.layout, params={"weight": weight, "bias": bias})
     else:
-        out = r.emit(Linear(bias=bias is not None), x, c.value(weight_name), layout=x.layout, bias=bias)
+        out = r.emit(Linear(bias=bias is not None), x, c.value(weight_name), layout=x.layout, params={"bias": bias})
     return out if shift is None else joined(r, Add(), out, shift)
 
 
@@ -77,7 +81,7 @@ def short(numbers: Sequence[int], axes: int) -> Any:
 
 def conv(axes: int) -> Handler:
     """A convolution over this many axes."""
-    kind = {1: Conv1d, 2: Conv2d, 3: Conv3d}[axes]
+    kinds: dict[int, type[Op]] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
 
     def handle(r: Reader, c: Call) -> Value:
         x = plain(c.value("input"))
@@ -89,7 +93,7 @@ def conv(axes: int) -> Handler:
             "dilation": short(c.ints("dilation"), axes),
             "bias": bias is not None,
         }
-        groups = c.int("groups")
+        groups = c.whole("groups")
         inputs = [x]
         if weight is None:
             inputs.append(c.value("weight"))
@@ -101,7 +105,7 @@ def conv(axes: int) -> Handler:
                 fields |= {"depthwise": True, "multiplier": out // groups}
             else:
                 fields |= {"out_channels": out, "groups": groups}
-        found = r.emit(kind.model_validate(fields), *inputs, weight=weight, bias=bias)
+        found = r.emit(kinds[axes].model_validate(fields), *inputs, params={"weight": weight, "bias": bias})
         return found if bias is not None or not c.is_tensor("bias") else _shifted(r, found, c.value("bias"))
 
     return handle
@@ -115,14 +119,14 @@ def _shifted(r: Reader, x: Value, bias: Value) -> Value:
 
 def conv_transpose(axes: int) -> Handler:
     """A transposed convolution over this many axes."""
-    kind = {1: ConvTranspose1d, 2: ConvTranspose2d, 3: ConvTranspose3d}[axes]
+    kinds: dict[int, type[Op]] = {1: ConvTranspose1d, 2: ConvTranspose2d, 3: ConvTranspose3d}
 
     def handle(r: Reader, c: Call) -> Value:
         x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
         if weight is None or (bias is None and c.is_tensor("bias")):
             raise Unsupported("has a computed weight or bias; growir's transposed convolution has learned ones")
         row, *kernel = weight.tensor.shape[1:]
-        groups = c.int("groups")
+        groups = c.whole("groups")
         names = ("stride", "padding", "output_padding", "dilation")
         fields: dict[str, Any] = {name: short(c.ints(name), axes) for name in names}
         fields |= {"kernel_size": short(kernel, axes), "bias": bias is not None}
@@ -130,7 +134,7 @@ def conv_transpose(axes: int) -> Handler:
             fields |= {"depthwise": True, "multiplier": row}
         else:
             fields |= {"out_channels": row * groups, "groups": groups}
-        return r.emit(kind.model_validate(fields), x, weight=weight, bias=bias)
+        return r.emit(kinds[axes].model_validate(fields), x, params={"weight": weight, "bias": bias})
 
     return handle
 
@@ -165,24 +169,24 @@ def batch_norm(r: Reader, c: Call) -> Value:
     tracked = _statistics(r, c)
     module, twin = _module(r), r.twin
     momentum: float | None
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    if isinstance(module, _BatchNorm):
         momentum = module.momentum
     else:
         momentum = float(twin.args[6] if twin is not None else c.arguments["momentum"])  # type: ignore[arg-type]
     if twin is not None and tracked and not twin.args[5]:
         r.stays.append(r.call)
-    op = BatchNorm(eps=c.float("eps"), momentum=momentum, affine=weight is not None, track_running_stats=bool(tracked))
-    return r.emit(op, x, weight=weight, bias=bias, **tracked)
+    op = BatchNorm(eps=c.real("eps"), momentum=momentum, affine=weight is not None, track_running_stats=bool(tracked))
+    return r.emit(op, x, params={"weight": weight, "bias": bias, **tracked})
 
 
 def instance_norm(r: Reader, c: Call) -> Value:
     x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
     tracked = _statistics(r, c)
     module = _module(r)
-    momentum = module.momentum if isinstance(module, nn.modules.instancenorm._InstanceNorm) else c.float("momentum")
-    fields: dict[str, Any] = {"eps": c.float("eps"), "affine": weight is not None, "momentum": momentum}
+    momentum = module.momentum if isinstance(module, _InstanceNorm) else c.real("momentum")
+    fields: dict[str, Any] = {"eps": c.real("eps"), "affine": weight is not None, "momentum": momentum}
     op = InstanceNorm(**fields, track_running_stats=bool(tracked))
-    return r.emit(op, x, weight=weight, bias=bias, **tracked)
+    return r.emit(op, x, params={"weight": weight, "bias": bias, **tracked})
 
 
 def _trailing(x: Value, shape: Sequence[int]) -> int:
@@ -196,8 +200,8 @@ def layer_norm(r: Reader, c: Call) -> Value:
     x, weight, bias = c.value("input"), own(c, "weight"), own(c, "bias")
     dims = _trailing(x, c.ints("normalized_shape"))
     affine = weight is not None
-    op = LayerNorm(dims=dims, eps=c.float("eps"), elementwise_affine=affine, bias=bias is not None or not affine)
-    out = r.emit(op, x, layout=x.layout, weight=weight, bias=bias if affine else None)
+    op = LayerNorm(dims=dims, eps=c.real("eps"), elementwise_affine=affine, bias=bias is not None or not affine)
+    out = r.emit(op, x, layout=x.layout, params={"weight": weight, "bias": bias if affine else None})
     if not affine:
         out = joined(r, Mul(), out, c.value("weight")) if c.is_tensor("weight") else out
         out = joined(r, Add(), out, c.value("bias")) if c.is_tensor("bias") else out
@@ -207,15 +211,20 @@ def layer_norm(r: Reader, c: Call) -> Value:
 def rms_norm(r: Reader, c: Call) -> Value:
     x, weight = c.value("input"), own(c, "weight")
     dims = _trailing(x, c.ints("normalized_shape"))
-    eps = None if c.arguments["eps"] is None else c.float("eps")
-    out = r.emit(RmsNorm(dims=dims, eps=eps, elementwise_affine=weight is not None), x, layout=x.layout, weight=weight)
+    eps = None if c.arguments["eps"] is None else c.real("eps")
+    out = r.emit(
+        RmsNorm(dims=dims, eps=eps, elementwise_affine=weight is not None),
+        x,
+        layout=x.layout,
+        params={"weight": weight},
+    )
     return joined(r, Mul(), out, c.value("weight")) if weight is None and c.is_tensor("weight") else out
 
 
 def group_norm(r: Reader, c: Call) -> Value:
     x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
-    op = GroupNorm(num_groups=c.int("num_groups"), eps=c.float("eps"), affine=weight is not None)
-    return r.emit(op, x, weight=weight, bias=bias)
+    op = GroupNorm(num_groups=c.whole("num_groups"), eps=c.real("eps"), affine=weight is not None)
+    return r.emit(op, x, params={"weight": weight, "bias": bias})
 
 
 # -- embeddings ---------------------------------------------------------------------------------------------------
@@ -240,9 +249,9 @@ def embedding(r: Reader, c: Call) -> Value:
     if not x.layout.plain:
         raise Unsupported("looks up indices whose batch is not the first axis")
     rows_, width = weight.tensor.shape
-    padding = c.int("padding_idx")
+    padding = c.whole("padding_idx")
     op = Embedding(num_embeddings=rows_, embedding_dim=width, padding_idx=None if padding < 0 else padding)
-    return r.emit(op, x, weight=weight)
+    return r.emit(op, x, params={"weight": weight})
 
 
 def _rows(r: Reader, table: Value, rows: list[int]) -> Value:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
-from growir.backends.torch_export.reading import Call, Reader, bound
+from growir.backends.torch_export.calls import Call, bound, name_of, tensor_of
+from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import PLAIN, Held, Layout, Unsupported, Value
 from growir.ops import (
     Concat,
@@ -30,6 +30,7 @@ from growir.ops import (
 
 Handler = Callable[[Reader, Call], Any]
 Sizes = Sequence[int]
+_Mode = Literal["constant", "reflect", "replicate", "circular"]
 
 # -- axes ---------------------------------------------------------------------------------------------------------
 
@@ -54,7 +55,7 @@ def permute(r: Reader, c: Call) -> Value:
 def transpose(r: Reader, c: Call) -> Value:
     x = c.value("self")
     names = ("dim0", "dim1") if "dim0" in c.arguments else ("axis0", "axis1")
-    return _exchanged(r, x, *(x.dim(c.int(name)) for name in names))
+    return _exchanged(r, x, *(x.dim(c.whole(name)) for name in names))
 
 
 def matrix_transpose(r: Reader, c: Call) -> Value:
@@ -151,10 +152,8 @@ def _row_by_row(r: Reader, x: Value, sizes: Sizes, opened: int) -> Value:
         return x
     if x.shape.rank > len(new) + front and (found := _flattened(old, new)) and x.batched:
         first, last = found
-        ends = {"start_dim": front + first, "end_dim": last - len(old)}
-        return r.emit(
-            Flatten(**{k: v for k, v in ends.items() if (k, v) not in (("start_dim", 1), ("end_dim", -1))}), x
-        )
+        ends: dict[str, Any] = {"start_dim": front + first, "end_dim": last - len(old)}
+        return r.emit(Flatten.model_validate(ends), x)
     if len(old) == len(new) + 1:
         for k, size in enumerate(old):
             if size == 1 and old[:k] + old[k + 1 :] == new:
@@ -186,7 +185,7 @@ def squeeze(r: Reader, c: Call) -> Value:
 def same(r: Reader, c: Call) -> Value:
     """A call that gives the same numbers in the same shape."""
     x = c.value("self")
-    old, new = c.arguments["self"].meta["val"].dtype, c.result.dtype
+    old, new = tensor_of(c.arguments["self"]).dtype, c.result.dtype
     if old != new and (old.is_floating_point != new.is_floating_point):
         raise Unsupported(f"turns {old} into {new}; give the model numbers of the right kind")
     if old != new:
@@ -215,12 +214,11 @@ def cut(r: Reader, x: Value, dim: int, start: int, length: int) -> Value:
 
 def cut_of(node: fx.Node) -> tuple[int, int, int]:
     """The axis, start and stop of a slice, narrow or select call, as far as they are plain numbers."""
-    arguments = bound(node)
-    name = cast(OpOverload, node.target)._schema.name.removeprefix("aten::")
-    source = cast(fx.Node, node.args[0]).meta["val"]
+    arguments, name = bound(node), name_of(node)
+    source = tensor_of(cast(fx.Node, node.args[0]))
     dim = arguments["dim"] % source.dim()
-    size = source.shape[dim]
-    if not isinstance(size, int):
+    size = cast(object, source.shape[dim])
+    if not isinstance(size, int):  # the batch
         return dim, 0, 2**62
     if name == "select":
         start = int(arguments["index"]) % size
@@ -234,11 +232,11 @@ def cut_of(node: fx.Node) -> tuple[int, int, int]:
 
 def slice_(r: Reader, c: Call) -> Value:
     x = c.value("self")
-    dim = x.dim(c.int("dim"))
+    dim = x.dim(c.whole("dim"))
     start, end, step = (c.arguments.get(name) for name in ("start", "end", "step"))
     step = 1 if step is None else int(r.number(step))
     if x.is_batch(dim):
-        if start in (None, 0) and r.batch.split(c.result.shape) == r.batch.split(_shape(c, "self")) and step == 1:
+        if start in (None, 0) and r.batch.split(c.result.shape) == r.batch.split(c.shape("self")) and step == 1:
             return x
         raise Unsupported("takes a part of the batch; a graph treats each sample alike")
     bounds = range(*slice(r.number(start), r.number(end), step).indices(x.size(dim)))
@@ -247,21 +245,16 @@ def slice_(r: Reader, c: Call) -> Value:
     return _positions(r, x, dim, list(bounds))
 
 
-def _shape(c: Call, name: str) -> torch.Size:
-    found: torch.Size = c.arguments[name].meta["val"].shape
-    return found
-
-
 def narrow(r: Reader, c: Call) -> Value:
     x = c.value("self")
-    return cut(r, x, c.int("dim"), c.int("start") % x.size(c.int("dim")), c.int("length"))
+    return cut(r, x, c.whole("dim"), c.whole("start") % x.size(c.whole("dim")), c.whole("length"))
 
 
 def select(r: Reader, c: Call) -> Value:
     x = c.value("self")
-    dim = x.dim(c.int("dim"))
+    dim = x.dim(c.whole("dim"))
     axis = x.axis(dim, "selects from")
-    return _picked(r, x, axis, dim, c.int("index") % x.shape.size(axis))
+    return _picked(r, x, axis, dim, c.whole("index") % x.shape.size(axis))
 
 
 def _picked(r: Reader, x: Value, axis: int, dim: int, index: int) -> Value:
@@ -276,7 +269,7 @@ def _picked(r: Reader, x: Value, axis: int, dim: int, index: int) -> Value:
 
 def unbind(r: Reader, c: Call) -> tuple[Value, ...]:
     x = c.value("self")
-    dim = x.dim(c.int("dim"))
+    dim = x.dim(c.whole("dim"))
     axis = x.axis(dim, "unbinds")
     return tuple(_picked(r, x, axis, dim, k) for k in range(x.shape.size(axis)))
 
@@ -284,7 +277,7 @@ def unbind(r: Reader, c: Call) -> tuple[Value, ...]:
 def split(r: Reader, c: Call) -> tuple[Value, ...]:
     """chunk, split and their like: the pieces that export reports."""
     x = c.value("self")
-    dim = x.dim(c.int("dim"))
+    dim = x.dim(c.whole("dim"))
     x.axis(dim, "splits")
     reported = cast("Sequence[torch.Tensor]", c.node.meta["val"])
     return tuple(pieces(r, x, dim, [int(r.number(part.shape[dim])) for part in reported]))
@@ -307,7 +300,7 @@ def _constant_indices(c: Call, name: str) -> list[int]:
 
 
 def index_select(r: Reader, c: Call) -> Value:
-    return _positions(r, c.value("self"), c.int("dim"), _constant_indices(c, "index"))
+    return _positions(r, c.value("self"), c.whole("dim"), _constant_indices(c, "index"))
 
 
 def index(r: Reader, c: Call) -> Value:
@@ -398,12 +391,12 @@ def for_each_sample(r: Reader, x: Value, like: Value) -> Value:
 def cat(r: Reader, c: Call) -> Value:
     xs = c.values("tensors")
     name = "dim" if "dim" in c.arguments else "axis"
-    return concatenated(r, xs, c.int(name))
+    return concatenated(r, xs, c.whole(name))
 
 
 def stack(r: Reader, c: Call) -> Value:
     xs = c.values("tensors")
-    dim = c.int("dim") % (xs[0].rank + 1)
+    dim = c.whole("dim") % (xs[0].rank + 1)
     return concatenated(r, [_with_axis(r, x, dim) for x in xs], dim)
 
 
@@ -418,7 +411,7 @@ def _with_axis(r: Reader, x: Value, dim: int) -> Value:
 
 def unsqueeze(r: Reader, c: Call) -> Value:
     x = c.value("self")
-    return _with_axis(r, x, c.int("dim") % (x.rank + 1))
+    return _with_axis(r, x, c.whole("dim") % (x.rank + 1))
 
 
 def expand(r: Reader, c: Call) -> Value:
@@ -469,7 +462,7 @@ def filled(number: float | None) -> Handler:
         sizes, place, factor = r.batch.split(c.result.shape)
         if place != 0 or factor != 1 or not sizes or not c.result.is_floating_point():
             raise Unsupported("makes a constant whose first axis is not the batch")
-        fill = c.float("fill_value") if number is None else number
+        fill = c.real("fill_value") if number is None else number
         one = Held(torch.full((1,) * (len(sizes) + 1), fill, dtype=c.result.dtype))
         return r.emit(Expand(shape=_kept((1,) * len(sizes), sizes)), r.value(one), r.value(r.env[r.first_input]))
 
@@ -478,12 +471,9 @@ def filled(number: float | None) -> Handler:
 
 def pad(r: Reader, c: Call) -> Value:
     x = c.value("self")
-    if c.node.target is torch.ops.aten.pad.default:
-        mode, number = c.arguments["mode"], c.get("value")
-    else:
-        name = cast(OpOverload, c.node.target)._schema.name.removeprefix("aten::")
-        modes = {"reflection": "reflect", "replication": "replicate"}
-        mode, number = modes.get(name.split("_")[0], "constant"), c.get("value")
+    modes: dict[str, _Mode] = {"reflection": "reflect", "replication": "replicate"}
+    mode: _Mode = c.arguments["mode"] if c.name == "pad" else modes.get(c.name.split("_")[0], "constant")
+    number = c.get("value")
     amounts = c.ints("padding" if "padding" in c.arguments else "pad")
     for k in range(len(amounts) // 2):
         x.axis(x.rank - 1 - k, "pads")
@@ -506,15 +496,15 @@ def pad(r: Reader, c: Call) -> Value:
 
 
 def pixel_shuffle(r: Reader, c: Call) -> Value:
-    return r.emit(PixelShuffle(upscale_factor=c.int("upscale_factor")), plain(c.value("self")))
+    return r.emit(PixelShuffle(upscale_factor=c.whole("upscale_factor")), plain(c.value("self")))
 
 
 def pixel_unshuffle(r: Reader, c: Call) -> Value:
-    return r.emit(PixelUnshuffle(downscale_factor=c.int("downscale_factor")), plain(c.value("self")))
+    return r.emit(PixelUnshuffle(downscale_factor=c.whole("downscale_factor")), plain(c.value("self")))
 
 
 def channel_shuffle(r: Reader, c: Call) -> Value:
-    x, groups = plain(c.value("self")), c.int("groups")
+    x, groups = plain(c.value("self")), c.whole("groups")
     channels, *rest = x.shape.sizes
     wide = r.emit(Reshape(shape=(groups, channels // groups, *rest)), x)
     turned = r.emit(Permute(dims=(0, 2, 1, *range(3, wide.shape.rank))), wide)

@@ -138,7 +138,7 @@ def _compare(
     module = lower(graph, arrays, device="cpu").eval()
     args, kwargs = prepared.rows(2)
     with torch.no_grad():
-        found = module(*args, *(kwargs[name] for name in names[len(args) :]))
+        found: torch.Tensor | tuple[torch.Tensor, ...] = module(*args, *(kwargs[name] for name in names[len(args) :]))
     results = found if isinstance(found, tuple) else (found,)
     for k, (one, two) in enumerate(zip(program.outputs, results, strict=True)):
         worst = float((one - two).abs().max()) / max(float(one.abs().max()), 1e-30)

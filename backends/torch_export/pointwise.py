@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.layout import aligned
-from growir.backends.torch_export.reading import Call, Reader
+from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Unsupported, Value
 from growir.ops import (
     Abs,
@@ -77,82 +78,69 @@ def joined(r: Reader, op: Op, *xs: Value) -> Value:
     return r.emit(op, *values, layout=layout)
 
 
-def operand(c: Call, name: str) -> Value | float:
-    """An argument as a number if it is one or a constant without axes, else as a value."""
-    if not c.is_tensor(name):
-        return float(c.get(name))
-    item = c.item(name)
-    if isinstance(item, Held) and not item.trained and item.tensor.numel() == 1 and item.tensor.dim() == 0:
-        return float(item.tensor)
-    return c.value(name)
+def operand(c: Call, name: str) -> Value | None:
+    """An argument as a value of the graph, or None if it is a number."""
+    item = c.item(name) if c.is_tensor(name) else None
+    if item is None or (isinstance(item, Held) and not item.trained and item.tensor.dim() == 0):
+        return None
+    return c.reader.value(item)
 
 
 def add(r: Reader, c: Call) -> Value:
-    x, y = operand(c, "self"), operand(c, "other")
-    alpha = float(c.get("alpha") if "alpha" in c.arguments else 1.0)
-    match x, y:
-        case Value(), float():
-            return scaled(r, x, 1.0, alpha * y)
-        case float(), Value():
-            return scaled(r, y, alpha, x)
-        case Value(), Value():
-            return joined(r, Add(), x, scaled(r, y, alpha, 0.0))
-    raise AssertionError("constants are computed before")
+    return _combined(r, c, Add(), 1.0)
 
 
 def sub(r: Reader, c: Call) -> Value:
-    return _difference(r, c, operand(c, "self"), operand(c, "other"))
+    return _combined(r, c, Sub(), -1.0)
+
+
+def _combined(r: Reader, c: Call, op: Op, sign: float) -> Value:
+    """self + sign * alpha * other; the operator has the sign in it."""
+    x, y = operand(c, "self"), operand(c, "other")
+    alpha = float(c.get("alpha") if "alpha" in c.arguments else 1.0)
+    if x is not None and y is not None:
+        return joined(r, op, x, scaled(r, y, alpha, 0.0))
+    if x is not None:
+        return scaled(r, x, 1.0, sign * alpha * c.real("other"))
+    return scaled(r, _only(y), sign * alpha, c.real("self"))
+
+
+def _only(x: Value | None) -> Value:
+    if x is None:
+        raise AssertionError("a call on numbers alone is computed before")
+    return x
 
 
 def rsub(r: Reader, c: Call) -> Value:
-    if float(c.get("alpha")) != 1.0:
-        raise Unsupported("subtracts a multiple; write it as a product and a difference")
-    return _difference(r, c, operand(c, "other"), operand(c, "self"))
-
-
-def _difference(r: Reader, c: Call, x: Value | float, y: Value | float) -> Value:
-    alpha = float(c.get("alpha") if "alpha" in c.arguments else 1.0)
-    match x, y:
-        case Value(), float():
-            return scaled(r, x, 1.0, -alpha * y)
-        case float(), Value():
-            return scaled(r, y, -alpha, x)
-        case Value(), Value():
-            return joined(r, Sub(), x, scaled(r, y, alpha, 0.0))
-    raise AssertionError("constants are computed before")
+    """other - alpha * self."""
+    x, y, alpha = c.value("self"), operand(c, "other"), float(c.get("alpha"))
+    if y is None:
+        return scaled(r, x, -alpha, c.real("other"))
+    return joined(r, Sub(), y, scaled(r, x, alpha, 0.0))
 
 
 def mul(r: Reader, c: Call) -> Value:
     x, y = operand(c, "self"), operand(c, "other")
-    match x, y:
-        case Value(), float():
-            return scaled(r, x, y, 0.0)
-        case float(), Value():
-            return scaled(r, y, x, 0.0)
-        case Value(), Value():
-            return joined(r, Mul(), x, y)
-    raise AssertionError("constants are computed before")
+    if x is not None and y is not None:
+        return joined(r, Mul(), x, y)
+    return scaled(r, _only(y if x is None else x), c.real("self" if x is None else "other"), 0.0)
 
 
 def div(r: Reader, c: Call) -> Value:
     if c.arguments.get("rounding_mode") is not None:
         raise Unsupported("rounds its quotient, which has no gradient; leave rounding_mode out")
     x, y = operand(c, "self"), operand(c, "other")
-    match x, y:
-        case Value(), float():
-            return scaled(r, x, 1 / y, 0.0)
-        case float(), Value():
-            return scaled(r, each(r, Pow(exponent=-1.0), y), x, 0.0)
-        case Value(), Value():
-            return joined(r, Div(), x, y)
-    raise AssertionError("constants are computed before")
+    if x is not None and y is not None:
+        return joined(r, Div(), x, y)
+    if x is not None:
+        return scaled(r, x, 1 / c.real("other"), 0.0)
+    return scaled(r, each(r, Pow(exponent=-1.0), _only(y)), c.real("self"), 0.0)
 
 
 def pow_(r: Reader, c: Call) -> Value:
-    x, exponent = operand(c, "self"), operand(c, "exponent")
-    if isinstance(x, float) or isinstance(exponent, Value):
+    if operand(c, "exponent") is not None or operand(c, "self") is None:
         raise Unsupported("has an exponent that is computed; growir takes powers with a fixed exponent")
-    return each(r, Pow(exponent=exponent), x)
+    return each(r, Pow(exponent=c.real("exponent")), c.value("self"))
 
 
 def extremum(op: Op) -> Handler:
@@ -177,31 +165,31 @@ def between(r: Reader, x: Value, least: float | None, most: float | None) -> Val
         case None, None:
             return x
         case _:
-            bounds = {"min": least, "max": most}
-            return each(r, Clamp(**{k: float(v) for k, v in bounds.items() if v is not None}), x)
+            low, high = (None if bound is None else float(bound) for bound in (least, most))
+            return each(r, Clamp(min=low, max=high), x)
 
 
 def hardtanh(r: Reader, c: Call) -> Value:
-    return between(r, c.value("self"), c.float("min_val"), c.float("max_val"))
+    return between(r, c.value("self"), c.real("min_val"), c.real("max_val"))
 
 
 def threshold(r: Reader, c: Call) -> Value:
-    least, value = c.float("threshold"), c.float("value")
+    least, value = c.real("threshold"), c.real("value")
     return each(r, Relu() if least == value == 0 else Threshold(threshold=least, value=value), c.value("self"))
 
 
 def elu(r: Reader, c: Call) -> Value:
-    if c.float("scale") != 1 or c.float("input_scale") != 1:
+    if c.real("scale") != 1 or c.real("input_scale") != 1:
         raise Unsupported("scales an elu; scale its input and output instead")
-    return each(r, Elu(alpha=c.float("alpha")), c.value("self"))
+    return each(r, Elu(alpha=c.real("alpha")), c.value("self"))
 
 
 def celu(r: Reader, c: Call) -> Value:
-    return each(r, Celu(alpha=c.float("alpha")), c.value("self"))
+    return each(r, Celu(alpha=c.real("alpha")), c.value("self"))
 
 
 def leaky_relu(r: Reader, c: Call) -> Value:
-    return each(r, LeakyRelu(negative_slope=c.float("negative_slope")), c.value("self"))
+    return each(r, LeakyRelu(negative_slope=c.real("negative_slope")), c.value("self"))
 
 
 def gelu(r: Reader, c: Call) -> Value:
@@ -209,7 +197,7 @@ def gelu(r: Reader, c: Call) -> Value:
 
 
 def softplus(r: Reader, c: Call) -> Value:
-    return each(r, Softplus(beta=c.float("beta"), threshold=c.float("threshold")), c.value("self"))
+    return each(r, Softplus(beta=c.real("beta"), threshold=c.real("threshold")), c.value("self"))
 
 
 def prelu(r: Reader, c: Call) -> Value:
@@ -218,7 +206,7 @@ def prelu(r: Reader, c: Call) -> Value:
         raise Unsupported("has a computed slope; growir's prelu has a learned one")
     if not x.layout.plain:
         raise Unsupported("takes its channels from axis 1, but the batch is not axis 0 there")
-    return r.emit(Prelu(num_parameters=weight.tensor.numel()), x, weight=weight)
+    return r.emit(Prelu(num_parameters=weight.tensor.numel()), x, params={"weight": weight})
 
 
 def softmax(kind: type[Softmax | LogSoftmax]) -> Handler:
@@ -226,7 +214,7 @@ def softmax(kind: type[Softmax | LogSoftmax]) -> Handler:
 
     def handle(r: Reader, c: Call) -> Value:
         x = c.value("self")
-        return r.emit(kind(dim=x.axis(c.int("dim"), "takes a softmax over")), x, layout=x.layout)
+        return r.emit(kind(dim=x.axis(c.whole("dim"), "takes a softmax over")), x, layout=x.layout)
 
     return handle
 
@@ -235,8 +223,8 @@ def glu(r: Reader, c: Call) -> Value:
     from growir.backends.torch_export.layout import pieces
 
     x = c.value("self")
-    half = x.size(c.int("dim")) // 2
-    value, gate = pieces(r, x, c.int("dim"), [half, half])
+    half = x.size(c.whole("dim")) // 2
+    value, gate = pieces(r, x, c.whole("dim"), [half, half])
     return r.emit(Mul(), value, each(r, Sigmoid(), gate), layout=x.layout)
 
 

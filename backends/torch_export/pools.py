@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.layers import short
 from growir.backends.torch_export.layout import plain
-from growir.backends.torch_export.reading import Call, Reader
+from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Unsupported, Value
 from growir.ops import (
     OP_BY_KIND,
@@ -33,7 +34,7 @@ def window(kind: str, axes: int) -> Handler:
         else:
             fields["count_include_pad"] = bool(c.get("count_include_pad"))
             if c.arguments.get("divisor_override") is not None:
-                fields["divisor_override"] = c.int("divisor_override")
+                fields["divisor_override"] = c.whole("divisor_override")
         return r.emit(OP_BY_KIND[kind].model_validate(fields), x)
 
     return handle

@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.nn.utils import parametrize
 
 from growir.backends.torch_export.attention import attend
@@ -56,14 +57,14 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
     problems = [*_tensor_problems(model), *_storage_problems(model), *_parametrisation_problems(model)]
     if problems:
         raise ModelError(listed(problems, "this model cannot be imported"))
-    left = tuple(name for name, part in model.named_modules() if model.training and not part.training)
+    left = tuple(name for name, part in modules_of(model) if model.training and not part.training)
     try:
         copied = copy.deepcopy(model).cpu().eval()
     except RuntimeError as error:  # torch's word for a tensor that is the result of a computation
         raise ModelError(f"the model cannot be copied: {cut(str(error).splitlines()[0])}") from None
     for part in copied.modules():
         if isinstance(part, nn.MultiheadAttention):
-            part.forward = types.MethodType(attend, part)
+            part.__dict__["forward"] = types.MethodType(attend, part)
     sizes = {d for _, t in _tensors(model) for d in t.shape}
     sizes |= {d for t in (*args, *kwargs.values()) for d in t.shape[1:]}
     batch = next((p for p in _PRIMES if not any(d % p == 0 for d in sizes if d)), _PRIMES[-1])
@@ -77,9 +78,9 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
 def _unwrapped(model: object) -> nn.Module:
     """The model itself, without what torch.compile and the data-parallel wrappers put around it."""
     while isinstance(model, nn.Module):
-        inner = getattr(model, "_orig_mod", None)
+        inner: object = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = model.module
+            inner = cast(object, model.module)
         if inner is None:
             break
         model = inner
@@ -87,7 +88,7 @@ def _unwrapped(model: object) -> nn.Module:
         raise ModelError("a compiled torch.jit module cannot be imported; give the torch.nn.Module it was made from")
     if not isinstance(model, nn.Module):
         raise ModelError(f"from_torch takes a torch.nn.Module, but gets an object of type {cut(type(model).__name__)}")
-    return model
+    return cast(nn.Module, model)
 
 
 def _arguments(example: object) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
@@ -129,6 +130,11 @@ def _arguments(example: object) -> tuple[tuple[torch.Tensor, ...], dict[str, tor
     return tuple(tensors), {}
 
 
+def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every module under each of its paths."""
+    return list(cast("Iterable[tuple[str, nn.Module]]", model.named_modules(remove_duplicate=False)))
+
+
 def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     """Every parameter and buffer under one of its names."""
     return [*model.named_parameters(), *model.named_buffers()]
@@ -136,7 +142,7 @@ def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 def _tensor_problems(model: nn.Module) -> Iterable[Problem]:
     for name, tensor in _tensors(model):
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if isinstance(tensor, UninitializedTensorMixin):
             yield Problem(name, "has no shape yet; run the model once before importing it")
         elif tensor.device.type == "meta":
             yield Problem(name, "is on the meta device and holds no numbers; move the model with to_empty and load it")
@@ -150,7 +156,7 @@ def _storage_problems(model: nn.Module) -> Iterable[Problem]:
     """Distinct tensors over the same memory: in a graph one would no longer follow the other."""
     spans: list[tuple[int, int, int, str]] = []
     for name, tensor in _tensors(model):
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin) or tensor.device.type == "meta":
+        if isinstance(tensor, UninitializedTensorMixin) or tensor.device.type == "meta":
             continue
         if tensor.numel():
             start = tensor.data_ptr()
@@ -167,11 +173,12 @@ def _storage_problems(model: nn.Module) -> Iterable[Problem]:
 
 def _parametrisation_problems(model: nn.Module) -> Iterable[Problem]:
     """Weights computed from others before each forward, which a graph does not keep apart."""
-    for name, part in model.named_modules():
+    for name, part in modules_of(model):
         if parametrize.is_parametrized(part):
             text = "is parametrised; call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') first"
             yield Problem(name or "the model", text)
-        for hook in part._forward_pre_hooks.values():
+        hooks = cast("dict[int, object]", part._forward_pre_hooks)  # pyright: ignore[reportPrivateUsage]
+        for hook in hooks.values():
             kind = type(hook).__name__
             if kind in ("WeightNorm", "SpectralNorm"):
                 how = "remove_weight_norm" if kind == "WeightNorm" else "remove_spectral_norm"

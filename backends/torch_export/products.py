@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from growir.backends.torch_export.calls import Call, bound
 from growir.backends.torch_export.layout import aligned
 from growir.backends.torch_export.pointwise import joined, scaled
-from growir.backends.torch_export.reading import Call, Reader, bound
+from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Unsupported, Value
 from growir.ops import Add, Attention, MatMul
 
@@ -38,8 +39,8 @@ def product(r: Reader, x: Value, y: Value) -> Value:
 def sum_and_product(r: Reader, c: Call) -> Value:
     """addmm and its batched forms: beta * self + alpha * (one @ two)."""
     one, two = ("mat1", "mat2") if "mat1" in c.arguments else ("batch1", "batch2")
-    found = scaled(r, product(r, c.value(one), c.value(two)), c.float("alpha"), 0.0)
-    beta = c.float("beta")
+    found = scaled(r, product(r, c.value(one), c.value(two)), c.real("alpha"), 0.0)
+    beta = c.real("beta")
     return found if beta == 0 else joined(r, Add(), scaled(r, c.value("self"), beta, 0.0), found)
 
 
@@ -56,7 +57,7 @@ def scaled_dot_product_attention(r: Reader, c: Call) -> Value:
     op = Attention(
         dropout_p=float(told["dropout_p"]),
         is_causal=bool(c.arguments["is_causal"]),
-        scale=None if c.arguments["scale"] is None else c.float("scale"),
+        scale=None if c.arguments["scale"] is None else c.real("scale"),
     )
     mask = c.item("attn_mask")
     if mask is None:

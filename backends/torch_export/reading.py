@@ -16,10 +16,12 @@ from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from growir.backends.torch_export import aliasing
+from growir.backends.torch_export.calls import Call, full_name, holds_tensor, overload, writes
 from growir.backends.torch_export.exporting import source_line
+from growir.backends.torch_export.preparing import modules_of
 from growir.backends.torch_export.values import PLAIN, Batch, Broken, Held, Item, Layout, Unsupported, Value, shape_of
 from growir.errors import Problem
-from growir.ops import Op, OpError, Parameter, Shape
+from growir.ops import DType, Op, OpError, Parameter, Shape
 
 Env = dict[fx.Node, Any]  # an Item, or a tuple of them for calls that return several
 
@@ -56,7 +58,7 @@ class Reader:
         self.outputs: list[int] = []
         self.problems: dict[Problem, None] = {}
         self.notices: dict[str, None] = {}
-        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.modules = dict(modules_of(model))
         self.buffers: dict[str, Held] = {}
         self.stays: list[fx.Node] = []  # batch norms that use their kept statistics in train mode too
         self.values: dict[int, Value] = {}  # parameters that are values, by the tensor's id
@@ -76,9 +78,9 @@ class Reader:
             self.call = node
             if node.op == "call_function":
                 try:
-                    self.env[node] = self._called(node)
+                    self.env[node] = self.called(node)
                 except (Unsupported, OpError, ValidationError) as error:
-                    self.problem(_what(node), error)
+                    self.problem(full_name(node), error)
                     self.env[node] = Broken()
             elif node.op == "output":
                 self._finish(node)
@@ -92,7 +94,7 @@ class Reader:
         signature = self.exported.graph_signature
         kinds = {spec.arg.name: spec for spec in signature.input_specs}
         names: dict[int, list[str]] = {}
-        state: dict[str, torch.Tensor] = {**self.exported.constants, **self.exported.state_dict}
+        state = cast("dict[str, torch.Tensor]", {**self.exported.constants, **self.exported.state_dict})
         for key, tensor in state.items():
             names.setdefault(id(tensor), []).append(key)
         for node in self.exported.graph.nodes:
@@ -118,40 +120,36 @@ class Reader:
         self.inputs.append((node.name, shape))
         return Value(len(self.inputs) - 1, shape)
 
-    def _called(self, node: fx.Node) -> Any:
+    def called(self, node: fx.Node) -> Any:
+        """What one call gives: an item, or a tuple of them."""
         if node.target is operator.getitem:
             source, index = node.args
             found = self.env.get(cast(fx.Node, source))
             return found if isinstance(found, Broken) or found is None else found[index]
-        if not _holds_tensor(node.meta.get("val")):
+        if not holds_tensor(node):
             return None  # arithmetic on sizes; what comes of it is in the sizes of the tensors
-        if not isinstance(node.target, OpOverload):
+        if overload(node) is None:
             raise Unsupported(_opaque(node))
-        arguments = bound(node)
-        items = [self.env.get(n) for n in node.all_input_nodes if _holds_tensor(n.meta.get("val"))]
-        if any(isinstance(item, Broken) or (isinstance(item, tuple) and _broken(item)) for item in items):
+        items = [self.env.get(given) for given in node.all_input_nodes if holds_tensor(given)]
+        if any(isinstance(item, Broken) for item in items):
             return Broken()
         if all(isinstance(item, Held) and not item.trained for item in items) and self._fixed(node):
             return self._computed(node)
-        return aliasing.call(self, node, Call(self, node, arguments))
+        return aliasing.read(self, Call(self, node))
 
     def _fixed(self, node: fx.Node) -> bool:
         """Whether the sizes of a call's result do not depend on the batch."""
         value = node.meta["val"]
-        tensors = [value] if isinstance(value, torch.Tensor) else [v for v in value if isinstance(v, torch.Tensor)]
-        return (
-            all(self.batch.split(t.shape)[1] == -1 for t in tensors)
-            if self.batch.symbolic
-            else bool(all(n.meta.get("val") is not None for n in node.all_input_nodes))
-        )
+        parts = cast("Sequence[object]", value if isinstance(value, (tuple, list)) else (value,))
+        return all(self.batch.split(part.shape)[1] == -1 for part in parts if isinstance(part, torch.Tensor))
 
     def _computed(self, node: fx.Node) -> Any:
         """The result of a call on constants: computed now, once and for all."""
-        target = cast(OpOverload, node.target)
+        target = cast("OpOverload[..., Any]", node.target)
         if torch.Tag.nondeterministic_seeded in target.tags:
             raise Unsupported("draws random numbers; a graph draws only in dropout")
-        if aliasing.writes(target):
-            written = self.env[node.all_input_nodes[0]]
+        if writes(node):
+            written = cast(Held, self.env[node.all_input_nodes[0]])
             if written.keys:
                 raise Unsupported(f"writes into {written.keys[0]!r}; a graph changes buffers only in batch norm")
 
@@ -204,13 +202,15 @@ class Reader:
 
     # -- what the table's functions call --------------------------------------------------------------------------
 
-    def emit(self, op: Op, *inputs: Value, layout: Layout = PLAIN, **params: Held | None) -> Value:
-        """Write a node. Raises OpError where the operator does not fit its inputs."""
+    def emit(
+        self, op: Op, *inputs: Value, layout: Layout = PLAIN, params: Mapping[str, Held | None] | None = None
+    ) -> Value:
+        """Write a node; of its tensors by name, those that are None are left out. Raises OpError if it does not fit."""
         for x in inputs:
             if x.shape.dtype != "float32" and not op.integers:
                 raise Unsupported(f"takes integers, but {op.kind()} takes floats")
         shape = op.infer(*(x.shape for x in inputs))
-        kept = {name: held for name, held in params.items() if held is not None}
+        kept = {name: held for name, held in (params or {}).items() if held is not None}
         self.drafts.append(Draft(op, tuple(x.source for x in inputs), kept, self.call))
         return Value(len(self.inputs) + len(self.drafts) - 1, shape, layout)
 
@@ -231,8 +231,8 @@ class Reader:
         if tensor.dtype == torch.bool:
             raise Unsupported("uses a tensor of truth values as a value; use numbers")
         shape = tuple(tensor.shape) or (1,)  # one number has no axes in torch; it is broadcast all the same
-        dtype = "float32" if tensor.is_floating_point() else "int64"
-        return self.emit(Parameter(shape=shape, buffer=not held.trained, dtype=dtype), weight=held)
+        dtype: DType = "float32" if tensor.is_floating_point() else "int64"
+        return self.emit(Parameter(shape=shape, buffer=not held.trained, dtype=dtype), params={"weight": held})
 
     def number(self, value: Any) -> Any:
         """A size or number of the program as a plain one. Raises Unsupported if it depends on the batch."""
@@ -243,7 +243,7 @@ class Reader:
                 raise Unsupported("computes with a number read from a tensor; keep it a tensor")
             if value.node.expr.free_symbols:
                 raise Unsupported(f"computes with the batch size ({value}); a graph treats each sample alike")
-            return value.node.hint
+            return cast("int | float | bool", value.node.hint)
         return value
 
     @property
@@ -252,105 +252,8 @@ class Reader:
         return self.twins.get(self.call)
 
 
-class Call:
-    """One call of the program with its arguments by the names of torch's schema."""
-
-    def __init__(self, reader: Reader, node: fx.Node, arguments: Mapping[str, Any]) -> None:
-        self.reader = reader
-        self.node = node
-        self.arguments = arguments
-
-    def item(self, name: str) -> Item | None:
-        """A tensor argument as it stands, or None."""
-        argument = self.arguments.get(name)
-        return None if argument is None else self.reader.env[argument]
-
-    def held(self, name: str) -> Held | None:
-        """A tensor argument that does not depend on the inputs and needs no node, or None if it is not given."""
-        found = self.item(name)
-        return found if isinstance(found, Held) else None
-
-    def value(self, name: str) -> Value:
-        """A tensor argument as a value of the graph."""
-        found = self.item(name)
-        if found is None:
-            raise Unsupported(f"is called without {name}")
-        return self.reader.value(found)
-
-    @property
-    def subject(self) -> Value:
-        """The first argument, which calls that write name otherwise than those that do not."""
-        return self.value(next(iter(self.arguments)))
-
-    def values(self, name: str) -> list[Value]:
-        """A list of tensors as values of the graph."""
-        return [self.reader.value(self.reader.env[node]) for node in self.arguments[name]]
-
-    def is_tensor(self, name: str) -> bool:
-        """Whether the argument is a tensor and no number."""
-        argument = self.arguments.get(name)
-        return isinstance(argument, fx.Node) and isinstance(argument.meta.get("val"), torch.Tensor)
-
-    def get(self, name: str) -> Any:
-        """A number, flag or None."""
-        return self.reader.number(self.arguments.get(name))
-
-    def int(self, name: str) -> int:
-        """A whole number."""
-        return int(self.get(name))
-
-    def float(self, name: str) -> float:
-        """A number; also of a constant tensor that holds one."""
-        held = self.held(name) if self.is_tensor(name) else None
-        return float(held.tensor) if held is not None else float(self.get(name))
-
-    def ints(self, name: str) -> list[int]:
-        """Whole numbers; one given for all stands alone."""
-        found = self.arguments.get(name)
-        if found is None:
-            return []
-        listed = found if isinstance(found, (list, tuple)) else [found]
-        return [int(self.reader.number(entry)) for entry in cast("Sequence[Any]", listed)]
-
-    @property
-    def result(self) -> torch.Tensor:
-        """What export knows of the result: its sizes and dtype."""
-        found: torch.Tensor = self.node.meta["val"]
-        return found
-
-
-def bound(node: fx.Node) -> dict[str, Any]:
-    """A call's arguments by the names of its schema, defaults filled in."""
-    schema = cast(OpOverload, node.target)._schema
-    found: dict[str, Any] = {}
-    for k, argument in enumerate(schema.arguments):
-        if not argument.kwarg_only and k < len(node.args):
-            found[argument.name] = node.args[k]
-        elif argument.name in node.kwargs:
-            found[argument.name] = node.kwargs[argument.name]
-        else:
-            found[argument.name] = argument.default_value if argument.has_default_value() else None
-    return found
-
-
-def _holds_tensor(value: object) -> bool:
-    if isinstance(value, (tuple, list)):
-        return any(isinstance(part, torch.Tensor) for part in cast("Sequence[object]", value))
-    return isinstance(value, torch.Tensor)
-
-
-def _broken(items: tuple[Any, ...]) -> bool:
-    return any(isinstance(item, Broken) for item in items)
-
-
-def _what(node: fx.Node) -> str:
-    if isinstance(node.target, OpOverload):
-        return node.target._schema.name.replace("::", ".")
-    return getattr(node.target, "__name__", str(node.target))
-
-
 def _opaque(node: fx.Node) -> str:
-    name = _what(node)
+    name = full_name(node)
     if "set_grad_enabled" in name:
         return "switches gradients off inside the model; freeze those parameters with requires_grad_(False) instead"
     if name in ("cond", "while_loop", "map_impl", "scan"):

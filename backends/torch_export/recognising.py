@@ -15,8 +15,6 @@ from typing import TypeVar
 from growir.backends.torch_export.reading import Draft
 from growir.ops import (
     Affine,
-    AvgPool2d,
-    AvgPool3d,
     Div,
     Hardsigmoid,
     Hardswish,
@@ -29,6 +27,8 @@ from growir.ops import (
     Squeeze,
     Unsqueeze,
 )
+from growir.ops.base import in_full
+from growir.ops.pool import AvgPool
 
 T = TypeVar("T", bound=Op)
 Found = tuple[Op, int]  # an operator and the value it reads
@@ -65,12 +65,12 @@ def recognise(drafts: Sequence[Draft], outputs: Sequence[int], inputs: int) -> l
 
 def _scaled_and_shifted(drafts: _Drafts, draft: Draft) -> Found | None:
     """(scale x) + shift."""
-    match draft.op:
-        case Affine(scale=1.0, shift=shift):
-            inner = drafts.inner(draft.inputs[0], Affine)
-            if inner is not None and inner[0].shift == 0.0:
-                return Affine(scale=inner[0].scale, shift=shift), inner[1][0]
-    return None
+    if not isinstance(draft.op, Affine) or draft.op.scale != 1.0:
+        return None
+    inner = drafts.inner(draft.inputs[0], Affine)
+    if inner is None or inner[0].shift != 0.0:
+        return None
+    return Affine(scale=inner[0].scale, shift=draft.op.shift), inner[1][0]
 
 
 def _hardsigmoid(drafts: _Drafts, draft: Draft) -> Found | None:
@@ -116,15 +116,13 @@ def _local_response_norm(drafts: _Drafts, draft: Draft) -> Found | None:
     squeezed = drafts.inner(inside[1][0], Squeeze) if inside else None
     if power is None or inside is None or squeezed is None:
         return None
-    pool = drafts.inner(squeezed[1][0], AvgPool3d) or drafts.inner(squeezed[1][0], AvgPool2d)
+    pool = drafts.inner(squeezed[1][0], AvgPool)
     padded = drafts.inner(pool[1][0], Pad) if pool else None
     raised = drafts.inner(padded[1][0], Unsqueeze) if padded else None
     square = drafts.inner(raised[1][0], Mul) if raised else None
     if pool is None or padded is None or square is None or square[1] != (x, x):
         return None
-    window = pool[0].kernel_size
-    size = window[0] if isinstance(window, tuple) else window
-    extents = (window if isinstance(window, tuple) else (window,))[1:]
+    size, *extents = in_full(pool[0].kernel_size, pool[0].spatial)
     amounts = padded[0].padding
     if any(extent != 1 for extent in extents) or amounts != (*(0,) * (len(amounts) - 2), size // 2, (size - 1) // 2):
         return None

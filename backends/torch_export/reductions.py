@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from growir.backends.torch_export import pointwise
+from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.pointwise import each
-from growir.backends.torch_export.reading import Call, Reader
+from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Layout, Unsupported, Value
 from growir.ops import Abs, Amax, Amin, Mean, Op, Pow, Sqrt, Sum, Var
 

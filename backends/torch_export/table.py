@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from growir.backends.torch_export import layers, layout, pointwise, pools, products, reductions
-from growir.backends.torch_export.reading import Call, Reader
+from growir.backends.torch_export.calls import Call
+from growir.backends.torch_export.reading import Reader
 
 TABLE: dict[str, Callable[[Reader, Call], Any]] = {
     **layout.TABLE,

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from torch import fx
-from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
-from growir.backends.torch_export.aliasing import base_name, writes
+from growir.backends.torch_export.calls import holds_tensor, name_of, overload, writes
 from growir.backends.torch_export.exporting import source_line
 
 MAX_LINES = 8
@@ -18,7 +17,7 @@ MAX_LINES = 8
 def twins(exported: ExportedProgram, training: ExportedProgram) -> tuple[dict[fx.Node, fx.Node], list[str]]:
     """The train-mode call for each eval-mode call, and the model's lines that do something else in train mode."""
     one, two = _calls(exported), _calls(training)
-    names = [_name(node) for node in one], [_name(node) for node in two]
+    names = [name_of(node) for node in one], [name_of(node) for node in two]
     if names[0] == names[1]:
         return dict(zip(one, two, strict=True)), []
     found: dict[fx.Node, fx.Node] = {}
@@ -31,17 +30,13 @@ def twins(exported: ExportedProgram, training: ExportedProgram) -> tuple[dict[fx
     return found, list(dict.fromkeys(source_line(node) for node in strange))
 
 
-def _name(node: fx.Node) -> str:
-    return base_name(node.target) if isinstance(node.target, OpOverload) else str(node.target)
-
-
 def _calls(program: ExportedProgram) -> list[fx.Node]:
     """The calls that make the result, in order; batch norm's counters and arithmetic on sizes are none."""
     result: list[fx.Node] = []
     for node in program.graph.nodes:
-        if node.op == "call_function" and isinstance(node.target, OpOverload) and "val" in node.meta:
-            counts = writes(node.target) and node.args and getattr(node.args[0], "op", "") == "placeholder"
-            if not counts and _name(node) not in ("sym_size", "lift_fresh_copy", "detach"):
+        if node.op == "call_function" and overload(node) is not None and holds_tensor(node):
+            counts = writes(node) and getattr(node.args[0], "op", "") == "placeholder"
+            if not counts and name_of(node) not in ("lift_fresh_copy", "detach"):
                 result.append(node)
     return result
 

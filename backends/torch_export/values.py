@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 
@@ -142,12 +143,14 @@ class Batch:
         """How many times the batch size this is, or None if it does not depend on the batch."""
         if isinstance(size, int):
             return None if self.symbolic or size == 0 or size % self.size else size // self.size
-        value = int(size.node.hint)
-        free = size.node.expr.free_symbols
+        value = cast("int | None", size.node.hint)
+        free = cast("set[Any]", size.node.expr.free_symbols)
+        if value is None:
+            raise Unsupported(f"has a size that depends on the numbers in a tensor, {size}")
         if len(free) != 1:
             raise Unsupported(f"has the size {size}, which does not follow from the batch size alone")
-        (symbol,) = free
-        one, two = (int(size.node.expr.subs(symbol, k * self.size)) for k in (1, 2))
+        expression = cast(Any, size.node.expr)
+        one, two = (int(expression.subs(dict.fromkeys(free, k * self.size))) for k in (1, 2))
         if two != 2 * one or one % self.size:
             raise Unsupported(f"has the size {size}; a graph's sizes are fixed or multiples of the batch size")
         return value // self.size
