@@ -20,7 +20,7 @@ from growir.errors import PassRefused, cut
 from growir.graph import MAX_STEPS, Graph, History, Node, Step, Ties, suggestion
 from growir.names import allot
 from growir.ops import Dropout, Param
-from growir.params import FLOATS, array_digest, frozen, param_table
+from growir.params import FLOATS, array_digest, frozen, frozen_keys, param_table
 from growir.verify import verify
 
 
@@ -161,7 +161,7 @@ class Pass(BaseModel):
         base = graph.history.base if graph.history else graph.replace(history=None)
         earlier = graph.history.steps if graph.history else ()
         history = History(base=base, steps=(*earlier, recorded or self.recorded(change.created)))
-        nodes, renames = owned_by_first(in_order(graph, change.nodes))
+        nodes, renames = owned_by_first(graph, in_order(graph, change.nodes))
         edits = (*change.edits, *renames)
         grown = verify(graph.replace(nodes=nodes, outputs=change.outputs, history=history))
         self.check_values(grown, edits)
@@ -234,10 +234,15 @@ def fresh_name(graph: Graph, stem: str, also: Iterable[str] = ()) -> str:
     return allot(stem, [name.split(".")[0] for name in (*graph.used_names, *also)])
 
 
-def owned_by_first(nodes: Sequence[Node]) -> tuple[list[Node], list[Rename]]:
+def owned_by_first(graph: Graph, nodes: Sequence[Node]) -> tuple[list[Node], list[Rename]]:
     """The nodes with every tied tensor owned by the first that uses it, and the renames of tensors that thereby move.
 
-    Owners move when they are removed, or when a rewrite puts another user before them.
+    Owners move when they are removed, or when a rewrite puts another user before them. Whether a tensor is frozen is
+    said at its owner, and moves along.
+
+    Args:
+        graph: The graph before the rewrite.
+        nodes: The nodes after it, in topological order.
     """
     heirs: dict[str, str] = {}
     seen: set[str] = set()
@@ -249,16 +254,26 @@ def owned_by_first(nodes: Sequence[Node]) -> tuple[list[Node], list[Rename]]:
     if not heirs:
         return list(nodes), []
     # An owner that is still there, later, now uses its heir's tensor.
-    late: dict[str, dict[str, str]] = {}
-    for owner, heir in heirs.items():
-        host, _, name = owner.rpartition(".")
-        late.setdefault(host, {})[name] = heir
+    late = _by_host((owner, heir) for owner, heir in heirs.items())
+    held = _by_host((heir, heir) for owner, heir in heirs.items() if owner in frozen_keys(graph))
     found: list[Node] = []
     for node in nodes:
-        tied = {name: heirs.get(owner, owner) for name, owner in node.tied.items()} | late.get(node.name, {})
+        lost, kept = late.get(node.name, {}), held.get(node.name, {})
+        tied = {name: heirs.get(owner, owner) for name, owner in node.tied.items()} | lost
         tied = {name: owner for name, owner in tied.items() if owner != f"{node.name}.{name}"}
-        found.append(node if tied == node.tied else node.model_copy(update={"tied": Ties(tied)}))
+        frozen = tuple(sorted({*node.frozen, *kept} - lost.keys()))
+        same = tied == node.tied and frozen == node.frozen
+        found.append(node if same else node.model_copy(update={"tied": Ties(tied), "frozen": frozen}))
     return found, [Rename(owner, heir) for owner, heir in heirs.items()]
+
+
+def _by_host(keys: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Pairs of a key "node.parameter" and something about it, by node and parameter."""
+    found: dict[str, dict[str, str]] = {}
+    for key, value in keys:
+        host, _, name = key.rpartition(".")
+        found.setdefault(host, {})[name] = value
+    return found
 
 
 def in_order(graph: Graph, nodes: Sequence[Node]) -> list[Node]:

@@ -13,6 +13,7 @@ from growir.graph import Graph, Node, suggestion
 from growir.ops import BatchNorm, Param
 from growir.passes.eliminate_dead import drops
 from growir.passes.layers import channel_axis, has_bias, is_layer, shared_tensors
+from growir.passes.state import repoint
 from growir.rewrite import Change, Pass, Preserves
 from growir.shapes import own_tables, shapes_of
 
@@ -85,9 +86,10 @@ class FoldBatchNorm(Pass):
             Derive(f"{layer}.bias", partial(folded_bias, norm.op.eps, biased, norm.op.affine), tuple(shift)),
             Derive(f"{layer}.weight", weigh, (f"{layer}.weight", *scale)),
         ]
-        nodes = [_folded(node, norm.name, layer, biased) for node in graph.nodes if node.name != norm.name]
-        outputs = [layer if name == norm.name else name for name in graph.outputs]
-        return Change(nodes, outputs, [*edits, *drops(graph, {node.name for node in nodes})])
+        nodes, outputs = repoint(graph, norm.name, layer)
+        after = {norm.name: [], layer: [graph[layer] if biased else _with_bias(graph[layer], norm)]}
+        kept = [new for node in nodes for new in after.get(node.name, [node])]
+        return Change(kept, outputs, [*edits, *drops(graph, {node.name for node in kept})])
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
@@ -135,7 +137,8 @@ def weight_views(weight: Param, width: int) -> tuple[tuple[int, ...], tuple[int,
     return view, tuple(factor)
 
 
-def _folded(node: Node, norm: str, layer: str, biased: bool) -> Node:
-    if node.name == layer:
-        return node if biased else node.with_op(bias=True)
-    return node.with_inputs(layer if name == norm else name for name in node.inputs) if norm in node.inputs else node
+def _with_bias(layer: Node, norm: Node) -> Node:
+    """The layer with a bias, which is trained if one of the parameters that make it was."""
+    made_from = {name for name in ("weight", "bias") if norm.op.attributes().get("affine", True)}
+    frozen = {"bias"} if "weight" in layer.frozen and made_from <= set(norm.frozen) else set[str]()
+    return layer.with_op(bias=True).model_copy(update={"frozen": tuple(sorted({*layer.frozen, *frozen}))})

@@ -100,8 +100,6 @@ class RemoveEdge(Pass):
         if not carried or any(has_bias(graph, name) for name in rest):
             return None
         shape, axis = shapes_of(graph)[removed], channel_axis(graph, removed)
-        old = graph[removed]
-        frozen = {"bias"} & set(old.frozen)
         tied = {"bias": owners(graph)[f"{removed}.bias"]}
         for name in rest:
             # Only what goes into the sum whole, once and nowhere else gives the sum its own bias.
@@ -109,13 +107,12 @@ class RemoveEdge(Pass):
             like = shapes_of(graph)[name] == shape and is_layer(graph, name) and channel_axis(graph, name) == axis
             if alone and like:
                 heir = graph[name].with_op(bias=True)
-                both = {"tied": Ties({**heir.tied, **tied}), "frozen": tuple(sorted({*heir.frozen, *frozen}))}
-                return heir.model_copy(update=both)
+                return heir.model_copy(update={"tied": Ties({**heir.tied, **tied})})
         if axis != 1:
             return None  # a bias node adds to axis 1
         op = Bias(features=shape.size(1), dims=shape.rank - 2)
         batch = graph.inputs[0].name
-        return Node(name=fresh_name(graph, "bias"), op=op, inputs=(batch,), tied=tied, frozen=tuple(frozen))
+        return Node(name=fresh_name(graph, "bias"), op=op, inputs=(batch,), tied=tied)
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:

@@ -118,7 +118,7 @@ class Sequence(Pass):
         while at < len(self.passes):
             group, change = self._next(current, at, first + MAX_STEPS * at)
             promises += [step.preserves(current) for step in group]
-            nodes, renames = owned_by_first(in_order(current, change.nodes))
+            nodes, renames = owned_by_first(current, in_order(current, change.nodes))
             done = [*change.edits, *renames]
             current = verify(current.replace(nodes=nodes, outputs=change.outputs))
             for step in group:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,17 @@ def test_the_norm_of_an_output_gives_its_name_away() -> None:
     )
     assert FoldBatchNorm(node="head").rewrite(graph).graph.outputs == ("layer",)
     assert_preserves(FoldBatchNorm(node="head"), graph)
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "kept"),
+    [(("weight",), ("bias", "weight"), ("bias", "weight")), (("weight",), ("bias",), ("weight",)), ((), (), ())],
+)
+def test_what_was_frozen_stays_frozen(layer: Any, norm: Any, kept: Any) -> None:
+    graph = normed(VECTOR, Linear(out_features=3, bias=False))
+    held = {"layer": layer, "norm": norm, "head": ()}
+    nodes = [node.model_copy(update={"frozen": held[node.name]}) for node in graph.nodes]
+    assert FoldBatchNorm(node="norm").rewrite(graph.replace(nodes=nodes)).graph["layer"].frozen == kept
 
 
 def test_optimizer_state_starts_anew() -> None:

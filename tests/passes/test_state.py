@@ -7,7 +7,7 @@ import pytest
 from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node
 from growir.ops import Add, Bias, Dropout, Flatten, Linear, Relu
-from growir.passes import AddEdge, AddNode
+from growir.passes import AddEdge, AddNode, EliminateDead
 from growir.passes.link import connectable
 from growir.passes.state import State, find_state
 from growir.rewrite import Preserves
@@ -121,6 +121,21 @@ def test_a_tensor_moves_to_the_user_that_now_comes_first() -> None:
     assert done.graph["late"].tied == {}
     assert done.graph["owner"].tied == {"weight": "late.weight"}
     assert shapes_of(done.graph)["head"].dims == ("N", 3)
+
+
+def test_a_tensor_that_moves_stays_frozen() -> None:
+    """The owner stays, behind a new first user, or goes; either way it is said at the new owner, and only there."""
+    graph = graph_of(
+        (3,),
+        Node(name="start", op=Relu(), inputs=("x",)),
+        Node(name="owner", op=Linear(out_features=3), inputs=("start",), frozen=("bias", "weight")),
+        Node(name="late", op=Linear(out_features=3), inputs=("x",), tied={"weight": "owner.weight"}),
+        Node(name="head", op=Add(), inputs=("owner", "late")),
+    )
+    done = AddEdge(source="late", target="start").rewrite(graph).graph
+    assert (done["late"].frozen, done["owner"].frozen) == (("weight",), ("bias",))
+    gone = EliminateDead().rewrite(graph.replace(outputs=("late",))).graph
+    assert [node.frozen for node in gone.nodes] == [("weight",)]
 
 
 def test_dropouts_that_change_places_are_told() -> None:
