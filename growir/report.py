@@ -28,7 +28,7 @@ REASONS: Mapping[str, str] = {
 # Of a growth event, what is no argument of the pass.
 _MEASURED = frozenset(
     "event step pass version created values candidates improving predicted_gain measured_gain amplitude loss_before "
-    "loss_after parameters macs hash seconds seed".split()
+    "loss_after parameters macs hash seconds seed train_loss selection_loss seconds_training cost".split()
 )
 
 Event = dict[str, Any]
@@ -137,8 +137,16 @@ def describe_step(event: Mapping[str, Any]) -> str:
             return f"{cut(event.get('width', '?'))} neurons {source} -> {made} -> {target}"
         case "widen":
             return f"{node} wider by {cut(event.get('by', '?'))}"
+        case "prune" | "split" as name:
+            channels = event.get("channels")
+            count = len(cast("list[object]", channels)) if isinstance(channels, list) else "?"
+            return f"{node} narrower by {count}" if name == "prune" else f"{node}: {count} channels split"
+        case "sequence":
+            passes = event.get("passes")
+            inner = cast("list[object]", passes) if isinstance(passes, list) else []
+            return "; ".join(describe_step(cast("Event", part)) for part in inner if isinstance(part, dict))
         case name:
-            fields = {k: v for k, v in event.items() if k not in _MEASURED and v not in ([], {}, None)}
+            fields = {k: v for k, v in event.items() if k not in _MEASURED and v not in ([], {}, None, False)}
             return " ".join(filter(None, (cut(name), field_text(fields))))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
-from growir.difference import Difference, lines
+from growir.difference import Difference, NodeChange, lines
 from growir.graph import Graph
 from growir.render.collapse import MAX_BOXES, Mark
 from growir.render.svg import GROUND, MARKS, TEXT, WRITTEN, draw, history_lines, plain
@@ -29,7 +30,7 @@ def graph_page(graph: Graph, limit: int = MAX_BOXES) -> str:
 def difference_page(difference: Difference, limit: int = MAX_BOXES) -> str:
     """What two graphs have not in common as HTML: their pictures side by side, and each difference in words."""
     before, after = difference.before, difference.after
-    changed = {change.name: Mark("changed", "changed") for change in difference.changed}
+    changed = {change.name: Mark("changed", _change_text(change)) for change in difference.changed}
     removed = {node.name: Mark("removed", "removed") for node in difference.removed}
     added = {node.name: Mark("added", "added") for node in difference.added}
     pictures = [
@@ -42,6 +43,14 @@ def difference_page(difference: Difference, limit: int = MAX_BOXES) -> str:
     body = [f"<h1>{plain(title)}</h1>", f"<p>{verdict}: {counts}</p>", *_text(difference)]
     body.append('<div class="both">\n' + "\n".join(pictures) + "\n</div>")
     return _page(title, body)
+
+
+def _change_text(change: NodeChange) -> str:
+    """The first thing that changed of a node, and how many others did."""
+    fields = [*([change.kind] if change.kind else []), *change.attributes, *change.tied]
+    texts = [f"{field.name} {json.dumps(field.before)} -> {json.dumps(field.after)}" for field in fields]
+    texts += ["other inputs"] if change.edges else []
+    return texts[0] if len(texts) == 1 else f"{texts[0]}, +{len(texts) - 1}"
 
 
 def _text(difference: Difference) -> Iterable[str]:

@@ -182,9 +182,10 @@ def _drawn(box: Box, lines: Sequence[str], corner: tuple[int, int], size: tuple[
         f'<g class="{" ".join(classes)}"><title>{plain(full)}</title>',
         f'<rect class="fill" x="{x}" y="{y}" width="{size[0]}" height="{size[1]}" rx="6"/>',
     ]
+    first = y + (size[1] - LINE * (len(lines) - 1)) // 2 + 4
     for k, line in enumerate(lines):
         kind = ' class="name"' if not k else ' class="mark"' if k == 3 else ""
-        at = f'x="{x + size[0] // 2}" y="{y + PADDING + 7 + k * LINE}"'
+        at = f'x="{x + size[0] // 2}" y="{first + k * LINE}"'
         parts.append(f'<text{kind} {at} text-anchor="middle">{plain(line)}</text>')
     return [*parts, "</g>"]
 

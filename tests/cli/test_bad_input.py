@@ -41,7 +41,19 @@ def test_no_expected_text_is_left_over() -> None:
     assert texts == {path.stem for path in BAD}
 
 
-@pytest.mark.parametrize("command", [["inspect"], ["validate"], ["validate", "--drop-history"], ["diff", GOOD]])
+READERS: list[list[object]] = [
+    ["inspect"],
+    ["validate"],
+    ["validate", "--drop-history"],
+    ["diff", GOOD],
+    ["diff", GOOD, "--html", "never.html"],
+    ["log"],
+    ["render", "-o", "never.svg"],
+    ["rewrite", "--pass", '{"pass": "eliminate_dead"}', "-o", "never.json"],
+]
+
+
+@pytest.mark.parametrize("command", READERS, ids=lambda command: " ".join(str(word) for word in command[:2]))
 class TestUnreadable:
     """Paths that hold no graph."""
 
@@ -52,6 +64,7 @@ class TestUnreadable:
         assert done.err.count("\n") == 1
         for word in words:
             assert word in done.err
+        assert not list(Path().glob("never.*"))
 
     def test_missing(self, command: list[object], tmp_path: Path) -> None:
         self.refused(command, tmp_path / "none.json", "none.json", "No such file")

@@ -14,6 +14,7 @@ from growir.document import dumps
 from growir.graph import Graph
 from growir.network import load_graph
 from growir.passes import AddEdge, AddNode, Widen
+from growir.report import describe_step
 from tests.cli.command import GOLDEN, growir, process
 from tests.cli.test_inspect import stripped
 
@@ -141,6 +142,20 @@ def test_a_history_with_unknown_passes(tmp_path: Path) -> None:
     assert done.code == 0
     assert "of_another_package" in done.out
     assert "cost" not in json.loads(growir("log", path, "--json").out)["steps"][0]
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ({"pass": "prune", "node": "stem", "channels": [1, 2]}, "stem narrower by 2"),
+        ({"pass": "sequence", "passes": [{"pass": "widen", "node": "mix", "by": 4}]}, "mix wider by 4"),
+        ({"pass": "eliminate_dead"}, "eliminate_dead"),
+        ({"pass": "of_another_package", "node": "a", "deep": False, "seed": 1}, 'of_another_package node="a"'),
+        ({"pass": "sequence", "passes": [3, {"pass": "split", "node": "a"}]}, "a: ? channels split"),
+    ],
+)
+def test_steps_in_words(step: dict[str, Any], words: str) -> None:
+    assert describe_step(step) == words
 
 
 def test_without_history() -> None:
