@@ -291,8 +291,10 @@ def carry_moments(
     sizes = power == 2 if size is None else size
 
     def factor(part: AxisMap) -> NDArray[np.float64] | None:
-        if part.moment is None or power == 0:
+        if part.moment is None:
             return None
+        if power == 0:
+            return (part.moment != 0).astype(np.float64)
         return (np.abs(part.moment) if sizes else part.moment) ** power
 
     return _carry(edits, moments, factor, backend.mean if sizes else lambda _: 0.0, backend)

@@ -150,6 +150,19 @@ def test_steps_and_their_lengths_do_not_follow_the_gradient() -> None:
     assert carried(exp_inf=4.0, exp_avg=4.0) == {"exp_inf": [1, 3, 4], "exp_avg": [1, 3, 0]}
 
 
+def test_a_copy_without_a_share_starts_anew() -> None:
+    """It has had no gradient: a zero second moment would make its first step long, an old momentum would move it."""
+    part = AxisMap(0, np.array([0, 0]), None, np.array([1.0, 0.0]), Fresh(Constant(0.0)))
+    state = {"a": {entry: np.full(1, 4.0) for entry in ("exp_avg", "exp_avg_sq", "momentum_buffer", "square_avg")}}
+    done = carry_optimizer((Remap("a", (part,)),), state, NUMPY)["a"]
+    assert {entry: list(array) for entry, array in done.items()} == {
+        "exp_avg": [4, 0],
+        "exp_avg_sq": [4, 4],
+        "momentum_buffer": [4, 0],
+        "square_avg": [4, 4],
+    }
+
+
 def test_masks_keep_their_entries_and_fresh_weights_count() -> None:
     part = AxisMap(0, np.array([1, 0, -1]), np.array([0.5, 1, 1]), np.array([0.5, 1, 1]), Fresh(Constant(0.0)))
     mask = np.array([True, False])

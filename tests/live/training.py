@@ -24,10 +24,13 @@ def module_of(graph: Graph, dtype: torch.dtype = torch.float64) -> fx.GraphModul
 def loss_of(module: Callable[..., Any], batch: Sequence[torch.Tensor], seed: int = 7) -> torch.Tensor | None:
     """A fixed random mixture of the outputs; None if nothing in them is learned."""
     found = module(*batch)
-    values = [v for v in (found if isinstance(found, tuple) else (found,)) if v.requires_grad]
     generator = torch.Generator().manual_seed(seed)
-    # In float64 whatever the module's dtype, so that two dtypes see one mixture.
-    parts = [(v * torch.randn(v.shape, generator=generator, dtype=torch.float64).to(v)).sum() for v in values]
+    parts: list[torch.Tensor] = []
+    for value in found if isinstance(found, tuple) else (found,):
+        # For every output, since growth may make another one depend on a parameter; float64 for every dtype alike.
+        mixture = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        if value.requires_grad:
+            parts.append((value * mixture.to(value)).sum())
     return torch.stack(parts).sum() if parts else None
 
 
