@@ -19,7 +19,7 @@ from growir.document import canonical, dumps
 from growir.edits import NUMPY, Derive, apply_edits, carry_moments, carry_optimizer
 from growir.graph import Graph
 from growir.network import Network
-from growir.ops import Dropout, Elementwise
+from growir.ops import Activation, Dropout
 from growir.params import owners, param_table
 from growir.passes import PASSES, Widen
 from growir.rewrite import Pass, Preserves
@@ -70,7 +70,7 @@ def test_exact_claims_hold_with_dropout(kind: type[Pass], data: st.DataObject) -
     """In train mode the same numbers are drawn, or the claim is `eval`."""
     graph = data.draw(graphs())
     tables = own_tables(graph)
-    plain = [n for n in graph.nodes if isinstance(n.op, Elementwise) and not n.op.integers and not tables[n.name]]
+    plain = [n for n in graph.nodes if isinstance(n.op, Activation) and not tables[n.name]]
     assume(plain)
     noisy = {node.name for node in plain if data.draw(st.booleans())}
     drop = {"op": Dropout(p=0.3)}
