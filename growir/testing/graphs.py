@@ -44,6 +44,7 @@ from growir.ops import (
 )
 from growir.passes import AddNode, Prune, Split, Widen
 from growir.rewrite import Pass
+from growir.testing.blocks import BLOCKS, BLOCKS_ON_IMAGES, BLOCKS_ON_ROWS, divisors
 from growir.verify import verify
 
 T = TypeVar("T")
@@ -98,16 +99,12 @@ class Sketch:
         return found[-1 - min(self.number(0, 3), len(found) - 1)]
 
 
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
-
-
 def _dense(s: Sketch, x: str) -> str:
     return s.activation(s.add(Linear(out_features=s.width(), bias=s.flag()), x))
 
 
 def _conv(s: Sketch, x: str) -> str:
-    groups = s.one_of(_divisors(s.shapes[x].size(1)))
+    groups = s.one_of(divisors(s.shapes[x].size(1)))
     kernel: int | tuple[int, int] = (2, 1) if s.number(0, 4) == 4 else s.one_of((1, 3))
     out = groups * s.number(1, 3)
     padding, stride = s.number(0, 1), s.one_of((1, 1, 2))
@@ -212,7 +209,7 @@ def _reshape(s: Sketch, x: str) -> str:
     sizes = list(s.shapes[x].sizes)
     if s.flag():
         k = s.number(0, len(sizes) - 1)
-        part = s.one_of(_divisors(sizes[k]))
+        part = s.one_of(divisors(sizes[k]))
         sizes[k : k + 1] = [part, sizes[k] // part]
     if s.flag() and len(sizes) > 1:
         k = s.number(0, len(sizes) - 2)
@@ -291,10 +288,11 @@ def _standardise(s: Sketch, x: str) -> str:
 
 Move = Callable[[Sketch, str], str]
 ANYWHERE: tuple[Move, ...] = (
-    _dense, _norm, _normalised, _prelu, _residual, _join, _gate, _concat, _slice, _halves, _reshape, _flatten, _value, _weight, _tied
+    _dense, _norm, _normalised, _prelu, _residual, _join, _gate, _concat, _slice, _halves, _reshape, _flatten, _value,
+    _weight, _tied
 )  # fmt: skip
 SELDOM: tuple[Move, ...] = (_softmax, _standardise, _dropout)
-ON_IMAGES: tuple[Move, ...] = (_conv, _conv, _conv, _depthwise, _pool)
+ON_IMAGES: tuple[Move, ...] = (_conv, _conv, _conv, _depthwise, _pool, *BLOCKS_ON_IMAGES)
 
 
 @st.composite
@@ -323,9 +321,11 @@ def graphs(draw: Callable[[st.SearchStrategy[Any]], Any], *, moves: int = 7, smo
     for _ in range(s.number(2, moves)):
         # Mostly go on from the newest value; whatever nobody reads in the end is a dead end.
         x = values[-1] if s.number(0, 3) else s.one_of(values)
-        choices = ANYWHERE + SELDOM if s.number(0, 4) == 4 else ANYWHERE
+        choices = s.one_of((ANYWHERE, ANYWHERE, ANYWHERE, BLOCKS, ANYWHERE + SELDOM))
         if s.shapes[x].rank == 4 and s.flag():
             choices = ON_IMAGES
+        elif s.shapes[x].rank == 3 and s.flag():
+            choices = BLOCKS_ON_ROWS
         s.module = f"block_{len(s.nodes)}." if s.number(0, 4) == 4 else ""
         try:
             values.append(s.one_of(choices)(s, x))
