@@ -294,7 +294,7 @@ def carry_moments(
         if part.moment is None:
             return None
         if power == 0:
-            return (part.moment != 0).astype(np.float64)
+            return np.where(part.moment == 0, 0.0, 1.0)
         return (np.abs(part.moment) if sizes else part.moment) ** power
 
     return _carry(edits, moments, factor, backend.mean if sizes else lambda _: 0.0, backend)

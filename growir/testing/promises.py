@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from growir.graph import Graph
@@ -15,13 +15,19 @@ from growir.testing.graphs import candidates, graphs
 from growir.testing.laws import assert_preserves
 
 
-def pass_law(kind: type[Pass]) -> Callable[[], None]:
+def pass_law(kind: type[Pass], *, max_examples: int | None = None) -> Callable[[], None]:
     """A test, for pytest to collect, that a pass keeps what it promises on random graphs.
 
     It draws graphs, some with dropout in place of activations, and the pass's own candidates on them, with other seeds
-    and given values, and asserts on each what `assert_preserves` says. How many is up to hypothesis's profile.
+    and given values, and asserts on each what `assert_preserves` says.
+
+    Args:
+        kind: The pass.
+        max_examples: How many graphs are drawn; up to hypothesis's profile if None.
     """
 
+    # No deadline: the first lowering of a process takes long, and so does everything on a busy machine.
+    @settings(deadline=None, max_examples=settings().max_examples if max_examples is None else max_examples)
     @given(st.data())
     def law(data: st.DataObject) -> None:
         graph = data.draw(graphs())
