@@ -41,16 +41,17 @@ def attend(
         key, value = (query, query) if alike else (key.transpose(0, 1), value.transpose(0, 1))
     width, heads = self.embed_dim, self.num_heads
     bias = cast("torch.Tensor | None", self.in_proj_bias)
+    parts: Sequence[torch.Tensor]
     if alike and cast("torch.Tensor | None", self.in_proj_weight) is not None:
         parts = torch.chunk(F.linear(query, self.in_proj_weight, bias), 3, -1)
     else:
         weights: Sequence[torch.Tensor] = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         if cast("torch.Tensor | None", self.in_proj_weight) is not None:
             weights = torch.chunk(self.in_proj_weight, 3)
-        biases = (None,) * 3 if bias is None else torch.chunk(bias, 3)
+        biases: Sequence[torch.Tensor | None] = (None,) * 3 if bias is None else torch.chunk(bias, 3)
         triples = zip((query, key, value), weights, biases, strict=True)
         parts = tuple(F.linear(x, weight, part) for x, weight, part in triples)
-    q, k, v = (part.view(part.size(0), part.size(1), heads, width // heads).transpose(1, 2) for part in parts)
+    q, k, v = _heads(parts[0], heads), _heads(parts[1], heads), _heads(parts[2], heads)
     mask = None if attn_mask is None else _additive(attn_mask, q.dtype)
     if mask is not None and mask.dim() == 3:
         mask = mask.view(-1, heads, mask.size(1), mask.size(2))
@@ -68,6 +69,11 @@ def attend(
         shown = F.dropout(scores.softmax(-1), rate, self.training)
         shown = shown.mean(1) if average_attn_weights else shown
     return (out if self.batch_first else out.transpose(0, 1)), shown
+
+
+def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """(N, L, E) as (N, heads, L, E / heads)."""
+    return x.view(x.size(0), x.size(1), heads, x.size(2) // heads).transpose(1, 2)
 
 
 def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -150,14 +150,14 @@ def _row_by_row(r: Reader, x: Value, sizes: Sizes, opened: int) -> Value:
     front = int(x.batched)
     if old == new:
         return x
-    if x.shape.rank > len(new) + front and (found := _flattened(old, new)) and x.batched:
-        first, last = found
-        ends: dict[str, Any] = {"start_dim": front + first, "end_dim": last - len(old)}
-        return r.emit(Flatten.model_validate(ends), x)
     if len(old) == len(new) + 1:
         for k, size in enumerate(old):
             if size == 1 and old[:k] + old[k + 1 :] == new:
                 return r.emit(Squeeze(dim=front + k), x)
+    if x.shape.rank > len(new) + front and (found := _flattened(old, new)) and x.batched:
+        first, last = found
+        ends: dict[str, Any] = {"start_dim": front + first, "end_dim": last - len(old)}
+        return r.emit(Flatten.model_validate(ends), x)
     if len(new) == len(old) + 1:
         for k, size in enumerate(new):
             if size == 1 and new[:k] + new[k + 1 :] == old:

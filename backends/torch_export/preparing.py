@@ -88,7 +88,7 @@ def _unwrapped(model: object) -> nn.Module:
         raise ModelError("a compiled torch.jit module cannot be imported; give the torch.nn.Module it was made from")
     if not isinstance(model, nn.Module):
         raise ModelError(f"from_torch takes a torch.nn.Module, but gets an object of type {cut(type(model).__name__)}")
-    return cast(nn.Module, model)
+    return model  # pyright: ignore[reportUnknownVariableType]
 
 
 def _arguments(example: object) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
