@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -14,10 +15,15 @@ import growir
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-def run_example(name: str, folder: Path) -> str:
+def run_example(name: str, folder: Path, *args: str) -> str:
     """Run an example as its reader would, in an empty folder; return what it prints."""
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(EXAMPLES / name), *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -45,6 +51,21 @@ def test_grow_from_python(tmp_path: Path) -> None:
     assert summary["test_after_fit"]["mse"] < 200
     predictions = [line for line in printed.splitlines() if line.startswith("target")]
     assert len(predictions) == 5
+
+
+def test_grow_resnet(tmp_path: Path) -> None:
+    printed = run_example("grow_resnet.py", tmp_path, "--short")
+    assert printed.count("test accuracy") == 4
+    results = json.loads((tmp_path / "grow_resnet.json").read_text(encoding="utf-8"))
+    for found in results.values():
+        assert len(found["growths"]) == 3
+        sizes = [list(event["widths"].values()) for event in found["growths"]]
+        assert sizes == [[6, 12], [9, 18], [14, 27]]  # both residual classes, by half, three times
+        assert all(event["change of an output"] < 1e-5 for event in found["growths"])
+    drawing = ElementTree.parse(tmp_path / "grow_resnet.svg").getroot()
+    lines = drawing.findall("{http://www.w3.org/2000/svg}polyline")
+    steps = [len(found["losses"]) for found in results.values()]
+    assert [len(line.attrib["points"].split()) for line in lines] == steps
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
