@@ -43,14 +43,14 @@ def attend(
     bias = cast("torch.Tensor | None", self.in_proj_bias)
     parts: Sequence[torch.Tensor]
     if alike and cast("torch.Tensor | None", self.in_proj_weight) is not None:
-        parts = torch.chunk(F.linear(query, self.in_proj_weight, bias), 3, -1)
+        parts = _thirds(_linear(query, self.in_proj_weight, bias), -1)
     else:
         weights: Sequence[torch.Tensor] = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         if cast("torch.Tensor | None", self.in_proj_weight) is not None:
-            weights = torch.chunk(self.in_proj_weight, 3)
-        biases: Sequence[torch.Tensor | None] = (None,) * 3 if bias is None else torch.chunk(bias, 3)
+            weights = _thirds(self.in_proj_weight, 0)
+        biases: Sequence[torch.Tensor | None] = (None,) * 3 if bias is None else _thirds(bias, 0)
         triples = zip((query, key, value), weights, biases, strict=True)
-        parts = tuple(F.linear(x, weight, part) for x, weight, part in triples)
+        parts = tuple(_linear(x, weight, part) for x, weight, part in triples)
     q, k, v = _heads(parts[0], heads), _heads(parts[1], heads), _heads(parts[2], heads)
     mask = None if attn_mask is None else _additive(attn_mask, q.dtype)
     if mask is not None and mask.dim() == 3:
@@ -69,6 +69,16 @@ def attend(
         shown = F.dropout(scores.softmax(-1), rate, self.training)
         shown = shown.mean(1) if average_attn_weights else shown
     return (out if self.batch_first else out.transpose(0, 1)), shown
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    found: torch.Tensor = F.linear(x, weight, bias)
+    return found
+
+
+def _thirds(x: torch.Tensor, dim: int) -> Sequence[torch.Tensor]:
+    """What belongs to queries, keys and values."""
+    return cast("Sequence[torch.Tensor]", torch.chunk(x, 3, dim))
 
 
 def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:

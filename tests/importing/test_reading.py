@@ -227,7 +227,7 @@ class Outputs(Model):
 def test_several_inputs_by_name_and_a_dict_of_outputs() -> None:
     model = Outputs().double()
     batch = {"y": vectors(3), "x": vectors(2).repeat(2, 1)[:3]}
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="the model|output 1") as caught:
         network = growir.from_torch(model, batch)
     texts = [str(warning.message) for warning in caught]
     assert "the model returns a dict; the network returns a tuple in its order: sum, rest, same" in texts
