@@ -39,9 +39,9 @@ def attend(
     if not self.batch_first:
         query = query.transpose(0, 1)
         key, value = (query, query) if alike else (key.transpose(0, 1), value.transpose(0, 1))
-    width, heads = self.embed_dim, self.num_heads
+    width, heads = self.embed_dim, cast(int, self.num_heads)
     bias = cast("torch.Tensor | None", self.in_proj_bias)
-    parts: Sequence[torch.Tensor]
+    parts: list[torch.Tensor]
     if alike and cast("torch.Tensor | None", self.in_proj_weight) is not None:
         parts = _thirds(_linear(query, self.in_proj_weight, bias), -1)
     else:
@@ -50,7 +50,7 @@ def attend(
             weights = _thirds(self.in_proj_weight, 0)
         biases: Sequence[torch.Tensor | None] = (None,) * 3 if bias is None else _thirds(bias, 0)
         triples = zip((query, key, value), weights, biases, strict=True)
-        parts = tuple(_linear(x, weight, part) for x, weight, part in triples)
+        parts = [_linear(x, weight, part) for x, weight, part in triples]
     q, k, v = _heads(parts[0], heads), _heads(parts[1], heads), _heads(parts[2], heads)
     mask = None if attn_mask is None else _additive(attn_mask, q.dtype)
     if mask is not None and mask.dim() == 3:
@@ -76,9 +76,9 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     return found
 
 
-def _thirds(x: torch.Tensor, dim: int) -> Sequence[torch.Tensor]:
+def _thirds(x: torch.Tensor, dim: int) -> list[torch.Tensor]:
     """What belongs to queries, keys and values."""
-    return cast("Sequence[torch.Tensor]", torch.chunk(x, 3, dim))
+    return list(torch.chunk(x, 3, dim))
 
 
 def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:

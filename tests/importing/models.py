@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,17 +10,18 @@ from torch import nn
 import growir
 from growir.network import Network
 
-Forward = Callable[[Any, torch.Tensor], Any]
-
 
 class Model(nn.Module):
-    """A linear layer and whatever else is given, run by a function that subclasses write as their forward."""
+    """A linear layer and whatever else is given; subclasses write the forward."""
 
-    def __init__(self, **parts: nn.Module | nn.Parameter) -> None:
+    def __init__(self, **parts: Any) -> None:
         super().__init__()
         self.fc = nn.Linear(4, 4)
         for name, part in parts.items():
             setattr(self, name, part)
+
+    def __getattr__(self, name: str) -> Any:  # nn.Module's says Tensor or Module
+        return super().__getattr__(name)
 
 
 def vectors(batch: int = 2) -> torch.Tensor:

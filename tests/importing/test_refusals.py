@@ -132,16 +132,16 @@ def test_models(model: Callable[[], nn.Module], says: str) -> None:
 
 
 def shared() -> nn.Module:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    model[1].weight = nn.Parameter(model[0].weight.data)  # type: ignore[index]
-    return model
+    one, two = nn.Linear(4, 4), nn.Linear(4, 4)
+    two.weight = nn.Parameter(one.weight.data)
+    return nn.Sequential(one, two)
 
 
 def overlapping() -> nn.Module:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    one, two = nn.Linear(4, 4), nn.Linear(4, 4)
     flat = torch.randn(20)
-    model[0].weight, model[1].weight = nn.Parameter(flat[:16].view(4, 4)), nn.Parameter(flat[4:].view(4, 4))  # type: ignore[index]
-    return model
+    one.weight, two.weight = nn.Parameter(flat[:16].view(4, 4)), nn.Parameter(flat[4:].view(4, 4))
+    return nn.Sequential(one, two)
 
 
 def spectral() -> nn.Module:

@@ -48,7 +48,8 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(tensor: torch.Tensor, low: float, high: float) -> None:
+    def draw(tensor: object, low: float, high: float) -> None:
+        assert isinstance(tensor, torch.Tensor)
         tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
 
     with torch.no_grad():
