@@ -6,6 +6,7 @@ under the same name, or nothing. No value ever changes, so neither do shapes and
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from growir.ops import (
     Clamp,
     Concat,
     Dropout,
+    Erf,
     Expand,
     Flatten,
+    Gelu,
     Hardsigmoid,
     Hardswish,
     Mul,
@@ -211,6 +214,7 @@ def affine_of_one(view: View, node: Node) -> Found:
     return node.inputs[0] if isinstance(node.op, Affine) and (node.op.scale, node.op.shift) == (1, 0) else None
 
 
+HALF = Affine(scale=0.5)
 NAMED_CLAMPS: Mapping[tuple[float | None, float | None], Op] = {(0.0, None): Relu(), (0.0, 6.0): Relu6()}
 
 
@@ -253,6 +257,38 @@ def spelled_hardswish(view: View, node: Node) -> Found:
     return None
 
 
+def _one_plus_erf(view: View, name: str, scale: float) -> str | None:
+    """The value x of scale (1 + erf(x / sqrt(2))), each part read once."""
+    outer = view.nodes.get(name)
+    if outer is None or outer.op != Affine(scale=scale, shift=scale) or not view.alone(name):
+        return None
+    erf = view.reads(outer, Erf)
+    inner = None if erf is None or not view.alone(erf.name) else view.reads(erf, Affine)
+    if inner is None or not view.alone(inner.name) or not isinstance(inner.op, Affine):
+        return None
+    root = abs(inner.op.scale - math.sqrt(0.5)) < 1e-12 and inner.op.shift == 0
+    return inner.inputs[0] if root else None
+
+
+def spelled_gelu(view: View, node: Node) -> Found:
+    """x / 2 (1 + erf(x / sqrt(2))), wherever the half stands."""
+    halved = isinstance(node.op, Affine) and node.op == HALF
+    product = view.reads(node, Mul) if halved else node
+    if product is None or not isinstance(product.op, Mul) or (halved and not view.alone(product.name)):
+        return None
+    for value, other in _both_ways(product):
+        half = view.nodes.get(value)
+        if halved:
+            found = _one_plus_erf(view, other, 1.0)
+        elif half is not None and half.op == HALF and view.alone(value):
+            value, found = half.inputs[0], _one_plus_erf(view, other, 1.0)
+        else:
+            found = _one_plus_erf(view, other, 0.5)
+        if found == value:
+            return node.model_copy(update={"op": Gelu(), "inputs": (value,)})
+    return None
+
+
 def gated_by_itself(view: View, node: Node) -> Found:
     """x sigmoid(x) is silu, x hardsigmoid(x) is hardswish."""
     if not isinstance(node.op, Mul):
@@ -291,6 +327,7 @@ RULES: tuple[Callable[[View, Node], Found], ...] = (
     clamp_of_a_name,
     spelled_hardsigmoid,
     spelled_hardswish,
+    spelled_gelu,
     gated_by_itself,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from growir.ops import (
     Concat,
     Dropout,
     Elu,
+    Erf,
     Expand,
     Flatten,
+    Gelu,
     Hardsigmoid,
     Hardswish,
     Identity,
@@ -197,6 +200,22 @@ def test_activations_spelled_out(turned: bool) -> None:
         assert left(graph_of(IMAGE, *nodes, outputs=("y",))) == [Hardswish()]
         read = graph_of(IMAGE, *nodes, outputs=("y", "r"))
         assert Hardswish() not in left(read)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("half", ["before", "after", "inside"])
+def test_gelu_spelled_out(half: str, turned: bool) -> None:
+    outer = Affine(scale=0.5, shift=0.5) if half == "inside" else Affine(shift=1.0)
+    nodes = [node("r", Affine(scale=math.sqrt(0.5)), "x"), node("e", Erf(), "r"), node("g", outer, "e")]
+    x = "h" if half == "before" else "x"
+    nodes += [node("h", Affine(scale=0.5), "x")] if half == "before" else []
+    nodes += [node("y", Mul(), *(("g", x) if turned else (x, "g")))]
+    nodes += [node("z", Affine(scale=0.5), "y")] if half == "after" else []
+    last = nodes[-1].name
+    assert left(graph_of(IMAGE, *nodes, outputs=(last,))) == [Gelu()]
+    assert not list(Canonicalise.candidates(graph_of(IMAGE, *nodes, outputs=(last, "e"))))
+    wrong = [n.with_op(scale=0.7) if n.name == "r" else n for n in nodes]
+    assert not list(Canonicalise.candidates(graph_of(IMAGE, *wrong, outputs=(last,))))
 
 
 def test_an_output_may_become_an_input() -> None:
