@@ -318,3 +318,17 @@ def test_only_the_denominator_may_fail() -> None:
     assert not spaces["above"].partial
     assert spaces["below"].partial
     assert spaces["below"].pins
+
+
+def test_a_product_of_computed_values_holds_what_it_sums_over() -> None:
+    graph = document(
+        [
+            {"name": "fc", "op": "linear", "inputs": ["x"], "out_features": 3},
+            {"name": "turned", "op": "permute", "inputs": ["fc"], "dims": [0, 2, 1]},
+            {"name": "all_", "op": "matmul", "inputs": ["fc", "turned"]},
+            {"name": "out", "op": "linear", "inputs": ["all_"], "out_features": 2},
+        ],
+        x={"shape": ["N", 4, 5]},
+    )
+    (space,) = [space for space in channel_spaces(graph) if space.name == "fc"]
+    assert [str(pin) for pin in space.pins] == ["all_ (is summed over, in a product of two computed values)"]
