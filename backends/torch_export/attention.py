@@ -39,7 +39,7 @@ def attend(
     if not self.batch_first:
         query = query.transpose(0, 1)
         key, value = (query, query) if alike else (key.transpose(0, 1), value.transpose(0, 1))
-    width, heads = self.embed_dim, cast(int, self.num_heads)
+    width, heads = cast(int, self.embed_dim), cast(int, self.num_heads)
     bias = cast("torch.Tensor | None", self.in_proj_bias)
     parts: list[torch.Tensor]
     if alike and cast("torch.Tensor | None", self.in_proj_weight) is not None:

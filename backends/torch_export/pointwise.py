@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.layout import aligned
-from growir.backends.torch_export.reading import Reader
+from growir.backends.torch_export.reading import Reader, finite
 from growir.backends.torch_export.values import Held, Unsupported, Value
 from growir.ops import (
     Abs,
@@ -253,6 +255,34 @@ def feature_dropout(r: Reader, c: Call) -> Value:
     return r.emit(kinds[x.rank](p=rate), x)
 
 
+def _mask(c: Call, name: str) -> torch.Tensor:
+    """A constant mask, 1 where it is true."""
+    held = c.held(name)
+    if held is None or held.trained:
+        raise Unsupported("chooses by a mask that is computed from the inputs; multiply by a gate instead")
+    return held.tensor.to(torch.get_default_dtype() if not c.result.is_floating_point() else c.result.dtype)
+
+
+def masked_fill(r: Reader, c: Call) -> Value:
+    """x where the mask is false, else a number: x times the one, plus the other."""
+    mask, number = _mask(c, "mask"), torch.tensor(c.real("value"), dtype=c.result.dtype)
+    kept = joined(r, Mul(), c.value("self"), r.value(Held(1 - mask)))
+    return joined(r, Add(), kept, r.value(Held(mask * finite(number))))
+
+
+def where(r: Reader, c: Call) -> Value:
+    """One tensor where a constant mask is true, else the other."""
+    mask = _mask(c, "condition")
+    parts: list[Value] = []
+    for name, chosen in (("self", mask), ("other", 1 - mask)):
+        value = operand(c, name)
+        if value is None:
+            parts.append(r.value(Held(chosen * finite(torch.tensor(c.real(name), dtype=chosen.dtype)))))
+        else:
+            parts.append(joined(r, Mul(), value, r.value(Held(chosen))))
+    return joined(r, Add(), *parts)
+
+
 TABLE: dict[str, Handler] = {
     "relu": plainly(Relu()),
     "relu6": plainly(Relu6()),
@@ -301,6 +331,8 @@ TABLE: dict[str, Handler] = {
     "pow": pow_,
     "maximum": extremum(Maximum()),
     "minimum": extremum(Minimum()),
+    "masked_fill": masked_fill,
+    "where": where,
     "dropout": dropout,
     "feature_dropout": feature_dropout,
 }

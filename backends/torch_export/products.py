@@ -63,8 +63,8 @@ def scaled_dot_product_attention(r: Reader, c: Call) -> Value:
     if mask is None:
         return r.emit(op, q, k, v, layout=q.layout)
     if isinstance(mask, Held) and mask.tensor.dtype == torch.bool:
-        seen = mask.tensor
-        mask = Held(torch.zeros_like(seen, dtype=c.result.dtype).masked_fill(~seen, torch.finfo(c.result.dtype).min))
+        hidden = torch.zeros(mask.tensor.shape, dtype=c.result.dtype)
+        mask = Held(hidden.masked_fill(~mask.tensor, float("-inf")))
     (values, layout) = aligned(r, (q, r.value(mask)))
     return r.emit(op, q, k, v, values[1], layout=layout)
 

@@ -35,12 +35,14 @@ class Draft:
         inputs: The sources of its inputs: the graph's inputs counted first, then its nodes.
         params: Its tensors by the operator's own names.
         call: The call of the program it comes from.
+        shape: The shape of its value.
     """
 
     op: Op
     inputs: tuple[int, ...]
     params: Mapping[str, Held]
     call: fx.Node
+    shape: Shape
 
 
 class Reader:
@@ -211,7 +213,7 @@ class Reader:
                 raise Unsupported(f"takes integers, but {op.kind()} takes floats")
         shape = op.infer(*(x.shape for x in inputs))
         kept = {name: held for name, held in (params or {}).items() if held is not None}
-        self.drafts.append(Draft(op, tuple(x.source for x in inputs), kept, self.call))
+        self.drafts.append(Draft(op, tuple(x.source for x in inputs), kept, self.call, shape))
         return Value(len(self.inputs) + len(self.drafts) - 1, shape, layout)
 
     def value(self, item: Item) -> Value:
@@ -230,6 +232,8 @@ class Reader:
         tensor = held.tensor
         if tensor.dtype == torch.bool:
             raise Unsupported("uses a tensor of truth values as a value; use numbers")
+        if not held.trained and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            held = Held(finite(tensor), held.keys)
         shape = tuple(tensor.shape) or (1,)  # one number has no axes in torch; it is broadcast all the same
         dtype: DType = "float32" if tensor.is_floating_point() else "int64"
         return self.emit(Parameter(shape=shape, buffer=not held.trained, dtype=dtype), params={"weight": held})
@@ -250,6 +254,12 @@ class Reader:
     def twin(self) -> fx.Node | None:
         """The same call in train mode, if it was found there."""
         return self.twins.get(self.call)
+
+
+def finite(tensor: torch.Tensor) -> torch.Tensor:
+    """A mask with large numbers for infinite ones: a document holds none, and softmax gives 0 for both."""
+    most = min(torch.finfo(tensor.dtype).max, torch.finfo(torch.float32).max) / 4
+    return tensor.nan_to_num(posinf=most, neginf=-most) if not bool(tensor.isnan().any()) else tensor
 
 
 def _opaque(node: fx.Node) -> str:

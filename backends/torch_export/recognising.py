@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from growir.backends.torch_export.reading import Draft
+from growir.backends.torch_export.values import Held
 from growir.ops import (
     Affine,
     Div,
     Hardsigmoid,
     Hardswish,
     LocalResponseNorm,
+    Mean,
     Mul,
     Op,
     Pad,
+    Parameter,
     Pow,
     Relu6,
+    RmsNorm,
+    Rsqrt,
     Squeeze,
     Unsqueeze,
 )
@@ -31,7 +36,7 @@ from growir.ops.base import in_full
 from growir.ops.pool import AvgPool
 
 T = TypeVar("T", bound=Op)
-Found = tuple[Op, int]  # an operator and the value it reads
+Found = tuple[Op, int] | tuple[Op, int, Mapping[str, Held]]  # an operator, the value it reads, its tensors
 
 
 class _Drafts:
@@ -58,8 +63,8 @@ def recognise(drafts: Sequence[Draft], outputs: Sequence[int], inputs: int) -> l
         for pattern in _PATTERNS:
             match = pattern(found, found.drafts[k])
             if match is not None:
-                op, source = match
-                found.drafts[k] = replace(draft, op=op, inputs=(source,), params={})
+                op, source, *params = match
+                found.drafts[k] = replace(draft, op=op, inputs=(source,), params=params[0] if params else {})
     return found.drafts
 
 
@@ -129,9 +134,44 @@ def _local_response_norm(drafts: _Drafts, draft: Draft) -> Found | None:
     return LocalResponseNorm(size=size, alpha=inside[0].scale, beta=power[0].exponent, k=inside[0].shift), x
 
 
+def _rms_norm(drafts: _Drafts, draft: Draft) -> Found | None:
+    """x / sqrt(mean of x^2 over the last axis + eps)."""
+    if not isinstance(draft.op, Mul) or len(draft.inputs) != 2:
+        return None
+    for x, factor in (draft.inputs, draft.inputs[::-1]):
+        root = drafts.inner(factor, Rsqrt)
+        inside = drafts.inner(root[1][0], Affine) if root else None
+        mean = drafts.inner(inside[1][0], Mean) if inside else None
+        if inside is None or mean is None or inside[0].scale != 1.0 or inside[0].shift <= 0:
+            continue
+        power, product = drafts.inner(mean[1][0], Pow), drafts.inner(mean[1][0], Mul)
+        squares = (power is not None and power[0].exponent == 2.0 and power[1] == (x,)) or (
+            product is not None and product[1] == (x, x)
+        )
+        if squares and mean[0].keepdim and mean[0].axes(draft.shape.rank) == (draft.shape.rank - 1,):
+            return RmsNorm(eps=inside[0].shift, elementwise_affine=False), x
+    return None
+
+
+def _scaled_rms_norm(drafts: _Drafts, draft: Draft) -> Found | None:
+    """An RMS norm without a scale, times a parameter that nothing else reads."""
+    if not isinstance(draft.op, Mul) or len(draft.inputs) != 2:
+        return None
+    for normed, scale in (draft.inputs, draft.inputs[::-1]):
+        norm, weight = drafts.inner(normed, RmsNorm), drafts.inner(scale, Parameter)
+        if norm is None or weight is None or norm[0].elementwise_affine or weight[0].buffer:
+            continue
+        if weight[0].shape == draft.shape.sizes[-1:]:
+            held = drafts.drafts[scale - drafts.first].params
+            return RmsNorm(eps=norm[0].eps), norm[1][0], held
+    return None
+
+
 _PATTERNS: tuple[Callable[[_Drafts, Draft], Found | None], ...] = (
     _scaled_and_shifted,
     _hardsigmoid,
     _hardswish,
     _local_response_norm,
+    _rms_norm,
+    _scaled_rms_norm,
 )

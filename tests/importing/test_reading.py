@@ -260,6 +260,66 @@ def test_local_response_norm_is_one_node() -> None:
     assert node.op.attributes() == {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0}
 
 
+class HandRms(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * self.weight
+
+
+def test_a_norm_written_by_hand_is_one_node_with_its_weight() -> None:
+    network = imported(nn.Sequential(nn.Linear(4, 4), HandRms(), nn.Linear(4, 2)))
+    assert kinds(network) == ["linear", "rms_norm", "linear"]
+    assert "layers.1.weight" in network.arrays
+
+
+# -- masks --------------------------------------------------------------------------------------------------------
+
+
+class Causal(Model):
+    """Attention to earlier tokens, hidden in four ways."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x).view(x.size(0), 4, 1)
+        later = torch.ones(4, 4, dtype=torch.bool).triu(1)
+        scores = y @ y.transpose(1, 2)
+        one = scores.masked_fill(later, float("-inf")).softmax(-1) @ y
+        two = torch.where(later, -1e9, scores).softmax(-1) @ y
+        three = (scores + torch.full((4, 4), float("-inf"), dtype=x.dtype).triu(1)).softmax(-1) @ y
+        four = F.scaled_dot_product_attention(y, y, y, ~later) + F.scaled_dot_product_attention(y, y, y, is_causal=True)
+        return (one + two + three + four).flatten(1)
+
+
+def test_constant_masks() -> None:
+    imported(Causal())
+
+
+class HiddenTokens(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x).view(x.size(0), 2, 2)
+        causal = nn.Transformer.generate_square_subsequent_mask(2, dtype=x.dtype)
+        y = self.layer(y, src_mask=causal, is_causal=True)
+        z, shown = self.attention(y, y + 1, y)
+        return torch.cat([y.flatten(1), z.flatten(1), shown.flatten(1)], 1)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_torchs_own_attention(batch_first: bool) -> None:
+    class TokensFirst(HiddenTokens):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.fc(x).view(x.size(0), 2, 2).transpose(0, 1)
+            y = self.layer(y, src_mask=nn.Transformer.generate_square_subsequent_mask(2, dtype=x.dtype))
+            return self.attention(y, y + 1, y)[0].transpose(0, 1).flatten(1)
+
+    layer = nn.TransformerEncoderLayer(2, 1, 4, batch_first=batch_first)
+    attention = nn.MultiheadAttention(2, 2, batch_first=batch_first)
+    nn.init.normal_(attention.in_proj_bias)
+    model = HiddenTokens if batch_first else TokensFirst
+    imported(model(layer=layer, attention=attention).eval())
+
+
 # -- train mode ---------------------------------------------------------------------------------------------------
 
 

@@ -92,7 +92,6 @@ RENAMED = {
     "vit_multihead": {"cls_token", "pos_embed", "attn.attention.in_proj_weight", "attn.attention.in_proj_bias"},
     "swin_like": {"bias"},
     "convnext": {"gamma"},
-    "encoder_rms_swiglu": {"norm1.weight"},
     "encoder_torch": {"position", "self_attn.in_proj_weight", "self_attn.in_proj_bias"},
     "condensenet": {"index", "order"},
     "super_resolution": {"mean"},
