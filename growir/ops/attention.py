@@ -10,7 +10,6 @@ from growir.ops.base import BATCH, Bool, Example, Op, OpError, PositiveReal, Pro
 from growir.ops.join import broadcast
 from growir.ops.spaces import Axes, Rule
 
-
 # Queries and keys can only grow by heads. Values must then too: heads are one axis of all three.
 WHOLE_HEADS = "heads come and go whole, their size stays"
 
@@ -48,7 +47,7 @@ class MatMul(Op):
             # A share of a new channel has no weight to go into.
             rule.fixed((a[-1], b[-2]), "is summed over, in a product of two computed values")
             if len(b) > 3:
-                rule.fixed((b[-1],), WHOLE_HEADS)
+                rule.fixed((xs[1][-1],), WHOLE_HEADS)
         return (*front, a[-2], b[-1])
 
     def macs(self, out: Shape, *xs: Shape) -> int:
@@ -103,7 +102,7 @@ class Attention(Op):
         rule.fixed((q[-1], k[-1]), "scores are sums over the size of a head, and their scale depends on it")
         rule.fixed((q[-2], k[-2], v[-2]), "tokens attend to each other")
         if len(v) > 3:
-            rule.fixed((v[-1],), WHOLE_HEADS)
+            rule.fixed((xs[2][-1],), WHOLE_HEADS)
         front = rule.join(*(x[:-2] for x in xs))
         if len(xs) == 4:
             rule.fixed(xs[3][-2:], "tokens attend to each other")
