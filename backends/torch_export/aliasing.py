@@ -79,7 +79,7 @@ def _region(node: fx.Node) -> Region:
             cuts.append((source, "part", cast(int, node.args[1]), cast(int, node.args[1]) + 1))
             source = source.all_input_nodes[0]
         elif overload(node) is not None and name_of(node) in ("slice", "narrow", "select"):
-            from growir.backends.torch_export.layout import cut_of
+            from growir.backends.torch_export.cuts import cut_of
 
             cuts.append((_whole(source), *cut_of(node)))
         node = source

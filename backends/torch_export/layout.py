@@ -1,38 +1,18 @@
-"""Calls that move numbers without changing them: views, permutations, cuts, joints, padding."""
+"""Calls that give the same numbers in another order or shape: views, permutations, shuffles."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import torch
-from torch import fx
-
-from growir.backends.torch_export.calls import Call, bound, name_of, tensor_of
+from growir.backends.torch_export.calls import Call, tensor_of
 from growir.backends.torch_export.reading import Reader
-from growir.backends.torch_export.values import PLAIN, Held, Layout, Unsupported, Value
-from growir.ops import (
-    Concat,
-    Expand,
-    Flatten,
-    Pad,
-    Permute,
-    PixelShuffle,
-    PixelUnshuffle,
-    Reshape,
-    Select,
-    Slice,
-    Squeeze,
-    Unsqueeze,
-)
+from growir.backends.torch_export.values import Layout, Unsupported, Value
+from growir.ops import Flatten, Permute, PixelShuffle, PixelUnshuffle, Reshape, Squeeze, Unsqueeze
 
 Handler = Callable[[Reader, Call], Any]
 Sizes = Sequence[int]
-_Mode = Literal["constant", "reflect", "replicate", "circular"]
-
-# -- axes ---------------------------------------------------------------------------------------------------------
 
 
 def permuted(r: Reader, x: Value, dims: Sequence[int]) -> Value:
@@ -83,9 +63,6 @@ def movedim(r: Reader, c: Call) -> Value:
     return permuted(r, x, [put[k] if k in put else next(rest) for k in range(x.rank)])
 
 
-# -- shapes -------------------------------------------------------------------------------------------------------
-
-
 def view(r: Reader, c: Call) -> Value:
     """Any call that gives the same numbers, row by row, in another shape."""
     x = c.value("self")
@@ -101,7 +78,7 @@ def reshaped(r: Reader, x: Value, target: Sequence[Any], given: Sequence[Any] = 
     if not x.batched:
         if place != -1:
             raise Unsupported("makes a batch axis of a tensor that does not depend on the inputs")
-        return _row_by_row(r, x, sizes, opened)
+        return row_by_row(r, x, sizes, opened)
     if place == -1:
         raise Unsupported("has no batch axis any more; a graph never mixes samples")
     before, after = sizes[:place], sizes[place:]
@@ -120,11 +97,11 @@ def reshaped(r: Reader, x: Value, target: Sequence[Any], given: Sequence[Any] = 
     if opened != -1:
         opened = -1 if opened == place else opened - (opened > place) + len(merged)
     if not ahead > 1 and not layout.outer:
-        return _row_by_row(r, x, wanted, opened).at(layout)
+        return row_by_row(r, x, wanted, opened).at(layout)
     # The sizes before the batch stand behind those merged with it in the graph: put them in the model's order, cut
     # them anew, and put them back.
     rows = _in_model_order(r, x)
-    shaped = _row_by_row(r, rows, (*before, *merged, *after), -1)
+    shaped = row_by_row(r, rows, (*before, *merged, *after), -1)
     front, count = len(before), len(merged)
     order = [
         0,
@@ -144,7 +121,7 @@ def _in_model_order(r: Reader, x: Value) -> Value:
     return x if order == sorted(order) else r.emit(Permute(dims=tuple(order)), x)
 
 
-def _row_by_row(r: Reader, x: Value, sizes: Sizes, opened: int) -> Value:
+def row_by_row(r: Reader, x: Value, sizes: Sizes, opened: int) -> Value:
     """The numbers of each sample in another shape, by the plainest operator there is for it."""
     old, new = x.shape.sizes, tuple(sizes)
     front = int(x.batched)
@@ -193,214 +170,7 @@ def same(r: Reader, c: Call) -> Value:
     return x
 
 
-# -- cuts ---------------------------------------------------------------------------------------------------------
-
-
-def pieces(r: Reader, x: Value, dim: int, sizes: Sizes) -> list[Value]:
-    """Adjacent pieces of an axis."""
-    starts = itertools.accumulate(sizes, initial=0)
-    return [cut(r, x, dim, start, size) for start, size in zip(starts, sizes, strict=False)]
-
-
-def cut(r: Reader, x: Value, dim: int, start: int, length: int) -> Value:
-    """`length` positions of one of the model's axes."""
-    axis = x.axis(dim, "cuts")
-    if (start, length) == (0, x.shape.size(axis)):
-        return x
-    if length < 1:
-        raise Unsupported("cuts out nothing; a graph has no empty axes")
-    return r.emit(Slice(axis=axis, start=start, length=length), x, layout=x.layout)
-
-
-def cut_of(node: fx.Node) -> tuple[int, int, int]:
-    """The axis, start and stop of a slice, narrow or select call, as far as they are plain numbers."""
-    arguments, name = bound(node), name_of(node)
-    source = tensor_of(cast(fx.Node, node.args[0]))
-    dim = arguments["dim"] % source.dim()
-    size = cast(object, source.shape[dim])
-    if not isinstance(size, int):  # the batch
-        return dim, 0, 2**62
-    if name == "select":
-        start = int(arguments["index"]) % size
-        return dim, start, start + 1
-    if name == "narrow":
-        start = int(arguments["start"]) % size
-        return dim, start, start + int(arguments["length"])
-    start, stop, _ = slice(arguments["start"], arguments["end"]).indices(size)
-    return dim, start, stop
-
-
-def slice_(r: Reader, c: Call) -> Value:
-    x = c.value("self")
-    dim = x.dim(c.whole("dim"))
-    start, end, step = (c.arguments.get(name) for name in ("start", "end", "step"))
-    step = 1 if step is None else int(r.number(step))
-    if x.is_batch(dim):
-        if start in (None, 0) and r.batch.split(c.result.shape) == r.batch.split(c.shape("self")) and step == 1:
-            return x
-        raise Unsupported("takes a part of the batch; a graph treats each sample alike")
-    bounds = range(*slice(r.number(start), r.number(end), step).indices(x.size(dim)))
-    if step == 1:
-        return cut(r, x, dim, bounds.start, len(bounds))
-    return _positions(r, x, dim, list(bounds))
-
-
-def narrow(r: Reader, c: Call) -> Value:
-    x = c.value("self")
-    return cut(r, x, c.whole("dim"), c.whole("start") % x.size(c.whole("dim")), c.whole("length"))
-
-
-def select(r: Reader, c: Call) -> Value:
-    x = c.value("self")
-    dim = x.dim(c.whole("dim"))
-    axis = x.axis(dim, "selects from")
-    return _picked(r, x, axis, dim, c.whole("index") % x.shape.size(axis))
-
-
-def _picked(r: Reader, x: Value, axis: int, dim: int, index: int) -> Value:
-    one = cut(r, x, dim, index, 1)
-    if not x.batched and x.rank == 1:
-        raise Unsupported("takes a single number out of a parameter")
-    found = r.emit(Squeeze(dim=axis), one)
-    if not x.batched:
-        return found
-    return found.at(Layout(x.layout.place - (dim < x.layout.place), x.layout.outer, x.layout.inner))
-
-
-def unbind(r: Reader, c: Call) -> tuple[Value, ...]:
-    x = c.value("self")
-    dim = x.dim(c.whole("dim"))
-    axis = x.axis(dim, "unbinds")
-    return tuple(_picked(r, x, axis, dim, k) for k in range(x.shape.size(axis)))
-
-
-def split(r: Reader, c: Call) -> tuple[Value, ...]:
-    """chunk, split and their like: the pieces that export reports."""
-    x = c.value("self")
-    dim = x.dim(c.whole("dim"))
-    x.axis(dim, "splits")
-    reported = cast("Sequence[torch.Tensor]", c.node.meta["val"])
-    return tuple(pieces(r, x, dim, [int(r.number(part.shape[dim])) for part in reported]))
-
-
-def _positions(r: Reader, x: Value, dim: int, indices: list[int]) -> Value:
-    axis = x.axis(dim, "selects from")
-    if indices == list(range(x.shape.size(axis))):
-        return x
-    if indices == list(range(indices[0], indices[0] + len(indices))):
-        return cut(r, x, dim, indices[0], len(indices))
-    return r.emit(Select(axis=axis, indices=tuple(indices)), x, layout=x.layout)
-
-
-def _constant_indices(c: Call, name: str) -> list[int]:
-    held = c.held(name)
-    if held is None or held.trained:
-        raise Unsupported("takes positions that are computed from the inputs; growir selects fixed positions")
-    return [int(k) for k in held.tensor.reshape(-1)]
-
-
-def index_select(r: Reader, c: Call) -> Value:
-    return _positions(r, c.value("self"), c.whole("dim"), _constant_indices(c, "index"))
-
-
-def index(r: Reader, c: Call) -> Value:
-    """x[..., constant, ...] with one tensor of fixed positions."""
-    x = c.value("self")
-    entries = cast("Sequence[fx.Node | None]", c.arguments["indices"])
-    given = [(dim, entry) for dim, entry in enumerate(entries) if entry is not None]
-    if len(given) != 1:
-        raise Unsupported("indexes by several tensors at once; growir selects fixed positions of one axis")
-    dim, entry = given[0]
-    held = r.env[entry]
-    if not isinstance(held, Held) or held.trained or held.tensor.dtype == torch.bool:
-        raise Unsupported("takes positions that are computed from the inputs; growir selects fixed positions")
-    size = x.size(dim)
-    found = _positions(r, x, dim, [int(k) % size for k in held.tensor.reshape(-1)])
-    return found if held.tensor.dim() == 1 else reshaped(r, found, c.result.shape)
-
-
-def flip(r: Reader, c: Call) -> Value:
-    x = c.value("self")
-    for dim in c.ints("dims"):
-        x = _positions(r, x, dim, list(range(x.size(dim)))[::-1])
-    return x
-
-
-def roll(r: Reader, c: Call) -> Value:
-    x = c.value("self")
-    for shift, dim in zip(c.ints("shifts"), c.ints("dims"), strict=True):
-        size = x.size(dim)
-        at = -shift % size
-        if at:
-            x = concatenated(r, pieces(r, x, dim, [at, size - at])[::-1], dim)
-    return x
-
-
-# -- joints -------------------------------------------------------------------------------------------------------
-
-
-def aligned(r: Reader, xs: Sequence[Value]) -> tuple[list[Value], Layout]:
-    """Values that the model broadcasts to each other, so that the graph does it too; and the layout of the result."""
-    layouts = {(x.rank - x.layout.place, x.layout.outer, x.layout.inner): x for x in xs if x.batched}
-    if all(x.layout.plain for x in xs if x.batched) and len(layouts) <= 1:
-        rank = max(x.rank for x in xs)
-        batched = [x for x in xs if x.batched]
-        if not batched or batched[0].rank == rank:
-            return list(xs), PLAIN
-    if len(layouts) > 1:
-        raise Unsupported("joins values whose batch axes do not line up")
-    (whole,) = layouts.values()
-    rank = max(x.rank for x in xs)
-    if rank > whole.rank:
-        raise Unsupported("broadcasts the batch behind another axis; put the batch first")
-    found: list[Value] = []
-    for x in xs:
-        if x.batched:
-            found.append(x)
-            continue
-        # Without a batch: one where the batch is, so that it is broadcast there.
-        place = whole.layout.place - (rank - x.rank)
-        if place >= 0:
-            if x.shape.sizes[place] != 1:
-                raise Unsupported("has a size where the other value has its batch")
-            sizes = (*(1,) * whole.layout.merged, *x.shape.sizes[:place], *x.shape.sizes[place + 1 :])
-            # Sizes missing in front of the batch are broadcast; those merged with it have to stand before the others.
-            sizes = (*(1,) * whole.layout.merged, *(1,) * (rank - x.rank), *sizes[whole.layout.merged :])
-            x = _row_by_row(r, x, sizes or (1,), -1)
-        found.append(x)
-    return found, whole.layout
-
-
-def concatenated(r: Reader, xs: Sequence[Value], dim: int) -> Value:
-    """Values one after the other along one of the model's axes."""
-    whole = next((x for x in xs if x.batched), xs[0])
-    xs = [x if x.batched == whole.batched else for_each_sample(r, x, whole) for x in xs]
-    if len({(x.layout, x.rank) for x in xs}) > 1:
-        raise Unsupported("joins values whose batch axes do not line up")
-    axis = whole.axis(dim, "concatenates along")
-    return xs[0] if len(xs) == 1 else r.emit(Concat(dim=axis), *xs, layout=whole.layout)
-
-
-def for_each_sample(r: Reader, x: Value, like: Value) -> Value:
-    """A value without a batch, given to every sample of another value of its rank."""
-    if not like.layout.plain or x.rank != like.rank or x.shape.sizes[0] != 1:
-        raise Unsupported("joins a value without a batch to one with a batch; expand it over the batch first")
-    return r.emit(Expand(shape=(-1,) * (x.rank - 1)), x, like)
-
-
-def cat(r: Reader, c: Call) -> Value:
-    xs = c.values("tensors")
-    name = "dim" if "dim" in c.arguments else "axis"
-    return concatenated(r, xs, c.whole(name))
-
-
-def stack(r: Reader, c: Call) -> Value:
-    xs = c.values("tensors")
-    dim = c.whole("dim") % (xs[0].rank + 1)
-    return concatenated(r, [_with_axis(r, x, dim) for x in xs], dim)
-
-
-def _with_axis(r: Reader, x: Value, dim: int) -> Value:
+def with_axis(r: Reader, x: Value, dim: int) -> Value:
     if not x.batched:
         return r.emit(Unsqueeze(dim=dim), x)
     front = dim <= x.layout.place
@@ -411,88 +181,7 @@ def _with_axis(r: Reader, x: Value, dim: int) -> Value:
 
 def unsqueeze(r: Reader, c: Call) -> Value:
     x = c.value("self")
-    return _with_axis(r, x, c.whole("dim") % (x.rank + 1))
-
-
-def expand(r: Reader, c: Call) -> Value:
-    """expand, expand_as, broadcast_to: over the batch it takes the batch from the input it was computed from."""
-    x = c.value("self")
-    sizes, place, factor = r.batch.split(c.result.shape)
-    if x.batched:
-        if sizes == x.others and place == x.layout.place:
-            return x
-        if x.rank != len(sizes) + 1 or not x.layout.plain:
-            raise Unsupported("expands a value whose batch is not its first axis, or by axes in front of the batch")
-        return r.emit(Expand(shape=_kept(x.others, sizes)), x)
-    if place == -1:
-        return r.emit(Expand(shape=_kept((*(0,) * (len(sizes) - x.rank), *x.others), sizes)), x)
-    if place != 0 or factor != 1:
-        raise Unsupported("repeats a tensor over a batch that is not the first axis")
-    known = x.others[1:] if x.rank == len(sizes) + 1 else (*(0,) * (len(sizes) - x.rank), *x.others)
-    return r.emit(Expand(shape=_kept(known, sizes)), x, r.value(r.env[r.first_input]))
-
-
-def _kept(old: Sizes, new: Sizes) -> tuple[int, ...]:
-    """The sizes of an expand, with -1 for those that stay."""
-    return tuple(-1 if a == b else b for a, b in zip(old, new, strict=True))
-
-
-def repeat(r: Reader, c: Call) -> Value:
-    """Copies one after the other: concatenations, and an expansion over the batch."""
-    x = c.value("self")
-    name = "repeats" if "repeats" in c.arguments else "dims"
-    counts = cast("Sequence[Any]", c.arguments[name])
-    for _ in range(len(counts) - x.rank):
-        x = _with_axis(r, x, 0)
-    for dim, count in enumerate(counts[len(counts) - x.rank :]):
-        if isinstance(count, int) and count == 1:
-            continue
-        times = count.meta["val"] if isinstance(count, fx.Node) else count
-        if not x.batched and r.batch.factor(times) == 1 and dim == 0 and x.shape.sizes[0] == 1:
-            x = r.emit(Expand(shape=(-1,) * (x.rank - 1)), x, r.value(r.env[r.first_input]))
-        else:
-            x = concatenated(r, [x] * int(r.number(count)), dim)
-    return x
-
-
-def filled(number: float | None) -> Handler:
-    """zeros, ones, full and their like, of a size that has the batch in it."""
-
-    def handle(r: Reader, c: Call) -> Value:
-        sizes, place, factor = r.batch.split(c.result.shape)
-        if place != 0 or factor != 1 or not sizes or not c.result.is_floating_point():
-            raise Unsupported("makes a constant whose first axis is not the batch")
-        fill = c.real("fill_value") if number is None else number
-        one = Held(torch.full((1,) * (len(sizes) + 1), fill, dtype=c.result.dtype))
-        return r.emit(Expand(shape=_kept((1,) * len(sizes), sizes)), r.value(one), r.value(r.env[r.first_input]))
-
-    return handle
-
-
-def pad(r: Reader, c: Call) -> Value:
-    x = c.value("self")
-    modes: dict[str, _Mode] = {"reflection": "reflect", "replication": "replicate"}
-    mode: _Mode = c.arguments["mode"] if c.name == "pad" else modes.get(c.name.split("_")[0], "constant")
-    number = c.get("value")
-    amounts = c.ints("padding" if "padding" in c.arguments else "pad")
-    for k in range(len(amounts) // 2):
-        x.axis(x.rank - 1 - k, "pads")
-    while len(amounts) > 2 and not any(amounts[-2:]) and mode == "constant":
-        amounts = amounts[:-2]
-    if not any(amounts):
-        return x
-    negative = [min(a, 0) for a in amounts]
-    for k in range(0, len(amounts), 2):  # negative padding crops
-        dim = x.rank - 1 - k // 2
-        if negative[k] or negative[k + 1]:
-            x = cut(r, x, dim, -negative[k], x.size(dim) + negative[k] + negative[k + 1])
-    amounts = [max(a, 0) for a in amounts]
-    if not any(amounts):
-        return x
-    return r.emit(Pad(padding=tuple(amounts), mode=mode, value=float(number or 0.0)), x, layout=x.layout)
-
-
-# -- between channels and positions ---------------------------------------------------------------------------------
+    return with_axis(r, x, c.whole("dim") % (x.rank + 1))
 
 
 def pixel_shuffle(r: Reader, c: Call) -> Value:
@@ -532,25 +221,6 @@ TABLE: dict[str, Handler] = {
     **dict.fromkeys(
         ("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "to", "_to_copy", "type_as", "float", "double"),
         same,
-    ),
-    "slice": slice_,
-    "narrow": narrow,
-    "select": select,
-    "unbind": unbind,
-    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split"), split),
-    "index_select": index_select,
-    "index": index,
-    "flip": flip,
-    "roll": roll,
-    **dict.fromkeys(("cat", "concat", "concatenate"), cat),
-    "stack": stack,
-    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
-    **dict.fromkeys(("repeat", "tile"), repeat),
-    **dict.fromkeys(("zeros", "new_zeros", "zeros_like"), filled(0.0)),
-    **dict.fromkeys(("ones", "new_ones", "ones_like"), filled(1.0)),
-    **dict.fromkeys(("full", "new_full", "full_like"), filled(None)),
-    **dict.fromkeys(
-        ("pad", "constant_pad_nd", *(f"{m}_pad{n}d" for m in ("reflection", "replication") for n in (1, 2, 3))), pad
     ),
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from growir.backends.torch_export.calls import Call
-from growir.backends.torch_export.layout import aligned
+from growir.backends.torch_export.cuts import pieces
+from growir.backends.torch_export.joints import aligned
 from growir.backends.torch_export.reading import Reader, finite
 from growir.backends.torch_export.values import Held, Unsupported, Value
 from growir.ops import (
@@ -222,8 +223,6 @@ def softmax(kind: type[Softmax | LogSoftmax]) -> Handler:
 
 
 def glu(r: Reader, c: Call) -> Value:
-    from growir.backends.torch_export.layout import pieces
-
     x = c.value("self")
     half = x.size(c.whole("dim")) // 2
     value, gate = pieces(r, x, c.whole("dim"), [half, half])

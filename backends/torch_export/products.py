@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from growir.backends.torch_export.calls import Call, bound
-from growir.backends.torch_export.layout import aligned
+from growir.backends.torch_export.joints import aligned
 from growir.backends.torch_export.pointwise import joined, scaled
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Unsupported, Value

@@ -1,0 +1,161 @@
+"""Calls that take a part of an axis: slices, pieces, fixed positions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from growir.backends.torch_export.calls import Call, bound, name_of, tensor_of
+from growir.backends.torch_export.layout import reshaped
+from growir.backends.torch_export.reading import Reader
+from growir.backends.torch_export.values import Held, Layout, Unsupported, Value
+from growir.ops import Select, Slice, Squeeze
+
+Handler = Callable[[Reader, Call], Any]
+Sizes = Sequence[int]
+
+
+def pieces(r: Reader, x: Value, dim: int, sizes: Sizes) -> list[Value]:
+    """Adjacent pieces of an axis."""
+    starts = itertools.accumulate(sizes, initial=0)
+    return [cut(r, x, dim, start, size) for start, size in zip(starts, sizes, strict=False)]
+
+
+def cut(r: Reader, x: Value, dim: int, start: int, length: int) -> Value:
+    """`length` positions of one of the model's axes."""
+    axis = x.axis(dim, "cuts")
+    if (start, length) == (0, x.shape.size(axis)):
+        return x
+    if length < 1:
+        raise Unsupported("cuts out nothing; a graph has no empty axes")
+    return r.emit(Slice(axis=axis, start=start, length=length), x, layout=x.layout)
+
+
+def cut_of(node: fx.Node) -> tuple[int, int, int]:
+    """The axis, start and stop of a slice, narrow or select call, as far as they are plain numbers."""
+    arguments, name = bound(node), name_of(node)
+    source = tensor_of(cast(fx.Node, node.args[0]))
+    dim = arguments["dim"] % source.dim()
+    size = cast(object, source.shape[dim])
+    if not isinstance(size, int):  # the batch
+        return dim, 0, 2**62
+    if name == "select":
+        start = int(arguments["index"]) % size
+        return dim, start, start + 1
+    if name == "narrow":
+        start = int(arguments["start"]) % size
+        return dim, start, start + int(arguments["length"])
+    start, stop, _ = slice(arguments["start"], arguments["end"]).indices(size)
+    return dim, start, stop
+
+
+def slice_(r: Reader, c: Call) -> Value:
+    x = c.value("self")
+    dim = x.dim(c.whole("dim"))
+    start, end, step = (c.arguments.get(name) for name in ("start", "end", "step"))
+    step = 1 if step is None else int(r.number(step))
+    if x.is_batch(dim):
+        if start in (None, 0) and r.batch.split(c.result.shape) == r.batch.split(c.shape("self")) and step == 1:
+            return x
+        raise Unsupported("takes a part of the batch; a graph treats each sample alike")
+    bounds = range(*slice(r.number(start), r.number(end), step).indices(x.size(dim)))
+    if step == 1:
+        return cut(r, x, dim, bounds.start, len(bounds))
+    return _positions(r, x, dim, list(bounds))
+
+
+def narrow(r: Reader, c: Call) -> Value:
+    x = c.value("self")
+    return cut(r, x, c.whole("dim"), c.whole("start") % x.size(c.whole("dim")), c.whole("length"))
+
+
+def select(r: Reader, c: Call) -> Value:
+    x = c.value("self")
+    dim = x.dim(c.whole("dim"))
+    axis = x.axis(dim, "selects from")
+    return _picked(r, x, axis, dim, c.whole("index") % x.shape.size(axis))
+
+
+def _picked(r: Reader, x: Value, axis: int, dim: int, index: int) -> Value:
+    one = cut(r, x, dim, index, 1)
+    if not x.batched and x.rank == 1:
+        raise Unsupported("takes a single number out of a parameter")
+    found = r.emit(Squeeze(dim=axis), one)
+    if not x.batched:
+        return found
+    return found.at(Layout(x.layout.place - (dim < x.layout.place), x.layout.outer, x.layout.inner))
+
+
+def unbind(r: Reader, c: Call) -> tuple[Value, ...]:
+    x = c.value("self")
+    dim = x.dim(c.whole("dim"))
+    axis = x.axis(dim, "unbinds")
+    return tuple(_picked(r, x, axis, dim, k) for k in range(x.shape.size(axis)))
+
+
+def split(r: Reader, c: Call) -> tuple[Value, ...]:
+    """chunk, split and their like: the pieces that export reports."""
+    x = c.value("self")
+    dim = x.dim(c.whole("dim"))
+    x.axis(dim, "splits")
+    reported = cast("Sequence[torch.Tensor]", c.node.meta["val"])
+    return tuple(pieces(r, x, dim, [int(r.number(part.shape[dim])) for part in reported]))
+
+
+def _positions(r: Reader, x: Value, dim: int, indices: list[int]) -> Value:
+    axis = x.axis(dim, "selects from")
+    if indices == list(range(x.shape.size(axis))):
+        return x
+    if indices == list(range(indices[0], indices[0] + len(indices))):
+        return cut(r, x, dim, indices[0], len(indices))
+    return r.emit(Select(axis=axis, indices=tuple(indices)), x, layout=x.layout)
+
+
+def _constant_indices(c: Call, name: str) -> list[int]:
+    held = c.held(name)
+    if held is None or held.trained:
+        raise Unsupported("takes positions that are computed from the inputs; growir selects fixed positions")
+    return [int(k) for k in held.tensor.reshape(-1)]
+
+
+def index_select(r: Reader, c: Call) -> Value:
+    return _positions(r, c.value("self"), c.whole("dim"), _constant_indices(c, "index"))
+
+
+def index(r: Reader, c: Call) -> Value:
+    """x[..., constant, ...] with one tensor of fixed positions."""
+    x = c.value("self")
+    entries = cast("Sequence[fx.Node | None]", c.arguments["indices"])
+    given = [(dim, entry) for dim, entry in enumerate(entries) if entry is not None]
+    if len(given) != 1:
+        raise Unsupported("indexes by several tensors at once; growir selects fixed positions of one axis")
+    dim, entry = given[0]
+    held = r.env[entry]
+    if not isinstance(held, Held) or held.trained or held.tensor.dtype == torch.bool:
+        raise Unsupported("takes positions that are computed from the inputs; growir selects fixed positions")
+    size = x.size(dim)
+    found = _positions(r, x, dim, [int(k) % size for k in held.tensor.reshape(-1)])
+    return found if held.tensor.dim() == 1 else reshaped(r, found, c.result.shape)
+
+
+def flip(r: Reader, c: Call) -> Value:
+    x = c.value("self")
+    for dim in c.ints("dims"):
+        x = _positions(r, x, dim, list(range(x.size(dim)))[::-1])
+    return x
+
+
+TABLE: dict[str, Handler] = {
+    "slice": slice_,
+    "narrow": narrow,
+    "select": select,
+    "unbind": unbind,
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split"), split),
+    "index_select": index_select,
+    "index": index,
+    "flip": flip,
+}

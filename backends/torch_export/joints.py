@@ -1,0 +1,184 @@
+"""Calls that put values together: broadcasting, concatenation, repetition, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import fx
+
+from growir.backends.torch_export.calls import Call
+from growir.backends.torch_export.cuts import cut, pieces
+from growir.backends.torch_export.layout import row_by_row, with_axis
+from growir.backends.torch_export.reading import Reader
+from growir.backends.torch_export.values import PLAIN, Held, Layout, Unsupported, Value
+from growir.ops import Concat, Expand, Pad
+
+Handler = Callable[[Reader, Call], Any]
+Sizes = Sequence[int]
+_Mode = Literal["constant", "reflect", "replicate", "circular"]
+
+
+def aligned(r: Reader, xs: Sequence[Value]) -> tuple[list[Value], Layout]:
+    """Values that the model broadcasts to each other, so that the graph does it too; and the layout of the result."""
+    layouts = {(x.rank - x.layout.place, x.layout.outer, x.layout.inner): x for x in xs if x.batched}
+    if all(x.layout.plain for x in xs if x.batched) and len(layouts) <= 1:
+        rank = max(x.rank for x in xs)
+        batched = [x for x in xs if x.batched]
+        if not batched or batched[0].rank == rank:
+            return list(xs), PLAIN
+    if len(layouts) > 1:
+        raise Unsupported("joins values whose batch axes do not line up")
+    (whole,) = layouts.values()
+    rank = max(x.rank for x in xs)
+    if rank > whole.rank:
+        raise Unsupported("broadcasts the batch behind another axis; put the batch first")
+    found: list[Value] = []
+    for x in xs:
+        if x.batched:
+            found.append(x)
+            continue
+        # Without a batch: one where the batch is, so that it is broadcast there.
+        place = whole.layout.place - (rank - x.rank)
+        if place >= 0:
+            if x.shape.sizes[place] != 1:
+                raise Unsupported("has a size where the other value has its batch")
+            sizes = (*(1,) * whole.layout.merged, *x.shape.sizes[:place], *x.shape.sizes[place + 1 :])
+            # Sizes missing in front of the batch are broadcast; those merged with it have to stand before the others.
+            sizes = (*(1,) * whole.layout.merged, *(1,) * (rank - x.rank), *sizes[whole.layout.merged :])
+            x = row_by_row(r, x, sizes or (1,), -1)
+        found.append(x)
+    return found, whole.layout
+
+
+def concatenated(r: Reader, xs: Sequence[Value], dim: int) -> Value:
+    """Values one after the other along one of the model's axes."""
+    whole = next((x for x in xs if x.batched), xs[0])
+    xs = [x if x.batched == whole.batched else for_each_sample(r, x, whole) for x in xs]
+    if len({(x.layout, x.rank) for x in xs}) > 1:
+        raise Unsupported("joins values whose batch axes do not line up")
+    axis = whole.axis(dim, "concatenates along")
+    return xs[0] if len(xs) == 1 else r.emit(Concat(dim=axis), *xs, layout=whole.layout)
+
+
+def for_each_sample(r: Reader, x: Value, like: Value) -> Value:
+    """A value without a batch, given to every sample of another value of its rank."""
+    if not like.layout.plain or x.rank != like.rank or x.shape.sizes[0] != 1:
+        raise Unsupported("joins a value without a batch to one with a batch; expand it over the batch first")
+    return r.emit(Expand(shape=(-1,) * (x.rank - 1)), x, like)
+
+
+def cat(r: Reader, c: Call) -> Value:
+    xs = c.values("tensors")
+    name = "dim" if "dim" in c.arguments else "axis"
+    return concatenated(r, xs, c.whole(name))
+
+
+def stack(r: Reader, c: Call) -> Value:
+    xs = c.values("tensors")
+    dim = c.whole("dim") % (xs[0].rank + 1)
+    return concatenated(r, [with_axis(r, x, dim) for x in xs], dim)
+
+
+def expand(r: Reader, c: Call) -> Value:
+    """expand, expand_as, broadcast_to: over the batch it takes the batch from the input it was computed from."""
+    x = c.value("self")
+    sizes, place, factor = r.batch.split(c.result.shape)
+    if x.batched:
+        if sizes == x.others and place == x.layout.place:
+            return x
+        if x.rank != len(sizes) + 1 or not x.layout.plain:
+            raise Unsupported("expands a value whose batch is not its first axis, or by axes in front of the batch")
+        return r.emit(Expand(shape=_kept(x.others, sizes)), x)
+    if place == -1:
+        return r.emit(Expand(shape=_kept((*(0,) * (len(sizes) - x.rank), *x.others), sizes)), x)
+    if place != 0 or factor != 1:
+        raise Unsupported("repeats a tensor over a batch that is not the first axis")
+    known = x.others[1:] if x.rank == len(sizes) + 1 else (*(0,) * (len(sizes) - x.rank), *x.others)
+    return r.emit(Expand(shape=_kept(known, sizes)), x, r.value(r.env[r.first_input]))
+
+
+def _kept(old: Sizes, new: Sizes) -> tuple[int, ...]:
+    """The sizes of an expand, with -1 for those that stay."""
+    return tuple(-1 if a == b else b for a, b in zip(old, new, strict=True))
+
+
+def repeat(r: Reader, c: Call) -> Value:
+    """Copies one after the other: concatenations, and an expansion over the batch."""
+    x = c.value("self")
+    name = "repeats" if "repeats" in c.arguments else "dims"
+    counts = cast("Sequence[Any]", c.arguments[name])
+    for _ in range(len(counts) - x.rank):
+        x = with_axis(r, x, 0)
+    for dim, count in enumerate(counts[len(counts) - x.rank :]):
+        if isinstance(count, int) and count == 1:
+            continue
+        times = count.meta["val"] if isinstance(count, fx.Node) else count
+        if not x.batched and r.batch.factor(times) == 1 and dim == 0 and x.shape.sizes[0] == 1:
+            x = r.emit(Expand(shape=(-1,) * (x.rank - 1)), x, r.value(r.env[r.first_input]))
+        else:
+            x = concatenated(r, [x] * int(r.number(count)), dim)
+    return x
+
+
+def filled(number: float | None) -> Handler:
+    """zeros, ones, full and their like, of a size that has the batch in it."""
+
+    def handle(r: Reader, c: Call) -> Value:
+        sizes, place, factor = r.batch.split(c.result.shape)
+        if place != 0 or factor != 1 or not sizes or not c.result.is_floating_point():
+            raise Unsupported("makes a constant whose first axis is not the batch")
+        fill = c.real("fill_value") if number is None else number
+        one = Held(torch.full((1,) * (len(sizes) + 1), fill, dtype=c.result.dtype))
+        return r.emit(Expand(shape=_kept((1,) * len(sizes), sizes)), r.value(one), r.value(r.env[r.first_input]))
+
+    return handle
+
+
+def pad(r: Reader, c: Call) -> Value:
+    x = c.value("self")
+    modes: dict[str, _Mode] = {"reflection": "reflect", "replication": "replicate"}
+    mode: _Mode = c.arguments["mode"] if c.name == "pad" else modes.get(c.name.split("_")[0], "constant")
+    number = c.get("value")
+    amounts = c.ints("padding" if "padding" in c.arguments else "pad")
+    for k in range(len(amounts) // 2):
+        x.axis(x.rank - 1 - k, "pads")
+    while len(amounts) > 2 and not any(amounts[-2:]) and mode == "constant":
+        amounts = amounts[:-2]
+    if not any(amounts):
+        return x
+    negative = [min(a, 0) for a in amounts]
+    for k in range(0, len(amounts), 2):  # negative padding crops
+        dim = x.rank - 1 - k // 2
+        if negative[k] or negative[k + 1]:
+            x = cut(r, x, dim, -negative[k], x.size(dim) + negative[k] + negative[k + 1])
+    amounts = [max(a, 0) for a in amounts]
+    if not any(amounts):
+        return x
+    return r.emit(Pad(padding=tuple(amounts), mode=mode, value=float(number or 0.0)), x, layout=x.layout)
+
+
+def roll(r: Reader, c: Call) -> Value:
+    x = c.value("self")
+    for shift, dim in zip(c.ints("shifts"), c.ints("dims"), strict=True):
+        size = x.size(dim)
+        at = -shift % size
+        if at:
+            x = concatenated(r, pieces(r, x, dim, [at, size - at])[::-1], dim)
+    return x
+
+
+TABLE: dict[str, Handler] = {
+    **dict.fromkeys(("cat", "concat", "concatenate"), cat),
+    "stack": stack,
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
+    **dict.fromkeys(("repeat", "tile"), repeat),
+    **dict.fromkeys(("zeros", "new_zeros", "zeros_like"), filled(0.0)),
+    **dict.fromkeys(("ones", "new_ones", "ones_like"), filled(1.0)),
+    **dict.fromkeys(("full", "new_full", "full_like"), filled(None)),
+    **dict.fromkeys(
+        ("pad", "constant_pad_nd", *(f"{m}_pad{n}d" for m in ("reflection", "replication") for n in (1, 2, 3))), pad
+    ),
+    "roll": roll,
+}
