@@ -46,8 +46,8 @@ class MatMul(Op):
         else:
             # A share of a new channel has no weight to go into.
             rule.fixed((a[-1], b[-2]), "is summed over, in a product of two computed values")
-            if len(b) > 3:
-                rule.fixed((xs[1][-1],), WHOLE_HEADS)
+            if len(xs[1]) > 3:
+                rule.fixed((b[-1],), WHOLE_HEADS)
         return (*front, a[-2], b[-1])
 
     def macs(self, out: Shape, *xs: Shape) -> int:
@@ -101,8 +101,8 @@ class Attention(Op):
         q, k, v = xs[:3]
         rule.fixed((q[-1], k[-1]), "scores are sums over the size of a head, and their scale depends on it")
         rule.fixed((q[-2], k[-2], v[-2]), "tokens attend to each other")
-        if len(v) > 3:
-            rule.fixed((xs[2][-1],), WHOLE_HEADS)
+        if len(xs[2]) > 3:
+            rule.fixed((v[-1],), WHOLE_HEADS)
         front = rule.join(*(x[:-2] for x in xs))
         if len(xs) == 4:
             rule.fixed(xs[3][-2:], "tokens attend to each other")
