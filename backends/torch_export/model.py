@@ -82,7 +82,7 @@ def _assembled(reader: Reader, title: str) -> tuple[Graph, dict[str, NDArray[Any
     """The graph of everything that the outputs need, and its tensors."""
     count = len(reader.inputs)
     outputs = reader.outputs
-    drafts = recognise(reader.drafts, outputs, count)
+    drafts = recognise(reader.drafts, outputs, [shape for _, shape in reader.inputs])
     needed = _needed(drafts, outputs, count)
     inputs = [valid(name.replace(".", "_")) for name, _ in reader.inputs]
     inputs = [name if not name.startswith("layers.") else f"x{name[7:]}" for name in inputs]

@@ -15,12 +15,16 @@ from typing import TypeVar
 from growir.backends.torch_export.reading import Draft
 from growir.backends.torch_export.values import Held
 from growir.ops import (
+    Add,
     Affine,
     Div,
+    Expand,
     Hardsigmoid,
     Hardswish,
     LocalResponseNorm,
+    Maximum,
     Mean,
+    Minimum,
     Mul,
     Op,
     Pad,
@@ -29,11 +33,15 @@ from growir.ops import (
     Relu6,
     RmsNorm,
     Rsqrt,
+    Shape,
     Squeeze,
+    Sub,
     Unsqueeze,
 )
 from growir.ops.base import in_full
 from growir.ops.pool import AvgPool
+
+_JOINS = (Add, Sub, Mul, Div, Maximum, Minimum)
 
 T = TypeVar("T", bound=Op)
 Found = tuple[Op, int] | tuple[Op, int, Mapping[str, Held]]  # an operator, the value it reads, its tensors
@@ -42,11 +50,16 @@ Found = tuple[Op, int] | tuple[Op, int, Mapping[str, Held]]  # an operator, the 
 class _Drafts:
     """The nodes by the values they give, and how often each value is read."""
 
-    def __init__(self, drafts: Sequence[Draft], outputs: Sequence[int], inputs: int) -> None:
+    def __init__(self, drafts: Sequence[Draft], outputs: Sequence[int], inputs: Sequence[Shape]) -> None:
         self.drafts = list(drafts)
-        self.first = inputs
+        self.inputs = inputs
+        self.first = len(inputs)
         self.reads = Counter(source for draft in drafts for source in dict.fromkeys(draft.inputs))
         self.reads.update(outputs)
+
+    def shape(self, source: int) -> Shape:
+        """The shape of a value."""
+        return self.inputs[source] if source < self.first else self.drafts[source - self.first].shape
 
     def inner(self, source: int, kind: type[T]) -> tuple[T, tuple[int, ...]] | None:
         """Operator and inputs of the node that gives a value, if it is of this kind and one node reads it."""
@@ -56,16 +69,31 @@ class _Drafts:
         return (draft.op, draft.inputs) if isinstance(draft.op, kind) else None
 
 
-def recognise(drafts: Sequence[Draft], outputs: Sequence[int], inputs: int) -> list[Draft]:
+def recognise(drafts: Sequence[Draft], outputs: Sequence[int], inputs: Sequence[Shape]) -> list[Draft]:
     """The drafts with the last node of each group turned into the whole; what it read is left unread."""
     found = _Drafts(drafts, outputs, inputs)
     for k, draft in enumerate(found.drafts):
+        if isinstance(draft.op, _JOINS):
+            found.drafts[k] = draft = replace(draft, inputs=_unexpanded(found, draft))
         for pattern in _PATTERNS:
             match = pattern(found, found.drafts[k])
             if match is not None:
                 op, source, *params = match
                 found.drafts[k] = replace(draft, op=op, inputs=(source,), params=params[0] if params else {})
     return found.drafts
+
+
+def _unexpanded(drafts: _Drafts, draft: Draft) -> tuple[int, ...]:
+    """A join's inputs before they were expanded, where it broadcasts them to the same shape anyway."""
+    inputs = list(draft.inputs)
+    for k, source in enumerate(inputs):
+        expansion = drafts.drafts[source - drafts.first] if source >= drafts.first else None
+        if expansion is None or not isinstance(expansion.op, Expand):
+            continue
+        without = [*inputs[:k], expansion.inputs[0], *inputs[k + 1 :]]
+        if draft.op.infer(*map(drafts.shape, without)) == draft.shape:
+            inputs = without
+    return tuple(inputs)
 
 
 def _scaled_and_shifted(drafts: _Drafts, draft: Draft) -> Found | None:

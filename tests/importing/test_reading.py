@@ -260,6 +260,17 @@ def test_local_response_norm_is_one_node() -> None:
     assert node.op.attributes() == {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0}
 
 
+class Gate(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate = torch.sigmoid(x.mean(1, keepdim=True)).expand_as(x)
+        offset = self.offset.expand(x.size(0), 4)
+        return self.fc(x) * gate + offset + (gate * offset)
+
+
+def test_what_is_joined_is_broadcast_without_an_expansion() -> None:
+    assert "expand" not in kinds(imported(Gate(offset=nn.Parameter(torch.randn(1, 4)))))
+
+
 class HandRms(nn.Module):
     def __init__(self) -> None:
         super().__init__()
