@@ -35,8 +35,8 @@ class ChannelSpace:
     """Channels that come and go together wherever they appear.
 
     Attributes:
-        name: What passes take as `node`: the first node whose value holds only this space, else node@position or
-            node@axis:position.
+        name: What passes take as `node`: the first node whose value holds only this space (and perhaps others, on other
+            axes, that are pinned), else node@position or node@axis:position.
         width: Positions it takes on the naming node's axis.
         step: The naming node's width changes by multiples of this.
         nodes: Every node whose value holds it.
@@ -93,8 +93,9 @@ class Analysis:
         if not inside:
             kind = graph[base].op.kind() if base in graph else "graph input"
             raise PassRefused(f"{cut(base)} ({kind}): its value holds no channel space, so it has no width to change")
-        if base == node and len(inside) == 1 and _holds_only(self.values[base], inside[0].space):
-            return inside[0]
+        free = [s for s in inside if not s.space.pins] or inside
+        if base == node and len(free) == 1 and _holds_only(self.values[base], free[0].space):
+            return free[0]
         names = ", ".join(cut(s.name) for s in inside[:8])
         raise PassRefused(f"{cut(node)} does not name one space; its value holds: {names}")
 
@@ -109,18 +110,17 @@ def analyse(graph: Graph) -> Analysis:
     """Derive all channel spaces of a graph by the operators' channel rules.
 
     A reshape has to choose which factor scales before it is known what follows. Choices that turn out to be pinned are
-    taken back, and the walk is repeated, as long as that frees channels.
+    taken back, and the walk is repeated; the one that leaves most free is kept.
     """
-    best = _Walk(graph, {})
+    best = walk = _Walk(graph, {})
     for _ in range(MAX_ROUNDS):
-        stuck = best.stuck()
+        stuck = walk.stuck()
         if not stuck:
             break
-        forbidden = {node: best.forbidden.get(node, frozenset()) | axes for node, axes in stuck.items()}
-        trial = _Walk(graph, {**best.forbidden, **forbidden})
-        if trial.free() <= best.free():
-            break
-        best = trial
+        # One factor at a time: the next best may be stuck too, and the one after it free.
+        walk = _Walk(graph, {**walk.forbidden, **{node: walk.avoided(node) | axes for node, axes in stuck.items()}})
+        if walk.free() > best.free():
+            best = walk
     return best.analysis()
 
 
@@ -135,10 +135,9 @@ class _Walk:
         self.values: dict[str, Axes] = {
             entry.name: tuple(fixed(1 if d == "N" else d) for d in entry.shape) for entry in graph.inputs
         }
-        nowhere: frozenset[int] = frozenset()
         for node in graph.nodes:
             algebra.node = rule.node = node.name
-            algebra.forbidden = forbidden.get(node.name, nowhere)
+            algebra.forbidden = self.avoided(node.name)
             rule.inputs = node.inputs
             rule.sizes = tuple(1 if d == "N" else d for d in shapes[node.name].dims)
             rule.owners = {name: own[f"{node.name}.{name}"] for name in node.tied}
@@ -151,6 +150,10 @@ class _Walk:
         self.steps = Steps(algebra, rule.balances, rule.uniform)
         resolve = algebra.resolve
         self.resolved = {name: tuple([resolve(axis) for axis in axes]) for name, axes in self.values.items()}
+
+    def avoided(self, node: str) -> frozenset[int]:
+        """The axes that a reshape was not to scale."""
+        return self.forbidden.get(node, frozenset())
 
     def stuck(self) -> dict[str, frozenset[int]]:
         """The choices among factors of which nothing is left free."""
@@ -237,8 +240,8 @@ def _weights_only(graph: Graph, rule: Rule) -> None:
 
 
 def _holds_only(axes: Axes, space: Space) -> bool:
-    """Whether the one space is all there is on the axes that hold any."""
-    held = [axis for axis in axes if any(s is not None for s, _ in axis)]
+    """Whether the space has one axis to itself, and no other axis may change."""
+    held = [axis for axis in axes if any(s is not None and (s is space or not s.pins) for s, _ in axis)]
     return len(held) == 1 and all(s is space for s, _ in held[0])
 
 
@@ -261,10 +264,9 @@ def _places(values: Mapping[str, Axes]) -> tuple[dict[Space, list[str]], dict[Sp
                 position += space.size * block
         for space in held:
             nodes.setdefault(space, []).append(name)
-        if len(held) == 1:
-            (only,) = held
-            if only not in pure and _holds_only(axes, only):
-                pure[only] = name
+        free = [space for space in held if not space.pins] or list(held)
+        if len(free) == 1 and free[0] not in pure and _holds_only(axes, free[0]):
+            pure[free[0]] = name
     return nodes, pure, places
 
 

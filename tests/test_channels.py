@@ -149,7 +149,7 @@ def test_a_kernel_that_is_a_value_keeps_its_extent() -> None:
         Node(name="flat", op=Flatten(), inputs=("conv",)),
         Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
     )
-    assert free(graph) == {"conv": (4, 1)}
+    assert free(graph) == {"kernel": (4, 1)}
 
 
 @pytest.mark.parametrize(

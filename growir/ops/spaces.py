@@ -188,11 +188,12 @@ class Algebra:
                 if i != j:
                     (left if i > j else right).append((None, abs(i - j)))
             elif s is None or t is None:
+                why = f"{reason} with positions that cannot change"
                 if s is None and t is not None:
-                    done, owed, stack = self._freeze((t, j), i, right, reason), i, left
+                    done, owed, stack = self._freeze((t, j), i, right, why), i, left
                 else:
                     assert s is not None
-                    done, owed, stack = self._freeze((s, i), j, left, reason), j, right
+                    done, owed, stack = self._freeze((s, i), j, left, why), j, right
                 if owed > done:
                     stack.append((None, owed - done))
             elif s is t:
