@@ -26,10 +26,10 @@ def name_drafts(drafts: Sequence[Draft], inputs: Iterable[str], leaves: Containe
     calls = Counter(map(_instance, drafts))
     # Those that parameters are filed under come first, then modules, then calls: the later ones make way.
     wanted = {stem: k for k, stem in reversed(list(enumerate(stems))) if stem}
+    modules = {prefix for stem in wanted for prefix in _prefixes(stem)}
     for stem, k in sorted(wanted.items(), key=lambda item: item[1]):
-        module = any(other.startswith(f"{stem}.") for other in wanted)
         kind = drafts[k].op.kind()
-        found[k] = book.take(valid(f"{stem}.{kind}" if module else stem), kind)
+        found[k] = book.take(valid(f"{stem}.{kind}" if stem in modules else stem), kind)
     for single in (True, False):
         for k, draft in enumerate(drafts):
             path, kind = _path(draft), draft.op.kind()
@@ -99,6 +99,12 @@ def _segment(text: str) -> str:
     return clean if names.fault(clean) is None else f"{clean.strip('_') or 'node'}_"
 
 
+def _prefixes(path: str) -> list[str]:
+    """The modules that a path lies in."""
+    parts = path.split(".")
+    return [".".join(parts[:k]) for k in range(1, len(parts))]
+
+
 class _Book:
     """The names taken so far, and the modules they make."""
 
@@ -119,8 +125,7 @@ class _Book:
             name = f"{self._beside(wanted)}_{count}"
         self.counts[wanted] = count
         self.taken.add(name)
-        parts = name.split(".")
-        self.modules.update(".".join(parts[:k]) for k in range(1, len(parts)))
+        self.modules.update(_prefixes(name))
         return name
 
     def _beside(self, name: str) -> str:
