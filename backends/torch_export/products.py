@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
+from torch import fx
 
-from growir.backends.torch_export.calls import Call, bound
+from growir.backends.torch_export.calls import Call, bound, tensor_of
 from growir.backends.torch_export.joints import aligned
+from growir.backends.torch_export.layout import permuted, reshaped
 from growir.backends.torch_export.pointwise import joined, scaled
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Unsupported, Value
@@ -44,6 +47,47 @@ def sum_and_product(r: Reader, c: Call) -> Value:
     return found if beta == 0 else joined(r, Add(), scaled(r, c.value("self"), beta, 0.0), found)
 
 
+def einsum(r: Reader, c: Call) -> Value:
+    """A product of two tensors by letters: as matrices, with the letters that both keep in front."""
+    equation = str(c.arguments["equation"]).replace(" ", "")
+    left, _, out = equation.partition("->")
+    terms = left.split(",")
+    nodes = cast("Sequence[fx.Node]", c.arguments["tensors"])
+    if len(terms) != 2 or "." in equation or not out or any(len(set(t)) < len(t) for t in (*terms, out)):
+        raise Unsupported(
+            f"has the equation {equation}; growir takes two tensors, each letter once in each"
+        )
+    sizes: dict[str, Any] = {}
+    for term, node in zip(terms, nodes, strict=True):
+        sizes.update(zip(term, tensor_of(node).shape, strict=True))
+    one, two = terms
+    summed = [x for x in one if x in two and x not in out]
+    if set(one + two) - set(out) - set(summed):
+        raise Unsupported(f"sums over a letter of one tensor alone ({equation}); sum it before")
+    shared = [x for x in one if x in two and x in out]
+    rows, columns = [x for x in one if x not in two], [x for x in two if x not in one]
+    batch = [x for x in rows if r.batch.factor(sizes[x]) is not None]
+    if shared and batch:  # samples are no rows of several matrices, but lie in front of them
+        rows = [x for x in rows if x not in batch]
+    else:
+        batch = []
+    x, y = c.values("tensors")
+    x = _as_matrix(r, x, one, [*batch, *shared], [rows, summed], sizes)
+    y = _as_matrix(r, y, two, shared, [summed, columns], sizes)
+    front = [*batch, *shared]
+    found = reshaped(r, product(r, x, y), [sizes[a] for a in (*front, *rows, *columns)])
+    return permuted(r, found, [[*front, *rows, *columns].index(a) for a in out])
+
+
+def _as_matrix(
+    r: Reader, x: Value, letters: str, front: list[str], groups: list[list[str]], sizes: dict[str, Any]
+) -> Value:
+    """The axes in front, then each group of axes as one."""
+    order = [*front, *(a for group in groups for a in group)]
+    turned = permuted(r, x, [letters.index(a) for a in order])
+    return reshaped(r, turned, [*(sizes[a] for a in front), *(math.prod(sizes[a] for a in group) for group in groups)])
+
+
 def scaled_dot_product_attention(r: Reader, c: Call) -> Value:
     """Attention with the dropout that it has in train mode."""
     q, k, v = c.value("query"), c.value("key"), c.value("value")
@@ -72,5 +116,6 @@ def scaled_dot_product_attention(r: Reader, c: Call) -> Value:
 TABLE: dict[str, Handler] = {
     **dict.fromkeys(("matmul", "mm", "bmm"), matmul),
     **dict.fromkeys(("addmm", "baddbmm"), sum_and_product),
+    "einsum": einsum,
     "scaled_dot_product_attention": scaled_dot_product_attention,
 }

@@ -286,6 +286,22 @@ def test_a_norm_written_by_hand_is_one_node_with_its_weight() -> None:
     assert "layers.1.weight" in network.arrays
 
 
+class Einsum(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x).view(x.size(0), 2, 2)
+        a = torch.einsum("nij,njk->nik", y, y)
+        b = torch.einsum("nij,kj->nki", y, self.weight)
+        c = torch.einsum("n i j, i j k -> n i k", y, self.cube)
+        d = torch.einsum("nij,nik->njk", y, y)
+        e = torch.einsum("nij,ij->ni", y, self.cube[0]).unsqueeze(1)
+        return torch.cat([a, b, c, d, e], 1)
+
+
+def test_einsum_of_two() -> None:
+    weight, cube = nn.Parameter(torch.randn(2, 2)), nn.Parameter(torch.randn(2, 2, 2))
+    assert "matmul" in kinds(imported(Einsum(weight=weight, cube=cube)))
+
+
 # -- masks --------------------------------------------------------------------------------------------------------
 
 
