@@ -54,9 +54,7 @@ def einsum(r: Reader, c: Call) -> Value:
     terms = left.split(",")
     nodes = cast("Sequence[fx.Node]", c.arguments["tensors"])
     if len(terms) != 2 or "." in equation or not out or any(len(set(t)) < len(t) for t in (*terms, out)):
-        raise Unsupported(
-            f"has the equation {equation}; growir takes two tensors, each letter once in each"
-        )
+        raise Unsupported(f"has the equation {equation}; growir takes two tensors, each letter once in each")
     sizes: dict[str, Any] = {}
     for term, node in zip(terms, nodes, strict=True):
         sizes.update(zip(term, tensor_of(node).shape, strict=True))
