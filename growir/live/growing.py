@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import fx, nn
+from torch import distributed, fx, nn
 
 from growir.backends.torch_fx.lowering import read_back
 from growir.errors import ModelError, PassRefused
@@ -94,7 +94,7 @@ def grow(
         values={array_digest(array): array for array in step.values.values()} if isinstance(step, Pass) else {},
         measured=measured,
         rng=rng,
-        notes=(*live.notes, *(note for average in averages for note in average.notes)),
+        notes=(*live.notes, *(note for average in averages for note in average.notes), *_ranks()),
         seconds=time.perf_counter() - start,
     )
 
@@ -176,6 +176,16 @@ def _changes(
     ]
     gone = [key for key in before if key not in heirs]
     return [*found, *(TensorChange(key, key, tuple(before[key].shape), None, None) for key in gone)]
+
+
+def _ranks() -> tuple[str, ...]:
+    """A note where a wrapper further out, which cannot be seen from here, may hold the old module."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return ()
+    return (
+        "torch.distributed runs: a DistributedDataParallel around what holds the module goes on with the old "
+        "parameters; wrap anew, on all ranks",
+    )
 
 
 def _generators() -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from torch import nn
 from torch._C._distributed_c10d import FileStore, GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
+import growir
 from growir import live
 from growir.errors import ModelError
 from growir.passes import AddNode, Widen
@@ -70,7 +71,11 @@ def test_distributed_data_parallel_is_refused_and_wrapped_again() -> None:
             live.grow(outer, STEP, optimizer)
     unchanged()
     other, other_optimizer = copy.deepcopy((module, optimizer))
-    grown, _ = live.grow(wrapped.module, STEP, optimizer)
+    grown, report = live.grow(wrapped.module, STEP, optimizer)
+    assert report.notes == (
+        "torch.distributed runs: a DistributedDataParallel around what holds the module goes on with the old "
+        "parameters; wrap anew, on all ranks",
+    )
     plain, _ = live.grow(other, STEP, other_optimizer)
     # The old wrapper is still there and hooked to the parameters that both modules share.
     again = DistributedDataParallel(grown)
@@ -140,6 +145,37 @@ def test_a_module_that_holds_one_says_which_to_grow() -> None:
     assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in lit.parameters()]
     one_step(lit, optimizer, batch)
     assert not torch.equal(lit(*batch), wanted)
+
+
+def test_a_subclass_that_shares_an_optimizers_parts_stands_for_it() -> None:
+    """What Lightning gives as `self.optimizers()`: a subclass made on the fly, with the optimizer's own attributes."""
+    module, batch = module_of(mlp()), random_batch(mlp())
+    inner = torch.optim.Adam(module.parameters())
+    one_step(module, inner, batch)
+    outer = type("LightningAdam", (torch.optim.Adam,), {"__init__": lambda self: None})()
+    outer.__dict__ = {key: value for key, value in vars(inner).items() if key != "step"}
+    grown, report = live.grow(module, STEP, outer)
+    assert not report.untrained
+    assert [id(p) for p in inner.param_groups[0]["params"]] == [id(p) for p in grown.parameters()]
+    assert {id(p) for p in inner.state} == {id(p) for p in grown.parameters()}
+    one_step(grown, inner, batch)
+
+
+def test_an_imported_model_grows_and_its_frozen_layers_stay_so() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).double()
+    model[0].requires_grad_(False)
+    module = growir.from_torch(model, (torch.randn(2, 1, 4, 4, dtype=torch.float64),)).to_torch()
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    batch = [torch.randn(5, 1, 4, 4, dtype=torch.float64)]
+    one_step(module, optimizer, batch)
+    network = live.network_of(module)
+    space = next(space for space in growir.channel_spaces(network.graph) if not space.pins)
+    grown, report = live.grow(module, Widen(node=space.name, by=2), optimizer, verify=batch)
+    assert report.measured is not None
+    assert report.measured < 1e-12
+    frozen = [key for key, p in grown.named_parameters() if not p.requires_grad]
+    assert [grown.get_parameter(key).ndim for key in frozen] == [4, 1]
+    one_step(grown, optimizer, batch)
 
 
 def test_what_growir_did_not_make_is_refused() -> None:
