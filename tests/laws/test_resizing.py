@@ -6,6 +6,7 @@ from collections import Counter, abc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from growir.ops import (
     Hardswish,
     LeakyRelu,
     Linear,
+    Log,
     Permute,
     Relu,
     Reshape,
@@ -298,3 +300,31 @@ def test_folding_refuses_what_it_does_not_know() -> None:
     act = Node(name="act", op=Softplus(), inputs=("norm",))
     with pytest.raises(PassRefused, match=r"cannot be folded into next_: what act \(softplus\) makes of constant"):
         Prune(node="conv", channels=(0,), fold=True).rewrite(plain(act))
+
+
+def test_the_named_channels_go() -> None:
+    graph = residual()
+    before = random_network(graph)
+    after = before.apply(Prune(node="stem", channels=(1, 3)))
+    for key in ("stem.weight", "stem.bias", "norm.running_var"):
+        assert np.array_equal(after.arrays[key], before.arrays[key][[0, 2]])
+    assert np.array_equal(after.arrays["body.weight"], before.arrays["body.weight"][[0, 2]][:, [0, 2]])
+
+
+def test_what_goes_through_a_logarithm_starts_from_weights_that_are_known_to_work() -> None:
+    graph = graph_of(
+        (3,),
+        Node(name="fc", op=Linear(out_features=3), inputs=("x",)),
+        Node(name="log", op=Log(), inputs=("fc",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("log",)),
+    )
+    net = random_network(graph)
+    net = net.with_arrays({key: np.abs(net.arrays[key]) for key in ("fc.weight", "fc.bias")})
+    batch = (torch.rand(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),)
+    step = Widen(node="fc", by=4)
+    grown = net.apply(step)
+    assert close(outputs(net, batch)[0], outputs(grown, batch)[0])
+    assert np.array_equal(grown.arrays["fc.weight"], net.arrays["fc.weight"][[0, 1, 2, 0, 1, 2, 0]])
+    assert not grown.arrays["head.weight"][:, 3:].any()
+    assert grown.graph.history is not None
+    assert grown.graph.history.steps[0].fields["shares"] == [0.0] * 4
