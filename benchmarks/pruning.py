@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import gc
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -129,7 +131,7 @@ def norm_pruned(net: Network) -> Network:
             continue
         size = torch.zeros(space.units)
         for slot in space.producers:
-            array = torch.from_numpy(net.arrays[slot.parameter]).movedim(slot.axis, 0)
+            array = torch.tensor(net.arrays[slot.parameter]).movedim(slot.axis, 0)
             for start, units, block in slot.runs:
                 size += array[start : start + units * block].reshape(units, -1).square().sum(1)
         steps.append(Prune(node=space.name, channels=tuple(size.argsort()[:gone].tolist())))
@@ -159,24 +161,22 @@ def compared(name: str, model: nn.Module, limits: tuple[float, float], side: int
     began = time.perf_counter()
     net = growir.from_torch(model, (x,))
     imported = time.perf_counter() - began
-    ours: list[tuple[float, float]] = []
-    theirs: list[tuple[float, float]] = []
+    spaces: list[float] = []
+    whole: list[float] = []
+    built: list[float] = []
+    cut: list[float] = []
     for _ in range(repeats):
-        fresh = Network(net.graph.model_copy(), net.arrays)
+        fresh, again = (Network(net.graph.model_copy(), net.arrays) for _ in range(2))
         owners(fresh.graph)
-        spaces = seconds(lambda: analyse(fresh.graph))  # noqa: B023 - called at once
-        again = Network(net.graph.model_copy(), net.arrays)
-        pruned: list[nn.Module] = []
-        whole = seconds(lambda: pruned.append(norm_pruned(again).to_torch()))  # noqa: B023
-        with torch.no_grad():
-            pruned[0].eval()(x)
-        ours.append((spaces, whole))
-        copies = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
-        theirs.append((seconds(lambda: groups(copies[0], x)), seconds(lambda: torch_pruned(copies[1], x))))  # noqa: B023
-        with torch.no_grad():
-            copies[1](x)
-    spaces, whole = ([a for a, _ in ours], [b for _, b in ours])
-    built, cut = ([a for a, _ in theirs], [b for _, b in theirs])
+        spaces.append(seconds(partial(analyse, fresh.graph)))
+        ours: list[nn.Module] = []
+        whole.append(seconds(lambda net=again, kept=ours: kept.append(norm_pruned(net).to_torch())))
+        first, second = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+        built.append(seconds(partial(groups, first, x)))
+        cut.append(seconds(partial(torch_pruned, second, x)))
+        with torch.no_grad():  # both run
+            ours[0].eval()(x)
+            second(x)
     median = statistics.median
     return [
         {
@@ -199,8 +199,15 @@ def compared(name: str, model: nn.Module, limits: tuple[float, float], side: int
 
 
 def run(repeats: int = REPEATS, side: int = 224) -> dict[str, Any]:
+    if importlib.util.find_spec("torch_pruning") is None:
+        return {"rows": [{"what": "all", "note": "left out: pip install -c constraints.txt -e '.[bench]'"}]}
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
-    rows = compared("DenseNet-121", densenet121(), (20.0, 1 / 5), side, repeats)
-    rows += compared("ResNet-18", resnet18(), (20.0, 1 / 2), side, repeats)
-    rows += compared("MobileNetV2", mobilenet_v2(), (20.0, 1 / 2), side, repeats)
-    return {"rows": rows, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    try:
+        rows = compared("DenseNet-121", densenet121(), (20.0, 1 / 5), side, repeats)
+        rows += compared("ResNet-18", resnet18(), (20.0, 1 / 2), side, repeats)
+        rows += compared("MobileNetV2", mobilenet_v2(), (20.0, 1 / 2), side, repeats)
+    finally:
+        torch.set_num_threads(before)
+    return {"rows": rows, "torch": torch.__version__, "threads": 1}

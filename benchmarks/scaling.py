@@ -1,4 +1,4 @@
-"""Time of the channel spaces and of one widening against the number of nodes: 1 000 and 10 000, three kinds of graph."""
+"""Time of channel spaces and of a widening against the number of nodes, 1 000 and 10 000, on three kinds of graph."""
 
 from __future__ import annotations
 

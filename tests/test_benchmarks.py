@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import growth, live, startup, training
+import growir
+from benchmarks import growth, live, pruning, scaling, startup, training
 from benchmarks.__main__ import exceeded, names
 from growir.passes import Widen
 from growir.verify import load
@@ -84,3 +85,23 @@ def test_growth_events_are_measured() -> None:
 
 def test_the_benchmarked_resnet_is_the_known_one() -> None:
     assert live.resnet18(224, classes=1000).costs().parameters == 11_689_512
+
+
+def test_scaling_is_measured() -> None:
+    found = scaling.run((30, 60), repeats=1)
+    assert len(found["rows"]) == 6
+    assert all(row["value"] > 0 for row in found["rows"])
+
+
+def test_pruning_is_compared_where_the_other_tool_is_there() -> None:
+    pytest.importorskip("torch_pruning")
+    spaces, pruned = pruning.compared("tiny", pruning.resnet18(), (20.0, 0.5), 32, 1)
+    assert spaces["value"] > 0
+    assert pruned["value"] > 0
+
+
+def test_a_benchmark_model_shrinks_in_every_free_space() -> None:
+    net = growir.from_torch(pruning.resnet18(), (torch.randn(1, 3, 32, 32),))
+    before = {space.name: space.width for space in growir.channel_spaces(net.graph) if not space.pins}
+    after = {space.name: space.width for space in growir.channel_spaces(pruning.norm_pruned(net).graph)}
+    assert all(after[name] == width - int(0.3 * width) for name, width in before.items())
