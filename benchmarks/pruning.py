@@ -138,6 +138,10 @@ def norm_pruned(net: Network) -> Network:
     return net.apply(Sequence(passes=tuple(steps)))
 
 
+def prune_into(found: list[nn.Module], net: Network) -> None:
+    found.append(norm_pruned(net).to_torch())
+
+
 def torch_pruned(model: nn.Module, x: torch.Tensor) -> nn.Module:
     import torch_pruning as tp
 
@@ -170,7 +174,7 @@ def compared(name: str, model: nn.Module, limits: tuple[float, float], side: int
         owners(fresh.graph)
         spaces.append(seconds(partial(analyse, fresh.graph)))
         ours: list[nn.Module] = []
-        whole.append(seconds(lambda net=again, kept=ours: kept.append(norm_pruned(net).to_torch())))
+        whole.append(seconds(partial(prune_into, ours, again)))
         first, second = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
         built.append(seconds(partial(groups, first, x)))
         cut.append(seconds(partial(torch_pruned, second, x)))
