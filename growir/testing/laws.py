@@ -96,13 +96,13 @@ def outputs(network: Network, batch: Sequence[torch.Tensor], *, train: bool = Fa
     return Probe(network).run(batch, train=train)[0]
 
 
-def worst(before: NDArray[Any], after: NDArray[Any]) -> float:
-    """The largest difference, as a part of the largest value; infinite where either is not finite."""
+def worst(before: NDArray[Any], after: NDArray[Any], floor: float = FLOOR) -> float:
+    """The largest difference, as a part of the largest value (at least `floor`); infinite where either is not finite."""
     if before.shape != after.shape or not (np.isfinite(before).all() and np.isfinite(after).all()):
         return float("inf")
     if not before.size:
         return 0.0
-    return float(np.abs(before - after).max() / max(np.abs(before).max(), FLOOR))
+    return float(np.abs(before - after).max() / max(np.abs(before).max(), floor))
 
 
 def close(before: NDArray[Any], after: NDArray[Any], tolerance: float = TOLERANCE) -> bool:
@@ -161,8 +161,10 @@ def deviations(step: Pass, before: Network, batch: Sequence[torch.Tensor]) -> It
         (old, grads), (new, new_grads) = (probe.run(batch, train=train) for probe in probes)
         for name, wanted, found in zip(before.graph.outputs, old, new, strict=True):
             yield Deviation(train, False, name, worst(wanted, found))
+        # Of what cancels, as gradients do before a norm, only rounding of the larger ones is left.
+        floor = FLOOR * max([1.0, *(float(np.abs(grad).max(initial=0.0)) for grad in grads.values())])
         for key, wanted, found in carried_pairs(done, before.graph, grads, new_grads):
-            yield Deviation(train, True, key, worst(wanted, found))
+            yield Deviation(train, True, key, worst(wanted, found, floor))
 
 
 def carried_pairs(
