@@ -97,7 +97,7 @@ def outputs(network: Network, batch: Sequence[torch.Tensor], *, train: bool = Fa
 
 
 def worst(before: NDArray[Any], after: NDArray[Any], floor: float = FLOOR) -> float:
-    """The largest difference, as a part of the largest value (at least `floor`); infinite where either is not finite."""
+    """The largest difference, as a part of the largest value or `floor`; infinite where either is not finite."""
     if before.shape != after.shape or not (np.isfinite(before).all() and np.isfinite(after).all()):
         return float("inf")
     if not before.size:
