@@ -119,3 +119,28 @@ def test_a_chain_replays_exports_and_reloads(name: str, tmp_path: Path) -> None:
     assert_same(run(grown, batch), run(again, batch), "reloaded")
     grown.to_onnx(tmp_path / "net.onnx")
     assert check_agreement(grown.graph, grown.arrays, tmp_path / "net.onnx") < 1e-4
+
+
+def test_a_transformer_grows_by_heads_by_its_ffn_and_by_doubling_its_stream() -> None:
+    """Whole heads of queries, keys and values; hidden units of the FFN; and the residual stream in whole multiples."""
+    net = network("vit_packed")
+    batch = ZOO["vit_packed"].inputs(2)
+    wanted = run(net, batch)
+    heads = next(s for s in free(net.graph) if s.name.endswith("attn.qkv"))
+    ffn = next(s for s in free(net.graph) if s.name.endswith("mlp.0"))
+    (stream,) = [s for s in free(net.graph) if s.uniform]
+    assert (heads.width, heads.step) == (24, 12)  # two heads of size 4, in q, k and v
+    assert stream.step == stream.width == 8
+    grown = net
+    for step in (
+        Widen(node=heads.name, by=2 * heads.step),
+        Widen(node=ffn.name, by=3),
+        Widen(node=stream.name, by=stream.step),
+        Split(node=heads.name, channels=(1,)),
+    ):
+        grown = grown.apply(step, verify=True)
+    assert_same(wanted, run(grown, batch), "heads, FFN and stream")
+    shapes = {key: array.shape for key, array in grown.arrays.items()}
+    assert shapes[f"{heads.name}.weight"] == (60, 16)
+    assert shapes[f"{ffn.name}.weight"] == (19, 16)
+    assert shapes["pos_embed.weight"] == (1, 17, 16)
