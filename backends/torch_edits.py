@@ -33,7 +33,7 @@ class TorchBackend:
         self, array: torch.Tensor, axis: int, index: NDArray[np.int64], block: torch.Tensor | NDArray[Any] | float
     ) -> torch.Tensor:
         where = torch.from_numpy(index).to(array.device)
-        if isinstance(block, float):
+        if isinstance(block, float | int):
             return array.index_fill(axis, where, block)
         return array.index_copy(axis, where, _tensor(block).to(array.device, array.dtype))
 

@@ -32,6 +32,10 @@ class Constant:
     formula: Callable[..., Vector]
 
 
+def _same(x: Vector) -> Vector:
+    return x
+
+
 def _relu(x: Vector) -> Vector:
     return (x + abs(x)) / 2
 
@@ -86,7 +90,7 @@ def constant_of(graph: Graph, value: str, axis: int) -> Constant:
         case ops.Linear() | ops.Conv2d() if len(node.inputs) == 1:
             width = shapes_of(graph)[value].size(axis)
             if op.bias:
-                return Constant((_key(graph, node, "bias"),), lambda _, bias: bias)
+                return Constant((_key(graph, node, "bias"),), _itself)
             return Constant((_key(graph, node, "weight"),), partial(_nothing, width))
         case ops.MaxPool2d() | ops.AdaptiveAvgPool2d() if axis == 1:
             return constant_of(graph, x, axis)
@@ -94,7 +98,7 @@ def constant_of(graph: Graph, value: str, axis: int) -> Constant:
             return constant_of(graph, x, axis)
         case ops.Flatten() if shapes_of(graph)[value].rank == 2:
             each = shapes_of(graph)[x].elements // shapes_of(graph)[x].size(1)
-            return _then(constant_of(graph, x, 1), lambda c: c, each)
+            return _then(constant_of(graph, x, 1), _same, each)
         case ops.Add() | ops.Mul() if len({shapes_of(graph)[i].dims for i in node.inputs}) == 1:
             parts = [constant_of(graph, i, axis) for i in node.inputs]
             return _joined(parts, math.prod if isinstance(op, ops.Mul) else sum)
@@ -121,6 +125,10 @@ def _key(graph: Graph, node: Node, parameter: str) -> str:
     return owners(graph)[f"{node.name}.{parameter}"]
 
 
+def _itself(_: Any, vector: Vector) -> Vector:
+    return vector
+
+
 def _nothing(width: int, backend: Any, weight: Any) -> Vector:
     """Zeros with the weight's own dtype and device."""
     flat = weight.reshape(-1)
@@ -129,7 +137,7 @@ def _nothing(width: int, backend: Any, weight: Any) -> Vector:
 
 def _then(before: Constant, function: Callable[[Vector], Vector], each: int = 1) -> Constant:
     def formula(backend: Any, *sources: Any) -> Vector:
-        x = function(before.formula(backend, *sources))
+        x: Any = function(before.formula(backend, *sources))
         return x if each == 1 else backend.take(x, 0, np.repeat(np.arange(backend.shape(x)[0]), each))
 
     return Constant(before.sources, formula)
@@ -142,7 +150,7 @@ def _normed(graph: Graph, node: Node, before: Constant) -> Constant:
 
     def formula(backend: Any, mean: Any, var: Any, *rest: Any) -> Vector:
         scale, shift = rest[:2] if op.affine else (1.0, 0.0)
-        x = before.formula(backend, *rest[2 if op.affine else 0 :])
+        x: Any = before.formula(backend, *rest[2 if op.affine else 0 :])
         return (x - mean) / (var + op.eps) ** 0.5 * scale + shift
 
     return Constant((*(_key(graph, node, name) for name in names), *before.sources), formula)
@@ -152,7 +160,7 @@ def _depthwise(graph: Graph, node: Node, op: ops.Conv2d, before: Constant) -> Co
     names = ["weight", *(["bias"] if op.bias else [])]
 
     def formula(backend: Any, weight: Any, *rest: Any) -> Vector:
-        x = before.formula(backend, *rest[int(op.bias) :])
+        x: Any = before.formula(backend, *rest[int(op.bias) :])
         spread = backend.take(x, 0, np.repeat(np.arange(backend.shape(x)[0]), op.multiplier))
         made = weight.reshape(backend.shape(weight)[0], -1).sum(1) * spread
         return made + rest[0] if op.bias else made
@@ -161,11 +169,17 @@ def _depthwise(graph: Graph, node: Node, op: ops.Conv2d, before: Constant) -> Co
 
 
 def _joined(parts: list[Constant], join: Callable[[Any], Any]) -> Constant:
-    return Constant(_all_sources(parts), lambda backend, *sources: join(_each(parts, backend, sources)))
+    def formula(backend: Any, *sources: Any) -> Vector:
+        return join(_each(parts, backend, sources))
+
+    return Constant(_all_sources(parts), formula)
 
 
 def _stacked(parts: list[Constant]) -> Constant:
-    return Constant(_all_sources(parts), lambda backend, *sources: backend.join(_each(parts, backend, sources)))
+    def formula(backend: Any, *sources: Any) -> Vector:
+        return backend.join(_each(parts, backend, sources))
+
+    return Constant(_all_sources(parts), formula)
 
 
 def _all_sources(parts: list[Constant]) -> tuple[str, ...]:
