@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from growir import ops
 from growir.errors import PassRefused, cut
@@ -135,10 +136,14 @@ def _nothing(width: int, backend: Any, weight: Any) -> Vector:
     return backend.take(flat, 0, np.zeros(width, np.int64)) * 0
 
 
+def _repeats(count: int, each: int) -> NDArray[np.int64]:
+    return np.repeat(np.arange(count), each)
+
+
 def _then(before: Constant, function: Callable[[Vector], Vector], each: int = 1) -> Constant:
     def formula(backend: Any, *sources: Any) -> Vector:
         x: Any = function(before.formula(backend, *sources))
-        return x if each == 1 else backend.take(x, 0, np.repeat(np.arange(backend.shape(x)[0]), each))
+        return x if each == 1 else backend.take(x, 0, _repeats(backend.shape(x)[0], each))
 
     return Constant(before.sources, formula)
 
@@ -161,7 +166,7 @@ def _depthwise(graph: Graph, node: Node, op: ops.Conv2d, before: Constant) -> Co
 
     def formula(backend: Any, weight: Any, *rest: Any) -> Vector:
         x: Any = before.formula(backend, *rest[int(op.bias) :])
-        spread = backend.take(x, 0, np.repeat(np.arange(backend.shape(x)[0]), op.multiplier))
+        spread = backend.take(x, 0, _repeats(backend.shape(x)[0], op.multiplier))
         made = weight.reshape(backend.shape(weight)[0], -1).sum(1) * spread
         return made + rest[0] if op.bias else made
 
