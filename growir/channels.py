@@ -29,6 +29,15 @@ class Slot:
     group: int = 0
     groups: int = 1
 
+    @property
+    def positions(self) -> tuple[tuple[int, ...], ...]:
+        """For each unit of the space, every position on the axis that is its own."""
+        units = self.runs[0][1]
+        return tuple(
+            tuple(start + unit * block + k for start, _, block in self.runs for k in range(block))
+            for unit in range(units)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelSpace:
@@ -67,7 +76,7 @@ class ChannelSpace:
 
     @property
     def units(self) -> int:
-        """Channels of the space itself."""
+        """Channels of the space itself, each `width / units` positions of the naming node: what passes count from 0."""
         return self.space.size
 
 

@@ -18,7 +18,7 @@ from growir.ops.base import NonNegativeInt
 from growir.ops.spaces import Space
 from growir.passes.constants import added_bias, constant_of
 from growir.passes.layers import has_bias, shared_tensors
-from growir.passes.resizing import Resizing, check_steps
+from growir.passes.resizing import Resizing, check_steps, unit_size
 from growir.resize import Units
 from growir.rewrite import Preserves
 from growir.shapes import shapes_of
@@ -49,7 +49,7 @@ class Prune(Resizing):
     def check(self, graph: Graph) -> None:
         space = self.free_space(graph)
         if max(self.channels) >= space.units or len(set(self.channels)) < len(self.channels):
-            raise PassRefused(f"{self.where}: channels must be different numbers below {space.units}")
+            raise PassRefused(f"{self.where}: channels must be different numbers below {space.units}{unit_size(space)}")
         if self.values:
             raise PassRefused(f"{self.where}: nothing is fresh that values could fill; leave them out")
         steps = check_steps(self.where, space, len(self.channels), space.shrink[space.space], "it loses")

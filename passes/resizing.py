@@ -119,3 +119,9 @@ def check_steps(where: str, space: ChannelSpace, units: int, per_step: int, what
             f"{where}: {what} a multiple of {per_step} channels ({why}), but {units} are given; try {near}"
         )
     return units // per_step
+
+
+def unit_size(space: ChannelSpace) -> str:
+    """What one channel is where it is more than one position, for messages about channel numbers."""
+    each = space.width // space.units
+    return f": one channel of this space is {each} of the {space.width} positions" if each > 1 else ""

@@ -17,7 +17,7 @@ from growir.ops import Normal
 from growir.ops.base import NonNegativeInt
 from growir.ops.spaces import Axis, Space
 from growir.params import draw, param_table
-from growir.passes.resizing import Resizing, check_steps, copied_units, in_turn
+from growir.passes.resizing import Resizing, check_steps, copied_units, in_turn, unit_size
 from growir.resize import Plan, Units, new_length
 from growir.rewrite import Preserves
 
@@ -53,7 +53,7 @@ class Split(Resizing):
                 "function; widen it by fresh channels instead"
             )
         if max(self.channels) >= space.units or len(set(self.channels)) < len(self.channels):
-            raise PassRefused(f"{self.where}: channels must be different numbers below {space.units}")
+            raise PassRefused(f"{self.where}: channels must be different numbers below {space.units}{unit_size(space)}")
         if self.shares and len(self.shares) != len(self.channels):
             raise PassRefused(
                 f"{self.where}: shares must be as many as channels, {len(self.channels)}, but are {len(self.shares)}"

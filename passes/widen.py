@@ -13,7 +13,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.ops.base import NonNegativeInt, PositiveInt
 from growir.ops.spaces import Space
-from growir.passes.resizing import MAX_UNITS, Resizing, copied_units, fresh_units, in_turn, unequal_parts
+from growir.passes.resizing import MAX_UNITS, Resizing, copied_units, fresh_units, in_turn, unequal_parts, unit_size
 from growir.resize import Units
 from growir.rewrite import Preserves
 
@@ -68,7 +68,9 @@ class Widen(Resizing):
                 "function; leave copies out for fresh channels"
             )
         if len(self.copies) != units or max(self.copies) >= space.units:
-            raise PassRefused(f"{self.where}: copies must be {units} channel numbers below {space.units}")
+            raise PassRefused(
+                f"{self.where}: copies must be {units} channel numbers below {space.units}{unit_size(space)}"
+            )
         if space.uniform and len(set(np.bincount(self.copies, minlength=space.units).tolist())) > 1:
             raise PassRefused(f"{self.where}: it is normalised as a whole, so every channel is copied equally often")
         if self.shares and len(self.shares) != units:

@@ -20,7 +20,7 @@ from growir.ops import (
     Slice,
     Standardise,
 )
-from growir.passes import Widen
+from growir.passes import Split, Widen
 from growir.testing import assert_preserves
 from tests.samples import graph_of, mlp, residual_convnet
 
@@ -167,3 +167,19 @@ def test_names_that_mean_no_space(node: str, says: str) -> None:
 
 def test_any_node_of_a_space_names_it() -> None:
     assert analyse(mlp()).find("act1", mlp()).name == "fc1"
+
+
+def test_a_slot_lists_the_positions_of_each_unit() -> None:
+    graph = graph_of(
+        (2, 2, 2),
+        Node(name="conv", op=Conv2d(out_channels=4, kernel_size=1, groups=2), inputs=("x",)),
+        Node(name="flat", op=Flatten(), inputs=("conv",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+    )
+    (space,) = [space for space in analyse(graph).spaces if not space.pins]
+    (made,) = [slot for slot in space.producers if slot.parameter == "conv.bias"]
+    assert made.positions == ((0, 2), (1, 3))
+    (read,) = space.consumers
+    assert read.positions == ((0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15))
+    with pytest.raises(PassRefused, match="different numbers below 2: one channel of this space is 2 of the 4 positions"):
+        Split(node="conv", channels=(3,)).rewrite(graph)

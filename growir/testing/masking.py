@@ -33,6 +33,5 @@ def masked(network: Network, step: Prune) -> Network:
 
 def _zero(array: NDArray[Any], slot: Slot, units: NDArray[np.int64]) -> None:
     part = np.split(array, slot.groups)[slot.group] if slot.groups > 1 else array
-    for start, _, block in slot.runs:
-        at = (start + units[:, None] * block + np.arange(block)).ravel()
-        np.moveaxis(part, slot.axis, 0)[at] = 0
+    at = [position for unit in units.tolist() for position in slot.positions[unit]]
+    np.moveaxis(part, slot.axis, 0)[at] = 0
