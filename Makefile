@@ -6,7 +6,7 @@ comma := ,
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installs into one .venv break it
-.PHONY: grow test test-all lint bench mutate clean help
+.PHONY: grow test test-all lint bench mutate exactness clean help
 
 grow: .venv/.run  ## train and grow a network on the digits, then export it
 	$(BIN)/growir grow digits
@@ -30,6 +30,9 @@ bench: .venv/.dev  ## measure speed and size
 
 mutate: .venv/.dev  ## break the code on purpose and see tests fail
 	$(BIN)/python -m tests.mutants
+
+exactness: .venv/.dev  ## measure docs/exactness.md anew
+	$(BIN)/python -m tests.exactness
 
 clean:  ## remove builds and caches; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
