@@ -136,8 +136,12 @@ def content_hash(graph: Graph) -> str:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
+class _Unreadable(ValueError):
+    """What Python's json would accept and JSON does not."""
+
+
 def _refuse_constant(token: str) -> Any:
-    raise ValueError(f"{token} is no JSON number")
+    raise _Unreadable(f"{token} is no JSON number")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
@@ -145,26 +149,33 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
     if len(data) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {cut(twice)!r} stands twice in one object")
+        raise _Unreadable(f"the key {cut(twice)!r} stands twice in one object")
     return data
+
+
+def parse(text: str | bytes, what: str = "graph document") -> object:
+    """What a JSON text holds, read strictly: no NaN, no key twice in one object. Raises GraphError."""
+    if len(text) > MAX_BYTES:
+        raise GraphError(f"the {what} has {len(text)} bytes; at most {MAX_BYTES} are read")
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        raise GraphError(f"line {error.lineno}, column {error.colno}: this is not valid JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise GraphError(f"byte {error.start}: this is not UTF-8 text, so no {what}") from None
+    except RecursionError:
+        raise GraphError(f"the JSON is nested too deeply for a {what}") from None
+    except _Unreadable as error:
+        raise GraphError(f"this is not valid JSON: {error}") from None
+    except ValueError:  # the only other one: Python reads no integer of thousands of digits
+        raise GraphError("the JSON holds a whole number of thousands of digits") from None
 
 
 def decode(text: str | bytes) -> Json:
     """Parse the text of a document. Raises GraphError on anything that is not one JSON object."""
-    if len(text) > MAX_BYTES:
-        raise GraphError(f"the document has {len(text)} bytes; at most {MAX_BYTES} are read")
-    try:
-        if isinstance(text, bytes):
-            text = text.decode()
-        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as error:
-        raise GraphError(f"line {error.lineno}, column {error.colno}: this is not valid JSON: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise GraphError(f"byte {error.start}: this is not UTF-8 text, so no graph document") from None
-    except RecursionError:
-        raise GraphError("the JSON is nested too deeply for a graph document") from None
-    except ValueError as error:
-        raise GraphError(f"this is not valid JSON: {error}") from None
+    data = parse(text)
     if not _is_object(data):
         raise GraphError(f"a graph document is a JSON object, but this is {_json_type(data)}")
     return data

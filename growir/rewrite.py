@@ -94,8 +94,8 @@ class Pass(BaseModel):
             try:
                 super().__init__(**fields)
             except ValidationError as error:
-                problems = field_problems(self.name, self.name, error, type(self))
-                raise PassRefused("; ".join(str(problem) for problem in problems)) from None
+                problems = field_problems("", self.name, error, type(self))
+                raise PassRefused(f"{self.name}: {'; '.join(problem.text for problem in problems)}") from None
 
     def _identity(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
         return (

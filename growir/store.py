@@ -102,8 +102,10 @@ def is_document(path: Path) -> bool:
         return False
 
 
-def _check_replaceable(path: Path) -> None:
-    """Raise ExportError unless what is at `path` is an empty folder, or a network and nothing else."""
+def check_place(path: Path) -> None:
+    """Raise ExportError unless `path` is free, an empty folder, or a network and nothing else."""
+    if not path.exists():
+        return
     if not is_network(path):
         if path.is_dir() and not any(path.iterdir()):
             return
@@ -133,8 +135,7 @@ def save_network(
     """
     path = path.resolve()  # a link stays a link, and "." has a name
     recover(path)
-    if path.exists():
-        _check_replaceable(path)
+    check_place(path)
 
     def fill(folder: Path) -> None:
         (folder / GRAPH).write_text(dumps(graph), encoding="utf-8")

@@ -70,7 +70,9 @@ def find_pass(name: str) -> type[Pass] | None:
 def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] | None = None) -> Pass:
     """A pass from its JSON form, {"pass": name, ...fields}. Raises PassRefused saying what is wrong with it."""
     fields = dict(data)
-    name = fields.pop("pass", None)
+    if "pass" not in fields:
+        raise PassRefused('a pass says its name, {"pass": "widen", ...}, but this one has none')
+    name = fields.pop("pass")
     kind = find_pass(name) if isinstance(name, str) else None
     if kind is None:
         names = sorted(all_passes())

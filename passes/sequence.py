@@ -156,7 +156,7 @@ class Sequence(Pass):
         try:
             step.check(graph)
         except PassRefused as error:
-            raise PassRefused(f"sequence, pass {at}: {error}") from None
+            raise PassRefused(f"sequence, passes[{at}]: {error}") from None
         return step.resolved(graph)
 
     @classmethod

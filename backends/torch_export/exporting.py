@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from growir.backends.torch_export.preparing import Prepared
 from growir.backends.torch_export.values import Batch
-from growir.errors import ModelError, cut
+from growir.errors import ModelError
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
@@ -37,6 +37,7 @@ class Program:
         training: In train mode, or None if that could not be exported.
         batch: How to tell the batch size in its sizes.
         outputs: What the model itself gives in eval mode for the first two samples.
+        unknown: Why there is no training program; empty if there is one.
         notices: What the user should know about the export.
     """
 
@@ -44,6 +45,7 @@ class Program:
     training: ExportedProgram | None
     batch: Batch
     outputs: tuple[torch.Tensor, ...]
+    unknown: str
     notices: tuple[str, ...]
 
 
@@ -74,17 +76,18 @@ def export(prepared: Prepared) -> Program:
                 raise ModelError(_condensed(again)) from None
             notices.append(
                 f"the model was exported with a fixed batch of {prepared.batch}, and its result is taken to be the "
-                f"same for every batch size, because an open one failed: {_reason(reason)}"
+                f"same for every batch size, because an open one failed: {failure(reason)}"
             )
+        unknown = ""
         try:
             prepared.model.train()
             training = _exported(prepared, symbolic)
         except Exception as error:
-            training = None
-            notices.append(f"train mode could not be exported, so only eval mode is known to agree: {_reason(error)}")
+            training, unknown = None, failure(error, folders=False)
+            notices.append(f"train mode could not be exported, so only eval mode is known to agree: {failure(error)}")
         finally:
             prepared.model.eval()
-    return Program(exported, training, Batch(prepared.batch, symbolic), outputs, tuple(notices))
+    return Program(exported, training, Batch(prepared.batch, symbolic), outputs, unknown, tuple(notices))
 
 
 def _run(prepared: Prepared, count: int) -> tuple[torch.Tensor, ...]:
@@ -96,7 +99,7 @@ def _run(prepared: Prepared, count: int) -> tuple[torch.Tensor, ...]:
     except Exception as error:  # whatever the model's own code raises
         shapes = ", ".join(str(list(t.shape)) for t in (*args, *kwargs.values()))
         text = f"the model does not run on the example inputs, repeated to a batch of {count}: {shapes}"
-        raise ModelError(f"{text}. {_reason(error)}") from None
+        raise ModelError(f"{text}. {failure(error)}") from None
     return tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
 
 
@@ -149,39 +152,43 @@ def _condensed(error: Exception) -> str:
             f"{where}what the model does depends on the values of its input, which a graph cannot say. "
             "Decide it by the configuration of the model, or compute both branches and blend them by a mask"
         )
-    return f"torch.export cannot follow the model. {_reason(error)}"
+    return f"torch.export cannot follow the model. {failure(error)}"
 
 
-def _reason(error: Exception) -> str:
+def failure(error: BaseException, *, folders: bool = True) -> str:
+    """What went wrong in the model's own code, on one line: 'file:line: code: kind: message'."""
     if "Constraints violated" in str(error):
         return "its code decides by the batch size, or makes it a plain number"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
-    return f"{_user_line(error)}{type(error).__name__}: {text[:300]}"
+    return f"{_user_line(error, folders)}{type(error).__name__}: {text[:300]}"
 
 
-def _user_line(error: Exception) -> str:
+def _user_line(error: BaseException, folders: bool = True) -> str:
     """'file:line: code: ' of the innermost frame outside torch and growir, or nothing."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if foreign(frame.filename):
-            return f"{cut(frame.filename)}:{frame.lineno}: {frame.line}: "
+            file = frame.filename if folders else Path(frame.filename).name
+            return f"{file}:{frame.lineno}: {frame.line}: "
     return ""
 
 
 def foreign(file: str) -> bool:
     """Whether a file belongs neither to torch nor to this package, so may be the user's."""
-    return not file.startswith((_TORCH, _HERE, "<")) and "/contextlib.py" not in file
+    return not file.startswith((_TORCH, _HERE, "<")) and not file.endswith(_PASSING)
 
 
+_PASSING = ("/contextlib.py", "/importlib/__init__.py")  # of Python: they only pass on what the code asks
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+\n\s*(?P<code>.*)')
 
 
-def source_line(node: fx.Node) -> str:
+def source_line(node: fx.Node, *, folders: bool = True) -> str:
     """The line of the model that a call of the program comes from, 'file:line: code', or the module it ran in."""
     frames = [match for match in _FRAME.finditer(node.meta.get("stack_trace") or "") if foreign(match["file"])]
     if frames:
         found = frames[-1]
-        return f"{found['file']}:{found['line']}: {found['code'].strip()}"
+        file = found["file"] if folders else Path(found["file"]).name
+        return f"{file}:{found['line']}: {found['code'].strip()}"
     path, kind = module_of(node)
     return f"{path or 'the model'} ({kind})" if kind else path or "the model"
 

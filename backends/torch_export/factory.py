@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from growir.backends.torch_export.exporting import failure
 from growir.errors import ModelError
 
 
@@ -20,18 +21,20 @@ def example_input(text: str) -> torch.Tensor:
     shape = [int(part) for part in parts]
     if len(shape) < 2 or 0 in shape:
         raise ModelError(f"--input {text}: the batch and at least one more size are needed, none of them 0")
-    if dtype == "int64":
-        return torch.zeros(shape, dtype=torch.int64)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    try:
+        if dtype == "int64":
+            return torch.zeros(shape, dtype=torch.int64)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    except (RuntimeError, TypeError):  # of torch's allocator, and of sizes beyond 64 bits
+        raise ModelError(f"--input {text}: there is no memory for so large an input; a batch of 1 will do") from None
 
 
 def made_by(source: str) -> torch.nn.Module:
     """What MODULE:FACTORY() returns, the module looked for in the current folder first, whose code this runs.
 
     Raises:
-        ModelError: There is no such module or factory, or it gives no torch.nn.Module.
+        ModelError: There is no such module or factory, its code fails, or it gives no torch.nn.Module.
     """
-
     module, _, factory = source.partition(":")
     if not factory or not all(part.isidentifier() for part in (*module.split("."), *factory.split("."))):
         raise ModelError(f"{source}: package.module:function is needed, such as nets:resnet18")
@@ -40,15 +43,21 @@ def made_by(source: str) -> torch.nn.Module:
         found: object = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and module.startswith(error.name):
-            raise ModelError(f"{source}: there is no module {error.name!r} in this folder or installed") from None
-        raise
+            hint = f"; leave out .py: {module.removesuffix('.py')}:{factory}" if module.endswith(".py") else ""
+            raise ModelError(f"{source}: there is no module {error.name!r} in this folder or installed{hint}") from None
+        raise ModelError(f"{source}: importing {module} failed. {failure(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise ModelError(f"{source}: importing {module} failed. {failure(error)}") from error
     finally:
         sys.path.pop(0)
     for part in factory.split("."):
         if not hasattr(found, part):
             raise ModelError(f"{source}: {module} has no {factory!r}")
         found = getattr(found, part)
-    model: object = found if isinstance(found, torch.nn.Module) else found() if callable(found) else found
+    try:
+        model: object = found if isinstance(found, torch.nn.Module) else found() if callable(found) else found
+    except (Exception, SystemExit) as error:  # as above
+        raise ModelError(f"{source}: {factory}() failed. {failure(error)}") from error
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"{source}: gives an object of type {type(model).__name__}, no torch.nn.Module")
     return model

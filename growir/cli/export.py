@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,9 +60,7 @@ def _export_onnx(network: Network, out: Path, opset: int, *, check: bool) -> Non
     if check:
         from growir.backends.agreement import check_agreement
 
-        # The staged file lies where the real one will: a full or read-only disk shows before the check.
-        with tempfile.TemporaryDirectory(prefix=".growir-", dir=out.parent) as folder:
-            staged = Path(folder) / out.name
+        with _rehearsed(out) as staged:
             network.to_onnx(staged, opset=opset)
             worst = check_agreement(network.graph, network.arrays, staged)
         agreement = f"; ONNX Runtime and torch differ by at most {worst:.1e}"
@@ -78,12 +78,31 @@ def _export_source(network: Network, out: Path, *, check: bool) -> None:
     for path in (out, out.with_suffix(".safetensors")):
         replaceable(path, is_ours)
     if check:
-        with tempfile.TemporaryDirectory(prefix=".growir-", dir=out.parent) as folder:
-            staged = Path(folder) / out.name
+        with _rehearsed(out) as staged:
             save_source(network.graph, network.arrays, staged)
             check_source(network.graph, network.arrays, staged)
     weights = save_source(network.graph, network.arrays, out)
     print(printable(f"wrote {out} and {weights}{'; it gives the same outputs to the bit' if check else ''}"))
+
+
+@contextmanager
+def _rehearsed(out: Path) -> Iterator[Path]:
+    """Where to write a file for the check: where the real one will lie, so that a full or read-only disk shows first.
+
+    Raises:
+        ExportError: Nothing can be written there; it names the real file.
+    """
+    from growir.errors import ExportError
+
+    try:
+        with tempfile.TemporaryDirectory(prefix=".growir-", dir=out.parent) as folder:
+            staged = Path(folder) / out.name
+            try:
+                yield staged
+            except ExportError as error:
+                raise ExportError(str(error).replace(str(staged), str(out))) from None
+    except OSError as error:
+        raise ExportError(f"{out}: cannot be written: {error.strerror or error}") from None
 
 
 def _is_our_onnx(path: Path) -> bool:

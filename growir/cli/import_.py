@@ -35,7 +35,9 @@ def import_(
     from growir.backends.torch_export import example_input, made_by
     from growir.errors import ModelError
     from growir.importing import from_torch
+    from growir.store import check_place
 
+    check_place(out.resolve())  # before work that may take minutes
     examples = [example_input(text) for text in inputs]
     model = made_by(source)
     try:

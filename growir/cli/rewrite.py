@@ -42,12 +42,14 @@ def rewrite(
     from growir.document import dumps
     from growir.graph import Graph
     from growir.network import open_path
-    from growir.store import is_document, write_file
+    from growir.store import check_place, is_document, write_file
 
     steps = [step for text in passes for step in _read(text)]
     found = open_path(net, max_parameters=max_parameters)
     if isinstance(found, Graph):
         replaceable(out, is_document)
+    else:
+        check_place(out.resolve())  # before work that may take minutes
     lines: list[str] = []
     for k, step in enumerate(steps):
         where = f"pass {k + 1} of {len(steps)}: " if len(steps) > 1 else ""
@@ -64,9 +66,8 @@ def rewrite(
 
 def _read(text: str) -> list[Pass]:
     """The passes of one --pass. Raises PassRefused saying what is wrong with it."""
-    import json
-
-    from growir.errors import PassRefused, cut
+    from growir.document import parse
+    from growir.errors import GraphError, PassRefused, cut
 
     if text == "-":
         text = sys.stdin.read()
@@ -76,13 +77,10 @@ def _read(text: str) -> list[Pass]:
         except UnicodeDecodeError:
             raise PassRefused(f"--pass: {cut(text[1:])} is no UTF-8 text") from None
     try:
-        data: object = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = parse(text, "pass")
+    except GraphError as error:
         hint = "" if text.lstrip().startswith(("{", "[")) else "; give an object, or @FILE for a file"
-        where = f"line {error.lineno}, column {error.colno}"
-        raise PassRefused(f"--pass: this is not valid JSON ({where}: {error.msg}){hint}") from None
-    except RecursionError:
-        raise PassRefused("--pass: the JSON is nested too deeply for a pass") from None
+        raise PassRefused(f"--pass: {error}{hint}") from None
     entries = cast("list[object]", data) if isinstance(data, list) else [data]
     if not entries:
         raise PassRefused("--pass: the list holds no pass")

@@ -12,7 +12,7 @@ from growir.backends import agreement
 from growir.errors import ExportError
 from growir.network import Network, load_graph
 from growir.verify import load
-from tests.cli.command import GOLDEN, growir
+from tests.cli.command import GOLDEN, growir, process
 
 CONVOLUTIONAL = GOLDEN / "inspect" / "residual.json"
 
@@ -104,6 +104,23 @@ class TestRefused:
     def test_document_without_weights(self, flags: list[str], tmp_path: Path) -> None:
         self.refused(CONVOLUTIONAL, "-o", tmp_path / "net.onnx", *flags)
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("name", ["net.onnx", "net.py"])
+    def test_full_disk(self, name: str, flags: list[str], network: Path, tmp_path: Path) -> None:
+        full = (
+            "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); main()"
+        )
+        done = process("export", network, "-o", tmp_path / name, *flags, code=full)
+        assert done.code == 2
+        assert done.err == f"growir: error: {tmp_path / name}: the file cannot be written: File too large\n"
+        assert [p.name for p in tmp_path.iterdir()] == ["network"]
+
+    def test_nothing_can_be_written_there(self, flags: list[str], network: Path) -> None:
+        done = growir("export", network, "-o", "/proc/net.onnx", *flags)
+        assert done.code == 2
+        assert "error: /proc/net.onnx: " in done.err
+        assert "cannot be written: " in done.err
 
     def test_opset(self, flags: list[str], network: Path, tmp_path: Path) -> None:
         assert "opset" in self.refused(network, "-o", tmp_path / "net.onnx", "--opset", 5, *flags)

@@ -43,6 +43,15 @@ class made:
     tokens = staticmethod(lambda: nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)))
 
 text = "no model"
+
+def fails():
+    raise ValueError("no such size")
+
+def leaves():
+    raise SystemExit(3)
+
+def asks_for(width):
+    return Net()
 """
 
 
@@ -83,6 +92,17 @@ def test_a_notice_is_a_warning(folder: Path) -> None:
         ("user_nets:make()", "1,3,8,8", "user_nets:make(): package.module:function is needed"),
         ("missing_nets:make", "1,3,8,8", "missing_nets:make: there is no module 'missing_nets' in this folder"),
         ("user_nets:other", "1,3,8,8", "user_nets:other: user_nets has no 'other'"),
+        (
+            "user_nets.py:make",
+            "1,3,8,8",
+            "there is no module 'user_nets.py' in this folder or installed; leave out .py",
+        ),
+        ("user_nets:fails", "1,3,8,8", 'raise ValueError("no such size"): ValueError: no such size'),
+        ("user_nets:leaves", "1,3,8,8", "user_nets:leaves: leaves() failed."),
+        ("user_nets:asks_for", "1,3,8,8", "asks_for() failed. TypeError: asks_for() missing 1 required"),
+        ("half_nets:make", "1,3,8,8", "half_nets:make: importing half_nets failed. SyntaxError"),
+        ("lost_nets:make", "1,3,8,8", "lost_nets.py:1: import nowhere_nets: ModuleNotFoundError"),
+        ("user_nets:make", "1,99999999999999", "--input 1,99999999999999: there is no memory for so large an input"),
         ("user_nets:text", "1,3,8,8", "user_nets:text: gives an object of type str, no torch.nn.Module"),
         ("user_nets:make", "1,3,x", "--input 1,3,x: a shape such as 1,3,224,224 is needed"),
         ("user_nets:make", "8", "--input 8: the batch and at least one more size are needed"),
@@ -95,12 +115,20 @@ def test_a_notice_is_a_warning(folder: Path) -> None:
     ],
 )
 def test_bad_input(folder: Path, source: str, shape: str, says: str) -> None:
+    (folder / "half_nets.py").write_text("def make(")
+    (folder / "lost_nets.py").write_text("import nowhere_nets")
     done = growir("import", source, "--input", shape, "-o", "net")
     assert done.code == 2
     assert says in done.err
     assert done.err.startswith("growir: error: ")
     assert "Traceback" not in done.err
     assert not (folder / "net").exists()
+
+
+def test_a_place_that_is_taken_is_said_before_the_work(folder: Path) -> None:
+    done = growir("import", "missing_nets:make", "--input", "1,3,8,8", "-o", "user_nets.py")
+    assert done.code == 2
+    assert "user_nets.py: is a file, not a growir network, and is not overwritten" in done.err
 
 
 def test_help_says_that_it_runs_code_and_imports_no_torch() -> None:

@@ -109,6 +109,11 @@ def test_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
         ("{", ("not valid JSON",)),
         ("[]", ("holds no pass",)),
         ("[" * 100_000, ("nested too deeply",)),
+        ('{"pass": "widen", "node": "stem", "by": ' + "9" * 5000 + "}", ("a whole number of thousands of digits",)),
+        ('{"pass": "widen", "node": "stem", "by": 4, "by": 6}', ("the key 'by' stands twice",)),
+        ('{"pass": "widen", "node": "stem", "by": NaN}', ("NaN is no JSON number",)),
+        ('{"node": "stem", "by": 4}', ('a pass says its name, {"pass": "widen", ...}',)),
+        ('{"pass": "widen"}', ("widen: widen needs node; widen needs by\n",)),
         ("7", ("a pass is an object", "7")),
         ('{"pass": "widne"}', ("no pass 'widne'", "Did you mean 'widen'?")),
         ('{"pass": "widen", "node": "stem"}', ("widen", "by")),
@@ -143,4 +148,6 @@ def test_nothing_else_is_overwritten(network: Path, tmp_path: Path) -> None:
         done = growir("rewrite", source, "--pass", json.dumps(WIDEN), "-o", out)
         assert (done.code, done.out) == (2, "")
     assert mine.read_text(encoding="utf-8") == "{}"
+    done = growir("rewrite", network, "--pass", '{"pass": "widen", "node": "x", "by": 1}', "-o", mine)
+    assert "not overwritten" in done.err  # said before any work
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]

@@ -183,7 +183,9 @@ def test_a_sequence_on_different_spaces_is_one_copy() -> None:
 
 def test_a_sequence_says_which_pass_does_not_fit_and_changes_nothing() -> None:
     graph = residual()
-    with pytest.raises(PassRefused, match=r"sequence, pass 1: prune stem: channels must be different numbers below 6"):
+    with pytest.raises(
+        PassRefused, match=r"sequence, passes\[1\]: prune stem: channels must be different numbers below 6"
+    ):
         Sequence(passes=(Widen(node="stem", by=2), Prune(node="stem", channels=(6,)))).rewrite(graph)
     assert graph.history is None
 
