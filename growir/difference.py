@@ -16,7 +16,7 @@ from growir.costs import Costs, costs_of
 from growir.document import node_data, step_data
 from growir.errors import cut
 from growir.graph import Graph, Input, Node, Step
-from growir.show import SHORT_HASH, costs_data, field_text, input_text, some, step_text
+from growir.show import MAX_LINE, SHORT_HASH, costs_data, field_text, input_text, some, step_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,7 +117,7 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs; graph names, histories and node sources are no part of what a network is."""
+        """Whether nothing differs; names of graphs, histories and where they come from are no part of a network."""
         return self.before.hash == self.after.hash and not self.weights
 
     @cached_property
@@ -159,6 +159,12 @@ class Difference:
         return both if both[0] != both[1] else None
 
     @property
+    def train_differs(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """What either is said not to have of its model's train mode, if that differs."""
+        both = self.before.train_differs, self.after.train_differs
+        return both if both[0] != both[1] else None
+
+    @property
     def costs(self) -> tuple[Costs, Costs]:
         """Both graphs' costs."""
         return costs_of(self.before), costs_of(self.after)
@@ -177,6 +183,7 @@ class Difference:
             "reordered": self.reordered,
             "inputs": None if self.inputs is None else [[i.model_dump() for i in side] for side in self.inputs],
             "outputs": self.outputs,
+            "train_differs": self.train_differs,
             "weights": None if weights is None else _weights_data(weights),
         }
 
@@ -370,6 +377,9 @@ def _headed(heading: str, found: Iterator[Line]) -> Iterator[Line]:
 def _graph_lines(difference: Difference) -> Iterator[Line]:
     if difference.before.name != difference.after.name:
         yield Line("plain", f"  name {cut(difference.before.name)} -> {cut(difference.after.name)}")
+    if difference.train_differs:
+        old, new = ("; ".join(cut(text, MAX_LINE) for text in side) or "nothing" for side in difference.train_differs)
+        yield Line("plain", f"  train mode of the model differs in {old} -> {new}")
     if difference.inputs:
         old, new = (", ".join(map(input_text, side)) for side in difference.inputs)
         yield Line("changed", f"  ~ inputs {old} -> {new}")

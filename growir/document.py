@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from growir import names
 from growir.errors import GraphError, Problem, cut
 from growir.graph import (
+    MAX_DIFFERENCES,
     MAX_STEPS,
     SCHEMA,
     Graph,
@@ -31,7 +32,7 @@ from growir.ops import OP_BY_KIND, OPS, Op
 
 MAX_BYTES = 256 * 2**20
 _NODE_FIELDS = ("name", "op", "inputs", "tied", "frozen", "source")
-_GRAPH_FIELDS = ("schema", "name", "inputs", "nodes", "outputs", "history")
+_GRAPH_FIELDS = ("schema", "name", "inputs", "nodes", "outputs", "train_differs", "history")
 
 Json = dict[str, Any]
 Migration = Callable[[Json], Json]
@@ -85,6 +86,8 @@ def to_data(graph: Graph) -> Json:
         "nodes": [node_data(node) for node in graph.nodes],
         "outputs": list(graph.outputs),
     }
+    if graph.train_differs:
+        data["train_differs"] = list(graph.train_differs)
     if graph.history is not None:
         base = to_data(graph.history.base)
         data["history"] = {"base": base, "steps": [step_data(step) for step in graph.history.steps]}
@@ -111,7 +114,10 @@ def _pretty(data: Json, indent: str) -> str:
 
 
 def canonical(graph: Graph) -> bytes:
-    """The bytes that make a graph's identity: inputs, nodes and outputs without defaults, name, history, sources."""
+    """The bytes that make a graph's identity: inputs, nodes and outputs without defaults.
+
+    Neither what it is called, nor where it comes from, nor how it got there.
+    """
     inputs = []
     for entry in graph.inputs:
         data: Json = {"name": entry.name, "shape": list(entry.shape)}
@@ -261,10 +267,16 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
         told = {problem.where for problem in problems}  # that `inputs` is no array, say, is not said twice
         found = structure_problems(inputs, nodes, outputs, frozenset(unread), index)
         problems += [problem for problem in found if problem.where not in told & {"inputs", "outputs"}]
+    differs = _train_differs(data.get("train_differs", []), problems)
     history = None if nested else _history(data.get("history"), migrations, problems)
     # Not the checking constructor: everything it would say is in `problems` already.
     graph = Graph.model_construct(
-        name=name, inputs=tuple(inputs), nodes=tuple(nodes), outputs=tuple(outputs), history=history
+        name=name,
+        inputs=tuple(inputs),
+        nodes=tuple(nodes),
+        outputs=tuple(outputs),
+        train_differs=differs,
+        history=history,
     )
     return Draft(graph, problems, frozenset(unread))
 
@@ -276,6 +288,14 @@ def _items(data: Json, key: str, problems: list[Problem]) -> list[Any]:
     found = "is missing" if key not in data else f"is {_json_type(value)}"
     problems.append(Problem(key, f"a graph document has an array of {key} here, but it {found}"))
     return []
+
+
+def _train_differs(value: object, problems: list[Problem]) -> tuple[str, ...]:
+    given: list[Any] = value if _is_array(value) else []
+    found = tuple(text for text in given if isinstance(text, str) and 0 < len(text) <= 10_000)
+    if not _is_array(value) or len(found) != len(given) or len(found) > MAX_DIFFERENCES:
+        problems.append(Problem("train_differs", f"an array of at most {MAX_DIFFERENCES} strings is needed"))
+    return found
 
 
 def _input(index: int, item: object, problems: list[Problem]) -> Input | None:
@@ -422,6 +442,11 @@ def json_schema() -> Json:
             "inputs": {"type": "array", "minItems": 1, "items": _input_schema(name)},
             "nodes": {"type": "array", "items": {"oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in nodes]}},
             "outputs": {"type": "array", "minItems": 1, "items": name},
+            "train_differs": {
+                "type": "array",
+                "maxItems": MAX_DIFFERENCES,
+                "items": {"type": "string", "minLength": 1, "maxLength": 10_000},
+            },
         },
     }
     base = dict(graph)

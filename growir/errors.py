@@ -9,11 +9,11 @@ MAX_PROBLEMS = 20
 MAX_NAME = 60
 
 
-def cut(name: object) -> str:
+def cut(name: object, most: int = MAX_NAME) -> str:
     """Return a name as a message shows it: one line, at most 60 characters, unprintables escaped."""
     text = str(name)
-    if len(text) > MAX_NAME:
-        text = text[: MAX_NAME - 1] + "…"
+    if len(text) > most:
+        text = text[: most - 1] + "…"
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SCHEMA = "growir/1"
 MAX_DIM = 2**31 - 1
 MAX_STEPS = 10_000
+MAX_DIFFERENCES = 100  # entries of `train_differs`
 
 T = TypeVar("T")
 
@@ -130,6 +131,10 @@ class Graph(_Frozen):
     Frozen: a change is a new graph. The constructor checks names and references; `growir.verify` checks shapes too,
     and everything that loads or rewrites a graph goes through it.
 
+    Attributes:
+        train_differs: What the model it was imported from does in train mode and the graph does not, mostly lines of
+            its source; empty for every other graph. Rewrites keep it; it is not part of the graph's identity.
+
     Raises:
         GraphError: Names or references are wrong; all problems at once.
     """
@@ -138,6 +143,7 @@ class Graph(_Frozen):
     inputs: tuple[Input, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[StrictStr, ...]
+    train_differs: tuple[StrictStr, ...] = ()
     history: History | None = None
 
     _memo: dict[object, Any] = PrivateAttr(default_factory=dict[object, Any])
@@ -216,6 +222,7 @@ class Graph(_Frozen):
         outputs: Iterable[str] | None = None,
         history: History | Literal["keep"] | None = "keep",
         name: str | None = None,
+        train_differs: Iterable[str] | None = None,
     ) -> Graph:
         """A new graph with some parts replaced and references checked, unless they are this graph's."""
         parts: dict[str, Any] = {
@@ -223,6 +230,7 @@ class Graph(_Frozen):
             "inputs": self.inputs,
             "nodes": self.nodes if nodes is None else tuple(nodes),
             "outputs": self.outputs if outputs is None else tuple(outputs),
+            "train_differs": self.train_differs if train_differs is None else tuple(train_differs),
             "history": self.history if history == "keep" else history,
         }
         sound = name is None and self._refers_alike(parts["nodes"], parts["outputs"])

@@ -34,7 +34,8 @@ def from_torch(
 
     Warns:
         UserWarning: What the network does not take over: lines that do something else in train mode, a batch size that
-            could not be left open.
+            could not be left open. What train mode does otherwise stays written in the graph (`train_differs`), and
+            `growir.grow` and `growir.live.grow` ask for `train_as_imported=True` before they go on with it.
 
     Raises:
         ModelError: The model has parts that a graph cannot express; the message lists all of them, each with the line

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 200
 MAX_LISTED_STEPS = 20
+MAX_DIFFERENCES_SHOWN = 8
+MAX_LINE = 120
 FEW_ROWS = 10  # a module table this short tells less than runs of the level below
 SHORT_HASH = 12
 
@@ -136,6 +138,8 @@ def page(graph: Graph, *, everything: bool = False, spaces: bool = False) -> lis
         parts += space_parts(graph, everything)
     if graph.history is not None:
         parts.append(_history_text(graph, everything))
+    if graph.train_differs:
+        parts.append(differences_text(graph))
     return parts
 
 
@@ -234,6 +238,14 @@ def _history_text(graph: Graph, everything: bool) -> str:
     return "\n".join(lines)
 
 
+def differences_text(graph: Graph, most: int = MAX_DIFFERENCES_SHOWN) -> str:
+    """What the model a graph was imported from does otherwise in train mode, a line each."""
+    shown = [f"  {cut(text, MAX_LINE)}" for text in graph.train_differs[:most]]
+    if len(graph.train_differs) > most:
+        shown.append(f"  ... and {len(graph.train_differs) - most} more")
+    return "\n".join(["train mode of the model it was imported from differs:", *shown])
+
+
 # -- the same as data -------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +280,8 @@ def inspection(graph: Graph, *, spaces: bool = False) -> Json:
         "costs": costs_data(costs),
         "nodes": nodes,
     }
+    if graph.train_differs:
+        whole["train_differs"] = list(graph.train_differs)
     if graph.history is not None:
         steps = [step_data(step) for step in graph.history.steps]
         whole["history"] = {"base": graph.history.base.hash, "steps": steps}

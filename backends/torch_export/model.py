@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import fx, nn
 
 from growir.backends.torch_export.exporting import Program, export, source_line
 from growir.backends.torch_export.naming import name_drafts, valid
@@ -19,9 +19,10 @@ from growir.backends.torch_export.training import notice_of, twins
 from growir.backends.torch_export.values import Held
 from growir.backends.torch_fx import lower
 from growir.errors import ModelError, listed
-from growir.graph import Graph, Input, Node
+from growir.graph import MAX_DIFFERENCES, Graph, Input, Node
 from growir.verify import verify
 
+MAX_SHOWN = 8  # parts in one warning
 # How far apart the model and the network may be, as a part of the largest output.
 _CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2}
 
@@ -56,26 +57,34 @@ def import_model(model: nn.Module, example: Example, *, name: str | None = None,
     prepared = prepare(model, example)
     program = export(prepared)
     notices = [*program.notices]
-    pairs, lines = twins(program.exported, program.training) if program.training else ({}, [])
-    if lines:
-        notices.append(notice_of(lines))
+    pairs, strange = twins(program.exported, program.training) if program.training else ({}, [])
+    if strange:
+        notices.append(notice_of(strange))
     reader = Reader(program.exported, program.batch, pairs, prepared.model)
     reader.run()
     if reader.problems:
         raise ModelError(listed(list(reader.problems), what="things in the model have no place in a graph"))
-    notices += [*reader.notices, *_eval_notices(prepared, reader)]
+    left = [*prepared.left_in_eval, *(source_line(call) for call in reader.stays)]
+    notices += reader.notices
+    if left:
+        shown = ", ".join(left[:MAX_SHOWN])
+        notices.append(f"stays in eval mode in the model, but goes to train mode with the network: {shown}")
     graph, arrays = _assembled(reader, name or type(prepared.model).__name__)
+    graph = graph.replace(train_differs=_differences(prepared, program, reader, strange))
     if check:
         _compare(prepared, program, graph, arrays, [given for given, _ in reader.inputs])
     return Imported(graph, arrays, tuple(notices))
 
 
-def _eval_notices(prepared: Prepared, reader: Reader) -> list[str]:
-    """Batch norms that keep their statistics in train mode, which a graph's never do."""
-    left = [*prepared.left_in_eval, *(source_line(call) for call in reader.stays)]
-    if not left:
-        return []
-    return [f"stays in eval mode in the model, but goes to train mode with the network: {', '.join(left[:8])}"]
+def _differences(prepared: Prepared, program: Program, reader: Reader, strange: Sequence[fx.Node]) -> list[str]:
+    """All that the model's train mode is known to do otherwise, or may, as the document keeps it."""
+    # Documents go to other people and machines: the folders of this one stay out of them.
+    found = [source_line(call, folders=False) for call in strange]
+    if program.unknown:
+        found.append(f"it could not be exported: {program.unknown}")
+    norms = [source_line(call, folders=False) for call in reader.stays]
+    found += [f"stays in eval mode: {part}" for part in (*prepared.left_in_eval, *norms)]
+    return list(dict.fromkeys(found))[:MAX_DIFFERENCES]
 
 
 def _assembled(reader: Reader, title: str) -> tuple[Graph, dict[str, NDArray[Any]]]:

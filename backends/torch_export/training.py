@@ -14,8 +14,8 @@ from growir.backends.torch_export.exporting import source_line
 MAX_LINES = 8
 
 
-def twins(exported: ExportedProgram, training: ExportedProgram) -> tuple[dict[fx.Node, fx.Node], list[str]]:
-    """The train-mode call for each eval-mode call, and the model's lines that do something else in train mode."""
+def twins(exported: ExportedProgram, training: ExportedProgram) -> tuple[dict[fx.Node, fx.Node], list[fx.Node]]:
+    """The train-mode call for each eval-mode call, and the calls of either that the other has not."""
     one, two = _calls(exported), _calls(training)
     names = [name_of(node) for node in one], [name_of(node) for node in two]
     if names[0] == names[1]:
@@ -27,7 +27,7 @@ def twins(exported: ExportedProgram, training: ExportedProgram) -> tuple[dict[fx
             found.update(zip(one[a:b], two[c:d], strict=True))
         else:
             strange += [*one[a:b], *two[c:d]]
-    return found, list(dict.fromkeys(source_line(node) for node in strange))
+    return found, strange
 
 
 def _calls(program: ExportedProgram) -> list[fx.Node]:
@@ -41,8 +41,9 @@ def _calls(program: ExportedProgram) -> list[fx.Node]:
     return result
 
 
-def notice_of(lines: Sequence[str]) -> str:
-    """One warning for all the lines."""
+def notice_of(strange: Sequence[fx.Node]) -> str:
+    """One warning for all the lines of the model that these calls come from."""
+    lines = list(dict.fromkeys(source_line(node) for node in strange))
     shown = "".join(f"\n  {line}" for line in lines[:MAX_LINES])
     more = f"\n  ... and {len(lines) - MAX_LINES} more" if len(lines) > MAX_LINES else ""
     return f"the model does something else in train mode, which the network does not have:{shown}{more}"

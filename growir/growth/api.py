@@ -8,12 +8,14 @@ from typing import Any, cast
 
 from numpy.typing import ArrayLike
 
+from growir.errors import RunError
 from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, parse_run
 from growir.growth.data import check_data, load_data
 from growir.growth.engine import GrowthResult, Observer
 from growir.growth.run import start_run
 from growir.network import Network
+from growir.trainable import check_trainable
 
 Data = str | os.PathLike[str] | Mapping[str, ArrayLike]
 
@@ -32,6 +34,7 @@ def grow(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    train_as_imported: bool = False,
 ) -> GrowthResult:
     """Grow a network on data and fit it.
 
@@ -49,10 +52,13 @@ def grow(
         out: A run directory to write, as the command does; nothing is written if None.
         resume: Go on with the run in `out` from its last completed step.
         observer: Told what happens.
+        train_as_imported: Grow a network whose train mode is known not to be that of the model it was imported from
+            (`Graph.train_differs`).
 
     Raises:
         DataError: The data is unusable.
-        RunError: A setting is wrong, or the run directory cannot be used.
+        RunError: A setting is wrong, the run directory cannot be used, or the network has not the train mode of the
+            model it was imported from, and `train_as_imported` is not given.
     """
     base = DIGITS if isinstance(data, str) and data == "digits" else RunConfig()
     path = str(data) if isinstance(data, str | os.PathLike) else ""
@@ -72,6 +78,8 @@ def grow(
         else:
             settings[key] = value
     config = parse_run(settings, "growir.grow")
+    if start is not None:
+        check_trainable(start if isinstance(start, Graph) else start.graph, train_as_imported, RunError)
     dataset = check_data(data, config.data, "data") if isinstance(data, Mapping) else load_data(config.data)
     network = Network.init(start, seed) if isinstance(start, Graph) else start
     return start_run(config, dataset, network, out=out, resume=resume, observer=observer)

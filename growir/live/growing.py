@@ -20,6 +20,7 @@ from growir.live.report import Place, Report, TensorChange
 from growir.network import Network
 from growir.params import array_digest
 from growir.rewrite import Pass, Preserves, Rewrite
+from growir.trainable import check_trainable
 
 
 def grow(
@@ -31,6 +32,7 @@ def grow(
     *,
     verify: torch.Tensor | Sequence[torch.Tensor] | None = None,
     at_most: float | None = None,
+    train_as_imported: bool = False,
 ) -> tuple[fx.GraphModule, Report]:
     """Grow a module that is being trained; what comes back takes its place.
 
@@ -55,18 +57,22 @@ def grow(
             promises that (to 1e-9 of the largest value in float64, 1e-4 in float32).
         at_most: With `verify`, refuse a larger change than this part of an output's largest value, whatever the pass
             promises.
+        train_as_imported: Go on with a network whose train mode is known not to be that of the model it was imported
+            from (`Graph.train_differs`).
 
     Returns:
         The grown module, and what was done.
 
     Raises:
         PassRefused: The pass does not fit, or `verify` measured a change it had excluded.
-        ModelError: The module, an optimizer, an average or a mask is not what is needed.
+        ModelError: The module, an optimizer, an average or a mask is not what is needed, or the network has not the
+            train mode of the model it was imported from, and `train_as_imported` is not given.
         GrowirError: An optimizer has state that cannot follow.
     """
     start = time.perf_counter()
     rng = _generators()
     live = find(module)
+    check_trainable(live.graph, train_as_imported, ModelError)
     done = _rewrite(step, live.graph)
     heirs = heirs_of(done.edits, list(live.tensors))
     tensors = grown_tensors(live, done, heirs)

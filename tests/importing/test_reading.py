@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -415,7 +416,21 @@ def test_norms_left_in_eval_mode_are_warned_of() -> None:
         imported(model)
 
 
+def test_the_graph_keeps_what_train_mode_does_otherwise_without_folders() -> None:
+    norms = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).train()
+    norms[1].eval()
+    with pytest.warns(UserWarning):
+        asks, only, left = (imported(model).graph for model in (Asks(), OnlyEval(), norms))
+    assert [re.sub(r":\d+:", ":_:", text) for text in asks.train_differs] == ["test_reading.py:_: x = torch.sigmoid(x)"]
+    (reason,) = only.train_differs
+    assert re.match(r"it could not be exported: test_reading.py:\d+: if self.training and x.sum\(\) > 0:: ", reason)
+    assert left.train_differs == ("stays in eval mode: 1",)
+
+
 def test_nothing_is_warned_of_otherwise() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        imported(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.2), nn.ReLU(inplace=True)).eval())
+        graph = imported(
+            nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.2), nn.ReLU(inplace=True)).eval()
+        ).graph
+    assert graph.train_differs == ()
