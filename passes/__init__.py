@@ -68,7 +68,10 @@ def find_pass(name: str) -> type[Pass] | None:
 
 
 def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] | None = None) -> Pass:
-    """A pass from its JSON form, {"pass": name, ...fields}. Raises PassRefused saying what is wrong with it."""
+    """A pass from its JSON form, {"pass": name, ...fields}. Raises PassRefused saying what is wrong with it.
+
+    A "version" says which version of the pass spelled the fields; without one it is that of this growir.
+    """
     fields = dict(data)
     if "pass" not in fields:
         raise PassRefused('a pass says its name, {"pass": "widen", ...}, but this one has none')
@@ -78,17 +81,19 @@ def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] |
         names = sorted(all_passes())
         near = suggestion(name, names) if isinstance(name, str) else ""
         raise PassRefused(f"there is no pass {cut(name)!r}; there are: {', '.join(names)}.{near}")
+    if "version" in fields:
+        version = fields.pop("version")
+        upgraded = kind.upgraded(version, fields) if type(version) is int else None
+        if upgraded is None:
+            raise PassRefused(f"{kind.name}: version {cut(version)} of this pass cannot be run here")
+        fields = dict(upgraded)
     fields["values"] = dict(values or {})
     return kind(**fields)
 
 
 def pass_from_step(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:
     """The pass a history step records. Raises PassRefused if it is unknown here, or recorded by another version."""
-    kind = find_pass(step.kind)
-    fields = step.fields if kind is None else kind.upgraded(step.version, step.fields)
-    if fields is None:
-        raise PassRefused(f"{cut(step.kind)}: version {step.version} of this pass cannot be run here")
-    return pass_from_data({"pass": step.kind, **fields}, values)
+    return pass_from_data({**step.fields, "pass": step.kind, "version": step.version}, values)
 
 
 __all__ = [

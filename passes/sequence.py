@@ -12,7 +12,7 @@ from pydantic import Field, PlainSerializer, SerializeAsAny, model_validator
 
 from growir.edits import Edit
 from growir.errors import PassRefused
-from growir.graph import MAX_STEPS, Graph
+from growir.graph import MAX_STEPS, Graph, History, Step
 from growir.ops.spaces import Space
 from growir.passes.resizing import Resizing
 from growir.resize import Units, resize
@@ -24,7 +24,7 @@ STRENGTH = (Preserves.EXACT, Preserves.EVAL, Preserves.APPROXIMATE, Preserves.NO
 
 
 def _as_data(step: Pass) -> dict[str, Any]:
-    return {"pass": step.name, **step.model_dump(mode="json")}
+    return {"pass": step.name, **step.model_dump(mode="json"), "version": step.version}
 
 
 Inner = Annotated[SerializeAsAny[Pass], PlainSerializer(_as_data)]
@@ -58,8 +58,8 @@ class Sequence(Pass):
     each tensor. They name spaces and channels of the graph before the first of them.
 
     Attributes:
-        passes: The passes, or their JSON forms {"pass": name, ...fields}. Arrays in `values` belong to them; in the
-            sequence's own `values` they are called "k/key", k being the pass's place.
+        passes: The passes, or their JSON forms {"pass": name, ...fields, "version": n}. Arrays in `values` belong to
+            them; in the sequence's own `values` they are called "k/key", k being the pass's place.
     """
 
     name: ClassVar[str] = "sequence"
@@ -88,6 +88,15 @@ class Sequence(Pass):
             raise ValueError(f"values are called 'k/key' after the pass they belong to; {sorted(given)[0]!r} is not")
         return {**fields, "passes": found, "values": values}
 
+    @classmethod
+    def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        found = super().upgraded(version, fields)
+        steps = None if found is None else found.get("passes")
+        if found is None or not isinstance(steps, (list, tuple)):
+            return found
+        inner = [_upgraded(step) for step in cast("abc.Sequence[Any]", steps)]
+        return None if None in inner else {**found, "passes": inner}
+
     def check(self, graph: Graph) -> None:
         self._done(graph)
 
@@ -114,17 +123,21 @@ class Sequence(Pass):
         created: list[str] = []
         resolved: list[Pass] = []
         promises: list[Preserves] = []
-        first = len(graph.history.steps) if graph.history else 0
+        base, earlier = (graph.history.base, graph.history.steps) if graph.history else (graph, ())
+        first = len(earlier)
         while at < len(self.passes):
             group, change = self._next(current, at, first + MAX_STEPS * at)
             promises += [step.preserves(current) for step in group]
             nodes, renames = owned_by_first(current, in_order(current, change.nodes))
             done = [*change.edits, *renames]
-            current = verify(current.replace(nodes=nodes, outputs=change.outputs))
+            created += change.created
+            # A history so far, as the steps of their own would have left one: what has been named stays taken.
+            so_far = Step.model_validate({"pass": self.name, "created": tuple(created)})
+            history = History(base=base, steps=(*earlier, so_far))
+            current = verify(current.replace(nodes=nodes, outputs=change.outputs, history=history))
             for step in group:
                 step.check_values(current, done)
             edits += done
-            created += change.created
             resolved += group
             at += len(group)
         return _Done(tuple(resolved), current, tuple(edits), tuple(created), max(promises, key=STRENGTH.index))
@@ -175,6 +188,19 @@ class Sequence(Pass):
         if found:
             yield cls(passes=tuple(found))
             yield cls(passes=(found[0], found[0].model_copy(update={"by": 2 * found[0].by})))
+
+
+def _upgraded(step: Any) -> object:
+    """An inner pass's JSON form in this growir's version; None if the pass or its version is unknown here."""
+    from growir.passes import find_pass
+
+    if not (isinstance(step, Mapping) and "version" in step):
+        return cast("object", step)
+    fields = dict(cast("Mapping[str, Any]", step))
+    name, version = fields.pop("pass", None), fields.pop("version")
+    kind = find_pass(name) if isinstance(name, str) else None
+    found = kind.upgraded(version, fields) if kind is not None and type(version) is int else None
+    return None if found is None else {"pass": name, **found}
 
 
 def _pass(step: Any, values: Mapping[str, NDArray[Any]]) -> Any:
