@@ -105,14 +105,19 @@ def grown_tensors(live: Live, done: Rewrite, heirs: Mapping[str, str]) -> Tensor
 
 
 class AveragePlan:
-    """What an average of the weights will be after growth: a module, an AveragedModel, or tensors by key."""
+    """What an average of the weights will be after growth: a module, an AveragedModel, or tensors by key.
+
+    Attributes:
+        grown: The grown average; an AveragedModel is itself, and grown once `commit` is called.
+        notes: What it leaves to the caller.
+    """
 
     def __init__(self, average: object, number: int, live: Live, done: Rewrite) -> None:
         what = f"ema[{number}]"
-        self._average = average
+        self._averaged = average if isinstance(average, AveragedModel) else None
         self.notes: tuple[str, ...] = ()
         if isinstance(average, Mapping):
-            self._found: Any = _grown_state(cast("Mapping[str, Any]", average), live.graph, done, what)
+            self.grown: object = _grown_state(cast("Mapping[str, Any]", average), live.graph, done, what)
             return
         inner = find(average.module if isinstance(average, AveragedModel) else average, what)
         if inner.graph.hash != live.graph.hash:
@@ -120,7 +125,8 @@ class AveragePlan:
                 f"{what} has another graph than the module: {inner.graph.hash[:12]}, {live.graph.hash[:12]}"
             )
         self.notes = inner.notes
-        self._found = self._module(inner, done)
+        self._inner = self._module(inner, done)
+        self.grown = self._averaged or self._inner
 
     def _module(self, inner: Live, done: Rewrite) -> fx.GraphModule:
         tensors = grown_tensors(inner, done, heirs_of(done.edits, list(inner.tensors)))
@@ -129,12 +135,10 @@ class AveragePlan:
                 tensor.requires_grad_(next(iter(inner.module.parameters()), tensor).requires_grad)
         return rebuilt(inner.module, done.graph, tensors)
 
-    def commit(self) -> object:
-        """The grown average; an AveragedModel is changed in place."""
-        if isinstance(self._average, AveragedModel):
-            self._average.module = self._found
-            return self._average
-        return self._found
+    def commit(self) -> None:
+        """Change an AveragedModel, in place."""
+        if self._averaged is not None:
+            self._averaged.module = self._inner
 
 
 def _grown_state(state: Mapping[Any, Any], graph: Graph, done: Rewrite, what: str) -> Tensors:
@@ -184,6 +188,11 @@ def grown_masks(masks: Mapping[str, torch.Tensor], graph: Graph, done: Rewrite) 
         GrowirError: A mask is of no tensor of the module or has not its shape, or its tensor is worked out anew.
     """
     table = param_table(graph)
+    given = cast("object", masks)
+    if not isinstance(given, Mapping) or not all(
+        isinstance(mask, torch.Tensor) for mask in cast("Mapping[Any, object]", given).values()
+    ):
+        raise ModelError("masks: tensors by the key of their parameter are needed, {'fc1.weight': mask}")
     for key, mask in masks.items():
         if key not in table:
             raise ModelError(f"masks: {cut(key)} is no tensor of the module.{suggestion(key, table)}")

@@ -5,22 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from numpy.typing import NDArray
 from torch import distributed, fx, nn
 
 from growir.backends.torch_fx.lowering import read_back
-from growir.errors import ModelError, PassRefused
+from growir.errors import ModelError, PassRefused, cut
 from growir.graph import Graph
 from growir.live.carrying import AveragePlan, grown_masks, grown_tensors, heirs_of
-from growir.live.modules import find, largest_change, rebuilt
+from growir.live.modules import find, fitting_batch, largest_change, rebuilt
 from growir.live.optimizers import Grown, places_of, plan_optimizers
 from growir.live.report import Place, Report, TensorChange
 from growir.network import Network
 from growir.params import array_digest
 from growir.rewrite import Pass, Preserves, Rewrite
 from growir.trainable import check_trainable
+
+# By module, the optimizers that went on with what it grew into. Someone who forgets to take that would train the old
+# one, whose parameters no optimizer holds any more.
+_OUTGROWN: WeakKeyDictionary[nn.Module, WeakSet[torch.optim.Optimizer]] = WeakKeyDictionary()
 
 
 def grow(
@@ -65,8 +70,8 @@ def grow(
 
     Raises:
         PassRefused: The pass does not fit, or `verify` measured a change it had excluded.
-        ModelError: The module, an optimizer, an average or a mask is not what is needed, or the network has not the
-            train mode of the model it was imported from, and `train_as_imported` is not given.
+        ModelError: The module, an optimizer, an average, a mask or the batch is not what is needed, or the network has
+            not the train mode of the model it was imported from, and `train_as_imported` is not given.
         GrowirError: An optimizer has state that cannot follow.
     """
     start = time.perf_counter()
@@ -74,20 +79,24 @@ def grow(
     live = find(module)
     check_trainable(live.graph, train_as_imported, ModelError)
     done = _rewrite(step, live.graph)
+    optimizers: list[Any] = [] if optimizer is None else [optimizer]
+    if isinstance(optimizer, list | tuple):
+        optimizers = [*optimizer]
+    _check_arguments(live.module, optimizers, ema, verify, at_most)
+    _check_range(step, live.tensors)
     heirs = heirs_of(done.edits, list(live.tensors))
     tensors = grown_tensors(live, done, heirs)
     grown = rebuilt(live.module, done.graph, tensors)
-    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer or ())
     orders = _order(live.module, live.tensors), _order(grown, tensors)
     plans = plan_optimizers(optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders))
     averages = [AveragePlan(average, k, live, done) for k, average in enumerate(ema)]
-    carried = grown_masks(masks or {}, live.graph, done)
-    measured = None if verify is None else _measure(live.module, grown, verify, done, at_most)
-    for plan in plans:
-        plan.commit()
+    carried = grown_masks({} if masks is None else masks, live.graph, done)
+    measured = None
+    if verify is not None:
+        measured = _measure(live.module, grown, fitting_batch(live.graph, verify), done, at_most)
     places = places_of(plans)
     untrained = [key for key, p in grown.named_parameters() if p.requires_grad and key not in places] if plans else []
-    return grown, Report(
+    report = Report(
         what=str(step) if isinstance(step, Pass) else _last_step(done.graph),
         before=live.graph.hash,
         after=done.graph.hash,
@@ -95,7 +104,7 @@ def grow(
         preserves=done.preserves,
         changes=tuple(_changes(live.tensors, tensors, heirs, places)),
         untrained=tuple(untrained),
-        ema=tuple(average.commit() for average in averages),
+        ema=tuple(average.grown for average in averages),
         masks=carried,
         values={array_digest(array): array for array in step.values.values()} if isinstance(step, Pass) else {},
         measured=measured,
@@ -103,6 +112,14 @@ def grow(
         notes=(*live.notes, *(note for average in averages for note in average.notes), *_ranks()),
         seconds=time.perf_counter() - start,
     )
+    # Up to here nothing has changed, and from here on nothing can fail.
+    for plan in plans:
+        plan.commit()
+    for average in averages:
+        average.commit()
+    if report.changes:
+        _OUTGROWN.setdefault(live.module, WeakSet()).update(optimizers)
+    return grown, report
 
 
 def network_of(module: nn.Module, values: Mapping[str, NDArray[Any]] | None = None) -> Network:
@@ -120,9 +137,40 @@ def network_of(module: nn.Module, values: Mapping[str, NDArray[Any]] | None = No
     return Network(live.graph, read_back(live.graph, live.module), values)
 
 
+def _check_arguments(
+    module: nn.Module, optimizers: Sequence[object], ema: object, verify: object, at_most: float | None
+) -> None:
+    """Raise ModelError for what no later step would notice, or would name less clearly."""
+    if torch.is_inference_mode_enabled():
+        raise ModelError("growth inside torch.inference_mode() gives tensors that cannot be trained; grow outside")
+    if any(optimizer in _OUTGROWN.get(module, ()) for optimizer in optimizers):
+        raise ModelError(
+            "this module was grown before, and the optimizer went on with what came back: "
+            "module, report = live.grow(module, ...)"
+        )
+    if isinstance(ema, nn.Module | Mapping):
+        raise ModelError("ema: a list of averages is needed; give [average]")
+    if at_most is not None and (verify is None or not at_most >= 0):
+        raise ModelError(f"at_most: a number from 0 on and a batch to `verify` are needed, but it is {at_most}")
+
+
+def _check_range(step: Pass | Rewrite, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise PassRefused if the numbers that a pass was given are too large for the module's dtype."""
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    for key, array in step.values.items() if isinstance(step, Pass) and dtypes else ():
+        narrow = min(dtypes, key=lambda dtype: torch.finfo(dtype).max)
+        if array.size and abs(array).max() > torch.finfo(narrow).max:
+            raise PassRefused(f"the values for {cut(key)} reach {abs(array).max():.3g}, which {narrow} cannot hold")
+
+
 def _rewrite(step: Pass | Rewrite, graph: Graph) -> Rewrite:
     if isinstance(step, Pass):
         return step.rewrite(graph)
+    if not isinstance(step, Rewrite):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all use types
+        raise PassRefused(
+            f"a pass such as Widen(node=..., by=...) or its rewrite is needed, but this is {cut(step)!r}; several "
+            "passes go into one Sequence(passes=...)"
+        )
     history = step.graph.history
     base, steps = (graph, ()) if graph.history is None else (graph.history.base, graph.history.steps)
     if history is None or history.base.hash != base.hash or history.steps[:-1] != steps:
@@ -146,11 +194,10 @@ def _last_step(graph: Graph) -> str:
 def _measure(
     before: nn.Module,
     after: nn.Module,
-    verify: torch.Tensor | Sequence[torch.Tensor],
+    batch: Sequence[torch.Tensor],
     done: Rewrite,
     at_most: float | None,
 ) -> float:
-    batch = (verify,) if isinstance(verify, torch.Tensor) else tuple(verify)
     worst, rounding = largest_change(before, after, batch)
     if at_most is not None:
         limit, why = at_most, f"at most {at_most:g} is allowed"

@@ -156,16 +156,45 @@ def rebuilt(old: nn.Module, graph: Graph, tensors: Mapping[str, torch.Tensor]) -
     return module
 
 
+def fitting_batch(graph: Graph, verify: object) -> tuple[torch.Tensor, ...]:
+    """What was given to measure outputs on, as a batch of every input. Raises ModelError if it is none."""
+    batch = (verify,) if isinstance(verify, torch.Tensor) else verify
+    wanted = ", ".join(f"{entry.name} {list(entry.shape)}" for entry in graph.inputs)
+    if not isinstance(batch, list | tuple) or len(cast("list[object]", batch)) != len(graph.inputs):
+        raise ModelError(f"verify: one tensor for each input is needed: {wanted}")
+    found: list[torch.Tensor] = []
+    for entry, tensor in zip(graph.inputs, cast("list[object]", batch), strict=True):
+        if not isinstance(tensor, torch.Tensor):
+            raise ModelError(f"verify: one tensor for each input is needed: {wanted}")
+        sizes = list(tensor.shape)
+        if len(sizes) != len(entry.shape) or any(
+            isinstance(size, int) and size != given for size, given in zip(entry.shape, sizes)
+        ):
+            raise ModelError(f"verify: the batch has shape {sizes}, but {entry.name} is {list(entry.shape)}")
+        if not tensor.numel():
+            raise ModelError("verify: at least one sample is needed to measure anything")
+        found.append(tensor)
+    return tuple(found)
+
+
 def largest_change(before: nn.Module, after: nn.Module, batch: Sequence[torch.Tensor]) -> tuple[float, float]:
     """The largest change of an output in eval mode, as a part of its largest value, and how much rounding explains.
 
     Neither module is changed: eval mode moves no statistics, and every part goes back to the mode it was in.
+
+    Raises:
+        ModelError: The outputs before are not finite, so that nothing can be compared with them.
     """
     worst, rounding = 0.0, ROUNDING[torch.float64]
     for wanted, found in zip(_eval_outputs(before, batch), _eval_outputs(after, batch), strict=True):
         rounding = max(rounding, ROUNDING.get(wanted.dtype, 0.1))
         if wanted.numel():
             wide = wanted.double()
+            if not bool(wide.isfinite().all()):
+                raise ModelError(
+                    "verify: the module gives NaN or infinite numbers on this batch, before growth already; "
+                    "look for them in its weights and in the batch"
+                )
             change = (wide - found.double()).abs().max() / wide.abs().max().clamp_min(1e-3)
             worst = max(worst, float(change) if bool(change.isfinite()) else float("inf"))
     return worst, rounding

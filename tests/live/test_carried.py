@@ -272,6 +272,10 @@ def other_graph() -> torch.fx.GraphModule:
     return module_of(residual_convnet())
 
 
+def inputs_of(*shape: int) -> torch.Tensor:
+    return torch.ones(shape, dtype=torch.float64)
+
+
 FAILURES: dict[str, tuple[Callable[[], dict[str, Any]], type[GrowirError], str]] = {
     "pass": (lambda: {"step": Widen(node="head", by=1)}, PassRefused, "pinned"),
     "unknown node": (lambda: {"step": Widen(node="fc", by=1)}, PassRefused, "fc"),
@@ -297,6 +301,22 @@ FAILURES: dict[str, tuple[Callable[[], dict[str, Any]], type[GrowirError], str]]
         ModelError,
         r"masks: fc1\.weight has shape \[4\]",
     ),
+    "no pass": (lambda: {"step": {"pass": "widen"}}, PassRefused, r"a pass such as Widen\(.*Sequence\(passes="),
+    "list of passes": (lambda: {"step": [Widen(node="fc1", by=1)]}, PassRefused, r"but this is .*Sequence\(passes="),
+    "scheduler": (
+        lambda: {"optimizer": torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.ones(1)]), 3)},
+        ModelError,
+        "a torch.optim.Optimizer is needed, but this is a StepLR",
+    ),
+    "mask kind": (lambda: {"masks": {"fc1.weight": [1.0]}}, ModelError, "masks: tensors by the key"),
+    "masks kind": (lambda: {"masks": [torch.zeros(4)]}, ModelError, "masks: tensors by the key"),
+    "batch kind": (lambda: {"verify": "x"}, ModelError, r"verify: one tensor for each input is needed: x \['N', 3\]"),
+    "batch number": (lambda: {"verify": [inputs_of(2, 3)] * 2}, ModelError, "verify: one tensor for each input"),
+    "batch shape": (lambda: {"verify": inputs_of(2, 4)}, ModelError, r"verify: the batch has shape \[2, 4\], but x is"),
+    "batch empty": (lambda: {"verify": inputs_of(0, 3)}, ModelError, "verify: at least one sample"),
+    "batch nan": (lambda: {"verify": inputs_of(2, 3) * np.nan}, ModelError, "NaN or infinite numbers on this batch"),
+    "limit alone": (lambda: {"at_most": 0.1}, ModelError, "a batch to `verify` are needed, but it is 0.1"),
+    "limit nan": (lambda: {"verify": inputs_of(2, 3), "at_most": np.nan}, ModelError, "from 0 on .*, but it is nan"),
 }
 
 
@@ -309,18 +329,71 @@ def test_an_error_leaves_everything_as_it_was(name: str) -> None:
     ema = averaged(module)
     inner = ema.module
     unchanged, ema_unchanged = snapshot(module, optimizer), snapshot(ema, optimizer)
-    given = {"step": Widen(node="fc1", by=2), **arguments()}
+    given: dict[str, Any] = {"step": Widen(node="fc1", by=2), "optimizer": optimizer, **arguments()}
     # The good average comes first: it must not have grown when a later one is refused.
     given["ema"] = [*given.get("ema", ()), ema]
     with pytest.raises(error, match=says):
-        live.grow(module, optimizer=optimizer, **given)
+        live.grow(module, **given)
     given["ema"] = given["ema"][::-1]
     with pytest.raises(error, match=says.replace(r"ema\[0\]", r"ema\[1\]")):
-        live.grow(module, optimizer=optimizer, **given)
+        live.grow(module, **given)
     unchanged()
     ema_unchanged()
     assert ema.module is inner
     one_step(module, optimizer, batch)
+
+
+@pytest.mark.parametrize("part", ["heirs_of", "rebuilt", "plan_optimizers", "_measure", "places_of", "Report"])
+def test_so_does_an_error_in_growth_itself(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **more: object) -> None:
+        raise RuntimeError(part)
+
+    module, batch = module_of(mlp()).train(), random_batch(mlp())
+    optimizer = torch.optim.Adam(module.parameters())
+    one_step(module, optimizer, batch)
+    ema = averaged(module)
+    inner = ema.module
+    unchanged = snapshot(module, optimizer)
+    monkeypatch.setattr(f"growir.live.growing.{part}", fails)
+    with pytest.raises(RuntimeError, match=f"^{part}$"):
+        live.grow(module, Widen(node="fc1", by=2), optimizer, [ema], verify=batch)
+    unchanged()
+    assert ema.module is inner
+
+
+def test_numbers_beyond_the_dtype_are_refused() -> None:
+    module = module_of(mlp(), torch.float32)
+    step = Widen(node="fc1", by=2, values={"fc1.weight": np.full((2, 3), 1e200)})
+    with pytest.raises(
+        PassRefused, match=r"the values for fc1\.weight reach 1e\+200, which torch\.float32 cannot hold"
+    ):
+        live.grow(module, step)
+    live.grow(module.double(), step)
+
+
+def test_a_single_average_says_that_it_wants_a_list() -> None:
+    module = module_of(mlp())
+    with pytest.raises(ModelError, match=r"ema: a list of averages is needed; give \[average\]"):
+        live.grow(module, Widen(node="fc1", by=2), ema=module_of(mlp()))  # type: ignore[arg-type]
+
+
+def test_inference_mode_is_refused() -> None:
+    module = module_of(mlp())
+    with torch.inference_mode(), pytest.raises(ModelError, match="grow outside"):
+        live.grow(module, Widen(node="fc1", by=2))
+
+
+def test_a_module_left_behind_is_noticed() -> None:
+    module, batch = module_of(mlp()), random_batch(mlp())
+    optimizer = torch.optim.Adam(module.parameters())
+    grown, _ = live.grow(module, Widen(node="fc1", by=2), optimizer)
+    unchanged = snapshot(grown, optimizer)
+    with pytest.raises(ModelError, match="this module was grown before, and the optimizer went on with what came back"):
+        live.grow(module, Widen(node="fc1", by=2), optimizer)
+    unchanged()
+    live.grow(module, Widen(node="fc1", by=2))  # without the optimizer it may be tried out
+    grown, _ = live.grow(grown, Widen(node="fc1", by=2), optimizer)
+    one_step(grown, optimizer, batch)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
