@@ -56,6 +56,7 @@ TABLE: dict[str, Callable[[Scope, Any], None]] = {
     "concat": joins.concat,
     "mean": reductions.reduction("ReduceMean"),
     "sum": reductions.reduction("ReduceSum"),
+    "norm": reductions.reduction("ReduceL2"),
     "amax": reductions.reduction("ReduceMax"),
     "amin": reductions.reduction("ReduceMin"),
     "var": reductions.var,

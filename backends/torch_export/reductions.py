@@ -11,7 +11,7 @@ from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.pointwise import each
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Layout, Unsupported, Value
-from growir.ops import Abs, Amax, Amin, Mean, Op, Pow, Sqrt, Sum, Var
+from growir.ops import Abs, Amax, Amin, Mean, Norm, Op, Sqrt, Sum, Var
 
 Handler = Callable[[Reader, Call], Any]
 
@@ -73,7 +73,7 @@ def norm(r: Reader, c: Call) -> Value:
         return reduced(r, Sum, each(r, Abs(), x), c.ints("dim"), keep)
     if order != 2:
         raise Unsupported(f"takes the {order}-norm; growir writes down the 1-norm and the 2-norm")
-    return each(r, Sqrt(), reduced(r, Sum, each(r, Pow(exponent=2.0), x), c.ints("dim"), keep))
+    return reduced(r, Norm, x, c.ints("dim"), keep)
 
 
 TABLE: dict[str, Handler] = {

@@ -38,6 +38,7 @@ from growir.ops import (
     Linear,
     LocalResponseNorm,
     LogSoftmax,
+    Norm,
     Op,
     Pad,
     Permute,
@@ -278,6 +279,11 @@ def reduction(function: Callable[..., Any]) -> Emit:
     return emit
 
 
+def norm(b: Builder, op: Norm) -> fx.Node:
+    # Not the root of a sum: its gradient at 0 would be NaN.
+    return b.call(torch.linalg.vector_norm, b.inputs[0], dim=op.dim, keepdim=op.keepdim)
+
+
 def var(b: Builder, op: Var) -> fx.Node:
     return b.call(torch.var, b.inputs[0], op.dim, correction=op.correction, keepdim=op.keepdim)
 
@@ -433,6 +439,7 @@ TABLE: dict[str, Emit] = {
     "concat": concat,
     "mean": reduction(torch.mean),
     "sum": reduction(torch.sum),
+    "norm": norm,
     "amax": reduction(torch.amax),
     "amin": reduction(torch.amin),
     "var": var,

@@ -36,7 +36,7 @@ def _named(namespace: object, prefix: str) -> dict[int, str]:
 
 
 # By identity: many of torch's functions say they are called otherwise, or live elsewhere, than where users find them.
-_NAMES = {**_named(torch, "torch."), **_named(F, "F.")}
+_NAMES = {**_named(torch.linalg, "torch.linalg."), **_named(torch, "torch."), **_named(F, "F.")}
 _METHODS = _named(torch.Tensor, "")
 
 

@@ -68,7 +68,7 @@ from growir.ops.pool import (
     MaxPool2d,
     MaxPool3d,
 )
-from growir.ops.reduction import Amax, Amin, Mean, Sum, Var
+from growir.ops.reduction import Amax, Amin, Mean, Norm, Sum, Var
 from growir.ops.resample import PixelShuffle, PixelUnshuffle, Upsample
 from growir.ops.weight import Bias, Parameter
 
@@ -111,6 +111,7 @@ OPS: tuple[type[Op], ...] = (
     Concat,
     Mean,
     Sum,
+    Norm,
     Amax,
     Amin,
     Var,
@@ -243,6 +244,7 @@ __all__ = [
     "Minimum",
     "Mish",
     "Mul",
+    "Norm",
     "Normal",
     "Op",
     "OpError",

@@ -81,6 +81,7 @@ _GIVES: Mapping[str, Rule] = {
     "exp": _always(0.0, math.inf),
     "sqrt": _always(0.0, math.inf),
     "abs": _always(0.0, math.inf),
+    "norm": _always(0.0, math.inf),
     "leaky_relu": _identity_above_zero,
     "prelu": _identity_above_zero,
     "elu": _identity_above_zero,

@@ -98,6 +98,15 @@ class Sum(Reduction):
         rule.fixed((axis,), "is summed over this axis")
 
 
+class Norm(Reduction):
+    """The root of the sum of squares along axes; the gradient is 0 where all of them are 0, as torch has it."""
+
+    op: Literal["norm"] = "norm"
+
+    def _reduce(self, rule: Rule, axis: Axis) -> None:
+        rule.fixed((axis,), "its squares are summed over this axis")
+
+
 class Var(Reduction):
     """The variance over axes, the sum of squares divided by the count less `correction`."""
 

@@ -301,6 +301,7 @@ REFERENCES: dict[str, Reference] = {
     "minimum": lambda a, p, xs: torch.where(xs[0] < xs[1], xs[0], xs[1]),
     "mean": reduction(lambda rows: sum(rows[1:], rows[0]) / len(rows)),
     "sum": reduction(lambda rows: sum(rows[1:], rows[0])),
+    "norm": reduction(lambda rows: sum(row**2 for row in rows) ** 0.5),
     "amax": reduction(lambda rows: torch.stack(rows).sort(0)[0][-1]),
     "amin": reduction(lambda rows: torch.stack(rows).sort(0)[0][0]),
     "var": variance,

@@ -306,6 +306,24 @@ def test_einsum_of_two() -> None:
 # -- masks --------------------------------------------------------------------------------------------------------
 
 
+class Normalised(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x)
+        return F.normalize(y, dim=1) + torch.linalg.vector_norm(y, dim=1, keepdim=True)
+
+
+def test_the_gradient_of_a_norm_of_zeros_is_torchs() -> None:
+    model = Normalised()
+    nn.init.zeros_(model.fc.weight)
+    nn.init.zeros_(model.fc.bias)
+    module = imported(model).to_torch()
+    for each in (model, module):
+        each.double()(vectors()).sum().backward()
+    wanted, found = model.fc.weight.grad, module.get_parameter("fc.weight").grad
+    assert wanted is not None and found is not None
+    torch.testing.assert_close(found, wanted)
+
+
 class Causal(Model):
     """Attention to earlier tokens, hidden in four ways."""
 
