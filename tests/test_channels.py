@@ -8,14 +8,17 @@ from growir.channels import analyse, channel_spaces
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
 from growir.ops import (
+    Attention,
     BatchNorm,
     Concat,
     Conv2d,
+    Expand,
     Flatten,
     LayerNorm,
     Linear,
     Mul,
     Parameter,
+    Permute,
     Reshape,
     Slice,
     Standardise,
@@ -127,6 +130,30 @@ def test_batch_statistics_pin_the_axis_they_run_along() -> None:
     )
     assert not free(graph)
     assert "norm (batch statistics are taken along this axis)" in reasons(graph, "fc")
+
+
+def test_heads_grow_where_all_of_them_share_keys_and_values() -> None:
+    graph = graph_of(
+        (3, 5),
+        *(Node(name=name, op=Linear(out_features=n), inputs=("x",)) for name, n in (("q", 8), ("k", 2), ("v", 2))),
+        *(
+            Node(name=f"{name}_rows", op=Reshape(shape=(3, n, 2)), inputs=(name,))
+            for name, n in (("q", 4), ("k", 1), ("v", 1))
+        ),
+        *(
+            Node(name=f"{name}_heads", op=Permute(dims=(0, 2, 1, 3)), inputs=(f"{name}_rows",))
+            for name in ("q", "k", "v")
+        ),
+        *(Node(name=f"{name}_all", op=Expand(shape=(4, 3, 2)), inputs=(f"{name}_heads",)) for name in ("k", "v")),
+        Node(name="attend", op=Attention(), inputs=("q_heads", "k_all", "v_all")),
+        Node(name="rows", op=Permute(dims=(0, 2, 1, 3)), inputs=("attend",)),
+        Node(name="flat", op=Flatten(start_dim=2), inputs=("rows",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+    )
+    assert free(graph) == {"q": (8, 2)}
+    assert reasons(graph, "v") == ["attend (heads come and go whole, their size stays)"]
+    assert_preserves(Widen(node="q", by=2), graph)
+    assert_preserves(Split(node="q", channels=(1,)), graph)
 
 
 def test_one_channel_broadcast_over_many_is_pinned() -> None:

@@ -295,7 +295,8 @@ class Algebra:
         merged: Axis = fixed(1)
         for axis in group:
             inner, rows = length(axis), length(merged)
-            inner_fixed, outer_fixed = self.is_fixed(axis), self.is_fixed(merged)
+            # What is pinned already has a width to rely on as much as positions of no space.
+            inner_fixed, outer_fixed = not self.free_units(axis), self.is_fixed(merged)
             if outer_fixed and rows == 1:
                 merged = axis
             elif inner_fixed:
