@@ -11,6 +11,7 @@ from growir.ops import (
     Attention,
     BatchNorm,
     Concat,
+    Conv1d,
     Conv2d,
     Expand,
     Flatten,
@@ -154,6 +155,22 @@ def test_heads_grow_where_all_of_them_share_keys_and_values() -> None:
     assert reasons(graph, "v") == ["attend (heads come and go whole, their size stays)"]
     assert_preserves(Widen(node="q", by=2), graph)
     assert_preserves(Split(node="q", channels=(1,)), graph)
+
+
+def test_a_convolution_of_one_position_slides_along_nothing() -> None:
+    def gated(width: int, padding: int) -> Graph:
+        return graph_of(
+            (3, 4),
+            Node(name="fc", op=Linear(out_features=6), inputs=("x",)),
+            Node(name="tokens", op=Conv1d(out_channels=3, kernel_size=width, padding=padding), inputs=("fc",)),
+            Node(name="both", op=Mul(), inputs=("fc", "tokens")),
+            Node(name="head", op=Linear(out_features=1), inputs=("both",)),
+        )
+
+    assert free(gated(1, 0)) == {"fc": (6, 1)}
+    assert_preserves(Widen(node="fc", by=2), gated(1, 0))
+    assert_preserves(Split(node="fc", channels=(1,)), gated(1, 0))
+    assert "tokens (a convolution slides along this axis)" in reasons(gated(3, 1), "fc")
 
 
 def test_one_channel_broadcast_over_many_is_pinned() -> None:

@@ -35,10 +35,16 @@ def _calls(program: ExportedProgram) -> list[fx.Node]:
     result: list[fx.Node] = []
     for node in program.graph.nodes:
         if node.op == "call_function" and overload(node) is not None and holds_tensor(node):
-            counts = writes(node) and getattr(node.args[0], "op", "") == "placeholder"
-            if not counts and name_of(node) not in ("lift_fresh_copy", "detach"):
+            if not _counts(node) and name_of(node) not in ("lift_fresh_copy", "detach"):
                 result.append(node)
     return result
+
+
+def _counts(node: fx.Node) -> bool:
+    """Whether a call changes a buffer in place; of a module used twice, the second call changes the first one's result."""
+    while writes(node) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node.op == "placeholder"
 
 
 def notice_of(strange: Sequence[fx.Node]) -> str:

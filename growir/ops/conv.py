@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
@@ -80,6 +81,19 @@ class Convolution(Op):
         """The output channels of a depthwise convolution: `multiplier` of them for each input channel."""
         return tuple((space, block * self.multiplier) for space, block in rule.algebra.resolve(axis))
 
+    @abstractmethod
+    def still(self) -> tuple[bool, ...]:
+        """For each axis that the kernel slides along, whether it takes every position by itself."""
+
+    def _places(self, rule: Rule, x: Axes) -> Axes:
+        """The axes that the kernel slides along, after it."""
+        places: list[Axis] = []
+        for axis, size, still in zip(x[2:], rule.sizes[2:], self.still(), strict=True):
+            if not still:
+                rule.fixed((axis,), "a convolution slides along this axis")
+            places.append(axis if still else fixed(size))
+        return tuple(places)
+
     def _kernel_axes(self) -> Axes:
         return tuple(fixed(size) for size in in_full(self.kernel_size or 1, self.spatial))
 
@@ -126,6 +140,13 @@ class Conv(Convolution):
         amounts = in_full(0 if self.padding == "valid" else self.padding, self.spatial)
         return tuple((amount, amount) for amount in amounts)
 
+    def still(self) -> tuple[bool, ...]:
+        if self.kernel_size is None:
+            return (False,) * self.spatial
+        kernel = in_full(self.kernel_size, self.spatial)
+        pads = in_full(0 if isinstance(self.padding, str) else self.padding, self.spatial)
+        return tuple((k, s, p) == (1, 1, 0) for k, s, p in zip(kernel, self.strides(), pads, strict=True))
+
     def infer(self, *xs: Shape) -> Shape:
         x = xs[0]
         self._check(x)
@@ -149,7 +170,7 @@ class Conv(Convolution):
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]
-        rule.fixed(x[2:], "a convolution slides along this axis")
+        places = self._places(rule, x)
         if self.depthwise:
             out = self._carried(rule, x[1])
             rule.param("weight", (out, fixed(1), *self._kernel_axes()))
@@ -167,7 +188,7 @@ class Conv(Convolution):
             rule.param("weight", (out, row, *self._kernel_axes()), consumes=(1,), rows=rows)
         if self.bias:
             rule.param("bias", (out,))
-        return (x[0], out, *(fixed(size) for size in rule.sizes[2:]))
+        return (x[0], out, *places)
 
     def macs(self, out: Shape, *xs: Shape) -> int:
         _, *kernel = self.kernel(*xs)
@@ -247,6 +268,10 @@ class ConvTranspose(Convolution):
         """How much each side of an axis is cut off."""
         return in_full(self.padding, self.spatial)
 
+    def still(self) -> tuple[bool, ...]:
+        given = zip(self.kernel(), self.strides(), self.pads(), self.extra(), strict=True)
+        return tuple(each == (1, 1, 0, 0) for each in given)
+
     def extra(self) -> tuple[int, ...]:
         """How many positions are added behind each axis."""
         return in_full(self.output_padding, self.spatial)
@@ -284,7 +309,7 @@ class ConvTranspose(Convolution):
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]
-        rule.fixed(x[2:], "a convolution slides along this axis")
+        places = self._places(rule, x)
         if self.depthwise:
             out = self._carried(rule, x[1])
             rule.param("weight", (x[1], fixed(self.multiplier), *self._kernel_axes()))
@@ -296,7 +321,7 @@ class ConvTranspose(Convolution):
             rule.param("weight", (x[1], row, *self._kernel_axes()), consumes=(0,))
         if self.bias:
             rule.param("bias", (out,))
-        return (x[0], out, *(fixed(size) for size in rule.sizes[2:]))
+        return (x[0], out, *places)
 
     def macs(self, out: Shape, *xs: Shape) -> int:
         return xs[0].elements * (out.size(1) // self.group_count(xs[0])) * math.prod(self.kernel())

@@ -445,6 +445,21 @@ def test_the_graph_keeps_what_train_mode_does_otherwise_without_folders() -> Non
     assert left.train_differs == ("stays in eval mode: 1",)
 
 
+class NormTwice(Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.fc(self.norm(x)))
+
+
+def test_a_norm_used_twice_does_nothing_else_in_train_mode() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        imported(NormTwice())
+
+
 def test_nothing_is_warned_of_otherwise() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
