@@ -19,6 +19,9 @@ _MARKS: Mapping[str, str] = {
     "partial": "passes a function that is not finite everywhere: fresh channels copy incoming weights",
     "random": "passes a dropout: a change of width draws other random numbers in train mode",
 }
+_STEP = (
+    "its width changes by multiples of this, for somewhere its channels are cut, grouped or normalised in equal parts"
+)
 
 
 def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
@@ -42,6 +45,8 @@ def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
     parts: list[str | Grid] = [Grid(headers, rows, frozenset({"width", "step", "nodes"}))]
     if len(shown) < len(spaces):
         parts.append(f"{len(spaces):,} spaces, the first {len(shown)} shown; --all shows each")
+    if any(space.step > 1 for space in shown):
+        parts.append(f"step: {_STEP}")
     used = {mark for space in shown for mark in _marks(space)}
     if used:
         parts.append("\n".join(f"{mark}: {_MARKS[mark]}" for mark in _MARKS if mark in used))
