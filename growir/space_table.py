@@ -19,9 +19,7 @@ _MARKS: Mapping[str, str] = {
     "partial": "passes a function that is not finite everywhere: fresh channels copy incoming weights",
     "random": "passes a dropout: a change of width draws other random numbers in train mode",
 }
-_STEP = (
-    "its width changes by multiples of this, for somewhere its channels are cut, grouped or normalised in equal parts"
-)
+_STEP = "its width changes by multiples of this: somewhere its channels are cut, grouped or normalised in equal parts"
 
 
 def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
