@@ -283,15 +283,22 @@ def _slots(params: Mapping[str, ParamAxes]) -> tuple[dict[Space, list[Slot]], di
     """For each space the parameter axes that produce it, and those that consume it."""
     producers: dict[Space, list[Slot]] = {}
     consumers: dict[Space, list[Slot]] = {}
+    known: dict[int, dict[Space, tuple[tuple[int, int, int], ...]]] = {}  # a norm's parameters lie on one axis object
+
+    def runs_on(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
+        if id(axis) not in known:
+            known[id(axis)] = _runs(axis)
+        return known[id(axis)]
+
     for key, use in params.items():
         for k, axis in enumerate(use.axes):
             side = consumers if k in use.consumes else producers
             if k == 1 and use.rows:
                 for group, row in enumerate(use.rows):
-                    for space, runs in _runs(row).items():
+                    for space, runs in runs_on(row).items():
                         side.setdefault(space, []).append(Slot(key, k, runs, group, len(use.rows)))
                 continue
-            for space, runs in _runs(axis).items():
+            for space, runs in runs_on(axis).items():
                 side.setdefault(space, []).append(Slot(key, k, runs))
     return producers, consumers
 
@@ -301,12 +308,12 @@ def _runs(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
     if len(axis) == 1:
         space, block = axis[0]
         return {} if space is None else {space: ((0, space.size, block),)}
-    found: dict[Space, tuple[tuple[int, int, int], ...]] = {}
+    found: dict[Space, list[tuple[int, int, int]]] = {}
     position = 0
     for space, block in axis:
         if space is None:
             position += block
         else:
-            found[space] = (*found.get(space, ()), (position, space.size, block))
+            found.setdefault(space, []).append((position, space.size, block))
             position += space.size * block
-    return found
+    return {space: tuple(runs) for space, runs in found.items()}

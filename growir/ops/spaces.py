@@ -9,8 +9,10 @@ to be two, or blocks of another one, is bound to the terms it really is, and `re
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 MAX_PINS = 8  # reasons kept per space; more would not help a reader
 
@@ -52,6 +54,21 @@ def length(axis: Axis) -> int:
     return sum(block if space is None else space.size * block for space, block in axis)
 
 
+def _is_plain(axis: Axis) -> bool:
+    """Whether all spaces are unbound and no fixed positions stand side by side."""
+    fixed_before = False
+    for space, block in axis:
+        if space is None:
+            if fixed_before or not block:
+                return False
+            fixed_before = True
+        elif space.bind is not None:
+            return False
+        else:
+            fixed_before = False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A reshape that could let one of several factors scale, and the one it took.
@@ -81,6 +98,9 @@ class Algebra:
         self.forbidden: frozenset[int] = frozenset()
         self.choices: list[Choice] = []
         self._trail: list[tuple[Space, Axis | None, tuple[Pin, ...]]] | None = None
+        # What `resolve` and `_ends` found, by the axis's id; kept until a space is bound.
+        self._resolved: dict[int, tuple[Axis, Axis]] = {}
+        self._lengths: dict[int, tuple[Axis, list[int]]] = {}
 
     # -- the one place where spaces change ------------------------------------------------------------------------
 
@@ -88,6 +108,21 @@ class Algebra:
         if self._trail is not None:
             self._trail.append((space, space.bind, space.pins))
         space.bind, space.pins = bind, pins
+
+    def _bind(self, space: Space, target: Axis) -> None:
+        for inner, _ in target:
+            if inner is not None and space.pins:
+                self._pin(inner, space.pins)
+        self._rebind(space, target)
+        self._forget()
+
+    def _rebind(self, space: Space, target: Axis) -> None:
+        """Bind to other terms; by itself, only to such that mean the same."""
+        self._set(space, target, space.pins)
+
+    def _forget(self) -> None:
+        self._resolved.clear()
+        self._lengths.clear()
 
     def attempt(self, action: Callable[[], bool]) -> bool:
         """Run an action and undo all it did to spaces unless it returns True."""
@@ -100,34 +135,67 @@ class Algebra:
         else:
             for space, bind, pins in reversed(trail):
                 space.bind, space.pins = bind, pins
+            self._forget()
         return kept
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def resolve(self, axis: Axis) -> Axis:
-        """The same axis in terms of unbound spaces, neighbouring fixed positions joined."""
+        """The same axis in terms of unbound spaces, neighbouring fixed positions joined.
+
+        Axes that are one object before are one object after, as long as nothing is bound in between.
+        """
         if len(axis) == 1 and ((only := axis[0][0]) is None or only.bind is None):
             return axis
+        known = self._resolved.get(id(axis))
+        if known is not None:
+            return known[1]
+        found = axis if _is_plain(axis) else self._expanded(axis)
+        self._resolved[id(axis)] = axis, found  # with the axis, so that its id stays taken
+        return found
+
+    def _expanded(self, axis: Axis) -> Axis:
         out: list[Term] = []
-        stack = list(reversed(axis))
-        while stack:
-            space, block = stack.pop()
+        for term in axis:
+            space, block = term
             if space is None:
                 if out and out[-1][0] is None:
                     out[-1] = (None, out[-1][1] + block)
                 elif block:
-                    out.append((None, block))
+                    out.append(term)
             elif space.bind is None:
-                out.append((space, block))
+                out.append(term)
             else:
-                if len(space.bind) == 1:
-                    target, inner = space.bind[0]
-                    # Path compression keeps long chains of joins linear.
+                parts = self._parts(space)
+                out.extend(parts if block == 1 else [(s, b * block) for s, b in parts])
+        return tuple(out)
+
+    def _parts(self, space: Space) -> Axis:
+        """The terms that a bound space really is. It is bound to them from now on, so that chains stay short."""
+        assert space.bind is not None
+        if _is_plain(space.bind):
+            return space.bind
+        out: list[Term] = []
+        for term in space.bind:
+            if term[0] is None or term[0].bind is None:
+                out.append(term)
+                continue
+            stack = [term]
+            while stack:
+                inner, block = stack.pop()
+                if inner is None or inner.bind is None:
+                    out.append((inner, block))
+                    continue
+                if len(inner.bind) == 1:
+                    target, factor = inner.bind[0]
+                    # Every second link is skipped, which keeps long chains of joins linear.
                     if target is not None and target.bind is not None and len(target.bind) == 1:
                         further, more = target.bind[0]
-                        self._set(space, ((further, inner * more),), space.pins)
-                stack.extend((s, b * block) for s, b in reversed(space.bind))
-        return tuple(out)
+                        self._rebind(inner, ((further, factor * more),))
+                stack.extend([(s, b * block) for s, b in reversed(inner.bind)])
+        found = tuple(out)
+        self._rebind(space, found)
+        return found
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -143,24 +211,18 @@ class Algebra:
             if merged != space.pins:
                 self._set(space, space.bind, merged)
 
-    def _bind(self, space: Space, target: Axis) -> None:
-        for inner, _ in target:
-            if inner is not None and space.pins:
-                self._pin(inner, space.pins)
-        self._set(space, target, space.pins)
-
-    def split(self, space: Space, at: int) -> tuple[Space, Space]:
-        """Bind a space to two: its first `at` units and the rest."""
-        head, tail = Space(at), Space(space.size - at)
-        self._bind(space, ((head, 1), (tail, 1)))
-        return head, tail
+    def split(self, space: Space, at: Sequence[int]) -> tuple[Space, ...]:
+        """Bind a space to several: its units up to each of these ascending numbers, and the rest."""
+        parts = tuple([Space(end - start) for start, end in pairwise((0, *at, space.size))])
+        self._bind(space, tuple([(part, 1) for part in parts]))
+        return parts
 
     def _front(self, term: tuple[Space, int], units: int, rest: list[Term]) -> Space:
         """The first `units` units of a term as a space of their own; what is left goes back on the stack."""
         space, block = term
         if units == space.size:
             return space
-        head, tail = self.split(space, units)
+        head, tail = self.split(space, (units,))
         rest.append((tail, block))
         return head
 
@@ -177,7 +239,10 @@ class Algebra:
 
     def unify(self, a: Axis, b: Axis, reason: str) -> None:
         """Make two axes of one length the same list of units, binding and pinning what that takes."""
-        left, right = list(reversed(self.resolve(a))), list(reversed(self.resolve(b)))
+        one, two = self.resolve(a), self.resolve(b)
+        if one == two:
+            return
+        left, right = list(reversed(one)), list(reversed(two))
         while left and right:
             (s, i), (t, j) = left.pop(), right.pop()
             # An earlier step of this loop may have bound a space that comes again.
@@ -229,31 +294,62 @@ class Algebra:
 
     def cut(self, axis: Axis, bounds: Sequence[int], reason: str) -> tuple[Axis, ...]:
         """Cut an axis at ascending positions; a bound inside a block pins that one unit."""
+        self._split_at(self.resolve(axis), bounds, reason)
+        whole = self.resolve(axis)
+        ends = self._ends(whole)
         pieces: list[Axis] = []
-        rest = list(reversed(self.resolve(axis)))
-        at = 0
-        for end in [*bounds, length(axis)]:
-            piece: list[Term] = []
-            while at < end:
-                space, block = rest.pop()
-                room = end - at
-                if space is None:
-                    if block > room:
-                        rest.append((None, block - room))
-                    piece.append((None, min(block, room)))
-                    at += min(block, room)
-                elif space.bind is not None:  # an earlier cut went through the same space
-                    rest.extend(reversed(self.resolve(((space, block),))))
-                elif room < block:
-                    at += self._freeze((space, block), room, rest, reason)
-                    piece.append((None, room))
-                else:
-                    units = min(space.size, room // block)
-                    piece.append((self._front((space, block), units, rest), block))
-                    at += units * block
-            pieces.append(tuple(piece))
-        # A later cut may have gone through a space of an earlier piece.
-        return tuple(self.resolve(piece) for piece in pieces)
+        start = first = 0  # of the piece: its position, and the term that lies there
+        for bound in (*bounds, ends[-1]):
+            last = bisect_left(ends, bound, first)  # the term in which the piece ends, or behind which
+            if bound == start:
+                pieces.append(())
+                continue
+            before = ends[first - 1] if first else 0
+            if start == before and ends[last] == bound:
+                pieces.append(whole[first : last + 1])
+            else:  # half of a pinned unit, or of fixed positions, at one end or at both
+                inner = list(whole[first : last + 1])
+                if ends[last] > bound:
+                    inner[-1] = (None, bound - max(start, ends[last - 1] if last else 0))
+                if start > before and last > first:
+                    inner[0] = (None, ends[first] - start)
+                elif start > before:
+                    inner[0] = (None, bound - start)
+                pieces.append(self.resolve(tuple(inner)))
+            start = bound
+            first = last + 1 if ends[last] == bound else last
+        return tuple(pieces)
+
+    def _ends(self, axis: Axis) -> list[int]:
+        """Where each term of a resolved axis ends."""
+        known = self._lengths.get(id(axis))
+        if known is None:
+            ends = list(accumulate([block if space is None else space.size * block for space, block in axis]))
+            known = self._lengths[id(axis)] = axis, ends
+        return known[1]
+
+    def _split_at(self, axis: Axis, bounds: Sequence[int], reason: str) -> None:
+        """Split spaces of a resolved axis so that no bound lies within one, but for torn units, which are pinned."""
+        ends = self._ends(axis)
+        cuts: dict[Space, set[int]] = {}
+        torn: dict[Space, set[int]] = {}
+        for bound in bounds:
+            k = bisect_left(ends, bound)
+            if not bound or ends[k] == bound:
+                continue
+            space, block = axis[k]
+            if space is not None:
+                unit, within = divmod(bound - (ends[k - 1] if k else 0), block)
+                cuts.setdefault(space, set()).add(unit)
+                if within:
+                    cuts[space].add(unit + 1)
+                    torn.setdefault(space, set()).add(unit)
+        for space, units in cuts.items():
+            inside = sorted(units - {0, space.size})
+            parts = self.split(space, inside) if inside else (space,)
+            for part, first in zip(parts, (0, *inside), strict=True):
+                if first in torn.get(space, ()):
+                    self._pin(part, (Pin(self.node, reason),))
 
     def free_units(self, axis: Axis) -> int:
         """Units on an axis that are not pinned."""

@@ -118,6 +118,34 @@ def test_pieces_make_up_the_axis(data: st.DataObject) -> None:
     assert np.array_equal(np.concatenate(whole), positions(algebra, axis, plan))
 
 
+def test_a_torn_unit_is_pinned_and_no_other() -> None:
+    algebra, space = Algebra(), Space(5)
+    algebra.node = "cutter"
+    axis: Axis = ((space, 1), (None, 1), (space, 3))
+    pieces = algebra.cut(axis, [2, 6, 13, 14], "a test")  # between units 1 and 2; before the copy; twice in its unit 2
+    assert [[(s and s.size, block) for s, block in piece] for piece in pieces] == [
+        [(2, 1)],
+        [(1, 1), (2, 1), (None, 1)],
+        [(2, 3), (None, 1)],
+        [(None, 1)],
+        [(None, 1), (2, 3)],
+    ]
+    (a, _), (b, _), (c, _) = algebra.resolve(((space, 1),))
+    assert a is not None
+    assert b is not None
+    assert c is not None
+    assert [(s.size, [str(pin) for pin in s.pins]) for s in (a, b, c)] == [(2, []), (1, ["cutter (a test)"]), (2, [])]
+
+
+def test_what_was_resolved_before_a_cut_is_not_kept() -> None:
+    algebra, space = Algebra(), Space(5)
+    axis: Axis = ((space, 1), (None, 1))
+    assert algebra.resolve(axis) is axis
+    algebra.cut(axis, [2], "a test")
+    assert [s and s.size for s, _ in algebra.resolve(axis)] == [2, 3, None]
+    assert algebra.resolve(axis) is algebra.resolve(axis)
+
+
 @given(st.data())
 def test_reshape_moves_no_number(data: st.DataObject) -> None:
     factors = data.draw(st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4))
