@@ -155,7 +155,7 @@ class _Walk:
             algebra.node = output
             for axis in self.values[output]:
                 algebra.pin(axis, "graph output")
-        _weights_only(graph, rule)
+        _values_produce(graph, rule)
         self.steps = Steps(algebra, rule.balances, rule.uniform)
         resolve = algebra.resolve
         self.resolved = {name: tuple([resolve(axis) for axis in axes]) for name, axes in self.values.items()}
@@ -236,16 +236,15 @@ class _Walk:
         return tuple(found)
 
 
-def _weights_only(graph: Graph, rule: Rule) -> None:
-    """Say of tensors that are values which of their axes only ever consume: those read as weights and nowhere else."""
-    elsewhere = {
-        key
-        for value, key in rule.sources.items()
-        for reader in graph.consumers[value]
-        if (value, reader) not in rule.weights and rule.sources.get(reader) != key
-    }
-    for key in set(rule.sources.values()) - elsewhere:
-        rule.params[key].produces -= rule.params[key].consumes
+def _values_produce(graph: Graph, rule: Rule) -> None:
+    """Say what tensors that are values make: channels along every axis that one of their readers does not sum over."""
+    for value, source in rule.sources.items():
+        use = rule.params[source.key]
+        for reader in graph.consumers[value]:
+            if (value, reader) in rule.weights:
+                use.produces |= frozenset(source.axes) - {rule.weights[value, reader]}
+            elif reader not in rule.sources or rule.sources[reader].key != source.key:
+                use.produces |= frozenset(range(len(use.axes)))
 
 
 def _holds_only(axes: Axes, space: Space) -> bool:

@@ -17,12 +17,14 @@ from growir.ops import (
     Flatten,
     LayerNorm,
     Linear,
+    MatMul,
     Mul,
     Parameter,
     Permute,
     Reshape,
     Slice,
     Standardise,
+    Tanh,
 )
 from growir.passes import Split, Widen
 from growir.testing import assert_preserves
@@ -155,6 +157,60 @@ def test_heads_grow_where_all_of_them_share_keys_and_values() -> None:
     assert reasons(graph, "v") == ["attend (heads come and go whole, their size stays)"]
     assert_preserves(Widen(node="q", by=2), graph)
     assert_preserves(Split(node="q", channels=(1,)), graph)
+
+
+def adapted(*nodes: Node, outputs: tuple[str, ...] = ("head",)) -> Graph:
+    """A linear layer whose weight others read turned around."""
+    return graph_of(
+        (6,),
+        Node(name="fc", op=Linear(out_features=4), inputs=("x",)),
+        Node(name="act", op=Tanh(), inputs=("fc",)),
+        Node(name="again", op=Parameter(shape=(4, 6)), tied={"weight": "fc.weight"}),
+        Node(name="turned", op=Permute(dims=(1, 0)), inputs=("again",)),
+        *nodes,
+        outputs=outputs,
+    )
+
+
+def test_a_weight_turned_around_produces_what_it_consumed() -> None:
+    graph = adapted(Node(name="head", op=Linear(bias=False), inputs=("act", "turned")))
+    (hidden,) = [space for space in channel_spaces(graph) if not space.pins]
+    assert hidden.tied
+    assert_preserves(Widen(node=hidden.name, by=2), graph)
+    with pytest.raises(PassRefused, match="both produces and consumes"):
+        Split(node=hidden.name, channels=(0,)).rewrite(graph)
+
+
+def test_a_weight_made_of_two_factors_grows_between_them() -> None:
+    graph = graph_of(
+        (6,),
+        *(Node(name=name, op=Parameter(shape=shape)) for name, shape in (("down", (2, 6)), ("up", (5, 2)))),
+        *(Node(name=f"{name}_t", op=Permute(dims=(1, 0)), inputs=(name,)) for name in ("down", "up")),
+        Node(name="rank", op=MatMul(), inputs=("x", "down_t")),
+        Node(name="head", op=MatMul(), inputs=("rank", "up_t")),
+    )
+    (rank,) = [space for space in channel_spaces(graph) if not space.pins]
+    assert not rank.tied
+    assert [(slot.parameter, slot.axis) for slot in rank.producers] == [("down.weight", 0)]
+    assert [(slot.parameter, slot.axis) for slot in rank.consumers] == [("up.weight", 1)]
+    assert_preserves(Widen(node=rank.name, by=2), graph)
+    assert_preserves(Split(node=rank.name, channels=(1,)), graph)
+
+
+def test_a_weight_used_both_ways_round_is_tied_along_both_axes() -> None:
+    graph = graph_of(
+        (6,),
+        Node(name="fc", op=Linear(out_features=6), inputs=("x",)),
+        Node(name="down", op=Parameter(shape=(4, 6))),
+        Node(name="turned", op=Permute(dims=(1, 0)), inputs=("down",)),
+        Node(name="small", op=Linear(bias=False), inputs=("fc", "down")),
+        Node(name="back", op=Linear(bias=False), inputs=("small", "turned")),
+        Node(name="head", op=Linear(out_features=1), inputs=("back",)),
+    )
+    assert [space.tied for space in channel_spaces(graph) if not space.pins] == [True, True]
+    for space in channel_spaces(graph):
+        if not space.pins:
+            assert_preserves(Widen(node=space.name, by=1), graph)
 
 
 def test_a_convolution_of_one_position_slides_along_nothing() -> None:

@@ -74,6 +74,7 @@ class Permute(Op):
         return Shape(tuple(x.dims[k] for k in self.dims), x.dtype)
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        rule.part(self.dims)
         return tuple(xs[0][k] for k in self.dims)
 
     @classmethod
@@ -197,8 +198,7 @@ class Slice(Op):
         before, piece, _ = rule.algebra.cut(x[axis], bounds, "is cut inside a block of channels")
         rule.follows("start", before)
         rule.follows("length", piece)
-        if rule.inputs[0] in rule.sources:
-            rule.value(rule.sources[rule.inputs[0]])
+        rule.part(range(len(x)))
         return (*x[:axis], piece, *x[axis + 1 :])
 
     @classmethod

@@ -501,6 +501,14 @@ class ParamAxes:
     rows: Axes = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The stored tensor, by its key, that a value is or is a part of, and the tensor's axis for each of the value's."""
+
+    key: str
+    axes: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Rule:
     """What an operator's channel rule works with: the algebra, and a record of parameters and attributes."""
@@ -510,10 +518,9 @@ class Rule:
     inputs: tuple[str, ...]
     sizes: tuple[int, ...]  # of the output, the batch as 1
     owners: dict[str, str] = field(default_factory=dict[str, str])  # parameter name -> key of the owner, where tied
-    sources: dict[str, str] = field(default_factory=dict[str, str])  # value -> key of the tensor it is a part of
-    weights: set[tuple[str, str]] = field(
-        default_factory=set[tuple[str, str]]
-    )  # (value, node that uses it as a weight)
+    sources: dict[str, Source] = field(default_factory=dict[str, Source])  # by the value that is a part of a tensor
+    # (value, node that uses it as a weight) -> the tensor's axis that is summed over
+    weights: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     params: dict[str, ParamAxes] = field(default_factory=dict[str, ParamAxes])
     followers: list[Follower] = field(default_factory=list[Follower])
     selected: list[Selected] = field(default_factory=list[Selected])
@@ -531,16 +538,19 @@ class Rule:
 
         `rows` are what `groups` gave for axis 1, where every group takes its own part of the input.
         """
-        key = self.owners.get(name, f"{self.node}.{name}")
         made = frozenset(range(len(axes))) - frozenset(consumes)
-        known = self.params.get(key)
-        if known is None:
-            self.params[key] = ParamAxes(axes, frozenset(consumes), made, rows)
-            return
-        for a, b in zip((*known.axes, *known.rows), (*axes, *rows), strict=True):
+        self._use(name, ParamAxes(axes, frozenset(consumes), made, rows))
+
+    def _use(self, name: str, use: ParamAxes) -> str:
+        key = self.owners.get(name, f"{self.node}.{name}")
+        known = self.params.setdefault(key, use)
+        if known is use:
+            return key
+        for a, b in zip((*known.axes, *known.rows), (*use.axes, *use.rows), strict=True):
             self.algebra.unify(a, b, f"shares {key}")
-        known.consumes |= frozenset(consumes)
-        known.produces |= made
+        known.consumes |= use.consumes
+        known.produces |= use.produces
+        return key
 
     def follows(self, attribute: str, axis: Axis, index: int | None = None) -> None:
         """Say that an attribute is the width of an axis."""
@@ -586,20 +596,27 @@ class Rule:
         self.balances.append(Balance(self.node, rows))
         return rows[0], rows
 
-    def value(self, key: str) -> None:
-        """Say that this node's value is a stored tensor, or a part of it, with the same axes."""
-        self.sources[self.node] = key
+    def stored(self, name: str, axes: Axes) -> None:
+        """Say that this node's value is a parameter. What that consumes and produces is said by all who read it."""
+        key = self._use(name, ParamAxes(axes, frozenset(), frozenset()))
+        self.sources[self.node] = Source(key, tuple(range(len(axes))))
+
+    def part(self, axes: Sequence[int]) -> None:
+        """Say that this node's value is its first input, or a part of it, with these axes in this order."""
+        source = self.sources.get(self.inputs[0])
+        if source is not None:
+            self.sources[self.node] = Source(source.key, tuple([source.axes[k] for k in axes]))
 
     def consumes_value(self, position: int, axis: int, axes: Axes) -> None:
         """Say that an input is a weight which is summed over along an axis."""
         source = self.inputs[position]
-        key = self.sources.get(source)
-        if key is None:
+        stored = self.sources.get(source)
+        if stored is None:
             # A computed weight: nothing says which entries a new channel would meet.
             self.algebra.pin(axes[axis], "meets a weight that is computed")
             return
-        self.params[key].consumes |= {axis}
-        self.weights.add((source, self.node))
+        self.params[stored.key].consumes |= {stored.axes[axis]}
+        self.weights[source, self.node] = stored.axes[axis]
 
     def fixed(self, axes: Sequence[Axis], reason: str) -> None:
         """Pin axes along which this node mixes positions."""

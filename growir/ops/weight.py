@@ -95,8 +95,7 @@ class Parameter(Op):
         axes = tuple(rule.new(size) for size in self.shape)
         for k, axis in enumerate(axes):
             rule.follows("shape", axis, k)
-        rule.param("weight", axes)
-        rule.value(rule.owners.get("weight", f"{rule.node}.weight"))
+        rule.stored("weight", axes)
         return axes
 
     @classmethod
