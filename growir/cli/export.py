@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +86,7 @@ def _export_source(network: Network, out: Path, *, check: bool) -> None:
 
 
 @contextmanager
-def _rehearsed(out: Path) -> Iterator[Path]:
+def _rehearsed(out: Path) -> Generator[Path, None, None]:
     """Where to write a file for the check: where the real one will lie, so that a full or read-only disk shows first.
 
     Raises:
