@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, per_graph, suggestion
-from growir.ops.spaces import Algebra, Axes, Axis, Follower, ParamAxes, Pin, Rule, Selected, Space, fixed
+from growir.ops.rule import Follower, ParamAxes, Rule, Selected
+from growir.ops.spaces import Algebra, Axes, Axis, Pin, Space, fixed
 from growir.shapes import owners, shapes_of
 from growir.steps import Step, Steps
 

@@ -18,7 +18,8 @@ from growir.channels import Analysis, analyse
 from growir.edits import AxisMap, Edit, Fresh, Remap
 from growir.graph import Graph, Node
 from growir.ops import Constant, Param, Shape
-from growir.ops.spaces import Axis, ParamAxes, Selected, Space, length
+from growir.ops.rule import ParamAxes, Selected
+from growir.ops.spaces import Axis, Space, length
 from growir.shapes import shapes_of
 
 ZERO = Constant(0.0)

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from growir.ops.spaces import Algebra, Axis, Balance, Pin, Space
+from growir.ops.rule import Balance
+from growir.ops.spaces import Algebra, Axis, Pin, Space
 
 MAX_FACTOR = 12  # smallest steps that are tried; larger ones have not been met
 

@@ -22,7 +22,8 @@ from growir.ops.base import (
     batch_of,
     check_spatial,
 )
-from growir.ops.spaces import Axes, Rule, length
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes, length
 
 
 class Activation(Elementwise):

@@ -8,7 +8,8 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from growir.ops.base import Elementwise, Example, Real, batch_of
-from growir.ops.spaces import Axes, Rule
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes
 
 
 class _Partial(Elementwise):

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 from growir.ops.base import BATCH, Bool, Example, Op, OpError, PositiveReal, Probability, Shape, batch_of
 from growir.ops.join import broadcast
-from growir.ops.spaces import Axes, Rule
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes
 
 # Queries and keys can only grow by heads. Values must then too: heads are one axis of all three.
 WHOLE_HEADS = "heads come and go whole, their size stays"

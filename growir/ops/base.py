@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from growir.ops.spaces import Axes, Rule
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes
 
 BATCH: Final = "N"
 Dim = int | Literal["N"]

@@ -33,7 +33,8 @@ from growir.ops.base import (
     in_full,
     window,
 )
-from growir.ops.spaces import Axes, Axis, Rule, fixed
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes, Axis, fixed
 
 
 class Convolution(Op):

@@ -18,7 +18,8 @@ from growir.ops.base import (
     PositiveInt,
     Shape,
 )
-from growir.ops.spaces import Axes, Rule, fixed
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes, fixed
 
 
 class Embedding(Op):

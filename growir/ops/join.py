@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from growir.ops.base import Dim, Example, Int, Op, OpError, Shape, batch_of
-from growir.ops.spaces import Axes, Rule
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes
 
 
 def broadcast(*xs: Shape) -> Shape:

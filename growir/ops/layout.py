@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from growir.ops.base import BATCH, Dim, Example, Int, NonNegativeInt, Op, OpError, PositiveInt, Real, Shape, batch_of
-from growir.ops.spaces import Axes, Axis, Rule, fixed, length
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes, Axis, fixed, length
 
 
 def axis_of(axis: int, x: Shape) -> int:

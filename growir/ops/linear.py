@@ -18,7 +18,8 @@ from growir.ops.base import (
     Uniform,
     batch_of,
 )
-from growir.ops.spaces import Axes, Rule
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes
 
 
 class Linear(Op):

@@ -20,7 +20,8 @@ from growir.ops.base import (
     Shape,
     batch_of,
 )
-from growir.ops.spaces import Axes, Rule, fixed
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes, fixed
 
 ONE, ZERO = Constant(1.0), Constant(0.0)
 

@@ -25,7 +25,8 @@ from growir.ops.base import (
     in_full,
     window,
 )
-from growir.ops.spaces import Axes, Rule, fixed
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes, fixed
 
 
 class Pool(Op):

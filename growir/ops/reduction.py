@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field
 
 from growir.ops.base import Bool, Dim, Example, Int, NonNegativeInt, Op, OpError, Shape, batch_of
 from growir.ops.layout import axis_of
-from growir.ops.spaces import Axes, Axis, Rule, fixed
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes, Axis, fixed
 
 
 def _single(value: Any) -> Any:

@@ -19,7 +19,8 @@ from growir.ops.base import (
     check_spatial,
     in_full,
 )
-from growir.ops.spaces import Axes, Rule, fixed
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes, fixed
 
 
 class PixelShuffle(Op):

@@ -23,7 +23,8 @@ from growir.ops.base import (
     Shape,
     batch_of,
 )
-from growir.ops.spaces import Axes, Rule, fixed
+from growir.ops.rule import Rule
+from growir.ops.spaces import Axes, fixed
 
 
 class Bias(Op):

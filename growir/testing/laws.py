@@ -16,7 +16,8 @@ from growir.edits import NUMPY, Edit, Remap, Rename, carry_moments
 from growir.graph import Graph
 from growir.network import Network
 from growir.ops import Constant, Normal, Param, Uniform
-from growir.ops.spaces import ParamAxes, Space
+from growir.ops.rule import ParamAxes
+from growir.ops.spaces import Space
 from growir.params import param_table
 from growir.rewrite import Pass, Preserves, Rewrite
 
