@@ -40,7 +40,7 @@ def schema(
 
 def schema_text() -> str:
     """The JSON Schema as the operators give it."""
-    from growir.document import json_schema
+    from growir.schema import json_schema
 
     return json.dumps(json_schema(), indent=1) + "\n"
 
