@@ -83,7 +83,8 @@ class Dag:
     def propose(self, session: Session) -> list[Pass]:
         """Every new edge, new state and widening that fits the budget, widths cut to what is left of it.
 
-        Restricted, only those that feed or widen the state with the largest bottleneck.
+        Restricted, only those that feed or widen the state with the largest bottleneck. The strategy "widen" adds a
+        state in front of the output where there is none that can be wider, and widens after that.
         """
         graph = session.graph
         moves = list(self._moves(graph, session))
@@ -102,9 +103,15 @@ class Dag:
         inputs = max((shapes[name].size(-1) for name in self._constant_values(graph, session)), default=1)
         price = inputs + 1 + shapes[session.output].size(-1)
         width = self.config.neurons or max(1, self.parameters // (3 * price))
-        for state in states:
-            if state.post is not None and widenable(graph, states, state):
-                yield Widen(node=state.post, by=width)
+        wider = [s.post for s in states if s.post is not None and widenable(graph, states, s)]
+        for post in wider:
+            yield Widen(node=post, by=width)
+        if self.config.strategy == "widen":
+            if not wider:
+                for value, state in can_feed(graph, states, values):
+                    if is_output(graph, state):
+                        yield AddNode(source=value, target=state.node, width=width, activation=self.config.activation)
+            return
         for value, state in can_feed(graph, states, values):
             if all(edge.source != value for edge in state.edges):
                 yield AddEdge(source=value, target=state.node)

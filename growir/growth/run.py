@@ -310,7 +310,8 @@ def start_run(
     observer = observer or Observer()
     if resume and out is None:
         raise RunError("a run is resumed in its folder; give it as out")
-    config = resolved(config, data)
+    given = start is not None
+    config = resolved(config.started_from(given), data)
     start = start or empty_network(data, config.data, config.name)
     _check_start(start, data, config)
     threads = torch.get_num_threads()
@@ -322,7 +323,8 @@ def start_run(
             return run_growth(session, data, observer)
         folder = RunFolder(Path(out), observer, _digest(start, data))
         if resume:
-            _same_settings(folder, config)
+            # A run file of an earlier version lacks what has become a setting since.
+            _same_settings(folder, resolved(folder.config().started_from(given), data), config)
         else:
             folder.create(config)
         with folder.alone():
@@ -390,8 +392,8 @@ def _digest(start: Network, data: Dataset) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _same_settings(folder: RunFolder, config: RunConfig) -> None:
-    saved, asked = folder.config().model_dump(mode="json"), config.model_dump(mode="json")
+def _same_settings(folder: RunFolder, started: RunConfig, config: RunConfig) -> None:
+    saved, asked = started.model_dump(mode="json"), config.model_dump(mode="json")
     if saved == asked:
         return
     differ: list[str] = []

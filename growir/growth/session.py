@@ -187,6 +187,10 @@ class Session:
         config = self.train_config
         if not self.learned:
             return float("nan")
+        with torch.no_grad():
+            for parameter in self.learned.values():
+                if parameter.ndim > 1:
+                    parameter.mul_(config.keep_final or 1.0)
         optimizer = make_optimizer(self.learned, config.learning_rate_final / 25, config.weight_decay)
         epochs, batch = config.epochs_final or 1, config.batch_size or 64
         samples = torch.arange(len(self.targets))

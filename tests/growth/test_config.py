@@ -180,8 +180,24 @@ def test_defaults_depend_on_the_data() -> None:
     config = RunConfig().train
     assert config.resolved(1000).batch_size == 64
     assert config.resolved(100_000).batch_size == 256
+    assert config.resolved(9999).keep_final == 1
+    assert config.resolved(10_000).keep_final == 0.2
     for samples in (9, 1000, 10**7):
         resolved = config.resolved(samples)
         assert resolved.epochs_final
         assert resolved.epochs_between
         assert resolved.resolved(3) == resolved
+
+
+def test_a_given_networks_weights_are_kept_unless_told_otherwise() -> None:
+    config = RunConfig()
+    assert config.started_from(given=False).resolved(20_000, 3, 2).train.keep_final == 0.2
+    assert config.started_from(given=True).resolved(20_000, 3, 2).train.keep_final == 1
+    asked = parse_run({"train": {"keep_final": 0.5}}, "test")
+    assert asked.started_from(given=True).resolved(20_000, 3, 2).train.keep_final == 0.5
+
+
+def test_of_no_weight_more_is_kept_than_there_is() -> None:
+    for share in (0.0, 1.5, -1.0):
+        with pytest.raises(RunError, match="keep_final"):
+            parse_run({"train": {"keep_final": share}}, "test")

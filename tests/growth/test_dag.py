@@ -152,6 +152,14 @@ def test_the_restricted_strategy_stays_with_the_largest_bottleneck() -> None:
     assert {s.step.model_copy(update={"values": {}}) for s in scored} <= set(some)
 
 
+def test_the_widening_strategy_makes_one_hidden_state() -> None:
+    session = small_session(spirals(), small_config(policy={"strategy": "widen"}))
+    state = AddNode(source="standard", target="out", width=4, activation="relu")
+    assert policy_of(session).propose(session) == [state]
+    session.grow(state, {})
+    assert policy_of(session).propose(session) == [Widen(node="node_1.act", by=4)]
+
+
 def test_a_perfect_network_grows_nothing() -> None:
     arrays = curve()
     arrays["y_train"] = arrays["x_train"][:, :2] @ np.array([[1.0, 2.0], [0.5, -1.0]])

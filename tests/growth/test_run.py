@@ -472,6 +472,16 @@ def test_other_settings(copy: Path, section: dict[str, Any], words: str) -> None
     refused(copy, "other settings", words, "run.toml", resume=True, config=config)
 
 
+def test_a_run_file_from_before_a_setting_existed(copy: Path, reference: Path) -> None:
+    lines = (copy / "run.toml").read_text().splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith("keep_final")]
+    assert len(older) == len(lines) - 1
+    (copy / "run.toml").write_text("".join(older))
+    run(copy, resume=True)
+    shutil.copyfile(reference / "run.toml", copy / "run.toml")
+    assert_same_run(copy, reference)
+
+
 def test_another_seed(copy: Path) -> None:
     refused(copy, "seed: 0, now 3", resume=True, config=CONFIG.model_copy(update={"seed": 3}))
 

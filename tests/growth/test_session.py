@@ -9,7 +9,7 @@ from growir.growth.section import run_section
 from growir.growth.session import Session
 from growir.growth.train import named_state
 from growir.passes import AddEdge, AddNode, Widen
-from tests.growth.problems import small_session, spirals
+from tests.growth.problems import small_config, small_session, spirals
 
 
 def trained() -> Session:
@@ -48,6 +48,19 @@ def test_optimizer_state_survives_a_checkpoint() -> None:
     other.train_between(2)
     for key, tensor in session.tensors.items():
         assert torch.equal(tensor, other.tensors[key])
+
+
+def test_the_final_fit_starts_from_the_share_of_the_matrices_that_is_kept() -> None:
+    tiny = {"learning_rate_final": 1e-9, "weight_decay": 0.0, "epochs_final": 1}
+    session = small_session(spirals(), small_config(train={**tiny, "keep_final": 0.25}))
+    session.grow(AddNode(source="standard", target="out", width=3), {})
+    session.train_between(1)
+    before = {key: tensor.detach().clone() for key, tensor in session.tensors.items()}
+    session.train_final()
+    for key in ("node_1.linear.weight", "edge_1.weight"):
+        assert torch.allclose(session.tensors[key], 0.25 * before[key], atol=1e-6)
+    for key in ("out.bias", "node_1.linear.bias"):
+        assert torch.allclose(session.tensors[key], before[key], atol=1e-6)
 
 
 def test_growth_keeps_the_function_while_training_changes_it() -> None:
