@@ -48,8 +48,11 @@ def draw(init: Init, shape: tuple[int, ...], *, seed: int, step: int, key: str) 
             return np.full(shape, value)
         case Uniform(bound):
             return _generator(seed, step, key).uniform(-bound, bound, shape)
-        case Normal(std):
-            return _generator(seed, step, key).normal(0.0, std, shape)
+        case Normal(std, zero):
+            drawn = _generator(seed, step, key).normal(0.0, std, shape)
+            if zero is not None:
+                drawn[zero] = 0.0
+            return drawn
     assert_never(init)
 
 

@@ -124,9 +124,10 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """Draws from N(0, std^2)."""
+    """Draws from N(0, std^2); the entry `zero` of axis 0, if there is one, starts at zero instead."""
 
     std: float
+    zero: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from growir.ops.spaces import Axes, fixed
 class Embedding(Op):
     """A learned vector for each of num_embeddings integers: (...) of int64 to (..., embedding_dim).
 
-    The vector at `padding_idx` is not trained.
+    The vector at `padding_idx` starts at zero and is not trained.
     """
 
     op: Literal["embedding"] = "embedding"
@@ -46,7 +46,8 @@ class Embedding(Op):
         return Shape((*xs[0].dims, self.embedding_dim))
 
     def params(self, *xs: Shape) -> ParamTable:
-        return {"weight": Param((self.num_embeddings, self.embedding_dim), ("entry", "out"), Normal(1.0))}
+        start = Normal(1.0, zero=self.padding_idx)
+        return {"weight": Param((self.num_embeddings, self.embedding_dim), ("entry", "out"), start)}
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         out = rule.new(self.embedding_dim)
