@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import fx
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from growir.backends.torch_export.calls import Call, name_of, overload, tensor_of, writes
-from growir.backends.torch_export.values import Unsupported, Value
+from growir.backends.torch_export.values import Spread, Unsupported, Value
 
 if TYPE_CHECKING:
     from growir.backends.torch_export.reading import Reader
@@ -33,6 +34,8 @@ def read(reader: Reader, call: Call) -> Any:
         raise Unsupported("writes into a tensor in place; put the parts together with torch.cat, or use a mask")
     written = cast(fx.Node, node.args[0])
     before = reader.env[written]
+    if isinstance(before, Spread):
+        before = reader.env[written] = reader.value(before)
     if not isinstance(before, Value):
         raise Unsupported("writes into a parameter or buffer; a graph changes buffers only in batch norm")
     result = TABLE[call.name](reader, call)
@@ -51,7 +54,7 @@ def read(reader: Reader, call: Call) -> Any:
 def storage(node: fx.Node) -> int | None:
     """What tells apart the memory that tensors of the program lie in; None for what is no tensor."""
     value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, torch.Tensor) or is_functorch_wrapped_tensor(value):
         return None
     # A fake tensor's memory has no address; the object that stands for it has.
     found: int = value.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]

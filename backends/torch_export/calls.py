@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from growir.backends.torch_export.values import Held, Item, Unsupported, Value
+from growir.backends.torch_export.values import Held, Item, Spread, Unsupported, Value
 
 if TYPE_CHECKING:
     from growir.backends.torch_export.reading import Reader
@@ -106,6 +106,13 @@ class Call:
         """A tensor argument that does not depend on the inputs and needs no node, or None if it is not given."""
         found = self.item(name)
         return found if isinstance(found, Held) else None
+
+    def constant(self, name: str) -> Held | Spread | None:
+        """A tensor argument that is no parameter and depends on no input, or None."""
+        found = self.item(name)
+        if isinstance(found, Spread) or (isinstance(found, Held) and not found.trained):
+            return found
+        return None
 
     def value(self, name: str) -> Value:
         """A tensor argument as a value of the graph."""

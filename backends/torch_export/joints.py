@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
-import torch
 from torch import fx
 
 from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.cuts import cut, pieces
 from growir.backends.torch_export.layout import row_by_row, with_axis
 from growir.backends.torch_export.reading import Reader
-from growir.backends.torch_export.values import PLAIN, Held, Layout, Unsupported, Value
-from growir.ops import Concat, Expand, Pad
+from growir.backends.torch_export.values import PLAIN, Layout, Unsupported, Value
+from growir.ops import Concat, Expand, Pad, Unsqueeze
 
 Handler = Callable[[Reader, Call], Any]
 Sizes = Sequence[int]
@@ -22,6 +21,25 @@ _Mode = Literal["constant", "reflect", "replicate", "circular"]
 
 def aligned(r: Reader, xs: Sequence[Value]) -> tuple[list[Value], Layout]:
     """Values that the model broadcasts to each other, so that the graph does it too; and the layout of the result."""
+    found, layout = _lined_up(r, xs)
+    # What only repeats something for every sample is left out where the other values have the batch.
+    rows = [_row(r, x) for x in found]
+    full = [x.shape.rank for x, row in zip(found, rows, strict=True) if row is None and x.batched]
+    if full and max(full) == max(x.shape.rank for x in found):
+        found = [x if row is None else row for x, row in zip(found, rows, strict=True)]
+    return found, layout
+
+
+def _row(r: Reader, x: Value) -> Value | None:
+    """What a value repeats for every sample, (1, ...), if it does nothing else."""
+    draft = r.drafts[x.source - len(r.inputs)] if x.source >= len(r.inputs) else None
+    if draft is None or not isinstance(draft.op, Expand) or len(draft.inputs) != 2 or set(draft.op.shape) != {-1}:
+        return None
+    shape = r.drafts[draft.inputs[0] - len(r.inputs)].shape
+    return Value(draft.inputs[0], shape) if not shape.batched and shape.rank == x.shape.rank else None
+
+
+def _lined_up(r: Reader, xs: Sequence[Value]) -> tuple[list[Value], Layout]:
     layouts = {(x.rank - x.layout.place, x.layout.outer, x.layout.inner): x for x in xs if x.batched}
     if all(x.layout.plain for x in xs if x.batched) and len(layouts) <= 1:
         rank = max(x.rank for x in xs)
@@ -88,9 +106,9 @@ def expand(r: Reader, c: Call) -> Value:
     if x.batched:
         if sizes == x.others and place == x.layout.place:
             return x
-        if x.rank != len(sizes) + 1 or not x.layout.plain:
-            raise Unsupported("expands a value whose batch is not its first axis, or by axes in front of the batch")
-        return r.emit(Expand(shape=_kept(x.others, sizes)), x)
+        if x.rank != len(sizes) + 1 or place != x.layout.place:
+            raise Unsupported("expands a value by axes in front of the batch")
+        return r.emit(Expand(shape=(*(-1,) * x.layout.merged, *_kept(x.others, sizes))), x, layout=x.layout)
     if place == -1:
         return r.emit(Expand(shape=_kept((*(0,) * (len(sizes) - x.rank), *x.others), sizes)), x)
     if place != 0 or factor != 1:
@@ -122,18 +140,24 @@ def repeat(r: Reader, c: Call) -> Value:
     return x
 
 
-def filled(number: float | None) -> Handler:
-    """zeros, ones, full and their like, of a size that has the batch in it."""
+def interleaved(r: Reader, x: Value, dim: int, times: int) -> Value:
+    """Each position of one of the model's axes this many times in a row."""
+    axis = x.axis(dim, "repeats")
+    if times == 1:
+        return x
+    wide = r.emit(Unsqueeze(dim=axis + 1), x)
+    counted = [times if k == axis + 1 else -1 for k in range(int(x.batched), wide.shape.rank)]
+    many = r.emit(Expand(shape=tuple(counted)), wide)
+    sizes = list(x.shape.sizes)
+    sizes[axis - int(x.batched)] *= times
+    return row_by_row(r, many, sizes, -1).at(x.layout)
 
-    def handle(r: Reader, c: Call) -> Value:
-        sizes, place, factor = r.batch.split(c.result.shape)
-        if place != 0 or factor != 1 or not sizes or not c.result.is_floating_point():
-            raise Unsupported("makes a constant whose first axis is not the batch")
-        fill = c.real("fill_value") if number is None else number
-        one = Held(torch.full((1,) * (len(sizes) + 1), fill, dtype=c.result.dtype))
-        return r.emit(Expand(shape=_kept((1,) * len(sizes), sizes)), r.value(one), r.value(r.env[r.first_input]))
 
-    return handle
+def repeat_interleave(r: Reader, c: Call) -> Value:
+    if c.is_tensor("repeats") or c.arguments.get("dim") is None:
+        raise Unsupported("repeats each number another number of times, or of all axes; give one number and an axis")
+    x = c.value("self")
+    return interleaved(r, x, c.whole("dim"), c.whole("repeats"))
 
 
 def pad(r: Reader, c: Call) -> Value:
@@ -143,7 +167,8 @@ def pad(r: Reader, c: Call) -> Value:
     number = c.get("value")
     amounts = c.ints("padding" if "padding" in c.arguments else "pad")
     for k in range(len(amounts) // 2):
-        x.axis(x.rank - 1 - k, "pads")
+        if any(amounts[2 * k : 2 * k + 2]):
+            x.axis(x.rank - 1 - k, "pads")
     while len(amounts) > 2 and not any(amounts[-2:]) and mode == "constant":
         amounts = amounts[:-2]
     if not any(amounts):
@@ -174,9 +199,7 @@ TABLE: dict[str, Handler] = {
     "stack": stack,
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
     **dict.fromkeys(("repeat", "tile"), repeat),
-    **dict.fromkeys(("zeros", "new_zeros", "zeros_like"), filled(0.0)),
-    **dict.fromkeys(("ones", "new_ones", "ones_like"), filled(1.0)),
-    **dict.fromkeys(("full", "new_full", "full_like"), filled(None)),
+    "repeat_interleave": repeat_interleave,
     **dict.fromkeys(
         ("pad", "constant_pad_nd", *(f"{m}_pad{n}d" for m in ("reflection", "replication") for n in (1, 2, 3))), pad
     ),

@@ -12,10 +12,10 @@ from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[repor
 
 from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.exporting import module_of
-from growir.backends.torch_export.layout import plain
+from growir.backends.torch_export.layout import plain, row_by_row
 from growir.backends.torch_export.pointwise import joined
 from growir.backends.torch_export.reading import Reader
-from growir.backends.torch_export.values import Held, Unsupported, Value
+from growir.backends.torch_export.values import Held, Spread, Unsupported, Value
 from growir.ops import (
     Add,
     BatchNorm,
@@ -26,12 +26,14 @@ from growir.ops import (
     ConvTranspose2d,
     ConvTranspose3d,
     Embedding,
+    Expand,
     GroupNorm,
     InstanceNorm,
     LayerNorm,
     Linear,
     Mul,
     Op,
+    Permute,
     RmsNorm,
     Select,
     Slice,
@@ -163,7 +165,7 @@ def _statistics(r: Reader, c: Call) -> dict[str, Held | None]:
 
 def batch_norm(r: Reader, c: Call) -> Value:
     """With the module's own momentum: in eval mode the call has none."""
-    x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
+    x, weight, bias = c.value("input"), own(c, "weight"), own(c, "bias")
     if (weight is None) != (bias is None) or (weight is None and c.is_tensor("weight")):
         raise Unsupported("needs a learned weight and a learned bias, or neither")
     tracked = _statistics(r, c)
@@ -176,7 +178,15 @@ def batch_norm(r: Reader, c: Call) -> Value:
     if twin is not None and tracked and not twin.args[5]:
         r.stays.append(r.call)
     op = BatchNorm(eps=c.real("eps"), momentum=momentum, affine=weight is not None, track_running_stats=bool(tracked))
-    return r.emit(op, x, params={"weight": weight, "bias": bias, **tracked})
+    params = {"weight": weight, "bias": bias, **tracked}
+    if x.layout.plain or not x.batched:
+        return r.emit(op, plain(x), params=params)
+    # The samples with the axes merged with them are what it takes statistics over: they follow the channels.
+    axis = x.axis(1, "normalises")
+    order = [0, axis, *(k for k in range(1, x.shape.rank) if k != axis)]
+    back = [order.index(k) for k in range(x.shape.rank)]
+    normed = r.emit(op, r.emit(Permute(dims=tuple(order)), x), params=params)
+    return r.emit(Permute(dims=tuple(back)), normed, layout=x.layout)
 
 
 def instance_norm(r: Reader, c: Call) -> Value:
@@ -234,15 +244,13 @@ def embedding(r: Reader, c: Call) -> Value:
     """Rows of a table: looked up by the input, or fixed ones, which are the table or a piece of it."""
     ids = c.item("indices")
     weight = c.held("weight")
-    if isinstance(ids, Held):
-        table = c.value("weight")
+    if isinstance(ids, (Held, Spread)):
         rows = [int(k) for k in ids.tensor.reshape(-1)]
-        found = _rows(r, table, rows)
-        for _ in range(ids.tensor.dim() - 1):
-            if ids.tensor.shape[0] != 1:
-                raise Unsupported("looks up fixed rows in a table of two axes; look them up in one and reshape")
-            found = r.emit(Unsqueeze(dim=0), found)
-        return found
+        found = _rows(r, c.value("weight"), rows)
+        found = row_by_row(r, found, (*ids.tensor.shape, found.shape.size(1)), -1)
+        if isinstance(ids, Held):
+            return found
+        return r.emit(Expand(shape=(-1,) * (found.rank - 1)), found, r.value(r.env[r.first_input]), layout=ids.layout)
     x = c.value("indices")
     if weight is None or not weight.trained:
         raise Unsupported("looks up rows of a computed table; growir's embedding has a learned one")

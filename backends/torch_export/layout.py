@@ -165,8 +165,7 @@ def same(r: Reader, c: Call) -> Value:
     old, new = tensor_of(c.arguments["self"]).dtype, c.result.dtype
     if old != new and (old.is_floating_point != new.is_floating_point):
         raise Unsupported(f"turns {old} into {new}; give the model numbers of the right kind")
-    if old != new:
-        r.notices[f"the model computes a part in {new}; the network computes it in one dtype"] = None
+    r.computes_in(new)
     return x
 
 

@@ -72,7 +72,7 @@ def import_model(model: nn.Module, example: Example, *, name: str | None = None,
     graph, arrays = _assembled(reader, name or type(prepared.model).__name__)
     graph = graph.replace(train_differs=_differences(prepared, program, reader, strange))
     if check:
-        _compare(prepared, program, graph, arrays, [given for given, _ in reader.inputs])
+        _compare(prepared, program, graph, arrays, reader)
     return Imported(graph, arrays, tuple(notices))
 
 
@@ -141,11 +141,14 @@ def _needed(drafts: list[Draft], outputs: list[int], inputs: int) -> list[int]:
 
 
 def _compare(
-    prepared: Prepared, program: Program, graph: Graph, arrays: Mapping[str, NDArray[Any]], names: list[str]
+    prepared: Prepared, program: Program, graph: Graph, arrays: Mapping[str, NDArray[Any]], reader: Reader
 ) -> None:
     """Run both on the example. Raises ModelError if they differ, which is better known now than after training."""
     module = lower(graph, arrays, device="cpu").eval()
     args, kwargs = prepared.rows(2)
+    names = [given for given, _ in reader.inputs]
+    # No closer than the coarsest dtype that the model computes in.
+    coarsest = max(_CLOSE.get(dtype, 1e-4) for dtype in (*reader.dtypes, torch.float64))
     with torch.no_grad():
         found: torch.Tensor | tuple[torch.Tensor, ...] = module(*args, *(kwargs[name] for name in names[len(args) :]))
     results = found if isinstance(found, tuple) else (found,)
@@ -153,7 +156,7 @@ def _compare(
         alike = (one == two) | (one.isnan() & two.isnan())
         apart = torch.where(alike, 0.0, (one - two).abs())
         worst = float(apart.max()) / max(float(one.nan_to_num(0.0, 0.0, 0.0).abs().max()), 1e-30)
-        if not worst <= _CLOSE.get(one.dtype, 1e-4):
+        if not worst <= max(_CLOSE.get(one.dtype, 1e-4), coarsest):
             raise ModelError(
                 f"output {k} of the imported network differs from the model's by {worst:.1e} of its largest value on "
                 "the example; the model does something that the import reads wrongly"

@@ -10,7 +10,7 @@ from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.cuts import pieces
 from growir.backends.torch_export.joints import aligned
 from growir.backends.torch_export.reading import Reader, finite
-from growir.backends.torch_export.values import Held, Unsupported, Value
+from growir.backends.torch_export.values import Held, Spread, Unsupported, Value, mapped
 from growir.ops import (
     Abs,
     Add,
@@ -86,7 +86,19 @@ def operand(c: Call, name: str) -> Value | None:
     item = c.item(name) if c.is_tensor(name) else None
     if item is None or (isinstance(item, Held) and not item.trained and item.tensor.dim() == 0):
         return None
+    constant = c.constant(name)
+    if constant is not None and c.result.is_floating_point() and not constant.tensor.is_floating_point():
+        return c.reader.value(mapped(constant, lambda x: x.to(c.result.dtype)))
     return c.reader.value(item)
+
+
+def neutral(c: Call, name: str, number: float) -> bool:
+    """Whether an operand is a constant of the model's code that changes nothing: this number everywhere."""
+    item = c.constant(name) if c.is_tensor(name) else None
+    if item is None or (isinstance(item, Held) and item.keys) or not bool((item.tensor == number).all()):
+        return False
+    other = "other" if name == "self" else "self"
+    return c.is_tensor(other) and c.shape(other) == c.result.shape
 
 
 def add(r: Reader, c: Call) -> Value:
@@ -99,6 +111,10 @@ def sub(r: Reader, c: Call) -> Value:
 
 def _combined(r: Reader, c: Call, op: Op, sign: float) -> Value:
     """self + sign * alpha * other; the operator has the sign in it."""
+    if neutral(c, "other", 0.0):
+        return c.value("self")
+    if sign > 0 and c.arguments.get("alpha", 1) == 1 and neutral(c, "self", 0.0):
+        return c.value("other")
     x, y = operand(c, "self"), operand(c, "other")
     alpha = float(c.get("alpha") if "alpha" in c.arguments else 1.0)
     if x is not None and y is not None:
@@ -123,6 +139,9 @@ def rsub(r: Reader, c: Call) -> Value:
 
 
 def mul(r: Reader, c: Call) -> Value:
+    for one, two in (("self", "other"), ("other", "self")):
+        if neutral(c, two, 1.0):
+            return c.value(one)
     x, y = operand(c, "self"), operand(c, "other")
     if x is not None and y is not None:
         return joined(r, Mul(), x, y)
@@ -217,6 +236,7 @@ def softmax(kind: type[Softmax | LogSoftmax]) -> Handler:
 
     def handle(r: Reader, c: Call) -> Value:
         x = c.value("self")
+        r.computes_in(c.result.dtype)
         return r.emit(kind(dim=x.axis(c.whole("dim"), "takes a softmax over")), x, layout=x.layout)
 
     return handle
@@ -254,32 +274,45 @@ def feature_dropout(r: Reader, c: Call) -> Value:
     return r.emit(kinds[x.rank](p=rate), x)
 
 
-def _mask(c: Call, name: str) -> torch.Tensor:
+def _mask(c: Call, name: str) -> Held | Spread:
     """A constant mask, 1 where it is true."""
-    held = c.held(name)
-    if held is None or held.trained:
+    item = c.constant(name)
+    if item is None:
         raise Unsupported("chooses by a mask that is computed from the inputs; multiply by a gate instead")
-    return held.tensor.to(torch.get_default_dtype() if not c.result.is_floating_point() else c.result.dtype)
+    dtype = c.result.dtype if c.result.is_floating_point() else torch.get_default_dtype()
+    return mapped(item, lambda mask: mask.to(dtype))
+
+
+def _chosen(r: Reader, c: Call, name: str, mask: Held | Spread) -> Value | None:
+    """A tensor or number where the mask is 1, else 0; None if that is nowhere, or the number is 0."""
+    value = operand(c, name)
+    if value is None:
+        number = finite(torch.tensor(c.real(name), dtype=mask.tensor.dtype))
+        return r.value(mapped(mask, lambda x: x * number)) if bool(mask.tensor.any()) and bool(number != 0) else None
+    if not bool(mask.tensor.any()):
+        return None
+    if bool(mask.tensor.all()) and c.shape(name) == c.result.shape:
+        return value
+    return joined(r, Mul(), value, r.value(mask))
+
+
+def _blended(r: Reader, c: Call, mask: Held | Spread, where_true: str, where_false: str) -> Value:
+    """One tensor or number where the mask is 1, another where it is 0: each times its mask, and their sum."""
+    parts = [_chosen(r, c, where_true, mask), _chosen(r, c, where_false, mapped(mask, lambda x: 1 - x))]
+    found = [part for part in parts if part is not None]
+    if not found:
+        raise Unsupported("takes nothing from the inputs")
+    return found[0] if len(found) == 1 else joined(r, Add(), *found)
 
 
 def masked_fill(r: Reader, c: Call) -> Value:
-    """x where the mask is false, else a number: x times the one, plus the other."""
-    mask, number = _mask(c, "mask"), torch.tensor(c.real("value"), dtype=c.result.dtype)
-    kept = joined(r, Mul(), c.value("self"), r.value(Held(1 - mask)))
-    return joined(r, Add(), kept, r.value(Held(mask * finite(number))))
+    """x where a constant mask is false, else a number."""
+    return _blended(r, c, _mask(c, "mask"), "value", "self")
 
 
 def where(r: Reader, c: Call) -> Value:
     """One tensor where a constant mask is true, else the other."""
-    mask = _mask(c, "condition")
-    parts: list[Value] = []
-    for name, chosen in (("self", mask), ("other", 1 - mask)):
-        value = operand(c, name)
-        if value is None:
-            parts.append(r.value(Held(chosen * finite(torch.tensor(c.real(name), dtype=chosen.dtype)))))
-        else:
-            parts.append(joined(r, Mul(), value, r.value(Held(chosen))))
-    return joined(r, Add(), *parts)
+    return _blended(r, c, _mask(c, "condition"), "self", "other")
 
 
 TABLE: dict[str, Handler] = {

@@ -10,11 +10,11 @@ import torch
 from torch import fx
 
 from growir.backends.torch_export.calls import Call, bound, tensor_of
-from growir.backends.torch_export.joints import aligned
+from growir.backends.torch_export.joints import aligned, interleaved
 from growir.backends.torch_export.layout import permuted, reshaped
 from growir.backends.torch_export.pointwise import joined, scaled
 from growir.backends.torch_export.reading import Reader
-from growir.backends.torch_export.values import Held, Unsupported, Value
+from growir.backends.torch_export.values import Held, Spread, Unsupported, Value, mapped
 from growir.ops import Add, Attention, MatMul
 
 Handler = Callable[[Reader, Call], Any]
@@ -89,26 +89,44 @@ def _as_matrix(
 def scaled_dot_product_attention(r: Reader, c: Call) -> Value:
     """Attention with the dropout that it has in train mode."""
     q, k, v = c.value("query"), c.value("key"), c.value("value")
-    if c.arguments.get("enable_gqa"):
-        raise Unsupported("shares keys among groups of heads (enable_gqa); repeat the keys and values instead")
+    if c.arguments.get("enable_gqa") and q.rank == k.rank == v.rank > 2:
+        heads = q.rank - 3
+        k, v = (interleaved(r, x, heads, q.size(heads) // x.size(heads)) for x in (k, v))
     if not (q.batched and q.layout == k.layout == v.layout and q.rank == k.rank == v.rank):
         raise Unsupported("needs query, key and value with their batch axes in one place")
     if q.layout.place >= q.rank - 2:
         raise Unsupported("attends along the batch axis; a graph never mixes samples")
     told = c.arguments if r.twin is None else bound(r.twin)
-    op = Attention(
-        dropout_p=float(told["dropout_p"]),
-        is_causal=bool(c.arguments["is_causal"]),
-        scale=None if c.arguments["scale"] is None else c.real("scale"),
-    )
-    mask = c.item("attn_mask")
+    scale = None if c.arguments["scale"] is None else c.real("scale")
+    rate, causal = float(told["dropout_p"]), bool(c.arguments["is_causal"])
+    mask, constant = c.item("attn_mask"), c.constant("attn_mask")
+    if constant is not None:
+        mask = constant = _additive(constant, c.result.dtype)
+        if not bool(constant.tensor.any()):
+            mask = None
+        elif _is_causal(constant.tensor, q.size(q.rank - 2), k.size(k.rank - 2)):
+            mask, causal = None, True
+    op = Attention(dropout_p=rate, is_causal=causal, scale=scale)
     if mask is None:
         return r.emit(op, q, k, v, layout=q.layout)
-    if isinstance(mask, Held) and mask.tensor.dtype == torch.bool:
-        hidden = torch.zeros(mask.tensor.shape, dtype=c.result.dtype)
-        mask = Held(hidden.masked_fill(~mask.tensor, float("-inf")))
     (values, layout) = aligned(r, (q, r.value(mask)))
     return r.emit(op, q, k, v, values[1], layout=layout)
+
+
+def _additive(mask: Held | Spread, dtype: torch.dtype) -> Held | Spread:
+    """A constant mask as numbers that are added to the scores."""
+    if mask.tensor.dtype != torch.bool:
+        return mask
+    return mapped(mask, lambda seen: torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, float("-inf")))
+
+
+def _is_causal(mask: torch.Tensor, queries: int, keys: int) -> bool:
+    """Whether a mask hides just the later tokens, from all heads and samples."""
+    if queries != keys or tuple(mask.shape[-2:]) != (queries, keys):
+        return False
+    later = torch.ones(queries, keys, dtype=torch.bool).triu(1)
+    # Any number of the size of the smallest float16 and beyond leaves nothing of a score.
+    return bool((mask[..., ~later] == 0).all() and (mask[..., later] < torch.finfo(torch.float16).min / 2).all())
 
 
 TABLE: dict[str, Handler] = {

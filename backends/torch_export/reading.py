@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from pydantic import ValidationError
 from torch import fx, nn
-from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
@@ -18,10 +17,23 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from growir.backends.torch_export import aliasing
 from growir.backends.torch_export.calls import Call, full_name, holds_tensor, overload, writes
 from growir.backends.torch_export.exporting import source_line
+from growir.backends.torch_export.folding import Folded, fold
 from growir.backends.torch_export.preparing import modules_of
-from growir.backends.torch_export.values import PLAIN, Batch, Broken, Held, Item, Layout, Unsupported, Value, shape_of
+from growir.backends.torch_export.values import (
+    PLAIN,
+    Batch,
+    Broken,
+    Held,
+    Item,
+    Layout,
+    Spread,
+    Unsupported,
+    Value,
+    Varied,
+    shape_of,
+)
 from growir.errors import Problem
-from growir.ops import DType, Op, OpError, Parameter, Shape
+from growir.ops import DType, Expand, Op, OpError, Parameter, Shape
 
 Env = dict[fx.Node, Any]  # an Item, or a tuple of them for calls that return several
 
@@ -63,7 +75,12 @@ class Reader:
         self.modules = dict(modules_of(model))
         self.buffers: dict[str, Held] = {}
         self.stays: list[fx.Node] = []  # batch norms that use their kept statistics in train mode too
+        self.constants: dict[object, Held] = {}  # those of the model's code, by their numbers
         self.values: dict[int, Value] = {}  # parameters that are values, by the tensor's id
+        self.folded = Folded()
+        placed = (node.meta.get("val") for node in exported.graph.nodes if node.op == "placeholder")
+        # Of the inputs, the weights, and whatever the model turns them into.
+        self.dtypes = {x.dtype for x in placed if isinstance(x, torch.Tensor) and x.is_floating_point()}
         self.call: fx.Node
         self.first_input: fx.Node  # the one that tells the batch size
         self.order = {node: k for k, node in enumerate(exported.graph.nodes)}
@@ -76,9 +93,12 @@ class Reader:
     def run(self) -> None:
         """Read the whole program; what could not be read is in `problems`."""
         self._placeholders()
+        constants = {n: item for n, item in self.env.items() if isinstance(item, Held) and not item.trained}
+        self.folded = fold(self.exported, self.batch, constants)
+        needed = self._needed()
         for node in self.exported.graph.nodes:
             self.call = node
-            if node.op == "call_function":
+            if node.op == "call_function" and node in needed:
                 try:
                     self.env[node] = self.called(node)
                 except (Unsupported, OpError, ValidationError) as error:
@@ -86,6 +106,17 @@ class Reader:
                     self.env[node] = Broken()
             elif node.op == "output":
                 self._finish(node)
+
+    def _needed(self) -> set[fx.Node]:
+        """The calls that the outputs come from, and those that write, whose results have other names."""
+        todo = [n for n in self.exported.graph.nodes if n.op == "output" or (n.op == "call_function" and writes(n))]
+        found: set[fx.Node] = set()
+        while todo:
+            node = todo.pop()
+            if node not in found:
+                found.add(node)
+                todo += node.all_input_nodes
+        return found
 
     def problem(self, what: str, error: Exception) -> None:
         """Note what has no place in a graph, with the model's line."""
@@ -124,6 +155,13 @@ class Reader:
 
     def called(self, node: fx.Node) -> Any:
         """What one call gives: an item, or a tuple of them."""
+        if node in self.folded.refused:
+            raise Unsupported(self.folded.refused[node])
+        self.env.update(self.folded.changes.get(node, {}))
+        if node in self.folded.items:
+            return self.folded.items[node]
+        if node in self.folded.unread:
+            return None
         if node.target is operator.getitem:
             source, index = node.args
             found = self.env.get(cast(fx.Node, source))
@@ -135,40 +173,10 @@ class Reader:
         items = [self.env.get(given) for given in node.all_input_nodes if holds_tensor(given)]
         if any(isinstance(item, Broken) for item in items):
             return Broken()
-        if all(isinstance(item, Held) and not item.trained for item in items) and self._fixed(node):
-            return self._computed(node)
+        varied = next((item for item in items if isinstance(item, Varied)), None)
+        if varied is not None:
+            raise Unsupported(f"reads what {varied.why}")
         return aliasing.read(self, Call(self, node))
-
-    def _fixed(self, node: fx.Node) -> bool:
-        """Whether the sizes of a call's result do not depend on the batch."""
-        value = node.meta["val"]
-        parts = cast("Sequence[object]", value if isinstance(value, (tuple, list)) else (value,))
-        return all(self.batch.split(part.shape)[1] == -1 for part in parts if isinstance(part, torch.Tensor))
-
-    def _computed(self, node: fx.Node) -> Any:
-        """The result of a call on constants: computed now, once and for all."""
-        target = cast("OpOverload[..., Any]", node.target)
-        if torch.Tag.nondeterministic_seeded in target.tags:
-            raise Unsupported("draws random numbers; a graph draws only in dropout")
-        if writes(node):
-            written = cast(Held, self.env[node.all_input_nodes[0]])
-            if written.keys:
-                raise Unsupported(f"writes into {written.keys[0]!r}; a graph changes buffers only in batch norm")
-
-        def real(argument: Any) -> Any:
-            if isinstance(argument, fx.Node):
-                value = argument.meta.get("val")
-                return self.env[argument].tensor if isinstance(value, torch.Tensor) else self.number(value)
-            return argument
-
-        args, kwargs = fx.map_arg(node.args, real), fx.map_arg(node.kwargs, real)
-        kwargs = {k: torch.device("cpu") if k == "device" else v for k, v in kwargs.items()}
-        with torch.no_grad():
-            result = target(*args, **kwargs)
-        if isinstance(result, torch.Tensor):
-            source = next((h for n in node.all_input_nodes if (h := self.env.get(n)) and h.tensor is result), None)
-            return source or Held(result)
-        return tuple(Held(part) for part in result)
 
     def _finish(self, node: fx.Node) -> None:
         from torch.utils import _pytree as pytree
@@ -189,6 +197,10 @@ class Reader:
             if isinstance(found, Broken):
                 continue
             try:
+                if isinstance(found, Varied):
+                    raise Unsupported(found.why)
+                if isinstance(found, Spread):
+                    found = self.value(found)
                 if item is None and len(flat) > 1:
                     self.notices[f"{where} of the model is None and is left out"] = None
                 elif isinstance(found, Value) and found.batched and found.layout.plain:
@@ -220,28 +232,48 @@ class Reader:
         """The item as a value of the graph; a tensor becomes a `parameter` node the first time."""
         if isinstance(item, Value):
             return item
-        if isinstance(item, Broken):
+        if isinstance(item, (Broken, Varied)):
             raise AssertionError("a broken value is looked at before its call is read")
+        if isinstance(item, Spread):
+            row = self.row(item)
+            return self.emit(Expand(shape=(-1,) * (row.rank - 1)), row, self.value(self.env[self.first_input])).at(
+                item.layout
+            )
         found = self.values.get(id(item.tensor))
         if found is None:
-            found = self._parameter(item)
+            item = self._constant(item)
+            found = self.values[id(item.tensor)] if id(item.tensor) in self.values else self._parameter(item)
             self.values[id(item.tensor)] = found
         return found
+
+    def row(self, item: Spread) -> Value:
+        """What is the same for every sample, (1, sizes merged with the batch, the other axes), without a batch."""
+        return self.value(Held(item.tensor))
+
+    def _constant(self, held: Held) -> Held:
+        """One tensor for all constants of the model's code that hold the same numbers."""
+        if held.trained or held.keys:
+            return held
+        array = held.tensor.contiguous()
+        key = (held.tensor.dtype, tuple(held.tensor.shape), array.numpy().tobytes())
+        return self.constants.setdefault(key, held)
 
     def _parameter(self, held: Held) -> Value:
         tensor = held.tensor
         if tensor.dtype == torch.bool:
             raise Unsupported("uses a tensor of truth values as a value; use numbers")
-        if not held.trained and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if not held.trained and tensor.is_floating_point():
             held = Held(finite(tensor), held.keys)
         shape = tuple(tensor.shape) or (1,)  # one number has no axes in torch; it is broadcast all the same
+        if tensor.is_complex():
+            raise Unsupported("uses complex numbers; write the real and the imaginary parts")
         dtype: DType = "float32" if tensor.is_floating_point() else "int64"
         return self.emit(Parameter(shape=shape, buffer=not held.trained, dtype=dtype), params={"weight": held})
 
     def number(self, value: Any) -> Any:
         """A size or number of the program as a plain one. Raises Unsupported if it depends on the batch."""
         if isinstance(value, fx.Node):
-            value = value.meta["val"]
+            value = self.folded.numbers.get(value, value.meta["val"])
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             if free_unbacked_symbols(value):
                 raise Unsupported("computes with a number read from a tensor; keep it a tensor")
@@ -250,6 +282,12 @@ class Reader:
             return cast("int | float | bool", value.node.hint)
         return value
 
+    def computes_in(self, dtype: torch.dtype) -> None:
+        """Note that the model turns numbers of the inputs into this dtype, on the way or at the end."""
+        if dtype.is_floating_point and dtype not in self.dtypes:
+            self.notices[f"the model computes a part in {dtype}; the network computes it in one dtype"] = None
+            self.dtypes.add(dtype)
+
     @property
     def twin(self) -> fx.Node | None:
         """The same call in train mode, if it was found there."""
@@ -257,9 +295,15 @@ class Reader:
 
 
 def finite(tensor: torch.Tensor) -> torch.Tensor:
-    """A mask with large numbers for infinite ones: a document holds none, and softmax gives 0 for both."""
+    """A mask with large numbers for infinite ones: a document holds none, and softmax gives 0 for both.
+
+    Numbers that only float64 has are infinite ones in the float32 that the network may be run in.
+    """
+    beyond = tensor.abs() > min(torch.finfo(tensor.dtype).max, torch.finfo(torch.float32).max)
+    if not bool(beyond.any()):
+        return tensor
     most = min(torch.finfo(tensor.dtype).max, torch.finfo(torch.float32).max) / 4
-    return tensor.nan_to_num(posinf=most, neginf=-most) if not bool(tensor.isnan().any()) else tensor
+    return torch.where(beyond, tensor.sign() * most, tensor)
 
 
 def _opaque(node: fx.Node) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -119,11 +119,39 @@ class Held:
     trained: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Spread:
+    """A constant that the model makes once for each sample, all alike.
+
+    Attributes:
+        tensor: One row of it as the graph has it: (1, sizes merged with the batch, the model's other axes).
+        layout: Where the model keeps the batch.
+    """
+
+    tensor: torch.Tensor
+    layout: Layout
+
+
+def mapped(item: Held | Spread, function: Callable[[torch.Tensor], torch.Tensor]) -> Held | Spread:
+    """A constant computed from another, number by number."""
+    if isinstance(item, Spread):
+        return Spread(function(item.tensor), item.layout)
+    return Held(function(item.tensor))
+
+
+@dataclass(frozen=True, slots=True)
+class Varied:
+    """A tensor made of sizes that is not the same for every sample and batch size; `why` completes a message."""
+
+    why: str
+
+
 class Broken:
     """The result of a call that could not be imported; what depends on it is not reported again."""
 
 
-Item = Value | Held | Broken
+Constant = Held | Spread | Varied
+Item = Value | Constant | Broken
 
 
 @dataclass(frozen=True, slots=True)
