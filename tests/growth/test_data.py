@@ -135,7 +135,7 @@ def test_inputs_of_every_kind_grow_and_run_as_they_are(name: str, standardise: s
 def test_a_feature_of_small_unit_is_worth_as_much_as_one_of_large() -> None:
     units = both(SPELLINGS["units from nano to giga"], "x")
     found = [growir.grow(None, arrays, **SMALL).summary["test_after_fit"]["accuracy"] for arrays in (RING, units)]
-    assert found[0] == found[1] > 0.8
+    assert found[0] == found[1] > 0.7  # one in two by chance
 
 
 @pytest.mark.parametrize("scale", [1e-28, 1.0, 1e27])
@@ -176,6 +176,21 @@ def test_inputs_that_never_vary_are_left_out() -> None:
     assert [node.op.kind() for node in network.graph.nodes] == ["select", "standardise", "bias"]
     assert network.graph.nodes[0].op.attributes() == {"indices": [1, 2, 3]}
     assert (predicted(network, data.x_test) == 0).all()
+
+
+def test_inputs_that_hardly_vary_are_left_out_where_that_is_asked() -> None:
+    arrays = both(lambda x: x * [1.0, 0.01, 3.0], "x")
+    data = checked(arrays)
+
+    def left(share: float) -> list[int]:
+        first = empty_network(data, DataConfig(variance=share), "ring").graph.nodes[0]
+        return first.op.attributes()["indices"] if first.op.kind() == "select" else [0, 1, 2]
+
+    variance = data.x_train.var(axis=0, dtype=np.float64)
+    largest = variance[2] / variance.sum()
+    assert left(largest - 1e-6) == [2]
+    assert left(largest + 1e-6) == left(0.99) == [0, 2]
+    assert left(1 - 1e-9) == left(1.0) == [0, 1, 2]
 
 
 def test_images_have_one_mean_and_std_and_features_their_own() -> None:
