@@ -437,7 +437,7 @@ def test_norms_left_in_eval_mode_are_warned_of() -> None:
 def test_the_graph_keeps_what_train_mode_does_otherwise_without_folders() -> None:
     norms = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).train()
     norms[1].eval()
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="train mode"):
         asks, only, left = (imported(model).graph for model in (Asks(), OnlyEval(), norms))
     assert [re.sub(r":\d+:", ":_:", text) for text in asks.train_differs] == ["test_reading.py:_: x = torch.sigmoid(x)"]
     (reason,) = only.train_differs
