@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -35,11 +37,14 @@ class DataConfig(_Section):
             regression.
         standardise: One mean and std for all inputs ("global"), one per input ("feature"), or none. By default global
             where an input has two or more axes (an image), else per feature.
+        variance: The share of the inputs' total variance that is kept; the inputs that vary least are left out, which
+            leaves more of the budget to neurons. By default 0.98 for images, whose inputs are in one unit, else 1.
     """
 
     path: str = ""
     task: Literal["auto", "classification", "regression"] = "auto"
     standardise: Literal["auto", "global", "feature", "none"] = "auto"
+    variance: Share | None = None
 
     @field_validator("path")
     @classmethod
@@ -174,18 +179,29 @@ class RunConfig(_Section):
             return self
         return self.model_copy(update={"train": self.train.model_copy(update={"keep_final": 1.0})})
 
-    def resolved(self, samples: int, inputs: int, outputs: int) -> RunConfig:
+    def going_on_from(self, started: RunConfig) -> RunConfig:
+        """The same for going on with a run; what its file does not name was unknown when it started, and stays off."""
+        given: dict[str, object] = {}
+        if started.train.keep_final is None and self.train.keep_final is None:
+            given["train"] = self.train.model_copy(update={"keep_final": 1.0})
+        if started.data.variance is None and self.data.variance is None:
+            given["data"] = self.data.model_copy(update={"variance": 1.0})
+        return self.model_copy(update=given)
+
+    def resolved(self, samples: int, inputs: Sequence[int], outputs: int) -> RunConfig:
         """The same with every default that depends on the data filled in.
 
         Args:
             samples: Training samples.
-            inputs: Numbers per sample that the network reads.
-            outputs: Numbers it predicts.
+            inputs: Shape of one sample.
+            outputs: Numbers the network predicts.
         """
-        least = (inputs + 1) * (outputs + 8) + 8 * outputs
+        variance = self.data.variance or (0.98 if len(inputs) > 1 else 1.0)
+        data = self.data.model_copy(update={"variance": variance})
+        least = (math.prod(inputs) + 1) * (outputs + 8) + 8 * outputs
         parameters = self.budget.parameters or max(least, min(50_000, 2 * samples))
         budget = self.budget.model_copy(update={"parameters": parameters})
-        return self.model_copy(update={"train": self.train.resolved(samples), "budget": budget})
+        return self.model_copy(update={"data": data, "train": self.train.resolved(samples), "budget": budget})
 
     def to_toml(self) -> str:
         """The run file that gives this configuration."""

@@ -161,6 +161,21 @@ def varying(array: NDArray[np.float32]) -> NDArray[np.bool_]:
     return spread
 
 
+def kept(array: NDArray[np.float32], share: float) -> NDArray[np.intp]:
+    """The columns, of all axes but the first, that vary most and together hold this share of the variance.
+
+    Of 1, all that vary.
+    """
+    varies = np.flatnonzero(varying(array))
+    if share == 1:
+        return varies
+    variance = array.reshape(len(array), -1)[:, varies].var(axis=0, dtype=np.float64)
+    order = np.argsort(-variance, kind="stable")
+    held = np.cumsum(variance[order]) / variance.sum()
+    count = int(np.searchsorted(held, share)) + 1
+    return np.sort(varies[order[:count]])
+
+
 def _is_one_hot(y: NDArray[Any]) -> bool:
     return y.ndim == 2 and y.shape[1] > 1 and bool((((y == 0) | (y == 1)).all()) and ((y != 0).sum(axis=1) == 1).all())
 
@@ -215,8 +230,9 @@ def _targets(
 def empty_network(data: Dataset, config: DataConfig, name: str) -> Network:
     """The graph growth starts from: input -> (what the data teaches) -> bias -> output.
 
-    Inputs that never vary in the training data are left out, the rest is standardised; for regression a last node
-    undoes the standardisation of the targets. All of it is in the graph, so a deployed file takes raw data.
+    Inputs that never vary in the training data are left out, and those that vary least where the configuration says so;
+    the rest is standardised; for regression a last node undoes the standardisation of the targets. All of it is in the
+    graph, so a deployed file takes raw data.
     """
     sample = data.x_train.shape[1:]
     nodes: list[Node] = []
@@ -231,7 +247,7 @@ def empty_network(data: Dataset, config: DataConfig, name: str) -> Network:
     if len(sample) > 1:
         add("flat", Flatten())
     flat = data.x_train.reshape(len(data.x_train), -1)
-    varies = np.flatnonzero(varying(data.x_train))
+    varies = kept(data.x_train, config.variance or 1.0)
     if len(varies) < flat.shape[1]:
         add("varying", Select(indices=tuple(int(k) for k in varies)))
         flat = flat[:, varies]

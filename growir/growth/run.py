@@ -157,18 +157,6 @@ class RunFolder:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def config(self) -> RunConfig:
-        """The run's resolved configuration. Raises RunError if this is no run."""
-        import tomllib
-
-        path = self.path / CONFIG
-        try:
-            return parse_run(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
-        except OSError as error:
-            raise RunError(f"{path}: there is no run to resume here: {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RunError(f"{path}: this is not a valid TOML run file: {error}") from None
-
     def finished(self) -> GrowthResult | None:
         """The result of a finished run."""
         if not (self.path / SUMMARY).is_file():
@@ -228,6 +216,19 @@ class RunFolder:
     def _rewrite_events(self) -> None:
         lines = "".join(json.dumps(event) + "\n" for event in self.events)
         store.write_file(self.path / EVENTS, lines.encode())
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The resolved configuration of a run directory. Raises RunError if this is no run."""
+    import tomllib
+
+    path = folder / CONFIG
+    try:
+        return parse_run(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    except OSError as error:
+        raise RunError(f"{path}: there is no run to resume here: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: this is not a valid TOML run file: {error}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -311,7 +312,8 @@ def start_run(
     if resume and out is None:
         raise RunError("a run is resumed in its folder; give it as out")
     given = start is not None
-    config = resolved(config.started_from(given), data)
+    saved = read_config(Path(out)) if resume and out is not None else None
+    config = resolved((config.going_on_from(saved) if saved else config).started_from(given), data)
     start = start or empty_network(data, config.data, config.name)
     _check_start(start, data, config)
     threads = torch.get_num_threads()
@@ -322,9 +324,8 @@ def start_run(
         if out is None:
             return run_growth(session, data, observer)
         folder = RunFolder(Path(out), observer, _digest(start, data))
-        if resume:
-            # A run file of an earlier version lacks what has become a setting since.
-            _same_settings(folder, resolved(folder.config().started_from(given), data), config)
+        if saved:
+            _same_settings(folder, resolved(saved.going_on_from(saved), data), config)
         else:
             folder.create(config)
         with folder.alone():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ def generator(*key: int) -> torch.Generator:
 
 def resolved(config: RunConfig, data: Dataset) -> RunConfig:
     """The configuration with every default that depends on the data filled in."""
-    return config.resolved(len(data.x_train), math.prod(data.x_train.shape[1:]), data.outputs)
+    return config.resolved(len(data.x_train), data.x_train.shape[1:], data.outputs)
 
 
 def live_tensors(network: Network) -> dict[str, torch.Tensor]:

@@ -191,10 +191,17 @@ def test_defaults_depend_on_the_data() -> None:
 
 def test_a_given_networks_weights_are_kept_unless_told_otherwise() -> None:
     config = RunConfig()
-    assert config.started_from(given=False).resolved(20_000, 3, 2).train.keep_final == 0.2
-    assert config.started_from(given=True).resolved(20_000, 3, 2).train.keep_final == 1
+    assert config.started_from(given=False).resolved(20_000, (3,), 2).train.keep_final == 0.2
+    assert config.started_from(given=True).resolved(20_000, (3,), 2).train.keep_final == 1
     asked = parse_run({"train": {"keep_final": 0.5}}, "test")
-    assert asked.started_from(given=True).resolved(20_000, 3, 2).train.keep_final == 0.5
+    assert asked.started_from(given=True).resolved(20_000, (3,), 2).train.keep_final == 0.5
+
+
+def test_images_leave_out_what_hardly_varies() -> None:
+    assert RunConfig().resolved(100, (3,), 2).data.variance == 1
+    assert RunConfig().resolved(100, (3, 3), 2).data.variance == 0.98
+    asked = parse_run({"data": {"variance": 0.5}}, "test")
+    assert asked.resolved(100, (3, 3), 2).data.variance == 0.5
 
 
 def test_of_no_weight_more_is_kept_than_there_is() -> None:
