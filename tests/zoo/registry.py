@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from tests.zoo import dense, efficient, plain, residual, tokens, upscaling
+from tests.zoo import dense, efficient, masked, plain, residual, tokens, upscaling
 
 Inputs = tuple[torch.Tensor, ...]
 
@@ -111,5 +111,8 @@ ZOO: dict[str, Entry] = {
     "encoder": Entry(lambda: tokens.TextEncoder("layer"), (7,), vocabulary=19),
     "encoder_rms_swiglu": Entry(lambda: tokens.TextEncoder("rms"), (7,), vocabulary=19),
     "encoder_torch": Entry(tokens.TorchEncoder, (7,), vocabulary=19),
+    "encoder_masked": Entry(masked.MaskedEncoder, (7,), vocabulary=19),
+    "decoder_causal": Entry(masked.CausalDecoder, (7,), vocabulary=19),
+    "decoder_rotary": Entry(masked.RotaryDecoder, (7,), vocabulary=19),
     "gated_conv": Entry(tokens.GatedConvNet, (7,), vocabulary=19),
 }
