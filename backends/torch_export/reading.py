@@ -297,12 +297,13 @@ class Reader:
 def finite(tensor: torch.Tensor) -> torch.Tensor:
     """A mask with large numbers for infinite ones: a document holds none, and softmax gives 0 for both.
 
-    Numbers that only float64 has are infinite ones in the float32 that the network may be run in.
+    Numbers that only float64 has are infinite ones in the float32 that the network may be run in. The large ones leave
+    room for sums over them, since a new layer that reads a mask with zero weights must give 0, not infinity times 0.
     """
     beyond = tensor.abs() > min(torch.finfo(tensor.dtype).max, torch.finfo(torch.float32).max)
     if not bool(beyond.any()):
         return tensor
-    most = min(torch.finfo(tensor.dtype).max, torch.finfo(torch.float32).max) / 4
+    most = min(torch.finfo(tensor.dtype).max / 4, 1e30)
     return torch.where(beyond, tensor.sign() * most, tensor)
 
 

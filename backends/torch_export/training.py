@@ -34,14 +34,14 @@ def _calls(program: ExportedProgram) -> list[fx.Node]:
     """The calls that make the result, in order; batch norm's counters and arithmetic on sizes are none."""
     result: list[fx.Node] = []
     for node in program.graph.nodes:
-        if node.op == "call_function" and overload(node) is not None and holds_tensor(node):
-            if not _counts(node) and name_of(node) not in ("lift_fresh_copy", "detach"):
-                result.append(node)
+        called = node.op == "call_function" and overload(node) is not None and holds_tensor(node)
+        if called and not _counts(node) and name_of(node) not in ("lift_fresh_copy", "detach"):
+            result.append(node)
     return result
 
 
 def _counts(node: fx.Node) -> bool:
-    """Whether a call changes a buffer in place; of a module used twice, the second call changes the first one's result."""
+    """Whether a call changes a buffer in place; of a module used twice, the second changes the first one's result."""
     while writes(node) and isinstance(node.args[0], fx.Node):
         node = node.args[0]
     return node.op == "placeholder"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -281,7 +281,8 @@ def reduction(function: Callable[..., Any]) -> Emit:
 
 def norm(b: Builder, op: Norm) -> fx.Node:
     # Not the root of a sum: its gradient at 0 would be NaN.
-    return b.call(torch.linalg.vector_norm, b.inputs[0], dim=op.dim, keepdim=op.keepdim)
+    function = cast(Callable[..., Any], torch.linalg.vector_norm)  # torch's stub has no types for it
+    return b.call(function, b.inputs[0], dim=op.dim, keepdim=op.keepdim)
 
 
 def var(b: Builder, op: Var) -> fx.Node:

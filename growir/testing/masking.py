@@ -33,5 +33,6 @@ def masked(network: Network, step: Prune) -> Network:
 
 def _zero(array: NDArray[Any], slot: Slot, units: NDArray[np.int64]) -> None:
     part = np.split(array, slot.groups)[slot.group] if slot.groups > 1 else array
-    at = [position for unit in units.tolist() for position in slot.positions[unit]]
+    numbers: list[int] = units.tolist()
+    at = [position for unit in numbers for position in slot.positions[unit]]
     np.moveaxis(part, slot.axis, 0)[at] = 0

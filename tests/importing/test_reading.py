@@ -320,7 +320,8 @@ def test_the_gradient_of_a_norm_of_zeros_is_torchs() -> None:
     for each in (model, module):
         each.double()(vectors()).sum().backward()
     wanted, found = model.fc.weight.grad, module.get_parameter("fc.weight").grad
-    assert wanted is not None and found is not None
+    assert wanted is not None
+    assert found is not None
     torch.testing.assert_close(found, wanted)
 
 
