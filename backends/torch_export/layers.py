@@ -254,12 +254,10 @@ def embedding(r: Reader, c: Call) -> Value:
     x = c.value("indices")
     if weight is None or not weight.trained:
         raise Unsupported("looks up rows of a computed table; growir's embedding has a learned one")
-    if not x.layout.plain:
-        raise Unsupported("looks up indices whose batch is not the first axis")
     rows_, width = weight.tensor.shape
     padding = c.whole("padding_idx")
     op = Embedding(num_embeddings=rows_, embedding_dim=width, padding_idx=None if padding < 0 else padding)
-    return r.emit(op, x, params={"weight": weight})
+    return r.emit(op, x, layout=x.layout, params={"weight": weight})
 
 
 def _rows(r: Reader, table: Value, rows: list[int]) -> Value:

@@ -15,7 +15,7 @@ from growir.backends.torch_export.layout import permuted, reshaped
 from growir.backends.torch_export.pointwise import joined, scaled
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Spread, Unsupported, Value, mapped
-from growir.ops import Add, Attention, MatMul
+from growir.ops import Add, Attention, Expand, MatMul
 
 Handler = Callable[[Reader, Call], Any]
 
@@ -96,6 +96,7 @@ def scaled_dot_product_attention(r: Reader, c: Call) -> Value:
         raise Unsupported("needs query, key and value with their batch axes in one place")
     if q.layout.place >= q.rank - 2:
         raise Unsupported("attends along the batch axis; a graph never mixes samples")
+    k, v = _with_heads(r, k, q), _with_heads(r, v, q)
     told = c.arguments if r.twin is None else bound(r.twin)
     scale = None if c.arguments["scale"] is None else c.real("scale")
     rate, causal = float(told["dropout_p"]), bool(c.arguments["is_causal"])
@@ -111,6 +112,17 @@ def scaled_dot_product_attention(r: Reader, c: Call) -> Value:
         return r.emit(op, q, k, v, layout=q.layout)
     (values, layout) = aligned(r, (q, r.value(mask)))
     return r.emit(op, q, k, v, values[1], layout=layout)
+
+
+def _with_heads(r: Reader, x: Value, q: Value) -> Value:
+    """Keys or values that one head has for all, given to each head of the queries."""
+    counts = [(own, wanted) for own, wanted in zip(x.shape.sizes[:-2], q.shape.sizes[:-2], strict=True)]
+    if all(own == wanted for own, wanted in counts):
+        return x
+    if any(own not in (1, wanted) for own, wanted in counts):
+        raise Unsupported(f"gives {x.shape} for the queries {q.shape}, which have other heads")
+    shape = tuple(-1 if own == wanted else wanted for own, wanted in counts)
+    return r.emit(Expand(shape=(*shape, -1, -1)), x, layout=x.layout)
 
 
 def _additive(mask: Held | Spread, dtype: torch.dtype) -> Held | Spread:

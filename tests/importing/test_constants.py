@@ -54,7 +54,7 @@ def test_a_mask_that_hides_something_is_one_row_for_all_layers() -> None:
     (key,) = [k for k in network.arrays if network.arrays[k].shape == (1, 1, 7, 7)]
     mask = network.arrays[key]
     assert (mask[..., :5] == 0).all()
-    assert (mask[..., 5:] < -1e30).all()
+    assert (mask[..., 5:] <= -1e30).all()
     assert abs(mask).max() < torch.finfo(torch.float32).max  # it stays finite when the network runs in float32
 
 
@@ -167,6 +167,48 @@ class Shares(Model):
 
 def test_groups_of_heads_that_share_keys() -> None:
     assert len(attentions(imported(Shares(), tokens()))) == 1
+
+
+class OneForAll(Model):
+    """Shazeer 2019: all heads share one head of keys and values, which torch broadcasts."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.fc(x).view(x.size(0), 5, 2, 2).transpose(1, 2)
+        k = self.fc(x)[:, None, :, :2]
+        return F.scaled_dot_product_attention(q, k, k.sin()).transpose(1, 2).flatten(2)
+
+
+def test_one_head_of_keys_for_all_heads() -> None:
+    assert len(attentions(imported(OneForAll(), tokens()))) == 1
+
+
+class TokensFirst(Model):
+    """Ids and a norm with the tokens, or the samples and tokens as one, in front of the channels."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.words(ids.t())
+        x = self.bn(self.fc(x).flatten(0, 1)).view(5, -1, 4) * torch.arange(5)[:, None, None]
+        return x.transpose(0, 1)
+
+
+def test_ids_and_batch_norm_with_the_batch_elsewhere() -> None:
+    model = TokensFirst(words=nn.Embedding(9, 4), bn=nn.BatchNorm1d(4)).double()
+    ids = torch.arange(10).view(2, 5) % 9
+    network = imported(model, ids)
+    torch.testing.assert_close(network.to_torch().train()(ids), model.train()(ids), rtol=1e-12, atol=1e-12)
+
+
+class Rounds(Model):
+    """A part in float32, as norms often are."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.fc(x).float().square().double())
+
+
+def test_a_part_in_a_coarser_dtype_is_compared_as_such() -> None:
+    with pytest.warns(UserWarning, match="computes a part in torch.float32"):
+        network = growir.from_torch(Rounds().double(), vectors())
+    assert all(array.dtype == "float64" for array in network.arrays.values())
 
 
 # -- numbers and positions ------------------------------------------------------------------------------------------
