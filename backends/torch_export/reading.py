@@ -254,6 +254,8 @@ class Reader:
         """One tensor for all constants of the model's code that hold the same numbers."""
         if held.trained or held.keys:
             return held
+        if held.tensor.dtype == torch.bfloat16:  # numpy has none
+            held = Held(held.tensor.float())
         array = held.tensor.contiguous()
         key = (held.tensor.dtype, tuple(held.tensor.shape), array.numpy().tobytes())
         return self.constants.setdefault(key, held)

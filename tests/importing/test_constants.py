@@ -230,6 +230,20 @@ def test_choices_by_constant_masks() -> None:
     assert len(constants(network)) == 3  # some, its opposite, and -2 times it
 
 
+class Coarse(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) + torch.linspace(0, 1, 4, dtype=torch.bfloat16)
+
+
+def test_a_constant_of_a_dtype_that_numpy_does_not_have() -> None:
+    assert constants(imported(Coarse())) == [(4,)]
+
+
+class Complex(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.fc(x) * torch.polar(torch.ones(4), torch.ones(4))).real
+
+
 class Buckets(Model):
     """Raffel et al. 2019: a learned number for each distance, looked up at fixed places."""
 
@@ -331,6 +345,7 @@ class Fails(Model):
         (Counts, r"ones\(x.size\(0\)\).sum\(\): aten.add reads what depends on the batch size"),
         (Pairs, r"eye\(.* @ self.fc\(x\): aten.matmul reads what makes a tensor of the sizes \[3, 3\]"),
         (Rolls, r"bernoulli\(0.5\): aten.bernoulli draws random numbers; a graph draws only in dropout"),
+        (Complex, r"torch.ones\(4\)\)\).real: aten.mul uses complex numbers; write the real and the imaginary parts"),
         (Fails, r"test_constants.py:\d+: raise NotImplementedError.*: NotImplementedError: no such$"),
     ],
 )
