@@ -417,7 +417,13 @@ class Algebra:
             return []
         if sum(size != 1 for size in sizes) <= 1:
             big = next((k for k, size in enumerate(sizes) if size != 1), 0)
-            return [axis if k == big else fixed(1) for k in range(len(sizes))]
+            # A factor of 1 before it may scale in its place, in whole blocks: a single head of attention.
+            before = [k for k in range(big) if first + k not in self.forbidden]
+            chosen = before[-1] if before and first + big in self.forbidden else big
+            whole = axis if chosen == big else self._scale_factor(axis, sizes, chosen)
+            if before and chosen == big and not self.is_fixed(axis):
+                self.choices.append(Choice(self.node, first + big, axis))
+            return [whole if k == chosen else fixed(sizes[k]) for k in range(len(sizes))]
         if self.is_fixed(axis):
             return [fixed(size) for size in sizes]
         best, free, options = None, 0, 0

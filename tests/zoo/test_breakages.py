@@ -139,6 +139,14 @@ def test_attention_grows_by_heads() -> None:
     assert shapes["out.weight"] == (8, 16)
 
 
+def test_heads_pruned_down_to_one_grow_again() -> None:
+    alone = imported(Attention, TOKENS).apply(Prune(node="q", channels=(0, 2)))
+    (space,) = [space for space in analyse(alone.graph).spaces if not space.pins]
+    assert (space.width, space.step, space.units) == (4, 4, 1)
+    again = alone.apply(Widen(node="q", by=4), verify=True)
+    assert again.arrays["out.weight"].shape == (8, 8)
+
+
 def test_tied_embedding_and_head_stay_tied_and_take_fresh_channels() -> None:
     net = imported(TiedHead, WORDS)
     assert net.graph["head"].tied == {"weight": "embedding.weight"}
