@@ -102,7 +102,7 @@ class Prune(Resizing):
         return node if biased else node.with_op(bias=True), Derive(f"{name}.bias", folded.formula, folded.sources)
 
     def preserves(self, graph: Graph) -> Preserves:
-        return Preserves.NOTHING if self.space(graph).uniform else Preserves.APPROXIMATE
+        return Preserves.APPROXIMATE
 
     def plan(self, space: ChannelSpace) -> dict[Space, Units]:
         steps = len(self.channels) // space.shrink[space.space]
