@@ -116,6 +116,7 @@ def _remade(reader: Reader, view: fx.Node, written: fx.Node) -> bool:
     before = reader.call
     for step in reversed(chain):
         reader.call = step
+        reader.folded.forget(step)
         reader.env[step] = reader.called(step)
     reader.call = before
     return True

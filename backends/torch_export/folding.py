@@ -49,6 +49,11 @@ class Folded:
     unread: set[fx.Node] = field(default_factory=set[fx.Node])
     numbers: dict[fx.Node, int | float | bool] = field(default_factory=dict[fx.Node, int | float | bool])
 
+    def forget(self, node: fx.Node) -> None:
+        """Let a call be read that was run: what it shows is no constant any more."""
+        self.items.pop(node, None)
+        self.unread.discard(node)
+
 
 def fold(exported: ExportedProgram, batch: Batch, given: Mapping[fx.Node, Held]) -> Folded:
     """Run every call that needs no value of an input and no parameter.

@@ -127,6 +127,7 @@ def test_other_masks_are_constants(model: type[Attends], shape: tuple[int, ...])
     network = imported(model(), tokens())
     assert [op.is_causal for op in attentions(network)] == [False]
     assert constants(network) == [shape]
+    assert "expand" not in kinds(network)
 
 
 class HeadsInTheBatch(Model):
@@ -153,7 +154,9 @@ class SamplesInside(Model):
 
 @pytest.mark.parametrize("model", [HeadsInTheBatch, SamplesInside])
 def test_a_constant_that_is_merged_with_the_batch(model: type[Model]) -> None:
-    assert constants(imported(model(), tokens())) == [(1, 2, 1, 5)]
+    network = imported(model(), tokens())
+    assert constants(network) == [(1, 2, 1, 5)]
+    assert "expand" not in kinds(network)
 
 
 class Shares(Model):
@@ -269,6 +272,20 @@ class Writes(Model):
 
 def test_a_constant_that_takes_up_inputs() -> None:
     assert "concat" not in kinds(imported(Writes()))
+
+
+class Shows(Model):
+    """What is written into a constant is seen by its views."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros_like(x)
+        first = total[:, :2]
+        total += self.fc(x)
+        return torch.cat([first, first * 3], 1) + total
+
+
+def test_views_of_a_constant_that_takes_up_inputs() -> None:
+    imported(Shows())
 
 
 class Changes(Model):
