@@ -32,7 +32,7 @@ from growir.growth.train import make_optimizer, predict, train
 
 # An .npz with Keras's keys.
 MNIST = Path(os.environ.get("GROWIR_MNIST", "mnist.npz"))
-SEEDS = {"digits": 5, "mnist": 3}
+SEEDS = {"digits": 5, "mnist": 5}
 
 Data = str | Mapping[str, ArrayLike]
 
@@ -148,8 +148,9 @@ def compare(
     *,
     training: Mapping[str, Any] | None = None,
     budget: Mapping[str, Any] | None = None,
+    first: int = 0,
 ) -> list[dict[str, Any]]:
-    """The rows of one data set; one that says why if it is not there."""
+    """The rows of one data set, over `seeds` seeds from `first` on; one that says why if it is not there."""
     try:
         loaded = dataset(data)
     except DataError as error:
@@ -160,7 +161,7 @@ def compare(
     shares = {"fixed": 1.0} | ({"fixed, same inputs": share} if share < 1 else {})
     growing: list[Run] = []
     fixing: dict[str, list[Run]] = {which: [] for which in shares}
-    for seed in range(seeds):  # in turn, so that what else the machine does falls on all
+    for seed in range(first, first + seeds):  # in turn, so that what else the machine does falls on all
         growing.append(grown(data, config, given, seed, budget or {}))
         for which, of_variance in shares.items():
             fixing[which].append(fixed(loaded, config, seed, growing[-1], of_variance))
@@ -209,7 +210,9 @@ def run() -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a second one waits for whatever else the machine does
     try:
-        rows = compare("digits", "digits", SEEDS["digits"]) + compare("mnist", str(MNIST), SEEDS["mnist"])
+        # Settings were chosen by runs with seeds 0 to 5; what is reported has seeds that chose nothing.
+        rows = compare("digits", "digits", SEEDS["digits"], first=10)
+        rows += compare("mnist", str(MNIST), SEEDS["mnist"], first=10)
         return {"rows": rows, "torch": torch.__version__, "threads": 1}
     finally:
         torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
 """Channel spaces and the pruning of 30 % of every width, beside Torch-Pruning on the same models in the same process.
 
 Torch-Pruning (extra `bench`) is a dependency of this benchmark only. It changes a torch module in place; growir gives a
-new network, and `to_torch` a module of it, which is timed apart. So is the import: a network is imported once, while its
+new network, and `to_torch` a module of it, timed apart. So is the import: a network is imported once, while its
 spaces are worked out anew for each of its states. On both sides the importance of channels is part of the time.
 """
 
