@@ -200,13 +200,14 @@ class Linked(Pass):
         return link
 
 
+# (N, T, C) more often than (N, C, L), so values of three axes convolve only on request.
+OF_RANK: Mapping[int, Layer] = {4: "conv2d", 5: "conv3d"}
 SPATIAL: Mapping[Layer, int] = {"linear": 0, "conv1d": 1, "conv2d": 2, "conv3d": 3}
 
 
 def layer_of(shape: Shape) -> Layer:
     """The kind of layer that makes a value of such a shape from one, unless another is named."""
-    # (N, T, C) more often than (N, C, L), so values of three axes convolve only on request.
-    return {4: "conv2d", 5: "conv3d"}.get(shape.rank, "linear")  # type: ignore[return-value]
+    return OF_RANK.get(shape.rank, "linear")
 
 
 def checked_kernel(kernel: Size | None, axes: int) -> Extents:

@@ -29,6 +29,13 @@ def _scale_and_shift(s: Scope, affine: bool) -> tuple[str, str]:
     return s.floats("scale", np.ones(width)), s.floats("shift", np.zeros(width))
 
 
+def _scaled_and_shifted(s: Scope, normal: str) -> None:
+    """The result: a normalised value times the weight plus the bias of each channel."""
+    trailing = s.shape.rank - 2
+    scaled = s.call("scaled", "Mul", normal, s.column("weight", trailing))
+    s.result("Add", scaled, s.column("bias", trailing))
+
+
 def instance_norm(s: Scope, op: ops.InstanceNorm) -> None:
     if op.track_running_stats:
         _kept_statistics(s, op)
@@ -49,9 +56,7 @@ def group_norm(s: Scope, op: ops.GroupNorm) -> None:
     if not op.affine:
         s.result("Reshape", normal, shape)
         return
-    trailing = s.shape.rank - 2
-    scaled = s.call("scaled", "Mul", s.call("shaped", "Reshape", normal, shape), s.column("weight", trailing))
-    s.result("Add", scaled, s.column("bias", trailing))
+    _scaled_and_shifted(s, s.call("shaped", "Reshape", normal, shape))
 
 
 def _batch_statistics(s: Scope, op: ops.BatchNorm) -> None:
@@ -62,9 +67,7 @@ def _batch_statistics(s: Scope, op: ops.BatchNorm) -> None:
     if not op.affine:
         s.result("Div", centred, deviation)
         return
-    trailing = s.shape.rank - 2
-    scaled = s.call("scaled", "Mul", s.call("normal", "Div", centred, deviation), s.column("weight", trailing))
-    s.result("Add", scaled, s.column("bias", trailing))
+    _scaled_and_shifted(s, s.call("normal", "Div", centred, deviation))
 
 
 def _batch_mean(s: Scope, what: str, value: str) -> str:

@@ -71,7 +71,7 @@ def export(prepared: Prepared) -> Program:
             symbolic = False
             try:
                 exported = _exported(prepared, symbolic)
-            except Exception as again:
+            except Exception as again:  # the same code, traced otherwise
                 _run(prepared, prepared.batch)
                 raise ModelError(_condensed(again)) from None
             notices.append(
@@ -82,7 +82,7 @@ def export(prepared: Prepared) -> Program:
         try:
             prepared.model.train()
             training = _exported(prepared, symbolic)
-        except Exception as error:
+        except Exception as error:  # the model's own code again; without it eval mode still imports
             training, unknown = None, failure(error, folders=False)
             notices.append(f"train mode could not be exported, so only eval mode is known to agree: {failure(error)}")
         finally:
@@ -106,7 +106,7 @@ def _run(prepared: Prepared, count: int) -> tuple[torch.Tensor, ...]:
 def _exported(prepared: Prepared, symbolic: bool) -> ExportedProgram:
     shapes: Any = None
     if symbolic:
-        shapes = ShapesCollection()  # type: ignore[no-untyped-call]
+        shapes = ShapesCollection()  # type: ignore[no-untyped-call]  # torch's own stub
         size = Dim("batch", min=2)
         for tensor in (*prepared.args, *prepared.kwargs.values()):
             shapes[tensor] = {0: size}
