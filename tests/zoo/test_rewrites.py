@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from growir.rewrite import Pass
 from growir.testing import TOLERANCE, masked, worst
 from tests.zoo import ZOO
 
+FREE = Path(__file__).parent.parent / "golden" / "zoo_free.txt"
 every_net = pytest.mark.parametrize("name", sorted(ZOO))
 
 
@@ -42,6 +44,11 @@ def free(graph: Graph) -> list[ChannelSpace]:
 def assert_same(wanted: tuple[np.ndarray, ...], found: tuple[np.ndarray, ...], what: object) -> None:
     for a, b in zip(wanted, found, strict=True):
         assert worst(a, b) <= TOLERANCE, f"{what}: {worst(a, b):.1e}"
+
+
+def test_how_many_spaces_are_free(golden: Callable[[Path, str], None]) -> None:
+    """Without this a rule that pins everything would pass the laws below."""
+    golden(FREE, "".join(f"{name} {len(free(network(name).graph))}\n" for name in sorted(ZOO)))
 
 
 @every_net
