@@ -45,8 +45,7 @@ class AddEdge(Linked):
         name = fresh_name(graph, "edge")
         layer = link.layer(shapes[state.node].size(link.axis), bias=False)
         before, source = link.lead(self.source, name)
-        # An edge that is one node carries the edge's name; one with a pool is a module of that name.
-        edge = Node(name=f"{name}.{layer.kind()}" if before else name, op=layer, inputs=(source,))
+        edge = Node(name=link.name_in(name), op=layer, inputs=(source,))
         nodes, outputs, made = state.feed(graph, edge)
         weight = layer.params(link.prepared(shapes[self.source]))["weight"]
         zero = create(f"{edge.name}.weight", replace(weight, init=Constant(0.0)), self.seed, step, self.values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
@@ -41,9 +41,9 @@ class Link:
 
     Attributes:
         before: What brings the value to the state's axes, with a name for each.
-        kind: Of its layers.
+        kind: Of its layer.
         kernel: Of a convolution; None for a linear layer.
-        stride: Of the first convolution.
+        stride: Of the convolution.
     """
 
     before: tuple[tuple[str, Op], ...] = ()
@@ -52,20 +52,23 @@ class Link:
     stride: Extents = 1
 
     def layer(self, width: int, *, bias: bool) -> Op:
-        """The first layer of the link, with so many channels."""
-        return self._layer(width, bias, self.stride)
-
-    def next_layer(self, width: int, *, bias: bool) -> Op:
-        """A layer after it, which keeps the positions."""
-        return self._layer(width, bias, 1)
-
-    def _layer(self, width: int, bias: bool, stride: Extents) -> Op:
+        """The layer at the end of the link, with so many channels."""
         if self.kernel is None:
             return Linear(out_features=width, bias=bias)
         sizes = (self.kernel,) if isinstance(self.kernel, int) else self.kernel
         padding = _short([size // 2 for size in sizes])  # which keeps positions centred
-        fields = {"out_channels": width, "kernel_size": self.kernel, "stride": stride, "padding": padding, "bias": bias}
+        fields = {
+            "out_channels": width,
+            "kernel_size": self.kernel,
+            "stride": self.stride,
+            "padding": padding,
+            "bias": bias,
+        }
         return OP_BY_KIND[self.kind].model_validate(fields)
+
+    def onward(self) -> Link:
+        """A link from what this one gives, with a layer of its kind that keeps all positions."""
+        return replace(self, before=(), stride=1)
 
     @property
     def axis(self) -> int:
@@ -86,6 +89,120 @@ class Link:
             source = nodes[-1].name
         return nodes, source
 
+    def name_in(self, module: str) -> str:
+        """The layer's name: a link that is one node carries the module's."""
+        return f"{module}.{self.kind}" if self.before else module
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What a pass says about the link between two values.
+
+    Attributes:
+        kernel: `kernel_size` of the pass.
+        stride: Of the convolution, or of the pool over windows.
+        pool: What makes a map smaller.
+        layer: What kind the layer is of.
+        convolved: Whether the value comes from a convolution, and is a map however many axes it has.
+        prefix: Stands before `stride` and `pool` in the names of the pass's fields.
+    """
+
+    kernel: Size | None = None
+    stride: Size = 1
+    pool: Pool | None = None
+    layer: Layer | None = None
+    convolved: bool = False
+    prefix: str = ""
+
+    def link(self, here: Shape, there: Shape) -> Link:
+        """The link from a value of one shape into a state of another. Raises OpError if this leads elsewhere."""
+        both_maps = is_map(here) and here.rank == there.rank
+        kind = self.layer or (layer_of(here) if both_maps else "linear")
+        if kind == "linear":
+            return self._linear(here, there)
+        if here.rank != there.rank:
+            raise OpError(_axes_of(kind))
+        link = self._resized(kind, here, there) if self.pool == "adaptive_avg" else self.convolution(kind, here)
+        found = link.layer(there.size(1), bias=False).infer(link.prepared(here))
+        if found.dims[2:] != there.dims[2:]:
+            raise OpError(f"with these arguments the edge gives {found}")
+        return link
+
+    def convolution(self, kind: Layer, here: Shape) -> Link:
+        """A convolution of a map into one whose size follows from the arguments. Raises OpError if they do not fit."""
+        kernel = self._kernel(kind, here)
+        match self.pool:
+            case None:
+                self._check_stride(SPATIAL[kind], f"a {kind}")
+                return Link((), kind, kernel, self.stride)
+            case "max" | "avg":
+                return Link((("pool", self._windows(here)),), kind, kernel)
+            case _:
+                raise OpError(f"{self._pool} makes a vector, not a map")
+
+    def _resized(self, kind: Layer, here: Shape, there: Shape) -> Link:
+        kernel = self._kernel(kind, here)
+        if self.stride != 1:
+            raise OpError(f"{self._pool} gives a map of the target's size by itself, without {self.prefix}stride")
+        if any(a < b for a, b in zip(here.sizes[1:], there.sizes[1:], strict=True)):
+            raise OpError(f"{self._pool} makes a map smaller")
+        grid = _pool("adaptive_avg_pool", here, output_size=_short(there.sizes[1:]))
+        return Link((("pool", grid),), kind, kernel)
+
+    def _kernel(self, kind: Layer, here: Shape) -> Extents:
+        if here.rank != SPATIAL[kind] + 2:
+            raise OpError(_axes_of(kind))
+        return checked_kernel(self.kernel, SPATIAL[kind])
+
+    def _linear(self, here: Shape, there: Shape) -> Link:
+        windows = self.pool in ("max", "avg")
+        if self.kernel is not None:
+            raise OpError("kernel_size goes with a convolution between two maps")
+        if self.stride != 1 and not windows:
+            raise OpError(f"{self.prefix}stride goes with a convolution between two maps, or with a pool over windows")
+        if (windows or self.pool == "global_avg") and not (self.from_map(here) and there.rank == 2):
+            also = ", or with a convolution between two maps" if windows else ""
+            raise OpError(f"{self._pool} leads from a map (N, C, H, W) to a vector (N, F){also}")
+        match self.pool:
+            case None:
+                if here.dims[:-1] != there.dims[:-1]:
+                    raise OpError("a linear edge keeps all axes but the last")
+                return Link()
+            case "max" | "avg":
+                if self.stride == 1:
+                    raise OpError(f"{self._pool} over windows of 1 would only flatten")
+                return Link((("pool", self._windows(here)), ("flat", Flatten())))
+            case "global_avg":
+                return Link((("pool", _pool("adaptive_avg_pool", here, output_size=1)), ("flat", Flatten())))
+            case "flatten":
+                if not (here.rank > 2 == there.rank):
+                    raise OpError(f"{self._pool} leads from a value of more axes to a vector (N, F)")
+                return Link((("flat", Flatten()),))
+            case _:
+                raise OpError(f"{self._pool} goes with a convolution between two maps")
+
+    def from_map(self, here: Shape) -> bool:
+        """Whether the value is a map."""
+        return self.convolved or is_map(here)
+
+    @property
+    def _pool(self) -> str:
+        return f"{self.prefix}pool={self.pool!r}"
+
+    def _windows(self, here: Shape) -> Op:
+        self._check_stride(here.rank - 2, "the map")
+        if any(a < b for a, b in zip(here.sizes[1:], in_full(self.stride, here.rank - 2), strict=True)):
+            raise OpError(f"{self._pool} over windows of {self.prefix}stride={self.stride} needs a larger map")
+        return _pool(f"{self.pool}_pool", here, kernel_size=self.stride)
+
+    def _check_stride(self, axes: int, what: str) -> None:
+        if isinstance(self.stride, tuple) and len(self.stride) != axes:
+            raise OpError(f"{self.prefix}stride has {len(self.stride)} numbers, but {what} has {axes} axes")
+
+
+def _axes_of(kind: Layer) -> str:
+    return f"a {kind} leads from a value of {SPATIAL[kind] + 2} axes, (N, C, ...), to another"
+
 
 class Linked(Pass):
     """What passes that lead a value into a state share: how the value comes to the state's shape.
@@ -99,9 +216,10 @@ class Linked(Pass):
         target: A node of the state: its add, one of the add's operands, its activation, or any other node, which is
             then wrapped into an add.
         kernel_size: Of the convolution, odd; 3 by default. One number, or one for each axis.
-        stride: Of the convolution, or of the pool in front of it.
+        stride: Of the convolution, or of the pool over windows.
         pool: How a map gets smaller: `max` or `avg` over windows of `stride`; `adaptive_avg` over a grid of the
-            target's size; `global_avg` over all positions, or `flatten` into one long vector, for a target (N, F).
+            target's size; `global_avg` over all positions, or `flatten` as it is, for a target (N, F). For such a
+            target every pool is followed by a flatten.
         layer: `conv2d`, or `conv3d`, between two maps and `linear` elsewhere, unless said; (N, C, L) may have `conv1d`.
     """
 
@@ -128,7 +246,7 @@ class Linked(Pass):
         return self.model_copy(update={"layer": link.kind, "kernel_size": link.kernel})
 
     def link(self, graph: Graph) -> Link:
-        """The way from source to target, which are known to exist and to hold floats.
+        """The link from source to target, which are known to exist and to hold floats.
 
         Raises:
             PassRefused: The arguments lead elsewhere; with the nearest ones that fit.
@@ -136,68 +254,19 @@ class Linked(Pass):
         shapes = shapes_of(graph)
         state = find_state(graph, self.target).node
         here, there = shapes[self.source], shapes[state]
-        both_maps = is_map(here) and here.rank == there.rank
-        kind = self.layer or (layer_of(here) if both_maps else "linear")
+        way = Way(self.kernel_size, self.stride, self.pool, self.layer)
         try:
-            return self._linear(here, there) if kind == "linear" else self._convolution(kind, here, there)
+            return way.link(here, there)
         except OpError as error:
             problem = str(error)
-        advice = next((f"; try {fields}" for fields in _fitting(here, there)), "")
-        if not advice and both_maps:
-            least = " x ".join(str(size) for size in there.sizes[1:])
-            advice = f"; no edge enlarges a map: choose a source of at least {least}"
+        advice = next((f"; try {fields}" for fields in fitting(here, there, way)), "")
+        if not advice and is_map(here) and here.rank == there.rank:
+            advice = f"; no edge enlarges a map: choose a source of at least {positions(there)}"
         elif not advice:
             advice = "; choose a source that differs from the target in its last axis only"
         raise PassRefused(
             f"{self.name}: {problem}, but {cut(self.source)} is {here} and {cut(state)} is {there}{advice}"
         )
-
-    def _linear(self, here: Shape, there: Shape) -> Link:
-        for field in ("kernel_size", "stride"):
-            if getattr(self, field) != type(self).model_fields[field].default:
-                raise OpError(f"{field} goes with a convolution between two maps")
-        match self.pool:
-            case None:
-                if here.dims[:-1] != there.dims[:-1]:
-                    raise OpError("a linear edge keeps all axes but the last")
-                return Link()
-            case "global_avg":
-                if not (is_map(here) and there.rank == 2):
-                    raise OpError("pool='global_avg' leads from a map (N, C, H, W) to a vector (N, F)")
-                return Link((("pool", _pool("adaptive_avg_pool", here, output_size=1)), ("flat", Flatten())))
-            case "flatten":
-                if not (here.rank > 2 == there.rank):
-                    raise OpError("pool='flatten' leads from a value of more axes to a vector (N, F)")
-                return Link((("flat", Flatten()),))
-            case _:
-                raise OpError(f"pool={self.pool!r} goes with a convolution between two maps")
-
-    def _convolution(self, kind: Layer, here: Shape, there: Shape) -> Link:
-        rank = SPATIAL[kind] + 2
-        if not (here.rank == rank == there.rank):
-            raise OpError(f"a {kind} leads from a value of {rank} axes, (N, C, ...), to another")
-        kernel = checked_kernel(self.kernel_size, SPATIAL[kind])
-        if isinstance(self.stride, tuple) and len(self.stride) != SPATIAL[kind]:
-            raise OpError(f"stride has {len(self.stride)} numbers, but a {kind} has {SPATIAL[kind]} axes")
-        match self.pool:
-            case None:
-                link = Link((), kind, kernel, self.stride)
-            case "max" | "avg":
-                window = _pool(f"{self.pool}_pool", here, kernel_size=self.stride)
-                link = Link((("pool", window),), kind, kernel)
-            case "adaptive_avg":
-                if self.stride != 1:
-                    raise OpError("pool='adaptive_avg' gives a map of the target's size by itself, without stride")
-                if any(a < b for a, b in zip(here.sizes[1:], there.sizes[1:], strict=True)):
-                    raise OpError("pool='adaptive_avg' makes a map smaller")
-                grid = _pool("adaptive_avg_pool", here, output_size=_short(there.sizes[1:]))
-                link = Link((("pool", grid),), kind, kernel)
-            case _:
-                raise OpError(f"pool={self.pool!r} makes a vector, not a map")
-        found = link.layer(there.size(1), bias=False).infer(link.prepared(here))
-        if found.dims[2:] != there.dims[2:]:
-            raise OpError(f"with these arguments the edge gives {found}")
-        return link
 
 
 # (N, T, C) more often than (N, C, L), so values of three axes convolve only on request.
@@ -247,18 +316,35 @@ class Fields(dict[str, Any]):
         return ", ".join(f"{name}={value!r}" for name, value in self.items()) or "leaving the others out"
 
 
-def _fitting(here: Shape, there: Shape) -> Iterator[Fields]:
-    """Arguments that lead from a value of one shape to a state of another, the simplest first."""
+def positions(shape: Shape) -> str:
+    """The size of a map, as messages say it."""
+    return " x ".join(str(size) for size in shape.sizes[1:])
+
+
+NO_WAY = Way()
+
+
+def fitting(here: Shape, there: Shape, meant: Way = NO_WAY) -> Iterator[Fields]:
+    """Arguments that lead from a value of one shape to a state of another: those nearest to some, then the simplest."""
     if not (is_linear(here) and is_linear(there)):
         return
-    if is_map(here) and here.rank == there.rank:
+    if meant.from_map(here) and here.rank == there.rank:
         yield from _map_to_map(here.sizes[1:], there.sizes[1:])
     elif here.dims[:-1] == there.dims[:-1]:
         yield Fields()
     elif there.rank == 2:
-        if is_map(here):
+        if meant.from_map(here):
+            yield from near_windows(here, meant)
             yield Fields(pool="global_avg")
         yield Fields(pool="flatten")
+
+
+def near_windows(here: Shape, meant: Way) -> Iterator[Fields]:
+    """The pool over windows that was meant, with windows that the map has, or none where they are of 1."""
+    axes = here.rank - 2
+    if meant.pool in ("max", "avg") and len(in_full(meant.stride, axes)) == axes:
+        windows = _short([min(pair) for pair in zip(here.sizes[1:], in_full(meant.stride, axes), strict=True)])
+        yield Fields(pool="flatten") if windows == 1 else Fields(stride=windows, pool=meant.pool)
 
 
 def _map_to_map(here: Sequence[int], there: Sequence[int]) -> Iterator[Fields]:
@@ -301,7 +387,7 @@ def connectable(graph: Graph) -> Iterator[tuple[str, State, Fields]]:
         # Also from larger maps into smaller ones, and from maps into vectors.
         far = [name for axes, names in alike.items() if axes != _axes(there) for name in names if is_map(shapes[name])]
         for name in [*near, *(far if there.rank == 2 or is_map(there) else [])]:
-            fields = next(_fitting(shapes[name], there), None)
+            fields = next(fitting(shapes[name], there), None)
             if name not in later and fields is not None:
                 yield name, state, fields
 

@@ -360,6 +360,8 @@ def candidates(draw: Callable[[st.SearchStrategy[Any]], Any], kind: type[P], gra
         changes |= _other_channels(draw, step, graph)
     elif isinstance(step, AddNode):
         changes |= {"width": draw(st.integers(1, 3)), "activation": draw(st.sampled_from(sorted(ACTIVATIONS)))}
+        if step.out_pool:
+            changes["out_pool"] = draw(st.sampled_from(["global_avg", "flatten"]))
     step = kind.model_validate({**step.model_dump(), **changes})
     if draw(st.integers(0, 3)) == 3:
         done = step.rewrite(graph)
