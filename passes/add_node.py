@@ -117,7 +117,8 @@ class AddNode(Linked):
         if fitting_kind is None:
             problem, advice = "out_pool stands behind a map", "choose a source (N, C, H, W), or leave out_pool out"
         elif kind != fitting_kind:
-            problem, advice = f"out_pool stands behind a map, which no {kind} makes", f"try layer={fitting_kind!r}"
+            problem = f"out_pool stands behind a map, but a {kind} layer makes none"
+            advice = f"try layer={fitting_kind!r}"
         elif self.pool not in (None, "max", "avg"):
             problem = f"pool={self.pool!r} leaves no map for out_pool"
             advice = "try pool='max' with a stride, or leave pool out"
