@@ -23,7 +23,8 @@ REASONS: Mapping[str, str] = {
     "parameters": "nothing more fits the budget",
     "steps": "the number of growths is reached",
     "seconds": "the time is over",
-    "no gain": "no candidate lowers the loss of the selection part",
+    "no gain": "no candidate lowers the loss of the selection part by more than chance would",
+    "criterion": "the information criterion no longer falls",
 }
 # Of a growth event, what is no argument of the pass.
 _MEASURED = frozenset(

@@ -5,60 +5,133 @@ existing incoming edges can give is the projection on their sources' activations
 dW* = S^-1 M with S = E[B^T B], M = E[B^T v]. The rest, v_perp = v - B dW*, is the bottleneck Psi = ||v_perp||
 (Douka et al. 2025, section 2; Verbockhaven et al. 2024). New features F (a new edge's source, or new neurons) are
 fitted to it jointly with the existing edges, by block elimination: one Cholesky factor of S serves every candidate.
+
+Everything is a matrix of rows: a row is a sample of a vector, or a position of a map (growth/designs.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 
 from growir.errors import DataError
 from growir.growth.states import StateView
 
-Values = Mapping[str, torch.Tensor]
+T = TypeVar("T")
+Solver = Callable[[torch.Tensor], torch.Tensor]
+RIDGES = (1e-2, 1e-3, 1e-4)  # what is tried where none is given; of equals the first
+HELD = 4  # one in so many rows is held out, to choose the ridge by
+Key = tuple[object, ...]  # what names a design: the value that is read first, then how
+Remembered = dict[Key, object]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moment:
+    """E[a^T b] in float64, of all rows and of the last ones, which are held out when a ridge is chosen.
+
+    Attributes:
+        whole: Of all rows.
+        held: Of those that are held out.
+        share: How many of all rows these are.
+    """
+
+    whole: torch.Tensor
+    held: torch.Tensor
+    share: float
+
+    @property
+    def fitting(self) -> torch.Tensor:
+        """Of the rows that are not held out."""
+        return (self.whole - self.share * self.held) / (1 - self.share)
+
+    @property
+    def T(self) -> Moment:  # noqa: N802  # as tensors have it
+        """E[b^T a]."""
+        return Moment(self.whole.T, self.held.T, self.share)
+
+
+def stacked(rows: Sequence[Sequence[Moment]]) -> Moment:
+    """A matrix of blocks."""
+    return Moment(
+        torch.cat([torch.cat([part.whole for part in row], dim=1) for row in rows]),
+        torch.cat([torch.cat([part.held for part in row], dim=1) for row in rows]),
+        rows[0][0].share,
+    )
 
 
 class Grams:
-    """Second moments E[a^T b] of values, in float64, each computed once; those of constant values outlive a growth."""
+    """Second moments of designs, each computed once; those of constant values outlive a growth.
 
-    def __init__(self, values: Values, constant: set[str], kept: dict[tuple[str, str], torch.Tensor]) -> None:
-        self._values = values
+    Args:
+        designs: What gives a design, (rows, features), by its key.
+        constant: Whether a key's design is the same after training.
+        kept: Moments and factors of constant designs from earlier growths; more are added.
+    """
+
+    def __init__(
+        self, designs: Callable[[Key], torch.Tensor], constant: Callable[[Key], bool], kept: Remembered
+    ) -> None:
+        self._designs = designs
         self._constant = constant
         self._kept = kept
-        self._now: dict[tuple[str, str], torch.Tensor] = {}
+        self._now: Remembered = {}
 
-    def __call__(self, a: str, b: str) -> torch.Tensor:
+    def __call__(self, a: Key, b: Key) -> Moment:
         """E[a^T b], (width of a, width of b)."""
-        if a > b:
+        if repr(a) > repr(b):
             return self(b, a).T
-        store = self._kept if {a, b} <= self._constant else self._now
-        if (a, b) not in store:
-            store[a, b] = moment(self._values[a], self._values[b])
-        return store[a, b]
+        return self._once((a, b), ("moment", a, b), lambda: moment(self._designs(a), self._designs(b)))
+
+    def mean(self, a: Key) -> Moment:
+        """E[a], (width of a, 1)."""
+        return self._once((a,), ("mean", a), lambda: means(self._designs(a)))
+
+    def solver(self, keys: Sequence[Key], ridge: float, gram: torch.Tensor, held: bool) -> Solver:
+        """`factor`, remembered for these designs."""
+        return self._once(keys, ("factor", *keys, ridge, held, len(gram)), lambda: factor(gram, ridge))
+
+    def _once(self, keys: Sequence[Key], what: Key, compute: Callable[[], T]) -> T:
+        store = self._kept if all(map(self._constant, keys)) else self._now
+        if what not in store:
+            store[what] = compute()
+        return cast("T", store[what])
 
 
-def moment(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def moment(a: torch.Tensor, b: torch.Tensor) -> Moment:
     """E[a^T b] in float64: sums of chunks that are short enough for float32, which is several times faster."""
-    total = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64)
+    count = len(a)
+    split = count - count // HELD
+    first, last = _summed(a[:split], b[:split]), _summed(a[split:], b[split:])
+    if not torch.isfinite(first + last).all():
+        raise DataError("activations are so far from 1 that their squares overflow; standardise the data, or scale it")
+    return Moment((first + last) / count, last / max(count - split, 1), (count - split) / count)
+
+
+def _summed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    total = torch.zeros(a.shape[1], b.shape[1], dtype=torch.float64, device=a.device)
     for k in range(0, len(a), 1024):
         total += a[k : k + 1024].T @ b[k : k + 1024]
-    if not torch.isfinite(total).all():
-        raise DataError("activations are so far from 1 that their squares overflow; standardise the data, or scale it")
-    return total / len(a)
+    return total
 
 
-def ridged(gram: torch.Tensor, ridge: float) -> torch.Tensor:
-    """A Gram matrix with a ridge relative to its mean diagonal, so that scaled inputs solve alike."""
-    mean = gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    return gram + ridge * mean * torch.eye(len(gram), dtype=gram.dtype)
+def means(a: torch.Tensor) -> Moment:
+    """E[a] as a column."""
+    return moment(a, torch.ones(len(a), 1, device=a.device))
 
 
-def factor(gram: torch.Tensor, ridge: float) -> Callable[[torch.Tensor], torch.Tensor]:
+def ridged(gram: torch.Tensor, ridge: float, scale: torch.Tensor | None = None) -> torch.Tensor:
+    """A Gram matrix with a ridge relative to `scale`, or its mean diagonal, so that scaled inputs solve alike."""
+    mean = (gram.diagonal().mean() if scale is None else scale).clamp_min(torch.finfo(torch.float64).tiny)
+    return gram + ridge * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def factor(gram: torch.Tensor, ridge: float, scale: torch.Tensor | None = None) -> Solver:
     """A solver for (gram + ridge) x = y: Cholesky, or by eigenvalues where rounding made it indefinite."""
-    whole = ridged(gram, ridge)
+    whole = ridged(gram, ridge, scale)
     lower = cholesky(whole)
     if lower is not None:
         return lambda y: torch.cholesky_solve(y, lower)
@@ -85,64 +158,82 @@ class Bottleneck:
 
     Attributes:
         state: The state.
-        solve: Solver for the second moments of its sources, the constant 1 last if it has a bias.
+        parts: The designs of its edges, then 1 for its bias, (rows, features) each.
+        solve: Solver for their second moments.
         slope: M = E[B^T v], (sources, width): minus the gradient of the existing edges' weights.
         wish: dW* = S^-1 M, (sources, width): the best update of the existing edges.
-        rest: v_perp, (n, width) float32.
-        psi: The bottleneck, sqrt(E ||v_perp||^2).
-        desired: v, (n, width) float32.
+        rest: v_perp, (rows, width) float32.
+        psi: The bottleneck, sqrt(E ||v_perp||^2), over all positions of a sample.
+        desired: v, (rows, width) float32.
+        ridge: The relative ridge that was chosen or given.
+        positions: Positions of a sample, which gains are summed over.
     """
 
     state: StateView
-    solve: Callable[[torch.Tensor], torch.Tensor]
+    parts: Sequence[torch.Tensor]
+    solve: Solver
     slope: torch.Tensor
     wish: torch.Tensor
     rest: torch.Tensor
     psi: float
     desired: torch.Tensor
+    ridge: float
+    positions: int
 
 
-def sources(state: StateView, values: Values) -> list[torch.Tensor]:
-    """What the state's existing parameters multiply: its sources' activations, and 1 for its bias."""
-    found = [values[edge.source] for edge in state.edges]
-    if state.bias is not None:
-        found.append(torch.ones(len(values[state.node]), 1))
-    return found
-
-
-def measure(state: StateView, values: Values, desired: torch.Tensor, gram: Grams, ridge: float) -> Bottleneck:
+def measure(
+    state: StateView,
+    keys: Sequence[Key],
+    parts: Sequence[torch.Tensor],
+    desired: torch.Tensor,
+    gram: Grams,
+    ridge: float | None,
+    positions: int,
+) -> Bottleneck:
     """Project the desired update on what the state's edges can do.
 
     Args:
         state: The state.
-        values: Activations by name on the fitting part.
-        desired: v, (n, width).
-        gram: Second moments of those activations.
-        ridge: Relative regularisation.
+        keys: Of its edges' designs.
+        parts: Those designs, and 1 for its bias, if it has one.
+        desired: v, (rows, width).
+        gram: Second moments of designs.
+        ridge: Relative regularisation; chosen on held-out rows if None.
+        positions: Positions of a sample.
     """
-    parts = sources(state, values)
     if not parts:
-        psi = float(desired.double().square().sum(dim=1).mean().sqrt())
-        empty = torch.zeros(0, state.width, dtype=torch.float64)
-        return Bottleneck(state, lambda y: y, empty, empty, desired, psi, desired)
-    names = [edge.source for edge in state.edges]
-    rows = [torch.cat([gram(a, b) for b in names], dim=1) for a in names]
-    inner = torch.cat(rows) if rows else torch.zeros(0, 0, dtype=torch.float64)
-    if state.bias is not None:
+        psi = math.sqrt(positions * float(desired.double().square().sum(dim=1).mean()))
+        empty = torch.zeros(0, state.width, dtype=torch.float64, device=desired.device)
+        return Bottleneck(state, (), lambda y: y, empty, empty, desired, psi, desired, ridge or RIDGES[1], positions)
+    rows = [[gram(a, b) for b in keys] for a in keys]
+    if len(parts) > len(keys):
         ones = parts[-1]
-        side = torch.cat([moment(p, ones) for p in parts])
-        inner = torch.cat([torch.cat([inner, side[:-1]], dim=1), side.T])
-    solve = factor(inner, ridge)
-    slope = torch.cat([moment(p, desired) for p in parts])
-    wish = solve(slope)
+        side = [gram.mean(key) for key in keys]
+        rows = [*([*row, last] for row, last in zip(rows, side, strict=True)), [*(s.T for s in side), means(ones)]]
+    inner = stacked(rows)
+    slopes = [moment(part, desired) for part in parts]
+    slope = stacked([[part] for part in slopes])
+
+    def held_out(tried: float) -> float:
+        weight = gram.solver(keys, tried, inner.fitting, held=True)(slope.fitting)
+        return _held_residual(weight, inner.held, slope.held)
+
+    chosen = ridge or (min(RIDGES, key=held_out) if keys else RIDGES[1])
+    solve = gram.solver(keys, chosen, inner.whole, held=False)
+    wish = solve(slope.whole)
     rest = desired - combine(parts, wish)
-    psi = float(rest.double().square().sum(dim=1).mean().sqrt())
-    return Bottleneck(state, solve, slope, wish, rest, psi, desired)
+    psi = math.sqrt(positions * float(rest.double().square().sum(dim=1).mean()))
+    return Bottleneck(state, parts, solve, slope.whole, wish, rest, psi, desired, chosen, positions)
+
+
+def _held_residual(weight: torch.Tensor, gram: torch.Tensor, slope: torch.Tensor) -> float:
+    """E||v - B w||^2 less E||v||^2."""
+    return float((weight * (gram @ weight)).sum() - 2 * (weight * slope).sum())
 
 
 def combine(parts: Sequence[torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
     """[p_1 | p_2 | ...] @ weight without the concatenation."""
-    total = torch.zeros(len(parts[0]), weight.shape[1]) if parts else torch.zeros(0)
+    total = torch.zeros(len(parts[0]), weight.shape[1], device=weight.device) if parts else torch.zeros(0)
     start = 0
     for part in parts:
         total = total + part @ weight[start : start + part.shape[1]].to(part.dtype)
@@ -170,33 +261,36 @@ class Fit:
         return torch.cat([self.existing, self.new])
 
 
-def fit(bottleneck: Bottleneck, parts: Sequence[torch.Tensor], features: torch.Tensor, ridge: float) -> Fit:
+def fit(bottleneck: Bottleneck, features: torch.Tensor, ridge: float | None) -> Fit:
     """The ridge least squares of v on the existing sources and the new features together.
 
     Args:
         bottleneck: The state.
-        parts: Its sources on the fitting part, as `sources` gives them.
-        features: (n, k) the new ones.
-        ridge: Relative regularisation.
+        features: (rows, k) the new ones.
+        ridge: Relative regularisation; chosen on held-out rows if None.
     """
-    own = moment(features, features)
-    if not parts:
-        slope = moment(features, bottleneck.desired)
-        new = factor(own, ridge)(slope)
-        return Fit(bottleneck.wish, new, float((slope * new).sum()))
-    cross = torch.cat([moment(part, features) for part in parts])
-    known = bottleneck.solve(cross)
+    own, target = moment(features, features), moment(features, bottleneck.rest)
     # The Schur complement is what of the features the existing sources do not already give; its ridge is relative to
     # the features themselves, so that a feature they do give gets no weight instead of an exploding one.
-    mean = own.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    beyond = own - cross.T @ known + ridge * mean * torch.eye(len(own), dtype=own.dtype)
-    lower = cholesky(beyond)
-    target = moment(features, bottleneck.rest)
-    new = factor(beyond, ridge)(target) if lower is None else torch.cholesky_solve(target, lower)
-    existing = bottleneck.wish - known @ new
+    beyond = own
+    cross = known = None
+    if len(bottleneck.wish):
+        cross = stacked([[moment(part, features)] for part in bottleneck.parts])
+        known = bottleneck.solve(cross.whole)
+        beyond = Moment(own.whole - cross.whole.T @ known, own.held - cross.held.T @ known, own.share)
+
+    def solved(beyond: torch.Tensor, own: torch.Tensor, target: torch.Tensor, ridge: float) -> torch.Tensor:
+        return factor(beyond, ridge, own.diagonal().mean())(target)
+
+    if ridge is None:
+        fitting = (beyond.fitting, own.fitting, target.fitting)
+        ridge = min(RIDGES, key=lambda r: _held_residual(solved(*fitting, r), beyond.held, target.held))
+    new = solved(beyond.whole, own.whole, target.whole, ridge)
+    existing = bottleneck.wish - known @ new if known is not None else bottleneck.wish
     # v = v_perp + B dW*, so what the features see of v is what they see of both.
-    seen = target + cross.T @ bottleneck.wish
-    return Fit(existing, new, float((bottleneck.slope * existing).sum() + (seen * new).sum()))
+    seen = target.whole + cross.whole.T @ bottleneck.wish if cross is not None else target.whole
+    gain = float((bottleneck.slope * existing).sum() + (seen * new).sum())
+    return Fit(existing, new, bottleneck.positions * gain)
 
 
 def closed_form(gram: torch.Tensor, rest: torch.Tensor, inputs: torch.Tensor, count: int, ridge: float) -> torch.Tensor:
@@ -206,7 +300,7 @@ def closed_form(gram: torch.Tensor, rest: torch.Tensor, inputs: torch.Tensor, co
     There are none where N = 0, as between a state and one that it already feeds: what they could add there is purely
     non-linear.
     """
-    coupling = moment(inputs, rest)
+    coupling = moment(inputs, rest).whole
     values, vectors = eigenvalues(ridged(gram, ridge))
     root = vectors @ (values.clamp_min(values[-1] * 1e-12).rsqrt()[:, None] * vectors.T)
     left, strength, _ = cast(

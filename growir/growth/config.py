@@ -18,6 +18,7 @@ from growir.graph import suggestion
 from growir.ops import ACTIVATIONS
 
 Directions = Literal["random", "fitted"]
+Strategy = Literal["whole", "restricted", "bic", "widen"]
 Count = Annotated[int, Field(strict=True, gt=0)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
@@ -61,32 +62,68 @@ class DagConfig(_Section):
 
     Attributes:
         strategy: Consider every move ("whole"); those that feed or widen the state with the largest bottleneck
-            ("restricted"); or one hidden state between data and output and then its widenings only ("widen"), which
-            trains best where inputs are many and the budget is small.
+            ("restricted"), and of these the one with the smallest Bayesian information criterion, for as long as that
+            falls ("bic"); one hidden state between data and output and then its widenings only ("widen"), which trains
+            best where inputs are many and the budget is small; or grow a network by each strategy in `branches`, fit
+            each on two thirds of the data as the final fit will, and keep the one that does best on the last third
+            ("tournament").
+        branches: The strategies of a tournament.
         neurons: Neurons of a new state or a widening; fewer where the budget ends. By default as many as a third of the
             parameter budget pays for between data and output: a few large steps end in better networks than many small.
-        activation: Of new states.
+            Channels of a new map are eight by default, and a map doubles.
+        activation: Of new states; of a list, each is tried.
+        kernels: Kernel sizes of convolutions. None, the default, keeps to fully connected layers.
         directions: Incoming weights of new neurons: random ones, or the best of a pool that holds the closed-form
             directions too ("fitted", also tried where no random draw gains anything).
         samples: The most samples of each part that candidates are measured on.
-        ridge: Regularisation of every least-squares solve, relative to the mean square of its features.
+        ridge: Regularisation of every least-squares solve, relative to the mean square of its features; by default each
+            solve chooses among three by what is left on held-out samples.
+        significance: Growth ends where no candidate improves the selection part with a smaller probability of error
+            than this (one-sided, paired by sample); 1 takes any improvement.
     """
 
     name: Literal["dag"] = "dag"
-    strategy: Literal["whole", "restricted", "widen"] = "whole"
+    strategy: Strategy | Literal["tournament"] = "whole"
+    branches: Annotated[tuple[Strategy, ...], Field(min_length=1)] = ("widen", "whole")
     neurons: Count | None = None
-    activation: str = "relu"
+    activation: str | tuple[str, ...] = "relu"
+    kernels: tuple[Annotated[int, Field(strict=True, gt=0, le=31)], ...] = ()
     directions: Directions = "random"
     samples: Count = 6000
-    ridge: Rate = 1e-3
+    ridge: Rate | None = None
+    significance: Share = 0.05
+
+    def branch(self, strategy: Strategy) -> DagConfig:
+        """The policy of one branch of a tournament."""
+        given: dict[str, object] = {"strategy": strategy}
+        if strategy == "widen":
+            # Width pays after training, so the tournament judges it, not the gain of neurons that are still random.
+            given["significance"] = 1.0
+        return self.model_copy(update=given)
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Those of new states."""
+        return (self.activation,) if isinstance(self.activation, str) else tuple(dict.fromkeys(self.activation))
 
     @field_validator("activation")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in ACTIVATIONS:
-            near = suggestion(value, ACTIVATIONS)
-            raise ValueError(f"there is no such activation; there are {', '.join(ACTIVATIONS)}.{near}")
+    def _known(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value:
+            raise ValueError("the list is empty; name at least one activation")
+        for name in (value,) if isinstance(value, str) else value:
+            if name not in ACTIVATIONS:
+                near = suggestion(name, ACTIVATIONS)
+                raise ValueError(f"there is no such activation; there are {', '.join(ACTIVATIONS)}.{near}")
         return value
+
+    @field_validator("kernels")
+    @classmethod
+    def _odd(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        even = [size for size in value if size % 2 == 0]
+        if even:
+            raise ValueError(f"kernel sizes must be odd, to keep positions centred: {even[0] + 1} instead of {even[0]}")
+        return tuple(dict.fromkeys(value))
 
 
 class TrainConfig(_Section):
@@ -96,6 +133,8 @@ class TrainConfig(_Section):
         batch_size: Samples a step; by default 64, or 256 from 10 000 training samples on.
         epochs_between: Passes over two thirds of the training data after each growth, at a constant rate.
         epochs_final: Passes over all training data by the found network, on a one-cycle schedule.
+        epochs_trial: Passes over two thirds of it by each network of a tournament, on the same schedule; by default as
+            many.
         learning_rate: Between growths.
         learning_rate_final: The peak of the final schedule.
         weight_decay: Decoupled weight decay, in both.
@@ -108,6 +147,7 @@ class TrainConfig(_Section):
     batch_size: Count | None = None
     epochs_between: Count | None = None
     epochs_final: Count | None = None
+    epochs_trial: Count | None = None
     learning_rate: Rate = 3e-3
     learning_rate_final: Rate = 1e-2
     weight_decay: NonNegative = 0.1
@@ -119,7 +159,13 @@ class TrainConfig(_Section):
         final = self.epochs_final or min(60, max(15, round(3000 * batch / samples)))
         between = self.epochs_between or max(1, round(final / 4))
         keep = self.keep_final or (1.0 if samples < 10_000 else 0.2)
-        given = {"batch_size": batch, "epochs_final": final, "epochs_between": between, "keep_final": keep}
+        given = {
+            "batch_size": batch,
+            "epochs_final": final,
+            "epochs_between": between,
+            "epochs_trial": self.epochs_trial or final,
+            "keep_final": keep,
+        }
         return self.model_copy(update=given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,12 +16,13 @@ from growir.errors import DataError, cut
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig
 from growir.network import Network
-from growir.ops import Bias, Flatten, Op, Select, Standardise
+from growir.ops import Bias, Flatten, Op, Permute, Select, Standardise, Unsqueeze
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 MIN_SAMPLES = 9  # three parts of three
 # Between them float32 neither overflows nor loses its digits when data is centred and scaled.
 SMALLEST, LARGEST = 1e-30, 1e30
+CHANNELS = (1, 3, 4)  # of images, which tells (C, H, W) from (H, W, C)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +228,25 @@ def _targets(
     return train, test, train.shape[1]
 
 
-def empty_network(data: Dataset, config: DataConfig, name: str) -> Network:
+def empty_network(data: Dataset, config: DataConfig, name: str, *, maps: bool = False) -> Network:
     """The graph growth starts from: input -> (what the data teaches) -> bias -> output.
 
     Inputs that never vary in the training data are left out, and those that vary least where the configuration says so;
     the rest is standardised; for regression a last node undoes the standardisation of the targets. All of it is in the
     graph, so a deployed file takes raw data.
+
+    Args:
+        data: The data.
+        config: Its section of a run file.
+        name: Of the graph.
+        maps: Whether convolutions will read the samples, which then stand in the graph as maps (N, C, H, W) too,
+            standardised by one mean and std.
+
+    Raises:
+        DataError: Maps are wanted of samples that are none, or are standardised for each input.
     """
     sample = data.x_train.shape[1:]
+    images = data.x_train
     nodes: list[Node] = []
     arrays: dict[str, NDArray[np.float32]] = {}
     last = "x"
@@ -244,20 +256,36 @@ def empty_network(data: Dataset, config: DataConfig, name: str) -> Network:
         nodes.append(Node(name=node_name, op=op, inputs=(last,)))
         last = node_name
 
-    if len(sample) > 1:
-        add("flat", Flatten())
-    flat = data.x_train.reshape(len(data.x_train), -1)
-    varies = kept(data.x_train, config.variance or 1.0)
-    if len(varies) < flat.shape[1]:
-        add("varying", Select(indices=tuple(int(k) for k in varies)))
-        flat = flat[:, varies]
     how = config.standardise
     if how == "auto":
         how = "global" if len(sample) > 1 else "feature"
-    if how == "global":
+    if maps:
+        if how == "feature":
+            raise DataError(
+                "[policy] kernels: convolutions read maps, which one mean and std serves; [data] standardise "
+                'must be "global" or "none", but is "feature"'
+            )
+        for op in _to_maps(sample):
+            add("image", op)
+        if sample[0] not in CHANNELS and len(sample) == 3:
+            images = images.transpose(0, 3, 1, 2)
+    flat = images.reshape(len(images), -1)
+    varies = kept(images, config.variance or 1.0)
+
+    def standardise(array: NDArray[np.float32]) -> None:
         add("standard", Standardise(dims=0))
-        arrays["standard.mean"] = np.array([flat.mean(dtype=np.float64)], np.float32)
-        arrays["standard.std"] = np.array([flat.std(dtype=np.float64)], np.float32)
+        arrays["standard.mean"] = np.array([array.mean(dtype=np.float64)], np.float32)
+        arrays["standard.std"] = np.array([array.std(dtype=np.float64)], np.float32)
+
+    if maps and how == "global":
+        standardise(flat[:, varies])
+    if len(sample) > 1:
+        add("flat", Flatten())
+    if len(varies) < flat.shape[1]:
+        add("varying", Select(indices=tuple(int(k) for k in varies)))
+        flat = flat[:, varies]
+    if not maps and how == "global":
+        standardise(flat)
     elif how == "feature":
         # Every feature here varies, in units of its own: none is small beside another.
         add("standard", Standardise(eps=SMALLEST))
@@ -271,6 +299,20 @@ def empty_network(data: Dataset, config: DataConfig, name: str) -> Network:
     graph = Graph(name=name, inputs=(Input(name="x", shape=("N", *sample)),), nodes=tuple(nodes), outputs=(last,))
     network = Network.init(graph)
     return network.with_arrays(arrays)
+
+
+def _to_maps(sample: Sequence[int]) -> list[Op]:
+    """What makes (N, C, H, W) of samples, if anything needs to. Raises DataError if they are no images."""
+    if len(sample) == 2:
+        return [Unsqueeze(dim=1)]
+    if len(sample) == 3 and sample[0] in CHANNELS:
+        return []
+    if len(sample) == 3 and sample[-1] in CHANNELS:
+        return [Permute(dims=(0, 3, 1, 2))]
+    raise DataError(
+        f"[policy] kernels: convolutions read images, (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels, but "
+        f"samples are {tuple(sample)}; leave kernels out"
+    )
 
 
 def target_statistics(data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

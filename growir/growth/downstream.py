@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,21 @@ from growir.passes.state import descendants
 from growir.shapes import shapes_of
 
 COARSE, FINE = 7, 6  # points of a line search
+SMALLEST = 1e-2  # where it starts, of the limit
+
+
+class Search(NamedTuple):
+    """What a line search found.
+
+    Attributes:
+        amplitude: Where the loss is smallest.
+        small: The smallest amplitude that was tried.
+        gained: How much the mean loss falls there, where first-order predictions must hold.
+    """
+
+    amplitude: float
+    small: float
+    gained: float
 
 
 class Downstream:
@@ -24,6 +40,9 @@ class Downstream:
         values: Activations on the samples that are searched on.
         wanted: Their targets.
         targets: The states.
+
+    Attributes:
+        flops: Floating-point operations of a search.
     """
 
     def __init__(self, session: Session, values: Values, wanted: torch.Tensor, targets: tuple[str, ...]) -> None:
@@ -42,29 +61,37 @@ class Downstream:
         names = session.prefix()
         before = run_section(graph, session.tensors, names, frontier) if frontier else None
         self._run = run_section(graph, session.tensors, [*top, *frontier], [session.output], targets)
+        costs = graph.costs().nodes
+        # Two operations a multiply-accumulate, at each point of a search.
+        self.flops = 2.0 * (COARSE + FINE + 1) * len(wanted) * sum(costs[name].macs for name in later)
         self._loss = session.loss
         self._targets = wanted
         with torch.no_grad():
             edge_values = before(*(values[name] for name in names)) if before else ()
         self._given = [*(values[t] for t in top), *edge_values]
 
-    def _loss_at(self, shifts: Sequence[torch.Tensor], amplitude: float) -> float:
+    def losses(self, shifts: Sequence[torch.Tensor], amplitude: float = 1.0) -> torch.Tensor:
+        """The loss of each sample with the states moved by their shifts."""
         with torch.no_grad():
             (found,) = self._run(*self._given, *(amplitude * shift for shift in shifts))
-        return float(self._loss.mean(found, self._targets))
+        return self._loss.each(found, self._targets)
 
-    def search(self, shifts: Sequence[torch.Tensor], limit: float) -> float:
-        """The amplitude in [0, limit] of the smallest loss on the search part; 0 where none helps.
+    def search(self, shifts: Sequence[torch.Tensor], limit: float) -> Search:
+        """The amplitude in [0, limit] of the smallest loss; 0 where none helps.
 
         First over two decades, then between the neighbours of the best.
         """
-        losses = {0.0: self._loss_at(shifts, 0.0)}
-        for amplitude in np.geomspace(1e-2 * limit, limit, COARSE):
-            losses[float(amplitude)] = self._loss_at(shifts, float(amplitude))
+
+        def loss_at(amplitude: float) -> float:
+            return float(self.losses(shifts, amplitude).double().mean())
+
+        losses = {0.0: loss_at(0.0)}
+        for amplitude in np.geomspace(SMALLEST * limit, limit, COARSE):
+            losses[float(amplitude)] = loss_at(float(amplitude))
         tried = sorted(losses)
         best = tried.index(min(tried, key=lambda a: losses[a]))
         low, high = tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
         for amplitude in np.linspace(low, high, FINE + 2)[1:-1]:
-            losses[float(amplitude)] = self._loss_at(shifts, float(amplitude))
+            losses[float(amplitude)] = loss_at(float(amplitude))
         finite = [a for a in losses if math.isfinite(losses[a])]
-        return min(finite, key=lambda a: losses[a], default=0.0)
+        return Search(min(finite, key=lambda a: losses[a], default=0.0), tried[1], losses[0.0] - losses[tried[1]])

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 import torch
 
 from growir.document import step_data
 from growir.errors import RunError
 from growir.graph import Graph
-from growir.growth.config import RunConfig
-from growir.growth.dag import Dag
+from growir.growth.config import Strategy
 from growir.growth.data import Dataset
-from growir.growth.policy import Policy
+from growir.growth.measuring import dead_units
+from growir.growth.policy import Scored
 from growir.growth.session import Session
+from growir.growth.tournament import Branch, Trial, branches_of, run_trial, winner
 from growir.network import Network
+from growir.replay import rewrites
 
 Event = dict[str, Any]
-Reason = Literal["parameters", "steps", "seconds", "no gain"]
+Reason = Literal["parameters", "steps", "seconds", "no gain", "criterion"]
 
 
 @dataclass(slots=True)
@@ -29,16 +31,22 @@ class Progress:
     """How far a run has come: all that resuming needs besides the network and the optimizer.
 
     Attributes:
-        step: Growths done.
+        step: Growths done, in this branch.
         seconds: Wall-clock time of all completed steps.
         growing: Of that, time spent on proposing, scoring and rewriting.
         ended: Why growth ended, once it has.
+        branch: Which branch of a tournament is growing.
+        trials: The branches before it.
+        metrics: By part, as after the last training.
     """
 
     step: int = 0
     seconds: float = 0.0
     growing: float = 0.0
     ended: Reason | None = None
+    branch: int = 0
+    trials: tuple[Trial, ...] = ()
+    metrics: Mapping[str, Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,8 @@ class Observer:
 
     Attributes:
         event: Gets each event, a JSON object with the key `event`.
-        accepted: Gets the graph after each accepted growth, step 0 being the start.
+        accepted: Gets the graph after each accepted growth, step 0 being the start. It starts over at 0 with each
+            branch of a tournament, and at last for the one that was selected.
         checkpoint: Gets session and progress after each completed step.
         tick: Gets phase, work done and work in all; it may raise to stop the run.
     """
@@ -75,17 +84,202 @@ class GrowthResult:
     events: list[Event] = field(repr=False)
 
 
-def make_policy(config: RunConfig) -> Policy:
-    """The policy a configuration names."""
-    return Dag(config.policy, config.budget)
+class _Growth:
+    """One run on its way.
+
+    Args:
+        session: The network to start or go on from.
+        start: The network that every branch starts from.
+        data: The data.
+        observer: Who is told.
+        progress: Where to go on from.
+        earlier: The events of a run that is resumed.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        start: Network,
+        data: Dataset,
+        observer: Observer,
+        progress: Progress,
+        earlier: Sequence[Event],
+    ) -> None:
+        self.session = session
+        self.start = start
+        self.data = data
+        self.observer = observer
+        self.progress = progress
+        self.events = list(earlier)
+        self.branches = branches_of(session.config)
+
+    @property
+    def branch(self) -> Branch:
+        return self.branches[self.progress.branch]
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+        self.observer.event(event)
+
+    def tell_of_branch(self, event: Event) -> None:
+        """Tell an event of the branch that is growing, under its name if there are several."""
+        named = {} if self.branch.strategy is None else {"branch": self.branch.strategy}
+        self.tell({"event": event["event"], **named, **event})
+
+    def run(self) -> GrowthResult:
+        session, observer = self.session, self.observer
+        if not self.events:
+            self.tell(_started(session, self.data))
+            observer.accepted(0, session.graph)
+            observer.checkpoint(session, self.progress)
+        while True:
+            while self.progress.ended is None:
+                self.progress = self._grow_once()
+                observer.checkpoint(session, self.progress)
+            if self.branch.strategy is None or len(self.progress.trials) == len(self.branches):
+                break
+            self._end_branch(self.branch.strategy)
+            observer.checkpoint(session, self.progress)
+        return self._finish()
+
+    def _finish(self) -> GrowthResult:
+        session, progress, data = self.session, self.progress, self.data
+        grown = session.network()
+        started = time.perf_counter()
+        with session.meter.phase("final fit"):
+            fitted = session.train_final()
+        _refuse_divergence(session, [fitted], "the final fit", "learning_rate_final")
+        network = session.network()
+        seconds = progress.seconds + time.perf_counter() - started
+        after = session.metrics(data.x_test, data.y_test)
+        before = session.metrics(data.x_test, data.y_test, grown)
+        costs = network.graph.costs()
+        summary: Event = {
+            "name": session.config.name,
+            "task": data.task,
+            "ended": progress.ended,
+            "reproducible": progress.ended != "seconds" and all(t.ended != "seconds" for t in progress.trials),
+            "test_before_fit": _finite(before),
+            "test_after_fit": _finite(after),
+            "train_loss_final": fitted,
+            "parameters": costs.parameters,
+            "macs": costs.macs,
+            "steps": progress.step,
+            **({"branch": winner(progress.trials).strategy} if progress.trials else {}),
+            "dead_units": dead_units(session),
+            "seconds": round(seconds, 3),
+            "seconds_growing": round(progress.growing, 3),
+            "phases": session.meter.to_json(),
+            "threads": torch.get_num_threads(),
+            "seed": session.config.seed,
+            "hash": network.graph.hash,
+        }
+        self.tell({"event": "finished", **summary})
+        return GrowthResult(network, grown, summary, self.events)
+
+    # -- one growth ---------------------------------------------------------------------------------------------------
+
+    def _ended(self, reason: Reason, started: float) -> Progress:
+        seconds = time.perf_counter() - started
+        self.tell_of_branch({"event": "ended", "step": self.progress.step, "reason": reason})
+        progress = self.progress
+        return replace(progress, seconds=progress.seconds + seconds, growing=progress.growing + seconds, ended=reason)
+
+    def _grow_once(self) -> Progress:
+        """One growth and the training after it, or the end of growth."""
+        session, progress, policy = self.session, self.progress, self.branch.policy
+        budget = session.config.budget
+        started = time.perf_counter()
+        if progress.step >= budget.steps:
+            return self._ended("steps", started)
+        share = (progress.branch + 1) / len(self.branches)
+        if budget.seconds is not None and progress.seconds >= budget.seconds * share:
+            return self._ended("seconds", started)
+        step = progress.step + 1
+        with session.meter.phase("growing"):
+            candidates = policy.propose(session)
+            scored = policy.score(session, candidates, step) if candidates else []
+            chosen = policy.select(session, scored)
+        if not candidates:
+            return self._ended("parameters", started)
+        if not chosen:
+            return self._ended("no gain", started)
+        (choice,) = chosen
+        before, parameters = progress.metrics or session.metrics_by_part(), session.graph.costs().parameters
+        take_back = session.keep()
+        with session.meter.phase("growing"):
+            created = session.grow(choice.step, choice.updates)
+        growing = time.perf_counter() - started
+        self.tell_of_branch(
+            _growth_event(session, choice, scored, step, created)
+            | {"before": _finite_parts(before), "after": _finite_parts(session.metrics_by_part())}
+            | {"seconds": round(growing, 4)}
+        )
+        self.observer.accepted(step, session.graph)
+        trained = time.perf_counter()
+        with session.meter.phase("training"):
+            loss = session.train_between(step, *([progress.branch] if self.branch.strategy else []))
+        training = time.perf_counter() - trained
+        metrics = session.metrics_by_part()
+        _refuse_divergence(
+            session, (loss, metrics["selection"]["loss"]), f"training after growth {step}", "learning_rate"
+        )
+        dead = dead_units(session)
+        event: Event = {"event": "trained", "step": step, "train_loss": loss}
+        event |= {"selection_loss": metrics["selection"]["loss"], **metrics, "dead_units": dead}
+        self.tell_of_branch({**event, "seconds": round(training, 4)})
+        seconds, growing = progress.seconds + time.perf_counter() - started, progress.growing + growing
+        after = session.graph.costs().parameters
+        losses = before["selection"]["loss"], metrics["selection"]["loss"]
+        if policy.keeps(session, *losses, (parameters, after)):
+            return replace(progress, step=step, seconds=seconds, growing=growing, metrics=metrics)
+        take_back()
+        self.tell_of_branch({"event": "undone", "step": step, "reason": "criterion"})
+        self.tell_of_branch({"event": "ended", "step": step - 1, "reason": "criterion"})
+        self.observer.accepted(step - 1, session.graph)
+        return replace(progress, seconds=seconds, growing=growing, ended="criterion")
+
+    # -- tournaments --------------------------------------------------------------------------------------------------
+
+    def _end_branch(self, strategy: Strategy) -> None:
+        """Fit what a branch has grown; then start the next one, or go on with the one that ended best."""
+        session, progress = self.session, self.progress
+        started = time.perf_counter()
+        assert progress.ended is not None
+        with session.meter.phase("choosing"):
+            trial = run_trial(session, strategy, progress.branch, progress.step, progress.ended)
+        seconds = time.perf_counter() - started
+        event = {"event": "fitted", **trial.to_json(), "selection": session.metrics_on(session.parts.gr)}
+        self.tell({**event, "seconds": round(seconds, 4)})
+        trials = (*progress.trials, trial)
+        total = progress.seconds + seconds
+        if len(trials) < len(self.branches):
+            session.begin(self.start)
+            self.progress = Progress(seconds=total, growing=progress.growing, branch=progress.branch + 1, trials=trials)
+            self.observer.accepted(0, session.graph)
+            return
+        best = winner(trials)
+        session.begin(best.network)
+        tried = [each.to_json() for each in trials]
+        why = "the smallest loss on the selection part after a fit on the others"
+        self.tell({"event": "selected", "branch": best.strategy, "tried": tried, "why": why})
+        self.observer.accepted(0, self.start.graph)
+        known = len(self.start.graph.history.steps) if self.start.graph.history else 0
+        for step, done in enumerate(rewrites(best.network.graph), 1 - known):
+            if step > 0:
+                self.observer.accepted(step, done.graph)
+        self.progress = replace(
+            progress, step=best.step, ended=cast("Reason", best.ended), seconds=total, trials=trials
+        )
 
 
 def run_growth(
     session: Session,
     data: Dataset,
     observer: Observer,
+    start: Network | None = None,
     progress: Progress | None = None,
-    earlier: list[Event] | None = None,
+    earlier: Sequence[Event] = (),
 ) -> GrowthResult:
     """Grow, fit and measure.
 
@@ -95,52 +289,53 @@ def run_growth(
         session: The network to start or go on from.
         data: The data.
         observer: Who is told.
+        start: The network the run started from; the session's if None.
         progress: Where to go on from; a new run if None.
         earlier: The events of a run that is resumed.
     """
-    events = list(earlier or [])
+    return _Growth(session, start or session.network(), data, observer, progress or Progress(), earlier).run()
 
-    def tell(event: Event) -> None:
-        events.append(event)
-        observer.event(event)
 
-    progress = progress or Progress()
-    policy = make_policy(session.config)
-    if progress.step == 0 and not events:
-        tell(_started(session, data))
-        observer.accepted(0, session.graph)
-        observer.checkpoint(session, progress)
-    while progress.ended is None:
-        progress = _grow_once(session, policy, progress, tell, observer)
-        observer.checkpoint(session, progress)
-    grown = session.network()
-    started = time.perf_counter()
-    fitted = session.train_final()
-    _refuse_divergence(session, [fitted], "the final fit", "learning_rate_final")
-    network = session.network()
-    seconds = progress.seconds + time.perf_counter() - started
-    after = session.metrics(data.x_test, data.y_test)
-    before = session.metrics(data.x_test, data.y_test, grown)
-    costs = network.graph.costs()
-    summary: Event = {
-        "name": session.config.name,
-        "task": data.task,
-        "ended": progress.ended,
-        "reproducible": progress.ended != "seconds",
-        "test_before_fit": _finite(before),
-        "test_after_fit": _finite(after),
-        "train_loss_final": fitted,
+def _growth_event(
+    session: Session, choice: Scored, scored: Sequence[Scored], step: int, created: Sequence[str]
+) -> Event:
+    assert session.graph.history is not None
+    costs = session.graph.costs()
+    return {
+        "event": "growth",
+        "step": step,
+        **step_data(session.graph.history.steps[-1]),
+        "created": list(created),
+        "candidates": len(scored),
+        "improving": sum(each.improves for each in scored),
+        "predicted_gain": choice.predicted,
+        "measured_gain": choice.gain,
+        "gain_error": choice.error,
+        "amplitude": choice.amplitude,
+        "loss_before": choice.loss + (choice.gain or 0.0),
+        "loss_after": choice.loss,
         "parameters": costs.parameters,
         "macs": costs.macs,
-        "steps": progress.step,
-        "seconds": round(seconds, 3),
-        "seconds_growing": round(progress.growing, 3),
-        "threads": torch.get_num_threads(),
-        "seed": session.config.seed,
-        "hash": network.graph.hash,
+        "hash": session.graph.hash,
+        "tried": [_tried_event(each, each is choice) for each in scored],
     }
-    tell({"event": "finished", **summary})
-    return GrowthResult(network, grown, summary, events)
+
+
+def _tried_event(scored: Scored, chosen: bool) -> Event:
+    """A candidate as the log keeps it; numbers that are not finite are none."""
+    gain, error = (None if x is None or not math.isfinite(x) else x for x in (scored.gain, scored.error))
+    return {
+        "pass": scored.step.name,
+        **scored.step.model_dump(mode="json", exclude={"values", "seed"}, exclude_defaults=True),
+        "map": scored.convolves,
+        "predicted_gain": scored.predicted,
+        "measured_gain": gain,
+        "gain_error": error,
+        "amplitude": scored.amplitude,
+        "parameters": scored.parameters,
+        "outcome": "chosen" if chosen else scored.outcome,
+        "small": scored.small._asdict() if all(map(math.isfinite, scored.small)) else None,
+    }
 
 
 def _refuse_divergence(session: Session, losses: Iterable[float], what: str, rate: str) -> None:
@@ -154,6 +349,10 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
+def _finite_parts(parts: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    return {part: _finite(metrics) for part, metrics in parts.items()}
+
+
 def _started(session: Session, data: Dataset) -> Event:
     return {
         "event": "started",
@@ -165,68 +364,3 @@ def _started(session: Session, data: Dataset) -> Event:
         "hash": session.graph.hash,
         "parameters": session.graph.costs().parameters,
     }
-
-
-def _grow_once(
-    session: Session, policy: Policy, progress: Progress, tell: Callable[[Event], None], observer: Observer
-) -> Progress:
-    """One growth and the training after it, or the end of growth."""
-    budget = session.config.budget
-    started = time.perf_counter()
-
-    def ended(reason: Reason) -> Progress:
-        seconds = time.perf_counter() - started
-        tell({"event": "ended", "step": progress.step, "reason": reason})
-        return Progress(progress.step, progress.seconds + seconds, progress.growing + seconds, reason)
-
-    if progress.step >= budget.steps:
-        return ended("steps")
-    if budget.seconds is not None and progress.seconds >= budget.seconds:
-        return ended("seconds")
-    step = progress.step + 1
-    candidates = policy.propose(session)
-    if not candidates:
-        return ended("parameters")
-    scored = policy.score(session, candidates, step)
-    chosen = policy.select(session, scored)
-    if not chosen:
-        return ended("no gain")
-    loss_before = chosen[0].loss + chosen[0].gain
-    for choice in chosen:
-        created = session.grow(choice.step, choice.updates)
-        assert session.graph.history is not None
-        growing = time.perf_counter() - started
-        tell(
-            {
-                "event": "growth",
-                "step": step,
-                **step_data(session.graph.history.steps[-1]),
-                "created": list(created),
-                "candidates": len(candidates),
-                "improving": len(scored),
-                "predicted_gain": choice.predicted,
-                "measured_gain": choice.gain,
-                "amplitude": choice.amplitude,
-                "loss_before": loss_before,
-                "loss_after": choice.loss,
-                "parameters": session.graph.costs().parameters,
-                "macs": session.graph.costs().macs,
-                "hash": session.graph.hash,
-                "seconds": round(growing, 4),
-            }
-        )
-    observer.accepted(step, session.graph)
-    growing = time.perf_counter() - started
-    loss = session.train_between(step)
-    seconds = time.perf_counter() - started
-    event: Event = {
-        "event": "trained",
-        "step": step,
-        "train_loss": loss,
-        "selection_loss": session.loss_on(session.parts.gr),
-        "seconds": round(seconds - growing, 4),
-    }
-    losses = (event["train_loss"], event["selection_loss"])
-    _refuse_divergence(session, losses, f"training after growth {step}", "learning_rate")
-    tell(event)
-    return Progress(step, progress.seconds + seconds, progress.growing + growing, None)

@@ -21,12 +21,18 @@ class Loss:
     task: Literal["classification", "regression"]
     scale: torch.Tensor
 
+    def each(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of each sample: prediction (n, outputs), target (n,) classes or (n, outputs)."""
+        if self.task == "classification":
+            return F.cross_entropy(prediction, target, reduction="none")
+        # The mean over outputs keeps the loss near 1/2 at the start, however many there are.
+        return 0.5 * ((prediction - target) / self.scale).square().mean(dim=1)
+
     def total(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The summed loss of a batch: prediction (n, outputs), target (n,) classes or (n, outputs)."""
+        """The summed loss of a batch."""
         if self.task == "classification":
             return F.cross_entropy(prediction, target, reduction="sum")
-        # The mean over outputs keeps the loss near 1/2 at the start, however many there are.
-        return 0.5 * ((prediction - target) / self.scale).square().mean(dim=1).sum()
+        return self.each(prediction, target).sum()
 
     def mean(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss per sample."""

@@ -1,48 +1,85 @@
-"""New neurons: which directions of their inputs they respond to, and at which thresholds."""
+"""New neurons: which directions of what they read they respond to, and at which thresholds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
 
 import torch
 
 from growir.graph import Graph, Input, Node
-from growir.growth.bottleneck import closed_form, combine, moment, ridged
-from growir.growth.section import Values, run_section
+from growir.growth.additions import Incoming
+from growir.growth.bottleneck import closed_form, combine, factor, moment
+from growir.growth.designs import along_channels, as_weight, run_layer
+from growir.growth.measuring import Part
+from growir.growth.section import run_section
 from growir.ops import Op
 from growir.params import initial_arrays
 
 POOL = 256  # random directions that fitted ones are chosen from
+FLAT = 1e-3  # a neuron whose pre-activations or activations vary less, beside their size, is drawn anew
 Activation = Callable[[torch.Tensor], torch.Tensor]
+Blocks = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neurons:
-    """New neurons: incoming weights by source, a bias, and what they read."""
+    """New neurons.
 
-    reads: tuple[str, ...]
-    incoming: tuple[torch.Tensor, ...]  # (source width, k) each
-    bias: torch.Tensor  # (k,)
+    Attributes:
+        new: What they read.
+        incoming: Weights of the layers that feed them, in those layers' layout.
+        bias: (k,).
+        activation: What is applied to the sum.
+    """
+
+    new: Incoming
+    incoming: tuple[torch.Tensor, ...]
+    bias: torch.Tensor
     activation: Activation
+    _done: dict[int, torch.Tensor] = field(default_factory=dict[int, torch.Tensor])
 
-    def features(self, values: Values) -> torch.Tensor:
-        """Their activations, (n, k)."""
-        total = self.bias + combine([values[name] for name in self.reads], torch.cat(self.incoming).double())
-        return self.activation(total)
+    def activations(self, part: Part) -> torch.Tensor:
+        """Their activations on some samples, (n, k) or (n, k, height, width), computed once."""
+        if id(part) not in self._done:
+            total = torch.zeros(())
+            for edge, weight in zip(self.new.edges, self.incoming, strict=True):
+                total = total + run_layer(edge.op, part.carried(edge), weight)
+            self._done[id(part)] = self.activation(total + along_channels(self.bias, total))
+        return self._done[id(part)]
 
 
-def activation_of(op: Op, learned: Mapping[str, torch.Tensor] | None = None) -> Activation:
+def neurons_of(
+    new: Incoming, weight: torch.Tensor, bias: torch.Tensor, widths: Sequence[int], activation: Activation
+) -> Neurons:
+    """Neurons with these incoming weights.
+
+    Args:
+        new: What they read.
+        weight: (features of all edges together, k).
+        bias: (k,).
+        widths: Features of each edge.
+        activation: Theirs.
+    """
+    blocks = torch.split(weight.float(), list(widths))
+    incoming: list[torch.Tensor] = []
+    for edge, block in zip(new.edges, blocks, strict=True):
+        channels = edge.shape.size(1) if len(edge.shape.dims) > 1 else 1
+        incoming.append(as_weight(edge.op, block, channels))
+    return Neurons(new, tuple(incoming), bias.float() * (new.bias is not None), activation)
+
+
+def activation_of(op: Op, learned: Mapping[str, torch.Tensor] | None = None, rank: int = 2) -> Activation:
     """An activation as a function of tensors of any width.
 
     Args:
         op: The activation.
         learned: Its parameters by name, where one number serves all channels; others start as new ones do.
+        rank: Axes of the values, 2 for vectors.
     """
     # Lowered code holds no width, so one module of width 1 serves all.
     node = Node(name="y", op=op, inputs=("x",))
-    graph = Graph(inputs=(Input(name="x", shape=("N", 1)),), nodes=(node,), outputs=("y",))
+    graph = Graph(inputs=(Input(name="x", shape=("N", *[1] * (rank - 1))),), nodes=(node,), outputs=("y",))
     tensors = {key: torch.from_numpy(array) for key, array in initial_arrays(graph, 0).items()}
     for name, tensor in (learned or {}).items():
         if tensor.shape == tensors[f"y.{name}"].shape:
@@ -52,79 +89,51 @@ def activation_of(op: Op, learned: Mapping[str, torch.Tensor] | None = None) -> 
 
 
 def random_directions(inputs: Sequence[torch.Tensor], count: int, draws: torch.Generator) -> torch.Tensor:
-    """Isotropic directions, (inputs together, count)."""
+    """Isotropic directions, (features together, count)."""
     return torch.randn(sum(part.shape[1] for part in inputs), count, generator=draws, dtype=torch.float64)
 
 
 def fitted_directions(
     inputs: Sequence[torch.Tensor],
-    gram: torch.Tensor,
     rest: torch.Tensor,
-    activation: Activation,
+    blocks: Blocks,
     count: int,
     ridge: float,
     draws: torch.Generator,
-) -> torch.Tensor:
-    """Directions chosen one after the other by how much of the bottleneck their activations explain.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Directions and thresholds chosen one after the other by how much of the bottleneck their neurons explain.
 
     Args:
-        inputs: What the neurons read, (n, width) each.
-        gram: Its second moments.
-        rest: v_perp of the states they feed, (n, widths together).
-        activation: The neurons'.
+        inputs: Designs of what the neurons read, (rows, features) each.
+        rest: v_perp of the states they feed, (rows there, widths together).
+        blocks: Gives what neurons with these weights and biases feed on, (rows there, neurons, features of each).
         count: How many directions.
         ridge: Relative regularisation.
         draws: For the random part of the pool.
     """
     whole = torch.cat(list(inputs), dim=1)
     pool = [torch.randn(whole.shape[1], max(POOL, 2 * count), generator=draws, dtype=torch.float64)]
-    best = closed_form(gram, rest, whole, count, ridge)
-    pool += [best, -best]
-    weight, bias = _scaled(inputs, torch.cat(pool, dim=1), 1.0, draws)
-    features = activation(whole @ weight.float() + bias.float())
+    if len(whole) == len(rest):
+        # Where the new neurons are rows of what they feed, the linearised solution joins the pool.
+        best = closed_form(moment(whole, whole).whole, rest, whole, count, ridge)
+        pool += [best, -best]
+    weight, bias = scaled(inputs, torch.cat(pool, dim=1), 1.0, draws)
+    features = blocks(weight, bias)
     features = features - features.mean(dim=0)
-    own, coupling = moment(features, features), moment(features, rest)
-    chosen: list[int] = []
+    size = features.square().mean(dim=0).clamp_min(1e-12)
+    left, chosen = rest, list[int]()
     for _ in range(min(count, weight.shape[1])):
-        left: torch.Tensor = coupling
-        if chosen:
-            part = ridged(own[chosen][:, chosen], 1e-6)
-            known = cast("torch.Tensor", torch.linalg.solve(part, coupling[chosen]))
-            left = coupling - own[:, chosen] @ known
-        worth = left.square().sum(dim=1) / own.diagonal().clamp_min(1e-12)
+        coupling = torch.einsum("npf,nt->pft", features, left) / len(rest)
+        worth = (coupling.square().sum(dim=2) / size).sum(dim=1)
         worth[chosen] = -1.0
         chosen.append(int(worth.argmax()))
-    return weight[:, chosen]
+        taken = features[:, chosen].reshape(len(rest), -1)
+        solved = factor(moment(taken, taken).whole, 1e-6)(moment(taken, rest).whole)
+        left = rest - combine([taken], solved)
+    return weight[:, chosen], bias[chosen]
 
 
-def new_neurons(
-    reads: tuple[str, ...],
-    inputs: Sequence[torch.Tensor],
-    directions: torch.Tensor,
-    activation: Activation,
-    draws: torch.Generator,
-    *,
-    threshold: bool,
-    fitted: bool,
-) -> Neurons:
-    """Neurons of these directions, scaled to what they read.
-
-    Args:
-        reads: Names of what they read.
-        inputs: Its activations.
-        directions: (inputs together, count).
-        activation: Theirs.
-        draws: For thresholds.
-        threshold: Whether they have a bias.
-        fitted: Whether the directions were chosen for their gain. Large fitted ones win now and lose after training,
-            so they start at half the scale.
-    """
-    weight, bias = _scaled(inputs, directions, 0.5 if fitted else 1.0, draws)
-    sizes = [part.shape[1] for part in inputs]
-    return Neurons(reads, torch.split(weight.float(), sizes), bias.float() * threshold, activation)
-
-
-def _scaled(
+def scaled(
     inputs: Sequence[torch.Tensor], weight: torch.Tensor, scale: float, draws: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Directions and biases that give pre-activations of std `scale` around random thresholds."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 
 from growir.growth.session import Session
 from growir.rewrite import Pass
+
+Outcome = Literal["improving", "no amplitude", "no gain"]
+
+
+class Small(NamedTuple):
+    """A candidate at a small amplitude, where its first-order prediction must hold; gains of the mean loss."""
+
+    amplitude: float
+    predicted: float
+    measured: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,18 +31,31 @@ class Scored:
         updates: Tensors that change together with it, by key.
         amplitude: The factor found on the line search part.
         predicted: First-order decrease of the mean loss, on the part that fitted the weights.
-        gain: Measured decrease of the mean loss, on the part that chooses.
+        gain: Measured decrease of the mean loss, on the part that chooses; None where the amplitude is zero.
+        error: Standard error of the gain, from the samples it was measured on.
         loss: The mean loss there afterwards.
         parameters: Of the network afterwards.
+        outcome: Whether it is worth applying, or why not.
+        small: The candidate at a small amplitude.
+        convolves: Whether it adds maps.
     """
 
     step: Pass
     updates: Mapping[str, torch.Tensor]
     amplitude: float
     predicted: float
-    gain: float
+    gain: float | None
+    error: float | None
     loss: float
     parameters: int
+    outcome: Outcome
+    small: Small
+    convolves: bool
+
+    @property
+    def improves(self) -> bool:
+        """Whether it is worth applying."""
+        return self.outcome == "improving"
 
 
 class Policy(Protocol):
@@ -45,9 +68,20 @@ class Policy(Protocol):
         ...
 
     def score(self, session: Session, candidates: Sequence[Pass], step: int) -> Sequence[Scored]:
-        """The candidates worth applying, with weights and measured gains; `step` keys random numbers."""
+        """Every candidate with weights and measured gains; `step` keys random numbers."""
         ...
 
     def select(self, session: Session, scored: Sequence[Scored]) -> Sequence[Scored]:
         """Those to apply now, best first; none ends growth."""
+        ...
+
+    def keeps(self, session: Session, before: float, after: float, parameters: tuple[int, int]) -> bool:
+        """Whether a growth stays after the training that followed it.
+
+        Args:
+            session: The network after that training.
+            before: The mean loss on the selection part before the growth.
+            after: The same after the training.
+            parameters: Of the network before and after.
+        """
         ...

@@ -3,7 +3,8 @@
 run.toml            the resolved configuration
 events.jsonl        what happened, one JSON object a line
 growth/NNNN.json    the document after each accepted growth, 0000 the start
-checkpoint/         network/, optimizer.safetensors and state.json after the last completed step
+checkpoint/         network/, optimizer.safetensors and state.json after the last completed step; in a tournament also
+                    trials/, the network of each branch that is done
 network/            the found network after the final fit (after an interrupt: the last completed step's)
 model.onnx          the same for ONNX Runtime
 summary.json        written last: a run that has it is finished
@@ -11,6 +12,7 @@ summary.json        written last: a run that has it is finished
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import operator
@@ -19,7 +21,7 @@ import re
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -31,17 +33,30 @@ from growir import __version__, store
 from growir.document import dumps
 from growir.errors import ExportError, GraphError, GrowirError, RunError, cut
 from growir.graph import Graph
-from growir.growth.config import RunConfig, parse_run
+from growir.growth.config import RunConfig, Strategy, parse_run
 from growir.growth.data import Dataset, empty_network
 from growir.growth.engine import Event, GrowthResult, Observer, Progress, Reason, run_growth
+from growir.growth.meter import Meter
 from growir.growth.session import Session, resolved
+from growir.growth.tournament import Trial
 from growir.network import Network
 from growir.params import array_digest, param_table
 from growir.shapes import shapes_of
 
 CONFIG, EVENTS, GROWTH = "run.toml", "events.jsonl", "growth"
 CHECKPOINT, OPTIMIZER, STATE = "checkpoint", "optimizer.safetensors", "state.json"
+TRIALS = "trials"
 NETWORK, MODEL, SUMMARY = "network", "model.onnx", "summary.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A run after a completed step."""
+
+    network: Network
+    optimizer: dict[str, torch.Tensor]
+    progress: Progress
+    meter: Meter
 
 
 class RunFolder:
@@ -114,14 +129,20 @@ class RunFolder:
         self.observer.event(event)
 
     def accepted(self, step: int, graph: Graph) -> None:
-        """Keep the document of an accepted growth."""
+        """Keep the document of an accepted growth, and none that followed it in another branch."""
+        for stale in (self.path / GROWTH).glob("*.json"):
+            if stale.stem.isdigit() and int(stale.stem) > step:
+                stale.unlink()
         store.write_file(self.path / GROWTH / f"{step:04}.json", dumps(graph).encode())
         self.observer.accepted(step, graph)
 
     def checkpoint(self, session: Session, progress: Progress) -> None:
         """Keep all that going on needs, in one move."""
+        fields = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress)}
         state = {
-            **asdict(progress),
+            **fields,
+            "trials": [trial.to_json() for trial in progress.trials],
+            "phases": session.meter.to_json(),
             "given": self.given,
             "events": self.events,
             "threads": torch.get_num_threads(),
@@ -132,6 +153,10 @@ class RunFolder:
 
         def fill(folder: Path) -> None:
             store.save_network(folder / NETWORK, network.graph, network.arrays, network.values)
+            for trial in progress.trials:
+                tried = trial.network
+                (folder / TRIALS).mkdir(exist_ok=True)
+                store.save_network(folder / TRIALS / trial.strategy, tried.graph, tried.arrays, tried.values)
             store.write_tensors(folder / OPTIMIZER, optimizer)
             (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
@@ -165,8 +190,8 @@ class RunFolder:
         grown, network = Network.load(self.path / CHECKPOINT / NETWORK), Network.load(self.path / NETWORK)
         return GrowthResult(network, grown, summary, [*state["events"], {"event": "finished", **summary}])
 
-    def last(self) -> tuple[Network, dict[str, torch.Tensor], Progress] | None:
-        """Network, optimizer state and progress after the last completed step; None before the first.
+    def last(self) -> Checkpoint | None:
+        """All that going on needs, as it was after the last completed step; None before the first.
 
         Whatever was written after it is taken back.
         """
@@ -180,10 +205,12 @@ class RunFolder:
             return None
         state = self._state()
         try:
-            progress, threads = _progress(state), operator.index(state["threads"])
+            progress, threads = _progress(state, folder), operator.index(state["threads"])
             if threads < 1:
                 raise ValueError(f"{threads} threads")
-        except (ValueError, KeyError, TypeError) as error:
+            phases = Meter()
+            phases.restore(state.get("phases", {}))
+        except (ValueError, KeyError, TypeError, AttributeError, GraphError) as error:
             raise RunError(f"{folder / STATE}: this checkpoint is damaged and cannot be resumed: {error}") from None
         try:
             network = Network.load(folder / NETWORK)
@@ -198,7 +225,8 @@ class RunFolder:
         self._rewrite_events()
         # Another number of threads sums in another order, and the run would no longer be the same to the bit.
         torch.set_num_threads(threads)
-        return network, {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}, progress
+        optimizer = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
+        return Checkpoint(network, optimizer, progress, phases)
 
     def _state(self) -> dict[str, Any]:
         path = self.path / CHECKPOINT / STATE
@@ -244,12 +272,23 @@ def _read_json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def _progress(state: Mapping[str, Any]) -> Progress:
-    """What a checkpoint says of how far the run is. Raises ValueError, KeyError or TypeError."""
+def _progress(state: Mapping[str, Any], folder: Path) -> Progress:
+    """What a checkpoint says of how far the run is. Raises ValueError, KeyError, TypeError or GraphError."""
     step, seconds, growing = operator.index(state["step"]), float(state["seconds"]), float(state["growing"])
-    if min(step, seconds, growing) < 0 or state["ended"] not in (None, *get_args(Reason)):
+    branch = operator.index(state.get("branch", 0))
+    if min(step, seconds, growing, branch) < 0 or state["ended"] not in (None, *get_args(Reason)):
         raise ValueError(f"step {step}, {seconds} seconds, {growing} of them growing, ended by {state['ended']}")
-    return Progress(step, seconds, growing, state["ended"])
+    trials: list[Trial] = []
+    for found in state.get("trials", []):
+        strategy = found["branch"]
+        if strategy not in get_args(Strategy) or found["ended"] not in get_args(Reason):
+            raise ValueError(f"branch {strategy!r}, ended by {found['ended']!r}")
+        network = Network.load(folder / TRIALS / strategy)
+        numbers = float(found["loss"]), float(found["loss_error"]), operator.index(found["step"])
+        trials.append(Trial(strategy, network, *numbers, found["ended"]))
+    # Metrics are measured again where they are missing, as in runs from before they were kept.
+    metrics = {part: {k: float(v) for k, v in found.items()} for part, found in (state.get("metrics") or {}).items()}
+    return Progress(step, seconds, growing, state["ended"], branch, tuple(trials), metrics or None)
 
 
 def _slot_of(network: Network, name: str, array: NDArray[Any]) -> bool:
@@ -314,7 +353,7 @@ def start_run(
     given = start is not None
     saved = read_config(Path(out)) if resume and out is not None else None
     config = resolved((config.going_on_from(saved) if saved else config).started_from(given), data)
-    start = start or empty_network(data, config.data, config.name)
+    start = start or empty_network(data, config.data, config.name, maps=bool(config.policy.kernels))
     _check_start(start, data, config)
     threads = torch.get_num_threads()
     if config.threads is not None:
@@ -322,19 +361,19 @@ def start_run(
     try:
         session = Session(start, data, config, observer.tick)
         if out is None:
-            return run_growth(session, data, observer)
+            return run_growth(session, data, observer, start)
         folder = RunFolder(Path(out), observer, _digest(start, data))
         if saved:
             _same_settings(folder, resolved(saved.going_on_from(saved), data), config)
         else:
             folder.create(config)
         with folder.alone():
-            return _run_in(folder, session, data, resume=resume)
+            return _run_in(folder, session, data, start, resume=resume)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run_in(folder: RunFolder, session: Session, data: Dataset, *, resume: bool) -> GrowthResult:
+def _run_in(folder: RunFolder, session: Session, data: Dataset, start: Network, *, resume: bool) -> GrowthResult:
     """Go on with the run in a folder, or with the one that `session` starts."""
     progress = None
     recording = replace(folder.observer, event=folder.event, accepted=folder.accepted, checkpoint=folder.checkpoint)
@@ -345,10 +384,11 @@ def _run_in(folder: RunFolder, session: Session, data: Dataset, *, resume: bool)
                 return done
             last = folder.last()
             if last is not None:
-                network, optimizer, progress = last
-                session = Session(network, data, session.config, session.tick)
-                session.restore_optimizer(optimizer)
-        result = run_growth(session, data, recording, progress, folder.events)
+                progress = last.progress
+                session = Session(last.network, data, session.config, session.tick)
+                session.restore_optimizer(last.optimizer)
+                session.meter = last.meter
+        result = run_growth(session, data, recording, start, progress, folder.events)
         folder.finish(result)
     except KeyboardInterrupt:
         folder.interrupted()

@@ -18,6 +18,7 @@ from growir.graph import Graph
 from growir.growth.config import RunConfig, TrainConfig
 from growir.growth.data import Dataset, Parts, split_parts, target_statistics
 from growir.growth.loss import Loss
+from growir.growth.meter import Meter
 from growir.growth.section import constant_prefix, run_section, section
 from growir.growth.train import grown_state, make_optimizer, named_state, predict, restore_state, train
 from growir.network import Network
@@ -56,6 +57,7 @@ class Session:
         loss: What is minimised.
         config: The configuration, resolved for this data.
         train_config: Its training section.
+        meter: What it all costs.
     """
 
     def __init__(
@@ -73,11 +75,27 @@ class Session:
         self.data = data
         self.targets = torch.from_numpy(data.y_train)
         self.tick = tick
+        self.meter = Meter()
+        self.begin(network)
+
+    def begin(self, network: Network) -> None:
+        """Start over from a network, with a new optimizer."""
         self.graph: Graph = network.graph
         self.tensors: dict[str, torch.Tensor] = live_tensors(network)
         self._values = dict(network.values)
         self._constants: dict[str, torch.Tensor] = {}
         self.optimizer = self._new_optimizer({})
+
+    def keep(self) -> Callable[[], None]:
+        """What takes everything that follows back."""
+        network, state = self.network(), self.optimizer_tensors()
+        copies = {key: tensor.clone() for key, tensor in state.items()}
+
+        def restore() -> None:
+            self.begin(network)
+            self.restore_optimizer(copies)
+
+        return restore
 
     def _new_optimizer(self, state: Mapping[str, Mapping[str, torch.Tensor]]) -> torch.optim.AdamW:
         optimizer = make_optimizer(self.learned, self.train_config.learning_rate, self.train_config.weight_decay)
@@ -105,9 +123,9 @@ class Session:
         """The values that no learned parameter touches and something learned reads."""
         return constant_prefix(self.graph, {key.rpartition(".")[0] for key in self.learned})
 
-    def constants(self) -> list[torch.Tensor]:
-        """The prefix's values for all training samples, computed once."""
-        names = self.prefix()
+    def constants(self, names: Sequence[str] | None = None) -> list[torch.Tensor]:
+        """The prefix's values for all training samples, or those of other constant values, computed once."""
+        names = self.prefix() if names is None else names
         missing = [name for name in names if name not in self._constants]
         if missing:
             found = self._from_input(torch.from_numpy(self.data.x_train), missing)
@@ -131,10 +149,27 @@ class Session:
         found = predict(lambda *batch: run(*batch)[0], [torch.from_numpy(x)])
         return self.loss.metrics(found, torch.from_numpy(y))
 
+    def losses_on(self, samples: torch.Tensor) -> torch.Tensor:
+        """The loss of each of some training samples."""
+        return self.loss.each(self._predictions(samples), self.targets[samples])
+
     def loss_on(self, samples: torch.Tensor) -> float:
         """The mean loss on some training samples."""
-        values = [value[samples] for value in self.constants()]
-        return float(self.loss.mean(predict(self.trunk().eval(), values), self.targets[samples]))
+        return float(self.losses_on(samples).mean())
+
+    def metrics_on(self, samples: torch.Tensor) -> dict[str, float]:
+        """Loss and accuracy or squared error on some training samples."""
+        return self.loss.metrics(self._predictions(samples), self.targets[samples])
+
+    def metrics_by_part(self) -> dict[str, dict[str, float]]:
+        """The same on what is trained on between growths, and on the part that chooses; on so many of each at most."""
+        most = self.config.policy.samples
+        parts = {"train": self.parts.between, "selection": self.parts.gr}
+        return {name: self.metrics_on(part[:most]) for name, part in parts.items()}
+
+    def _predictions(self, samples: torch.Tensor) -> torch.Tensor:
+        self.meter.count(2.0 * self.graph.costs().macs * len(samples))
+        return predict(self.trunk().eval(), [value[samples] for value in self.constants()])
 
     # -- change -----------------------------------------------------------------------------------------------------
 
@@ -157,17 +192,27 @@ class Session:
         return apply_edits(done.edits, before, TORCH, np.dtype(np.float32))
 
     def preview(
-        self, step: Pass, updates: Mapping[str, torch.Tensor], values: Sequence[torch.Tensor], targets: torch.Tensor
-    ) -> float:
-        """The mean loss that `grow` with these arguments would lead to, on samples of the constant prefix's values."""
+        self, step: Pass, updates: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor], targets: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss of each sample that `grow` with these arguments would lead to.
+
+        Args:
+            step: The rewrite.
+            updates: Tensors that change together with it.
+            values: The constant prefix's values of these samples, by name.
+            targets: Theirs.
+        """
         done = step.rewrite(self.graph)
         tensors = self._grown_tensors(done, updates)
-        run = run_section(done.graph, tensors, self.prefix(), done.graph.outputs)
-        return float(self.loss.mean(predict(lambda *batch: run(*batch)[0], values), targets))
+        names = self.prefix()
+        run = run_section(done.graph, tensors, names, done.graph.outputs)
+        return self.loss.each(predict(lambda *batch: run(*batch)[0], [values[name] for name in names]), targets)
 
-    def train_between(self, step: int) -> float:
+    def train_between(self, step: int, *branch: int) -> float:
         """Train at a constant rate on the first two parts; the optimizer goes on from where it is."""
         config = self.train_config
+        # Two operations a multiply-accumulate, as many again for each of the two gradients.
+        self.meter.count(6.0 * self.graph.costs().macs * len(self.parts.between) * (config.epochs_between or 1))
         return train(
             self.trunk(),
             self.loss,
@@ -177,12 +222,20 @@ class Session:
             self.optimizer,
             epochs=config.epochs_between or 1,
             batch_size=config.batch_size or 64,
-            generator=generator(self.config.seed, 1, step),
+            generator=generator(self.config.seed, 1, step, *branch),
             tick=lambda done, total: self.tick("training", done, total),
         )
 
     def train_final(self) -> float:
         """Fit on all training data: from the grown weights, with a new optimizer, on a one-cycle schedule."""
+        return self._anneal(torch.arange(len(self.targets)), self.train_config.epochs_final or 1, (2,), "final fit")
+
+    def train_trial(self, branch: int) -> float:
+        """The same on the first two parts, so that the third can tell which of several networks ends best."""
+        epochs = self.train_config.epochs_trial or self.train_config.epochs_final or 1
+        return self._anneal(self.parts.between, epochs, (5, branch), "trial fit")
+
+    def _anneal(self, samples: torch.Tensor, epochs: int, key: tuple[int, ...], what: str) -> float:
         config = self.train_config
         if not self.learned:
             return float("nan")
@@ -191,13 +244,13 @@ class Session:
                 if parameter.ndim > 1:
                     parameter.mul_(config.keep_final or 1.0)
         optimizer = make_optimizer(self.learned, config.learning_rate_final / 25, config.weight_decay)
-        epochs, batch = config.epochs_final or 1, config.batch_size or 64
-        samples = torch.arange(len(self.targets))
+        batch = config.batch_size or 64
         # `train` may join the last two batches, never make more than this.
         steps = epochs * -(-len(samples) // batch)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, config.learning_rate_final, total_steps=max(steps, 4) + 1, pct_start=0.25
         )
+        self.meter.count(6.0 * self.graph.costs().macs * len(samples) * epochs)
         found = train(
             self.trunk(),
             self.loss,
@@ -207,9 +260,9 @@ class Session:
             optimizer,
             epochs=epochs,
             batch_size=batch,
-            generator=generator(self.config.seed, 2),
+            generator=generator(self.config.seed, *key),
             scheduler=scheduler,
-            tick=lambda done, total: self.tick("final fit", done, total),
+            tick=lambda done, total: self.tick(what, done, total),
         )
         self.optimizer = optimizer
         return found

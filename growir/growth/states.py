@@ -1,29 +1,60 @@
-"""A graph as growth sees it: hidden states, the linear edges between them, and the moves that are possible."""
+"""A graph as growth sees it: hidden states, the edges between them, and which values reach which state."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from growir.channels import analyse
 from growir.errors import PassRefused
-from growir.graph import Graph
-from growir.ops import ACTIVATIONS, Bias, Identity, Linear, Softmax, Standardise
+from growir.graph import Graph, per_graph
+from growir.growth.designs import is_layer
+from growir.ops import (
+    ACTIVATIONS,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Bias,
+    Flatten,
+    Identity,
+    MaxPool2d,
+    Op,
+    Shape,
+    Softmax,
+    Standardise,
+)
 from growir.passes.eliminate_dead import live_nodes
-from growir.passes.state import descendants, find_state
-from growir.shapes import owners, shapes_of
+from growir.passes.state import find_state
+from growir.shapes import own_tables, owners, shapes_of
+
+# What may stand between a state's activation and an edge that reads it: each channel by itself, nothing learned.
+CARRIERS = (MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Flatten, Identity)
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A linear layer that feeds a state."""
+    """A layer that feeds a state.
+
+    Attributes:
+        name: Its node.
+        op: The layer.
+        source: What it reads.
+        value: The value that comes from, through `carriers`: an activation, or a constant.
+        carriers: The operators between the two.
+        shape: Of `value`.
+    """
 
     name: str
+    op: Op
     source: str
+    value: str
+    carriers: tuple[Op, ...]
+    shape: Shape
 
     @property
     def weight(self) -> str:
-        """Key of its weight, (state, source)."""
+        """Key of its weight."""
         return f"{self.name}.weight"
 
 
@@ -32,30 +63,37 @@ class StateView:
     """A hidden state: a sum of edges and a bias, and the activation that reads it.
 
     Attributes:
-        node: The value before the activation.
+        node: The value before the activation: (N, width), or a map (N, width, height, width).
         post: The value after it; None for a state that nothing activates, such as the output.
-        edges: The linear edges that are summed.
+        edges: The edges that are summed.
         bias: Key of its bias, if it has one.
-        width: Its neurons.
+        shape: Of `node`.
     """
 
     node: str
     post: str | None
     edges: tuple[Edge, ...]
     bias: str | None
-    width: int
+    shape: Shape
+
+    @property
+    def width(self) -> int:
+        """Its neurons, or channels."""
+        return self.shape.size(1)
 
 
-def states_of(graph: Graph) -> list[StateView]:
-    """The states of fully connected layers, in document order."""
+@per_graph
+def states_of(graph: Graph) -> Sequence[StateView]:
+    """The states that are vectors (N, F) or maps (N, C, H, W), in document order."""
     shapes, live = shapes_of(graph), live_nodes(graph)
     users = Counter(owners(graph).values())
     found: dict[str, StateView] = {}
     for node in graph.nodes:
-        if not isinstance(node.op, Linear | Bias) or shapes[node.name].rank != 2 or node.name not in live:
+        feeds = isinstance(node.op, Bias) or is_layer(node.op)
+        if not feeds or shapes[node.name].rank not in (2, 4) or node.name not in live:
             continue
         state = find_state(graph, node.name)
-        if state.node in found or shapes[state.node].rank != 2:
+        if state.node in found or shapes[state.node].rank not in (2, 4):
             continue
         operands = state.edges(graph)
         edges: list[Edge] = []
@@ -67,18 +105,40 @@ def states_of(graph: Graph) -> list[StateView]:
                 continue
             # Nor is a tensor that something else uses too: it cannot change for this state alone.
             mine = [key for key in ("weight", "bias") if users[f"{name}.{key}"] == 1]
-            if isinstance(operand.op, Linear) and len(operand.inputs) == 1 and "weight" in mine:
-                edges.append(Edge(name, operand.inputs[0]))
-            if isinstance(operand.op, Linear | Bias) and "bias" in mine:
+            if is_layer(operand.op) and len(operand.inputs) == 1 and "weight" in mine:
+                edges.append(edge_of(graph, name))
+            if (is_layer(operand.op) or isinstance(operand.op, Bias)) and "bias" in mine:
                 bias = bias or f"{name}.bias"
         readers = graph.consumers[state.node]
         alone = len(readers) == 1 and state.node not in graph.outputs
         post = readers[0] if alone and graph[readers[0]].op.kind() in ACTIVATIONS else None
-        found[state.node] = StateView(state.node, post, tuple(edges), bias, shapes[state.node].size(-1))
+        found[state.node] = StateView(state.node, post, tuple(edges), bias, shapes[state.node])
     return list(found.values())
 
 
-def widenable(graph: Graph, states: list[StateView], state: StateView) -> bool:
+@per_graph
+def constants_of(graph: Graph) -> Sequence[str]:
+    """The values that no parameter touches, in document order: what the data alone decides."""
+    constant = dict.fromkeys(entry.name for entry in graph.inputs)
+    table = own_tables(graph)
+    for node in graph.nodes:
+        learned = any(not param.buffer for param in table[node.name].values()) or node.op.two_modes
+        if node.inputs and not learned and all(name in constant for name in node.inputs):
+            constant[node.name] = None
+    return list(constant)
+
+
+def edge_of(graph: Graph, name: str) -> Edge:
+    """The edge that a layer is."""
+    (source,) = graph[name].inputs
+    value, carriers = source, list[Op]()
+    while value in graph.by_name and isinstance(graph[value].op, CARRIERS):
+        carriers.insert(0, graph[value].op)
+        (value,) = graph[value].inputs
+    return Edge(name, graph[name].op, source, value, tuple(carriers), shapes_of(graph)[value])
+
+
+def widenable(graph: Graph, states: Sequence[StateView], state: StateView) -> bool:
     """Whether new neurons of a state have all their weights in its edges, its bias, and the edges it feeds."""
     if state.post is None or not state.edges:
         return False
@@ -110,15 +170,47 @@ def is_output(graph: Graph, state: StateView) -> bool:
     return True
 
 
-def fed_by(states: list[StateView], value: str) -> list[tuple[StateView, Edge]]:
-    """The states a value feeds, and through which edge."""
-    return [(state, edge) for state in states for edge in state.edges if edge.source == value]
+def fed_by(states: Iterable[StateView], value: str) -> list[tuple[StateView, Edge]]:
+    """The states a value feeds, directly or through pools, and through which edge."""
+    return [(state, edge) for state in states for edge in state.edges if edge.value == value]
 
 
-def can_feed(graph: Graph, states: list[StateView], values: list[str]) -> list[tuple[str, StateView]]:
+@dataclass(slots=True)
+class Reach:
+    """Which values come before which, kept up to date while the graph grows.
+
+    A set of values is one integer with a bit for each, so joining two is one operation. After a growth, only what is
+    new and what lies behind it is joined again.
+    """
+
+    _bits: dict[str, int] = field(default_factory=dict[str, int])
+    _before: dict[str, int] = field(default_factory=dict[str, int])
+    _inputs: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+    def follow(self, graph: Graph) -> None:
+        """Take up what has changed since the last graph; names are never used again for something else."""
+        for entry in graph.inputs:
+            self._bits.setdefault(entry.name, len(self._bits))
+            self._before.setdefault(entry.name, 0)
+        changed: set[str] = set()
+        for node in graph.nodes:  # in topological order
+            same = self._inputs.get(node.name) == node.inputs
+            if same and changed.isdisjoint(node.inputs):
+                continue
+            self._bits.setdefault(node.name, len(self._bits))
+            before = 0
+            for name in node.inputs:
+                before |= self._before[name] | (1 << self._bits[name])
+            if before != self._before.get(node.name):
+                changed.add(node.name)
+            self._before[node.name] = before
+            self._inputs[node.name] = node.inputs
+
+    def depends(self, name: str, on: str) -> bool:
+        """Whether a value is computed from another, or is it."""
+        return name == on or bool(self._before[name] >> self._bits[on] & 1)
+
+
+def can_feed(reach: Reach, states: Iterable[StateView], values: Mapping[str, Shape]) -> list[tuple[str, StateView]]:
     """Every (value, state) that a new edge could join without a cycle."""
-    pairs: list[tuple[str, StateView]] = []
-    for state in states:
-        later = descendants(graph, state.node)
-        pairs += [(value, state) for value in values if value not in later]
-    return pairs
+    return [(value, state) for state in states for value in values if not reach.depends(value, state.node)]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from growir.growth import downstream
 from growir.growth.dag import Dag
+from growir.growth.downstream import Downstream, Search
 from growir.growth.neurons import activation_of
 from growir.growth.policy import Scored
+from growir.growth.scoring import Scoring
 from growir.growth.section import run_section
 from growir.growth.session import Session
 from growir.growth.states import states_of
@@ -76,6 +77,10 @@ def test_a_move_is_narrowed_to_the_budget() -> None:
     assert wider.rewrite(session.graph).graph.costs().parameters > 60
 
 
+def improving(session: Session, step: int = 4) -> list[Scored]:
+    return [s for s in policy_of(session).score(session, _moves(session), step) if s.improves]
+
+
 def applied_losses(session: Session, choice: Scored) -> tuple[float, float]:
     before = session.loss_on(session.parts.gr)
     session.grow(choice.step, choice.updates)
@@ -87,12 +92,13 @@ def applied_losses(session: Session, choice: Scored) -> tuple[float, float]:
 def test_the_preview_of_every_candidate_equals_what_is_applied(make: object, directions: str) -> None:
     assert callable(make)
     kinds: set[type[Pass]] = set()
-    count = len(policy_of(session := grown_session(make(), directions=directions)).score(session, _moves(session), 4))
+    count = len(improving(grown_session(make(), directions=directions)))
     assert count > 3
     for k in range(count):
         session = grown_session(make(), directions=directions)
-        choice = policy_of(session).score(session, _moves(session), 4)[k]
+        choice = improving(session)[k]
         before, after = applied_losses(session, choice)
+        assert choice.gain is not None
         assert before - after == pytest.approx(choice.gain, abs=1e-5 + 1e-3 * choice.gain)
         assert after == pytest.approx(choice.loss, abs=1e-5)
         kinds.add(type(choice.step))
@@ -105,8 +111,8 @@ def _moves(session: Session) -> list[Pass]:
 
 def test_the_predicted_gain_is_the_first_order_one() -> None:
     session = grown_session(curve())
-    scored = policy_of(session).score(session, _moves(session), 4)
-    small = min(scored, key=lambda s: abs(s.gain))
+    scored = improving(session)
+    small = min(scored, key=lambda s: abs(s.gain or 0.0))
     # At a hundredth of the amplitude the loss on the fitting part falls at the predicted rate.
     step = small.step.model_copy(update={"values": _scaled_outgoing(small, 0.01)})
     updates = {key: session.tensors[key].detach().lerp(value, 0.01) for key, value in small.updates.items()}
@@ -145,7 +151,8 @@ def test_the_restricted_strategy_stays_with_the_largest_bottleneck() -> None:
     assert 0 < len(some) < len(everything)
     assert set(some) <= set(everything)
     policy = policy_of(restricted)
-    worst = max(policy._measure(restricted).bottlenecks.values(), key=lambda b: b.psi).state
+    found = policy._measure(restricted)
+    worst = max((found.bottleneck(state) for state in found.states), key=lambda b: b.psi).state
     for move in some:
         assert worst.node == getattr(move, "target", None) or isinstance(move, Widen)
     scored = policy.score(restricted, policy.propose(restricted), 4)
@@ -170,7 +177,7 @@ def test_a_perfect_network_grows_nothing() -> None:
     session.grow(edge[0].step, edge[0].updates)
     assert session.loss_on(session.parts.gr) < 1e-6
     left = policy.score(session, policy.propose(session), 2)
-    assert all(choice.gain < 1e-6 for choice in left)
+    assert all((choice.gain or 0.0) < 1e-6 for choice in left)
 
 
 @pytest.mark.parametrize("kind", sorted(ACTIVATIONS))
@@ -186,9 +193,9 @@ def test_a_learned_slope_is_measured_as_it_is() -> None:
 
 def test_growth_does_not_end_by_one_bad_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    real = Dag._neurons
+    real = Scoring._neurons
 
-    def useless_when_random(self: Dag, *args: Any) -> Any:
+    def useless_when_random(self: Scoring, *args: Any) -> Any:
         neurons = real(self, *args)
         tried.append(args[-1])
         if args[-1] == "random":
@@ -197,25 +204,28 @@ def test_growth_does_not_end_by_one_bad_draw(monkeypatch: pytest.MonkeyPatch) ->
         return neurons
 
     session = small_session(spirals())
-    monkeypatch.setattr(Dag, "_neurons", useless_when_random)
+    monkeypatch.setattr(Scoring, "_neurons", useless_when_random)
     move = AddNode(source="standard", target="out", width=4)
     found = policy_of(session).score(session, [move], 1)
     assert tried == ["random", "fitted"]
-    assert [choice.gain > 0 for choice in found] == [True]
+    assert [choice.improves for choice in found] == [True]
 
 
 def test_a_move_without_amplitude_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     session = grown_session(spirals())
     moves = _moves(session)
-    assert policy_of(session).score(session, moves, 4)
-    monkeypatch.setattr(downstream.Downstream, "search", lambda self, shifts, limit: 0.0)
-    assert policy_of(session).score(session, moves, 4) == []
+    policy = policy_of(session)
+    assert policy.select(session, policy.score(session, moves, 4))
+    monkeypatch.setattr(Downstream, "search", lambda self, shifts, limit: Search(0.0, 0.01, 0.0))
+    scored = policy.score(session, moves, 4)
+    assert {choice.outcome for choice in scored} == {"no amplitude"}
+    assert policy.select(session, scored) == []
 
 
 @pytest.mark.parametrize(("make", "limit"), [(spirals, 1.0), (curve, 2.0)], ids=["classes", "regression"])
 def test_the_amplitude_at_an_output_is_at_most_a_least_squares_step(make: Any, limit: float) -> None:
     session = grown_session(make())
-    for choice in policy_of(session).score(session, _moves(session), 4):
+    for choice in improving(session):
         if getattr(choice.step, "target", None) == "sum_1":
             assert 0 < choice.amplitude <= limit
 
@@ -236,6 +246,6 @@ def test_fitted_directions_see_more_than_random_ones() -> None:
     gains = {}
     for directions in ("random", "fitted"):
         session = grown_session(curve(), directions=directions)
-        scored = policy_of(session).score(session, _moves(session), 4)
+        scored = improving(session)
         gains[directions] = np.mean([s.predicted / s.amplitude for s in scored if isinstance(s.step, AddNode)])
     assert gains["fitted"] > gains["random"]

@@ -53,7 +53,7 @@ def save_ring(path: Path) -> None:
 
 
 def timeless(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in event.items() if not k.startswith("seconds")} for event in events]
+    return [{k: v for k, v in event.items() if not k.startswith(("seconds", "phases"))} for event in events]
 
 
 def logged(path: Path) -> list[dict[str, Any]]:

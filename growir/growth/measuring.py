@@ -1,0 +1,224 @@
+"""One pass over the data: activations, desired updates and second moments, which all candidates of a growth share."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+
+from growir.graph import Graph
+from growir.growth.bottleneck import Bottleneck, Grams, Key, Remembered, measure
+from growir.growth.designs import Places, chain, design, window_of
+from growir.growth.downstream import Downstream
+from growir.growth.section import run_section
+from growir.growth.session import Session, generator
+from growir.growth.states import Edge, StateView, constants_of, states_of
+from growir.ops import Op, Shape
+from growir.shapes import shapes_of
+
+# Numbers held of one part, in all values together: where maps would be more, fewer samples are measured.
+MAX_NUMBERS, FEWEST = 2 * 10**7, 500
+CHUNK = 2048  # samples that go forward and backward together
+
+
+@dataclass(slots=True)
+class Part:
+    """Values by name on some samples of one part of the data, with the targets of these samples."""
+
+    values: dict[str, torch.Tensor]
+    targets: torch.Tensor
+    _carried: dict[tuple[str, tuple[Op, ...]], torch.Tensor] = field(
+        default_factory=dict[tuple[str, tuple[Op, ...]], torch.Tensor]
+    )
+
+    def carried(self, edge: Edge) -> torch.Tensor:
+        """What an edge reads, of a value that is there."""
+        if edge.source in self.values:
+            return self.values[edge.source]
+        key = edge.value, edge.carriers
+        if key not in self._carried:
+            self._carried[key] = chain(edge.carriers, edge.shape)(self.values[edge.value])
+        return self._carried[key]
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one pass over the data tells about the current network.
+
+    Attributes:
+        session: The network.
+        states: Its states.
+        opt: Activations on the fitting part.
+        ls: The same on the line search part.
+        gr: The same on the selection part.
+        slopes: dL/da by state on the fitting part.
+        losses: (n,) of each sample of the selection part.
+        ridge: Relative regularisation of all solves; chosen for each on held-out rows if None.
+        kept: What earlier growths found of constant values.
+    """
+
+    session: Session
+    states: Sequence[StateView]
+    opt: Part
+    ls: Part
+    gr: Part
+    slopes: Mapping[str, torch.Tensor]
+    losses: torch.Tensor
+    ridge: float | None
+    kept: Remembered
+    _places: dict[tuple[int, ...], Places] = field(default_factory=dict[tuple[int, ...], Places])
+    _edges: dict[Key, tuple[Edge, Shape]] = field(default_factory=dict[Key, tuple[Edge, Shape]])
+    _designs: dict[Key, torch.Tensor] = field(default_factory=dict[Key, torch.Tensor])
+    _bottlenecks: dict[str, Bottleneck] = field(default_factory=dict[str, Bottleneck])
+    _downstream: dict[tuple[str, ...], Downstream] = field(default_factory=dict[tuple[str, ...], Downstream])
+    gram: Grams = field(init=False)
+
+    def __post_init__(self) -> None:
+        constant = set(constants_of(self.session.graph))
+        self.gram = Grams(self._design_of, lambda key: key[0] in constant, self.kept)
+
+    def state(self, node: str) -> StateView:
+        """The state of this node."""
+        return next(state for state in self.states if state.node == node)
+
+    def places(self, shape: Shape) -> Places:
+        """The rows that are read of values of such a shape: the same ones of all, so that they can be summed."""
+        sizes = shape.sizes[1:]
+        if sizes not in self._places:
+            rows = len(self.opt.targets)
+            draws = generator(self.session.config.seed, 4, zlib.crc32(repr(sizes).encode()))
+            self._places[sizes] = Places.draw(rows, shape, 4 * rows, draws)
+        return self._places[sizes]
+
+    def design(self, edge: Edge, state: Shape) -> torch.Tensor:
+        """What the weight of an edge into a state of this shape multiplies, on the fitting part."""
+        return self._design_of(self._key(edge, state))
+
+    def _key(self, edge: Edge, state: Shape) -> Key:
+        key: Key = (edge.value, edge.carriers, window_of(edge.op), state.sizes[1:])
+        self._edges[key] = edge, state
+        return key
+
+    def _design_of(self, key: Key) -> torch.Tensor:
+        if key not in self._designs:
+            edge, state = self._edges[key]
+            self._designs[key] = design(edge.op, self.opt.carried(edge), self.places(state))
+        return self._designs[key]
+
+    def bottleneck(self, state: StateView) -> Bottleneck:
+        """What a state lacks."""
+        if state.node not in self._bottlenecks:
+            places = self.places(state.shape)
+            keys = [self._key(edge, state.shape) for edge in state.edges]
+            parts = [self._design_of(key) for key in keys]
+            desired = -places.of(self.slopes[state.node])
+            if state.bias is not None:
+                parts.append(torch.ones(len(desired), 1))
+            found = measure(state, keys, parts, desired, self.gram, self.ridge, places.positions)
+            features = len(found.wish)
+            self.session.meter.count(2.0 * len(desired) * features * (features + state.width) + features**3 / 3)
+            self._bottlenecks[state.node] = found
+        return self._bottlenecks[state.node]
+
+    def downstream(self, targets: tuple[str, ...], *, choosing: bool = False) -> Downstream:
+        """What lies behind some states, on the line search part or the one that chooses."""
+        key = (*targets, str(choosing))
+        if key not in self._downstream:
+            part = self.gr if choosing else self.ls
+            self._downstream[key] = Downstream(self.session, part.values, part.targets, targets)
+        return self._downstream[key]
+
+
+def measured(session: Session, offered: Sequence[str], samples: int, ridge: float | None, kept: Remembered) -> Measured:
+    """Run the network over the three parts and backward over the first.
+
+    Args:
+        session: The network.
+        offered: Constant values that new edges may read, besides those that something reads already.
+        samples: The most samples of each part.
+        ridge: Relative regularisation, or None.
+        kept: What earlier growths found of constant values; more is added.
+    """
+    graph = session.graph
+    states = states_of(graph)
+    names = session.prefix()
+    constant = constants_of(graph)
+    wanted = dict.fromkeys([*(s.node for s in states), *(s.post for s in states if s.post is not None)])
+    wanted |= dict.fromkeys(edge.value for s in states for edge in s.edges if edge.value not in constant)
+    wanted[session.output] = None
+    given = list(dict.fromkeys([*names, *offered, *_constant_values(states, constant)]))
+    count = _affordable(graph, [*given, *wanted], samples)
+    slopes: dict[str, torch.Tensor] = {}
+
+    def part_of(samples: torch.Tensor, fitting: Sequence[str] = ()) -> Part:
+        chosen = samples[:count]  # the parts are in random order
+        values = dict(zip(given, (value[chosen] for value in session.constants(given)), strict=True))
+        targets = session.targets[chosen]
+        return Part(values | _run(session, names, list(wanted), values, targets, fitting, slopes), targets)
+
+    parts = session.parts
+    opt, ls, gr = part_of(parts.opt, [s.node for s in states]), part_of(parts.ls), part_of(parts.gr)
+    losses = session.loss.each(gr.values[session.output], gr.targets)
+    # Forward on three parts and backward on one, two operations a multiply-accumulate.
+    session.meter.count(10.0 * graph.costs().macs * count)
+    return Measured(session, states, opt, ls, gr, slopes, losses, ridge, _of_samples(kept, count))
+
+
+def _of_samples(kept: Remembered, count: int) -> Remembered:
+    """Of what is kept, that of so many samples."""
+    return cast("Remembered", kept.setdefault((count,), dict[Key, object]()))
+
+
+def _constant_values(states: Sequence[StateView], constant: Sequence[str]) -> list[str]:
+    return [edge.value for state in states for edge in state.edges if edge.value in constant]
+
+
+def _affordable(graph: Graph, names: Sequence[str], samples: int) -> int:
+    shapes = shapes_of(graph)
+    each = sum(shapes[name].elements for name in dict.fromkeys(names))
+    return min(samples, max(FEWEST, MAX_NUMBERS // max(each, 1)))
+
+
+def _run(
+    session: Session,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    values: Mapping[str, torch.Tensor],
+    targets: torch.Tensor,
+    fitting: Sequence[str],
+    slopes: dict[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """The wanted values, and dL/d(value) of those in `fitting`, L the loss summed over samples."""
+    run = run_section(session.graph, session.tensors, names, wanted)
+    chunks: list[Sequence[torch.Tensor]] = []
+    found: list[Sequence[torch.Tensor]] = []
+    for k in range(0, len(targets), CHUNK):
+        rows = slice(k, k + CHUNK)
+        with torch.set_grad_enabled(bool(fitting)):
+            got = dict(zip(wanted, run(*(values[name][rows] for name in names)), strict=True))
+        if fitting:
+            loss = session.loss.total(got[session.output], targets[rows])
+            # A state that no output depends on has no slope, and nothing it could gain.
+            found.append(
+                torch.autograd.grad(loss, [got[n] for n in fitting], allow_unused=True, materialize_grads=True)
+            )
+        chunks.append([value.detach() for value in got.values()])
+    slopes |= dict(zip(fitting, map(torch.cat, zip(*found, strict=True)), strict=True))
+    return dict(zip(wanted, map(torch.cat, zip(*chunks, strict=True)), strict=True))
+
+
+def dead_units(session: Session, samples: int = 2000) -> int:
+    """Hidden neurons and channels that no sample gives a gradient, of the data that is trained on between growths."""
+    states = [state for state in states_of(session.graph) if state.post is not None]
+    if not states:
+        return 0
+    chosen = session.parts.between[: _affordable(session.graph, [s.node for s in states], samples)]
+    names = session.prefix()
+    values = dict(zip(names, (value[chosen] for value in session.constants()), strict=True))
+    slopes: dict[str, torch.Tensor] = {}
+    nodes = [state.node for state in states]
+    _run(session, names, [*nodes, session.output], values, session.targets[chosen], nodes, slopes)
+    return sum(int((slope.transpose(0, 1).flatten(1) == 0).all(dim=1).sum()) for slope in slopes.values())

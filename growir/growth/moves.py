@@ -1,0 +1,190 @@
+"""Which moves there are: new edges, new states and widenings, for vectors and maps, that a budget has room for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from growir.errors import PassRefused
+from growir.graph import Graph
+from growir.growth.additions import Addition, addition, twin_of
+from growir.growth.config import BudgetConfig, DagConfig
+from growir.growth.states import Reach, StateView, can_feed, constants_of, is_output, states_of, widenable
+from growir.ops import Shape
+from growir.passes import AddEdge, AddNode, Widen
+from growir.rewrite import Pass, Rewrite
+from growir.shapes import shapes_of
+
+Fields = dict[str, Any]
+SMALL = 8  # positions a side from which on a map is halved for the next one
+GRIDS = (7, 4)  # a map is pooled to about so many positions a side where it feeds a vector
+
+
+class Moves:
+    """The moves of a growing graph, each rewritten once.
+
+    Args:
+        config: Of the policy.
+        budget: Resolved.
+    """
+
+    def __init__(self, config: DagConfig, budget: BudgetConfig) -> None:
+        assert budget.parameters is not None, "a session's configuration is resolved"
+        self.config = config
+        self.budget = budget
+        self.parameters = budget.parameters
+        self._reach = Reach()
+        self._graph: Graph | None = None
+        self._rewrites: dict[Pass, Rewrite] = {}
+
+    def rewritten(self, graph: Graph, step: Pass) -> Rewrite:
+        """The move carried out on the structure; asked for its cost, its names and its parameters, and done once."""
+        if self._graph is not graph:
+            self._graph, self._rewrites = graph, {}
+        if step not in self._rewrites:
+            self._rewrites[step] = step.rewrite(graph)
+        return self._rewrites[step]
+
+    def addition(self, graph: Graph, step: Pass) -> Addition:
+        """What a move adds."""
+        return addition(step, self.rewritten(graph, step), states_of(graph))
+
+    def offered(self, graph: Graph) -> list[str]:
+        """The constant values that new edges may read: the last vector, and where kernels are given the last map."""
+        shapes = shapes_of(graph)
+        constants = [name for name in constants_of(graph) if shapes[name].dtype == "float32"]
+        last = {shapes[name].rank: name for name in constants if name in graph.by_name or shapes[name].rank == 2}
+        ranks = (2, 4) if self.config.kernels else (2,)
+        return [last[rank] for rank in ranks if rank in last]
+
+    def moves(self, graph: Graph) -> list[Pass]:
+        """Every new edge, new state and widening that fits the budget, widths cut to what is left of it.
+
+        Without cycles and without twins: a state beside one with the same source, layer and target is that one's
+        widening. The strategy "widen" adds a state in front of the output where there is none that can be wider, and
+        widens after that.
+        """
+        self._reach.follow(graph)
+        states = states_of(graph)
+        found = dict.fromkeys(
+            fitting for step in self._all(graph, states) if (fitting := self._fit_budget(graph, step)) is not None
+        )
+        return [s for s in found if not isinstance(s, AddNode) or twin_of(self.addition(graph, s), states) is None]
+
+    def _all(self, graph: Graph, states: Sequence[StateView]) -> Iterator[Pass]:
+        shapes = shapes_of(graph)
+        offered = self.offered(graph)
+        values = {name: shapes[name] for name in [*offered, *(s.post for s in states if s.post is not None)]}
+        wider = [state for state in states if widenable(graph, states, state)]
+        for state in wider:
+            assert state.post is not None
+            yield Widen(node=state.post, by=self._width(graph, offered, state.shape, state.width))
+        only_widen = self.config.strategy == "widen"
+        if only_widen and wider:
+            return
+        for value, state in can_feed(self._reach, states, values):
+            if only_widen and not (is_output(graph, state) and shapes[value].rank == 2):
+                continue
+            width = self._width(graph, offered, state.shape, 8)
+            if not only_widen:
+                yield from self._edges(value, values[value], state)
+            yield from self._nodes(value, values[value], state, width, value not in offered)
+
+    def _width(self, graph: Graph, offered: Sequence[str], shape: Shape, now: int) -> int:
+        """Neurons of a new vector or widening: as given, or as many as a third of the budget pays for in one layer."""
+        if self.config.neurons is not None:
+            return self.config.neurons
+        shapes = shapes_of(graph)
+        if shape.rank > 2:
+            return max(8, now)
+        inputs = next((shapes[name].size(-1) for name in offered if shapes[name].rank == 2), 1)
+        price = inputs + 1 + shapes[graph.outputs[0]].size(-1)
+        return max(1, self.parameters // (3 * price))
+
+    def _edges(self, value: str, here: Shape, state: StateView) -> Iterator[AddEdge]:
+        there = state.shape
+        if here.rank == there.rank == 2:
+            yield AddEdge(source=value, target=state.node)
+        elif here.rank == there.rank:
+            for kernel in self.config.kernels:
+                for shrink in _shrinking(here, there):
+                    yield AddEdge(source=value, target=state.node, kernel_size=kernel, **shrink)
+        elif there.rank == 2:
+            for pool in _to_vector(here):
+                yield AddEdge(source=value, target=state.node, **pool)
+
+    def _nodes(self, value: str, here: Shape, state: StateView, width: int, learned: bool) -> Iterator[AddNode]:
+        there = state.shape
+        for activation in self.config.activations:
+            common: Fields = {"source": value, "target": state.node, "activation": activation}
+            if here.rank == there.rank == 2:
+                yield AddNode(**common, width=width)
+            elif here.rank == there.rank:
+                for kernel in self.config.kernels:
+                    for shrink in _shrinking(here, there):
+                        yield AddNode(**common, width=width, kernel_size=kernel, **shrink)
+            elif there.rank == 2:
+                yield from self._maps(common, here, learned)
+
+    def _maps(self, common: Fields, here: Shape, learned: bool) -> Iterator[AddNode]:
+        """States that are maps between a map and a vector: at the resolution of the data, then at half of each map's.
+
+        Behind a hidden map half the resolution is where convolutional networks put their next layer; all of it costs
+        four times the multiply-accumulates and is left to moves between maps.
+        """
+        by = 2 if learned and min(here.sizes[1:]) >= SMALL else 1
+        shrink: Fields = {"pool": "max", "stride": by} if by > 1 else {}
+        side = min(here.sizes[1:]) // by
+        for kernel in self.config.kernels:
+            for stride in dict.fromkeys(max(1, side // grid) for grid in GRIDS):
+                out: Fields = {"out_pool": "max", "out_stride": stride} if stride > 1 else {"out_pool": "flatten"}
+                fields = {**common, "width": self.config.neurons or 8, "kernel_size": kernel, **shrink, **out}
+                yield AddNode.model_validate(fields)
+
+    def _fit_budget(self, graph: Graph, step: Pass) -> Pass | None:
+        """The move, narrowed until it fits the budget; None if nothing of it does, or the graph refuses it."""
+        try:
+            over = self._excess(graph, step)
+        except PassRefused:
+            return None
+        if over <= 0:
+            return step
+        if isinstance(step, AddEdge):
+            return None
+        field_name = "by" if isinstance(step, Widen) else "width"
+        width = getattr(step, field_name)
+        least = self._excess(graph, step.model_copy(update={field_name: 1}))
+        if least > 0:
+            return None
+        # Costs are linear in the width, so two points give the widest that fits.
+        widest = width if width == 1 else 1 + math.floor((width - 1) * -least / (over - least) + 1e-9)
+        # Crumbs of the budget are not worth a growth.
+        return step.model_copy(update={field_name: widest}) if widest >= width / 8 else None
+
+    def _excess(self, graph: Graph, step: Pass) -> float:
+        """How far the network would be over the budget, relative to it; not positive where it fits."""
+        costs = self.rewritten(graph, step).graph.costs()
+        over = [costs.parameters / self.parameters - 1]
+        if self.budget.macs is not None:
+            over.append(costs.macs / self.budget.macs - 1)
+        return max(over)
+
+
+def _shrinking(here: Shape, there: Shape) -> list[Fields]:
+    """Arguments that lead from a map to a smaller one, or one of the same size."""
+    if here.sizes[1:] == there.sizes[1:]:
+        return [{}]
+    ratios = {a / b for a, b in zip(here.sizes[1:], there.sizes[1:], strict=True)}
+    ratio = min(ratios)
+    if len(ratios) > 1 or ratio < 1 or ratio != int(ratio):
+        return []
+    return [{"pool": "max", "stride": int(ratio)}]
+
+
+def _to_vector(here: Shape) -> list[Fields]:
+    """Arguments that lead from a map to a vector: pooled to a grid, coarser ones too."""
+    side = min(here.sizes[1:])
+    strides = dict.fromkeys(max(1, side // grid) for grid in GRIDS)
+    found: list[Fields] = [{"pool": "max", "stride": s} if s > 1 else {"pool": "flatten"} for s in strides]
+    return [*found, {"pool": "global_avg"}]

@@ -1,0 +1,270 @@
+"""Weights, amplitude and gain of a move, from what one pass over the data has measured."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from growir.growth.additions import Addition
+from growir.growth.bottleneck import Fit, fit
+from growir.growth.config import DagConfig, Directions
+from growir.growth.designs import along_channels, as_weight, chain, design, run_layer
+from growir.growth.measuring import Measured, Part
+from growir.growth.neurons import (
+    FLAT,
+    Neurons,
+    activation_of,
+    fitted_directions,
+    neurons_of,
+    random_directions,
+    scaled,
+)
+from growir.growth.policy import Outcome, Scored, Small
+from growir.growth.session import generator
+from growir.growth.states import Edge, StateView, is_output
+from growir.ops import Shape
+from growir.rewrite import Pass, Rewrite
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solved:
+    """The joint least squares of one fed state: changes of its edges and bias, and weights of what is new."""
+
+    target: StateView
+    edges: tuple[Edge, ...]
+    fit: Fit
+    existing: tuple[torch.Tensor, ...]
+    bias: torch.Tensor | None
+    new: tuple[torch.Tensor, ...]
+
+
+class Scoring:
+    """Scores the candidates of one growth.
+
+    Args:
+        measured: What all candidates share.
+        config: Of the policy.
+        step: Keys random numbers.
+    """
+
+    def __init__(self, measured: Measured, config: DagConfig, step: int) -> None:
+        self.measured = measured
+        self.config = config
+        self.step = step
+
+    def score(self, candidate: Pass, done: Rewrite, new: Addition, directions: Directions) -> Scored:
+        """A candidate with its weights.
+
+        Args:
+            candidate: The move.
+            done: The move carried out on the structure.
+            new: What it adds.
+            directions: How incoming weights of new neurons are found.
+        """
+        measured, session = self.measured, self.measured.session
+        neurons = self._neurons(candidate, new, directions) if new.incoming else None
+        solved = [self._solve(new, neurons, target, edges) for target, edges in new.outgoing]
+        key = tuple(s.target.node for s in solved)
+        shifts = [self._shift(s, neurons, measured.ls) for s in solved]
+        search = measured.downstream(key).search(shifts, self._largest_amplitude(solved, shifts))
+        self._count(done, solved, measured.downstream(key).flops)
+        amplitude, predicted = search.amplitude, sum(s.fit.gain for s in solved)
+        final = self._with_values(candidate, new, neurons, solved, amplitude)
+        updates = {k: v for s in solved for k, v in self._updates(s, amplitude).items()}
+        before = float(measured.losses.double().mean())
+        gain = error = None
+        outcome: Outcome = "no amplitude"  # applied, it would be neurons that nothing reads
+        if amplitude > 0:
+            if len(solved) == 1:
+                # One state moves, and nothing that its move is made of lies behind it: its shift tells all.
+                moved = [amplitude * self._shift(s, neurons, measured.gr) for s in solved]
+                after = measured.downstream(key, choosing=True).losses(moved)
+            else:
+                # Where one target lies behind another, shifts leave out second-order terms.
+                after = session.preview(final, updates, measured.gr.values, measured.gr.targets)
+            better = (measured.losses - after).double()
+            gain, error = float(better.mean()), float(better.std(correction=0)) / math.sqrt(len(better))
+            outcome = "improving" if gain > 0 else "no gain"
+        return Scored(
+            step=final,
+            updates=updates,
+            amplitude=amplitude,
+            predicted=amplitude * predicted,
+            gain=gain,
+            error=error,
+            loss=before - (gain or 0.0),
+            parameters=done.graph.costs().parameters,
+            outcome=outcome,
+            small=Small(search.small, search.small * predicted, search.gained),
+            convolves=new.convolves,
+        )
+
+    def _count(self, done: Rewrite, solved: Sequence[Solved], search: float) -> None:
+        """Floating-point operations: what is added runs on three parts; moments and a factor; the line search."""
+        session, samples = self.measured.session, len(self.measured.opt.targets)
+        added = done.graph.costs().macs - session.graph.costs().macs
+        total = 6.0 * max(added, 0) * samples + search
+        for each in solved:
+            bottleneck, features = self.measured.bottleneck(each.target), len(each.fit.new)
+            width = features + len(each.fit.existing) + each.target.width
+            total += 2.0 * len(bottleneck.desired) * features * width + features**3 / 3
+        session.meter.count(total)
+
+    # -- new neurons --------------------------------------------------------------------------------------------------
+
+    def _neurons(self, candidate: Pass, new: Addition, directions: Directions) -> Neurons:
+        """New neurons of random directions, or of the best of a pool for what the targets lack."""
+        incoming = new.incoming
+        assert incoming is not None
+        measured, tensors = self.measured, self.measured.session.tensors
+        draws = generator(
+            measured.session.config.seed,
+            3,
+            self.step,
+            zlib.crc32(f"{candidate.name} {candidate.model_dump_json()}".encode()),
+        )
+        learned: Mapping[str, torch.Tensor] = {}
+        if incoming.activated is not None:
+            names = incoming.activation.params(Shape(("N", 1)))
+            learned = {name: tensors[f"{incoming.activated}.{name}"] for name in names}
+        activation = activation_of(incoming.activation, learned, incoming.shape.rank)
+        inputs = [measured.design(edge, incoming.shape) for edge in incoming.edges]
+        widths = [part.shape[1] for part in inputs]
+
+        def made(weight: torch.Tensor, bias: torch.Tensor) -> Neurons:
+            return neurons_of(incoming, weight, bias, widths, activation)
+
+        if directions == "random":
+            weight = random_directions(inputs, incoming.count, draws)
+            weight, bias = scaled(inputs, weight, 1.0, draws)
+        else:
+            fed = self._alike(new)
+            rest = torch.cat([measured.bottleneck(target).rest for target, _ in fed], dim=1)
+
+            def blocks(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+                values = made(weight, bias).activations(measured.opt)
+                found = [self._features(values, target, edges) for target, edges in fed]
+                return torch.cat([part.reshape(len(part), weight.shape[1], -1) for part in found], dim=2)
+
+            weight, bias = fitted_directions(inputs, rest, blocks, incoming.count, self.config.ridge or 1e-3, draws)
+            # Large fitted neurons win now and lose after training, so they start at half the scale.
+            weight, bias = 0.5 * weight, 0.5 * bias
+        # A neuron that never changes has no gradient, and would never learn; turned around it does.
+        neurons = made(weight, bias)
+        values = neurons.activations(measured.opt).transpose(0, 1).flatten(1)
+        alive = values.std(dim=1) > FLAT * values.abs().amax(dim=1)
+        if alive.all():
+            return neurons
+        sign = torch.where(alive, 1.0, -1.0).double()
+        return made(weight * sign, bias * sign)
+
+    def _alike(self, new: Addition) -> Sequence[tuple[StateView, tuple[Edge, ...]]]:
+        """The fed states whose rows are those of the first one, so that they can be looked at together."""
+        first = new.outgoing[0][0].shape.sizes[1:]
+        return [(target, edges) for target, edges in new.outgoing if target.shape.sizes[1:] == first]
+
+    def _features(self, values: torch.Tensor, target: StateView, edges: Sequence[Edge]) -> torch.Tensor:
+        """What the new weights into a state multiply, (rows, features)."""
+        places = self.measured.places(target.shape)
+        return torch.cat([design(e.op, chain(e.carriers, e.shape)(values), places) for e in edges], dim=1)
+
+    # -- outgoing weights ---------------------------------------------------------------------------------------------
+
+    def _solve(self, new: Addition, neurons: Neurons | None, target: StateView, edges: tuple[Edge, ...]) -> Solved:
+        measured = self.measured
+        if neurons is None:
+            designs = [measured.design(edge, target.shape) for edge in edges]
+        else:
+            values = neurons.activations(measured.opt)
+            designs = [self._features(values, target, [edge]) for edge in edges]
+        bottleneck = measured.bottleneck(target)
+        found = fit(bottleneck, torch.cat(designs, dim=1), self.config.ridge)
+        sizes = [part.shape[1] for part in bottleneck.parts]
+        existing = list(torch.split(found.existing.float(), sizes)) if sizes else []
+        bias = existing.pop()[0] if target.bias is not None else None
+        blocks = torch.split(found.new.float(), [part.shape[1] for part in designs])
+        counts = [new.incoming.count if new.incoming else edge.shape.size(1) for edge in edges]
+        return Solved(
+            target,
+            edges,
+            found,
+            tuple(
+                as_weight(edge.op, block, _channels(block, edge))
+                for edge, block in zip(target.edges, existing, strict=True)
+            ),
+            bias,
+            tuple(as_weight(edge.op, b, count) for edge, b, count in zip(edges, blocks, counts, strict=True)),
+        )
+
+    def _shift(self, solved: Solved, neurons: Neurons | None, part: Part) -> torch.Tensor:
+        """How the move changes a fed state at amplitude one, on some samples."""
+        total = torch.zeros_like(part.values[solved.target.node])
+        for edge, weight in zip(solved.target.edges, solved.existing, strict=True):
+            total = total + run_layer(edge.op, part.carried(edge), weight)
+        if solved.bias is not None:
+            total = total + along_channels(solved.bias, total)
+        values = neurons.activations(part) if neurons else None
+        for edge, weight in zip(solved.edges, solved.new, strict=True):
+            read = part.carried(edge) if values is None else chain(edge.carriers, edge.shape)(values)
+            total = total + run_layer(edge.op, read, weight)
+        return total
+
+    def _largest_amplitude(self, solved: Sequence[Solved], shifts: Sequence[torch.Tensor]) -> float:
+        """How far the line search may go.
+
+        The direction is a least-squares step: of the squared error, a mean over outputs, the whole of it is as many
+        times v as there are outputs. Cross-entropy rewards ever larger outputs on the search part and pays later, so
+        there the step itself is the limit. An inner state may move by its own size.
+        """
+        session = self.measured.session
+        limits: list[float] = []
+        for each, shift in zip(solved, shifts, strict=True):
+            target = each.target
+            if is_output(session.graph, target):
+                limits.append(1.0 if session.loss.task == "classification" else float(target.width))
+            else:
+                size = float(self.measured.ls.values[target.node].double().square().mean().sqrt())
+                move = float(shift.double().square().mean().sqrt())
+                limits.append(max(size, 0.1) / max(move, 1e-30))
+        return min(limits)
+
+    def _updates(self, solved: Solved, amplitude: float) -> dict[str, torch.Tensor]:
+        """The existing edges of a state, moved as the joint solve says."""
+        tensors = self.measured.session.tensors
+        moves = {edge.weight: move for edge, move in zip(solved.target.edges, solved.existing, strict=True)}
+        if solved.target.bias is not None and solved.bias is not None:
+            moves[solved.target.bias] = solved.bias
+        return {key: tensors[key].detach() + amplitude * move for key, move in moves.items()}
+
+    def _with_values(
+        self, candidate: Pass, new: Addition, neurons: Neurons | None, solved: Sequence[Solved], amplitude: float
+    ) -> Pass:
+        """The move with its weights."""
+        values: dict[str, NDArray[np.float32]] = {}
+
+        def put(key: str, tensor: torch.Tensor) -> None:
+            values[key] = np.ascontiguousarray(tensor.numpy(), dtype=np.float32)
+
+        if neurons is not None and new.incoming is not None:
+            for edge, weight in zip(new.incoming.edges, neurons.incoming, strict=True):
+                put(edge.weight, weight)
+            if new.incoming.bias is not None:
+                put(new.incoming.bias, neurons.bias)
+        for each in solved:
+            for edge, weight in zip(each.edges, each.new, strict=True):
+                put(edge.weight, amplitude * weight)
+        return candidate.model_copy(update={"values": values})
+
+
+def _channels(block: torch.Tensor, edge: Edge) -> int:
+    """Channels of what an edge reads, from its matrix (features, width)."""
+    taps = 1
+    for size in edge.op.params(edge.shape)["weight"].shape[2:]:
+        taps *= size
+    return len(block) // taps
