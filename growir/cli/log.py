@@ -10,7 +10,7 @@ import typer
 from growir.cli.output import MAX_PARAMETERS, AsJson, MaxParameters, print_json, print_page
 
 if TYPE_CHECKING:
-    from growir.report import RunLog
+    from growir.events import RunLog
 
 
 def log(
@@ -25,10 +25,10 @@ def log(
     Of a run directory, finished or not, each growth with the candidates it was chosen from, its predicted and its
     measured gain, and the losses after the training that followed. Of a network or document, the steps of its history.
     """
-    from growir.report import EVENTS
+    from growir.events import EVENTS
 
     if path.is_dir() and (path / EVENTS).exists():
-        from growir.report import read_run
+        from growir.events import read_run
 
         _show_run(read_run(path), as_json)
         return
