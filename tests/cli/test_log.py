@@ -261,7 +261,8 @@ def test_refused(tmp_path: Path) -> None:
     assert growir("log", tmp_path).code == 2
 
 
-def test_reading_a_run_needs_no_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", ["", "--calibration", "--gaps"])
+def test_reading_a_run_needs_no_torch(flags: str, tmp_path: Path) -> None:
     code = "import atexit; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); main()"
-    done = process("log", run_of(tmp_path, text_of(8)), code=code)
+    done = process("log", run_of(tmp_path, text_of(8)), *flags.split(), code=code)
     assert (done.code, done.err) == (0, "False\n")
