@@ -1,24 +1,18 @@
-"""What grew, when, why, at what gain and cost: from a run's events, or from a graph's history.
-
-A run that is under way, was killed or is damaged has a log too: what cannot be read is counted and left out.
-"""
+"""What grew, when, why, at what gain and cost: from a run's events, or from a graph's history."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from growir.document import step_data
-from growir.errors import RunError, cut
+from growir.errors import cut
+from growir.events import EVENTS, HUGE, Event, RunLog, branch_of, mapping, mappings, number
 from growir.graph import Graph
 from growir.replay import MAX_CHECKED, replayable, rewrites
-from growir.show import Grid, field_text, some
+from growir.show import MAX_LINE, Grid, field_text, si_text, some
 
-EVENTS = "events.jsonl"
-HUGE = 1e300  # no measured number; an integer of a damaged file can be larger than any float
+MAX_DEPTH = 20  # of sequences within sequences
 REASONS: Mapping[str, str] = {
     "parameters": "nothing more fits the budget",
     "steps": "the number of growths is reached",
@@ -29,104 +23,12 @@ REASONS: Mapping[str, str] = {
 # Of a growth event, what is no argument of the pass.
 _MEASURED = frozenset(
     "event step pass version created values candidates improving predicted_gain measured_gain amplitude loss_before "
-    "loss_after parameters macs hash seconds seed train_loss selection_loss seconds_training cost".split()
+    "loss_after parameters macs hash seconds seed train_loss selection_loss seconds_training cost branch tried before "
+    "after trained undone map gain_error outcome small".split()
 )
 
-Event = dict[str, Any]
 
-
-@dataclass(slots=True)
-class RunLog:
-    """The events of a run, as far as they can be read.
-
-    Attributes:
-        started: The first event; empty where it is missing.
-        growths: Each growth event, with the losses after the training that followed.
-        reason: Why growth ended, if it has.
-        finished: The last event of a finished run; empty before.
-        interrupted: Whether somebody stopped it.
-        unreadable: The numbers of lines that hold no event.
-    """
-
-    started: Event = field(default_factory=dict[str, Any])
-    growths: list[Event] = field(default_factory=list[Event])
-    reason: str | None = None
-    finished: Event = field(default_factory=dict[str, Any])
-    interrupted: bool = False
-    unreadable: list[int] = field(default_factory=list[int])
-
-    @property
-    def state(self) -> str:
-        """finished, stopped, or not finished."""
-        if self.finished:
-            return "finished"
-        return "stopped" if self.interrupted else "not finished"
-
-    def to_json(self) -> Event:
-        """The log as JSON values."""
-        return {
-            "state": self.state,
-            "started": self.started,
-            "growths": self.growths,
-            "ended": self.reason,
-            "finished": self.finished,
-            "unreadable_lines": self.unreadable,
-        }
-
-
-def read_run(folder: Path) -> RunLog:
-    """The log of a run directory. Raises RunError if it has no events."""
-    path = folder / EVENTS
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise RunError(f"{path}: no events to read: {error.strerror or error}") from None
-    log = RunLog()
-    for number, line in enumerate(lines, 1):
-        event = _event(line)
-        if event is None:
-            log.unreadable.append(number)
-        else:
-            _note(log, event)
-    return log
-
-
-def _event(line: bytes) -> Event | None:
-    """The event of a line, or None: the last line of a run that was killed may be cut short."""
-    try:
-        found: object = json.loads(line)
-        json.dumps(found, allow_nan=False)  # what is no JSON could not be printed as such
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
-        return None
-    event = cast("Event", found)
-    return event if isinstance(event.get("event"), str) else None
-
-
-def _note(log: RunLog, event: Event) -> None:
-    match event["event"]:
-        case "started":
-            log.started = event
-        case "growth":
-            log.growths.append(dict(event))
-        case "trained":
-            for growth in log.growths:
-                if growth.get("step") == event.get("step"):
-                    growth["train_loss"] = event.get("train_loss")
-                    growth["selection_loss"] = event.get("selection_loss")
-                    growth["seconds_training"] = event.get("seconds")
-        case "ended":
-            log.reason = str(event.get("reason"))
-        case "finished":
-            log.finished, log.interrupted = event, False
-        case "interrupted":
-            log.interrupted = True
-        case _:  # of a later version
-            pass
-
-
-def describe_step(event: Mapping[str, Any]) -> str:
+def describe_step(event: Mapping[str, Any], depth: int = 0) -> str:
     """A recorded pass in a few words; it may be damaged, or from another package."""
     created = event.get("created")
     made = cut(cast("list[object]", created)[0]) if isinstance(created, list) and created else "?"
@@ -135,7 +37,8 @@ def describe_step(event: Mapping[str, Any]) -> str:
         case "add_edge":
             return f"edge {source} -> {target}"
         case "add_node":
-            return f"{cut(event.get('width', '?'))} neurons {source} -> {made} -> {target}"
+            way = (source, target) if made == "?" else (source, made, target)  # what was only tried made nothing
+            return f"{cut(event.get('width', '?'))} neurons {' -> '.join(way)}"
         case "widen":
             return f"{node} wider by {cut(event.get('by', '?'))}"
         case "prune" | "split" as name:
@@ -143,9 +46,9 @@ def describe_step(event: Mapping[str, Any]) -> str:
             count = len(cast("list[object]", channels)) if isinstance(channels, list) else "?"
             return f"{node} narrower by {count}" if name == "prune" else f"{node}: {count} channels split"
         case "sequence":
-            passes = event.get("passes")
-            inner = cast("list[object]", passes) if isinstance(passes, list) else []
-            return "; ".join(describe_step(cast("Event", part)) for part in inner if isinstance(part, dict))
+            if depth == MAX_DEPTH:
+                return "..."
+            return "; ".join(describe_step(part, depth + 1) for part in mappings(event.get("passes")))
         case name:
             fields = {k: v for k, v in event.items() if k not in _MEASURED and v not in ([], {}, None, False)}
             return " ".join(filter(None, (cut(name), field_text(fields))))
@@ -157,22 +60,36 @@ def describe_step(event: Mapping[str, Any]) -> str:
 def run_page(log: RunLog) -> Iterator[str | Grid]:
     """What `growir log` prints of a run."""
     start = log.started
-    name = f"{cut(start.get('name', 'a run'))}, seed {cut(start.get('seed', '?'))}"
     begins = f", starting at {_count(start.get('parameters'))} parameters" if "parameters" in start else ""
     task = f": {cut(start['task'])}, {_count(start.get('samples'))} samples{begins}" if "task" in start else ""
-    yield f"{name}{task}; {log.state}"
+    yield f"{log.name}{task}; {log.state}"
     if log.growths:
         yield _growth_grid(log)
     else:
         yield "no growths yet" if not log.reason else "no growths"
-    if log.reason:
-        yield f"growth ended: {REASONS.get(log.reason, cut(log.reason))}"
+    if log.ends:
+        yield "\n".join(f"growth of {cut(branch)} ended: {_why(reason)}" for branch, reason in log.ends.items())
+    elif log.reason:
+        yield f"growth ended: {_why(log.reason)}"
+    yield from _tournament(log)
     if log.finished:
         yield _result(log.finished)
+        phases = mapping(log.finished.get("phases"))
+        if phases:
+            yield _phase_grid(phases)
+    yield from left_out(log)
+
+
+def left_out(log: RunLog) -> Iterator[str]:
+    """Which lines could not be read, if any."""
     if log.unreadable:
-        which, one = some([str(number) for number in log.unreadable]), len(log.unreadable) == 1
+        which, one = some([str(line) for line in log.unreadable]), len(log.unreadable) == 1
         holds = "it holds" if one else "they hold"
         yield f"{'line' if one else 'lines'} {which} of {EVENTS} left out: {holds} no event"
+
+
+def _why(reason: str) -> str:
+    return REASONS.get(reason, cut(reason))
 
 
 _HEADERS = (
@@ -192,17 +109,84 @@ _HEADERS = (
 
 def _growth_grid(log: RunLog) -> Grid:
     rows: list[tuple[str, ...]] = []
-    before = log.started.get("parameters")
+    # Where a branch starts is known only if it says so.
+    sizes: dict[str | None, Any] = {None: log.started.get("parameters")}
+    sizes |= {branch: start.get("parameters") for branch, start in log.starts.items()}
     for growth in log.growths:
-        after = growth.get("parameters")
-        added = f"{after - before:+,}" if type(after) is int and type(before) is int else "-"
-        before = after
+        branch, after = branch_of(growth), growth.get("parameters")
+        before = sizes.get(branch)
+        added = f"{after - before:+,}" if _countable(after) and _countable(before) else "-"
+        if "undone" not in growth:
+            sizes[branch] = after
         gains = [_decimal(growth.get(key), ".4f") for key in ("predicted_gain", "measured_gain")]
         losses = [_decimal(growth.get(key), ".4f") for key in ("train_loss", "selection_loss")]
         counts = [_count(after), added, _count(growth.get("macs")), _decimal(growth.get("seconds"), ".2f")]
-        what = (_count(growth.get("step")), describe_step(growth), _count(growth.get("candidates")))
+        where = (cut(branch or "-"),) if log.branched else ()
+        what = (*where, _count(growth.get("step")), growth_text(growth), _count(growth.get("candidates")))
         rows.append((*what, *gains, *counts, *losses))
-    return Grid(_HEADERS, tuple(rows), frozenset(_HEADERS) - {"growth"})
+    headers = ("branch", *_HEADERS) if log.branched else _HEADERS
+    return Grid(headers, tuple(rows), frozenset(_HEADERS) - {"growth"})
+
+
+def growth_text(growth: Mapping[str, Any]) -> str:
+    """A growth in a few words, and whether it was taken back."""
+    undone = f", taken back ({cut(growth['undone'])})" if "undone" in growth else ""
+    return f"{describe_step(growth)}{undone}"
+
+
+def _tournament(log: RunLog) -> Iterator[str | Grid]:
+    """What the branches came to, and which was chosen."""
+    if not log.fitted and not log.selected:
+        return
+    chosen = branch_of(log.selected)
+    branches = {branch_of(event): _branch_row(event, mapping(event.get("selection"))) for event in log.fitted}
+    for entry in mappings(log.selected.get("tried")):
+        branches[branch_of(entry)] = _branch_row(entry, {**entry, "accuracy": None}, branches.get(branch_of(entry)))
+    rows = [
+        (cut(name or "-"), *cells, "chosen" if name is not None and name == chosen else "")
+        for name, cells in branches.items()
+    ]
+    headers = ("branch", "parameters", "selection loss", "standard error", "correct", "seconds", "")
+    # Targets have no share that is correct, and what goes on has chosen nothing.
+    used = [k for k in range(len(headers)) if not {row[k] for row in rows} <= {"-", ""}]
+    if rows:
+        chosen_headers = tuple(headers[k] for k in used)
+        yield Grid(chosen_headers, tuple(tuple(row[k] for k in used) for row in rows), frozenset(headers[1:-1]))
+    if log.selected:
+        why = f": {cut(log.selected['why'], MAX_LINE)}" if log.selected.get("why") else ""
+        yield f"chosen: {cut(chosen or '-')}{why}"
+
+
+def _branch_row(event: Event, scores: Event, known: Sequence[str] | None = None) -> list[str]:
+    """The cells of a branch; what is not measured stays as it was known before."""
+    cells = [
+        _count(event.get("parameters")),
+        _decimal(scores.get("loss"), ".4f"),
+        _decimal(scores.get("loss_error"), ".4f"),
+        _decimal(scores.get("accuracy"), ".2%"),
+        _decimal(event.get("seconds"), ".1f"),
+    ]
+    return [old if new == "-" else new for new, old in zip(cells, known or cells, strict=True)]
+
+
+_COSTS = ("seconds", "cpu_seconds", "flops", "joules")
+
+
+def _phase_grid(phases: Event) -> Grid:
+    """What each phase cost, and what growing costs beside training."""
+    rows: list[tuple[str, ...]] = []
+    for name, cost in phases.items():
+        seconds, cpu, flops, joules = (number(mapping(cost).get(key)) for key in _COSTS)
+        times = (_decimal(seconds, ".1f"), _decimal(cpu, ".1f"))
+        rows.append((cut(name), *times, "-" if flops is None else si_text(flops), _decimal(joules, ",.1f")))
+    ratios: list[str] = []
+    for key in _COSTS:
+        growing, training = (number(mapping(phases.get(name)).get(key)) for name in ("growing", "training"))
+        ratios.append(_decimal(growing / training, ".3g") if growing is not None and training else "-")
+    if any(ratio != "-" for ratio in ratios):
+        rows.append(("growing / training", *ratios))
+    headers = ("phase", "seconds", "CPU seconds", "FLOPs", "joules")
+    return Grid(headers, tuple(rows), frozenset(headers[1:]))
 
 
 def _result(event: Event) -> str:
@@ -217,20 +201,24 @@ def _result(event: Event) -> str:
                 scores.append(f"loss {_decimal(found.get('loss'), '.4g')} {when}")
     seconds, growing = (_decimal(event.get(key), ".1f") for key in ("seconds", "seconds_growing"))
     size = f"{_count(event.get('parameters'))} parameters, {_count(event.get('macs'))} macs"
-    return "\n".join(
-        filter(
-            None,
-            (f"test: {', '.join(scores)}" if scores else "", f"{size}, {seconds} seconds, {growing} of them growing"),
-        )
-    )
+    dead = event.get("dead_units")
+    if _countable(dead):
+        size += f", {_count(dead)} dead {'unit' if dead == 1 else 'units'}"
+    tested = f"test: {', '.join(scores)}" if scores else ""
+    return "\n".join(filter(None, (tested, f"{size}, {seconds} seconds, {growing} of them growing")))
+
+
+def _countable(value: object) -> TypeGuard[int]:
+    return type(value) is int and abs(value) < HUGE
 
 
 def _count(value: object) -> str:
-    return f"{value:,}" if type(value) is int else "-"
+    return f"{value:,}" if _countable(value) else "-"
 
 
 def _decimal(value: object, form: str) -> str:
-    return format(value, form) if isinstance(value, int | float) and abs(value) < HUGE else "-"
+    found = number(value)
+    return "-" if found is None else format(found, form)
 
 
 # -- a history --------------------------------------------------------------------------------------------------------

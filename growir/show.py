@@ -74,6 +74,16 @@ def byte_text(count: int) -> str:
     return f"{size:,.0f} TB"
 
 
+def si_text(count: float) -> str:
+    """A count with three digits and a decimal prefix."""
+    size = float(count)
+    for prefix in ("", " k", " M", " G", " T", " P", " E"):
+        if abs(size) < 999.5:
+            return f"{size:.3g}{prefix}"
+        size /= 1000
+    return f"{float(count):.3g}"
+
+
 def field_text(fields: Mapping[str, Any]) -> str:
     """Attributes or a pass's fields on one line."""
     return " ".join(f"{key}={cut(json.dumps(value))}" for key, value in fields.items())

@@ -15,6 +15,7 @@ from growir.graph import Graph
 from growir.network import load_graph
 from growir.passes import AddEdge, AddNode, Widen
 from growir.report import describe_step
+from growir.show import si_text
 from tests.cli.command import GOLDEN, growir, process
 from tests.cli.test_inspect import stripped
 
@@ -88,6 +89,13 @@ DAMAGED = [
     b'{"event": "growth", "pass": "widen", "node": "\\u001b[31m", "by": {}}',
     b'{"event": "trained", "step": {}}', b'{"event": "ended"}', b'{"event": "finished", "test_after_fit": 3}',
     b'{"event": "finished", "test_after_fit": {"accuracy": "all"}, "seconds": true}', b'{"event": "started"}',
+    b'{"event": "growth", "step": {}, "branch": 3, "tried": 7, "before": [], "undone": true, "trained": {}}',
+    b'{"event": "growth", "parameters": 1' + b"0" * 400 + b', "branch": "\\u001b[31m"}', b'{"event": "undone"}',
+    b'{"event": "undone", "step": 1, "reason": {"a": "\\u001b"}, "branch": {}}', b'{"event": "fitted", "selection": 1}',
+    b'{"event": "fitted", "branch": [], "parameters": "NaN", "selection": {"loss": "NaN"}}', b'{"event": "selected"}',
+    b'{"event": "selected", "branch": 3, "why": ["\\u001b"], "tried": [3, {}, {"branch": "a", "loss": true}]}',
+    b'{"event": "finished", "phases": {"growing": 3, "training": {"seconds": 0, "flops": "1"}}, "dead_units": -1.5}',
+    b'{"event": "finished", "phases": [1], "dead_units": 1' + b"0" * 400 + b"}",
     b'{"event": "of a later version"}', b'{"event": "interrupted"}', b'{"event": "started", "name": {}, "task": 3}',
 ]  # fmt: skip
 
@@ -106,6 +114,87 @@ def test_a_run_that_was_stopped(tmp_path: Path) -> None:
     events = [*EVENTS[:3], {"event": "interrupted", "hash": "e6a1"}]
     done = growir("log", run_of(tmp_path, "".join(json.dumps(event) + "\n" for event in events)))
     assert done.out.splitlines()[0].endswith("; stopped")
+
+
+def written(*events: dict[str, Any]) -> str:
+    return "".join(json.dumps(event) + "\n" for event in events)
+
+
+def tournament() -> list[dict[str, Any]]:
+    """Two branches of two growths each, the last of one taken back."""
+    events: list[dict[str, Any]] = [EVENTS[0]]
+    for branch, size in (("whole", 600), ("widen", 50)):
+        for step in (1, 2):
+            growth = {**EVENTS[3], "step": step, "parameters": size * step, "branch": branch}
+            trained = {**EVENTS[4], "step": step, "branch": branch, "train_loss": step / size}
+            events += [growth, trained]
+        if branch == "whole":
+            events.append({"event": "undone", "step": 2, "reason": "bic"})  # of the branch that grew last
+            events.append({**EVENTS[3], "step": 3, "parameters": 700, "branch": branch})
+        events.append({"event": "ended", "step": 2, "reason": "steps", "branch": branch})
+        score = {"loss": 0.1, "accuracy": 0.975}
+        events.append({"event": "fitted", "branch": branch, "parameters": size, "selection": score, "seconds": 2.5})
+    tried = [
+        {"branch": "whole", "parameters": 700, "loss": 0.11, "loss_error": 0.01, "seconds": 2.5},
+        {"branch": "widen", "parameters": 100, "loss": 0.12, "loss_error": 0.02, "seconds": 1.5},
+    ]
+    events.append({"event": "selected", "branch": "widen", "tried": tried, "why": "as good, and smaller"})
+    phases = {
+        "growing": {"seconds": 2.0, "cpu_seconds": 3.9, "flops": 3.2e12, "joules": None},
+        "training": {"seconds": 5.0, "cpu_seconds": 7.8, "flops": 9.996e15, "joules": 1200.5},
+        "choosing": {"seconds": 0.1, "cpu_seconds": 0.1, "flops": 12},
+        "final fit": "damaged",
+    }
+    events.append({**EVENTS[7], "phases": phases, "dead_units": 1})
+    return events
+
+
+def test_a_tournament(tmp_path: Path, golden: Callable[[Path, str], None]) -> None:
+    done = growir("log", run_of(tmp_path, written(*tournament())))
+    assert (done.code, done.err) == (0, "")
+    golden(GOLDEN / "log" / "tournament.txt", stripped(done.out))
+    found = json.loads(growir("log", tmp_path, "--json").out)
+    steps = [(growth["branch"], growth["step"], growth.get("undone")) for growth in found["growths"]]
+    assert steps == [
+        ("whole", 1, None),
+        ("whole", 2, "bic"),
+        ("whole", 3, None),
+        ("widen", 1, None),
+        ("widen", 2, None),
+    ]
+    # Steps begin anew in each branch, so the step alone does not say which growth was trained.
+    assert [growth.get("train_loss") for growth in found["growths"]] == [1 / 600, 2 / 600, None, 1 / 50, 2 / 50]
+    assert found["branches"]["ended"] == {"whole": "steps", "widen": "steps"}
+    assert found["branches"]["selected"]["branch"] == "widen"
+
+
+def test_a_tournament_under_way(tmp_path: Path) -> None:
+    events = [event for event in tournament() if event["event"] not in ("selected", "finished")]
+    for event in events:
+        if event["event"] == "fitted":
+            event["selection"] = {"loss": 0.25, "mse": 3.0}
+    lines = growir("log", run_of(tmp_path, written(*events))).out.splitlines()
+    at = next(k for k, line in enumerate(lines) if line.split()[:3] == ["branch", "parameters", "selection"])
+    assert lines[at].split() == ["branch", "parameters", "selection", "loss", "seconds"]
+    assert lines[at + 2].split() == ["whole", "600", "0.2500", "2.5"]
+    assert not any("chosen" in line for line in lines)
+
+
+def test_a_branch_that_says_where_it_starts(tmp_path: Path) -> None:
+    events = [EVENTS[0], {"event": "started", "branch": "widen", "parameters": 40, "name": "other"}]
+    events.append({**EVENTS[3], "step": 1, "branch": "widen"})
+    lines = growir("log", run_of(tmp_path, written(*events))).out.splitlines()
+    assert lines[0].startswith("digits, seed 0: classification, 1,437 samples, starting at 10 parameters")
+    assert f"{2243 - 40:+,}" in lines[4].split()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (12, "12"), (999.4, "999"), (999.6, "1 k"), (3.2e12, "3.2 T"), (-2e6, "-2 M"), (4e18, "4 E"),
+     (9.996e20, "1e+21")],
+)  # fmt: skip
+def test_prefixes(count: float, text: str) -> None:
+    assert si_text(count) == text
 
 
 def grown() -> Graph:
@@ -152,6 +241,7 @@ def test_a_history_with_unknown_passes(tmp_path: Path) -> None:
         ({"pass": "eliminate_dead"}, "eliminate_dead"),
         ({"pass": "of_another_package", "node": "a", "deep": False, "seed": 1}, 'of_another_package node="a"'),
         ({"pass": "sequence", "passes": [3, {"pass": "split", "node": "a"}]}, "a: ? channels split"),
+        ({"pass": "add_node", "source": "a", "target": "b", "width": 3}, "3 neurons a -> b"),
     ],
 )
 def test_steps_in_words(step: dict[str, Any], words: str) -> None:
@@ -171,7 +261,8 @@ def test_refused(tmp_path: Path) -> None:
     assert growir("log", tmp_path).code == 2
 
 
-def test_reading_a_run_needs_no_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", ["", "--calibration", "--gaps"])
+def test_reading_a_run_needs_no_torch(flags: str, tmp_path: Path) -> None:
     code = "import atexit; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); main()"
-    done = process("log", run_of(tmp_path, text_of(8)), code=code)
+    done = process("log", run_of(tmp_path, text_of(8)), *flags.split(), code=code)
     assert (done.code, done.err) == (0, "False\n")

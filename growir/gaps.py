@@ -1,0 +1,237 @@
+"""How far scores on what is trained on and on what chooses lie apart, around each growth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, zip_longest
+from typing import Any, Literal
+
+from growir.errors import RunError, cut
+from growir.events import Event, RunLog, branch_of, mapping, number
+from growir.plot import SEVERAL, Axis, Canvas, linear_axis
+from growir.render.curves import Band, Curve, curves
+from growir.report import describe_step, left_out
+from growir.show import Grid
+
+STAGES = ("before", "after", "trained")  # growing; and the training that follows
+_COLUMNS = ("before", "after", "later")
+NONE = "no growth records scores before and after it, as runs of this version of growir do"
+Metric = Literal["accuracy", "loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A score on two parts of the data; None for what was not recorded.
+
+    Attributes:
+        train: On what is trained on between growths.
+        selection: On what chooses among candidates.
+        gap: By how much the first is better.
+    """
+
+    train: float | None
+    selection: float | None
+    gap: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The scores around a growth.
+
+    Attributes:
+        branch: The branch of a tournament it belongs to.
+        step: Its number.
+        move: What grew, in words.
+        undone: Why it was taken back, if it was.
+        scores: Right before it, right after it, and after the training that followed.
+    """
+
+    branch: str | None
+    step: int | None
+    move: str
+    undone: str | None
+    scores: tuple[Scores, Scores, Scores]
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Every growth of a run, and which score is meant: accuracy where there is one."""
+
+    metric: Metric
+    growths: tuple[Growth, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """Every score there is."""
+        found = (
+            score for growth in self.growths for scores in growth.scores for score in (scores.train, scores.selection)
+        )
+        return [score for score in found if score is not None]
+
+    @property
+    def branches(self) -> list[tuple[str | None, list[Growth]]]:
+        """The growths of each branch, in order."""
+        order = {branch: k for k, branch in enumerate(dict.fromkeys(growth.branch for growth in self.growths))}
+        rows = sorted(self.growths, key=lambda growth: order[growth.branch])
+        return [(branch, list(group)) for branch, group in groupby(rows, key=lambda growth: growth.branch)]
+
+    def label(self, score: float) -> str:
+        """A score as an axis shows it."""
+        return f"{100 * score:.4g}%" if self.metric == "accuracy" else f"{score:.4g}"
+
+    @property
+    def meaning(self) -> str:
+        """What the gap is."""
+        return "train less selection" if self.metric == "accuracy" else "selection less train"
+
+
+def gaps_of(log: RunLog) -> Gaps:
+    """The scores around each growth of a run."""
+    parts = [
+        mapping(mapping(growth.get(stage)).get(part)) for growth in log.growths for stage in STAGES for part in _PARTS
+    ]
+    metric: Metric = "accuracy" if any(number(part.get("accuracy")) is not None for part in parts) else "loss"
+    growths: list[Growth] = []
+    for growth, following in zip_longest(log.growths, log.growths[1:], fillvalue=Event()):
+        # One training follows all growths of a step; it is told of the last.
+        same = growth.get("trained") is following.get("trained")
+        before, after, trained = (
+            _scores({} if same and stage == "trained" else mapping(growth.get(stage)), metric) for stage in STAGES
+        )
+        step = growth.get("step")
+        growths.append(
+            Growth(
+                branch=branch_of(growth),
+                step=step if type(step) is int else None,
+                move=describe_step(growth),
+                undone=growth.get("undone"),
+                scores=(before, after, trained),
+            )
+        )
+    return Gaps(metric, tuple(growths))
+
+
+_PARTS = ("train", "selection")
+
+
+def _scores(found: Event, metric: Metric) -> Scores:
+    train, selection = (number(mapping(found.get(part)).get(metric)) for part in _PARTS)
+    gap = None
+    if train is not None and selection is not None:
+        gap = train - selection if metric == "accuracy" else selection - train
+    return Scores(train, selection, gap)
+
+
+# -- as text and as data ----------------------------------------------------------------------------------------------
+
+
+def gaps_page(log: RunLog) -> Iterator[str | Grid]:
+    """What `growir log --gaps` prints of a run."""
+    found = gaps_of(log)
+    if not found.values:
+        yield f"{log.name}: {NONE}"
+        yield from left_out(log)
+        return
+    yield (
+        f"{log.name}: {found.metric} on what is trained on and on what chooses, right before and right after each "
+        f"growth,\nand later, after the training that followed; gap: {found.meaning}"
+    )
+    yield _grid(found)
+    both = [
+        (before.gap, after.gap)
+        for before, after, _ in (growth.scores for growth in found.growths)
+        if before.gap is not None and after.gap is not None
+    ]
+    if both:
+        narrower = sum(abs(after) < abs(before) for before, after in both)
+        yield f"growing narrowed the gap in {narrower:,} of {len(both):,} growths"
+    for branch, growths in found.branches:
+        title = f"{cut(branch)}\n\n" if branch is not None else ""
+        yield f"{title}{_plot(found, growths)}"
+    yield from left_out(log)
+
+
+def _grid(found: Gaps) -> Grid:
+    form = ".2%" if found.metric == "accuracy" else ".4g"
+    branched = any(growth.branch is not None for growth in found.growths)
+    rows: list[tuple[str, ...]] = []
+    for growth in found.growths:
+        cells = [cut(growth.branch or "-")] if branched else []
+        cells += ["-" if growth.step is None else cut(growth.step), _move(growth)]
+        cells += [_cell(scores.train, form) for scores in growth.scores]
+        cells += [_cell(scores.selection, form) for scores in growth.scores]
+        cells += [_cell(scores.gap, f"+{form}") for scores in growth.scores]
+        rows.append(tuple(cells))
+    scores = tuple(f"{what} {stage}" for what in ("train", "selection", "gap") for stage in _COLUMNS)
+    headers = (*(["branch"] if branched else []), "step", "growth", *scores)
+    return Grid(headers, tuple(rows), frozenset({"step", *scores}))
+
+
+def _cell(score: float | None, form: str) -> str:
+    return "-" if score is None else format(score, form)
+
+
+def step_axis(growths: Sequence[Growth]) -> Axis:
+    """An axis with three places for each growth, one for each stage."""
+    ticks = tuple((3.0 * k + 0.5, "?" if g.step is None else cut(g.step, 8)) for k, g in enumerate(growths))
+    return Axis(-0.5, 3.0 * len(growths) - 0.5, ticks)
+
+
+def _plot(found: Gaps, growths: Sequence[Growth]) -> str:
+    canvas = Canvas(step_axis(growths), linear_axis(found.values, found.label))
+    for k, growth in enumerate(growths):
+        for j, scores in enumerate(growth.scores):
+            for score, letter in ((scores.train, "t"), (scores.selection, "s")):
+                if score is not None:
+                    canvas.put(3 * k + j, score, letter)
+    below = [(3 * k + 0.5, "^" if growth.undone is None else "x") for k, growth in enumerate(growths)]
+    legend = f"t train, s selection, {SEVERAL} both, ^ growth"
+    legend += ", x growth taken back" if any(growth.undone is not None for growth in growths) else ""
+    return f"{canvas.text('step', found.metric, below)}\n\n{legend}"
+
+
+def gaps_picture(log: RunLog) -> str:
+    """The scores as lines in an SVG file. Raises RunError if there is nothing to draw."""
+    found = gaps_of(log)
+    if not found.values:
+        raise RunError(f"{log.name}: {NONE}; there is nothing to draw")
+    panels = [
+        (f"{found.metric} around each growth{'' if branch is None else f' of {cut(branch)}'}", *_panel(growths))
+        for branch, growths in found.branches
+    ]
+    title = f"{log.name}: {found.metric} on what is trained on and on what chooses"
+    return curves(title, found.metric, panels, linear_axis(found.values, found.label))
+
+
+def _panel(growths: Sequence[Growth]) -> tuple[Axis, list[Curve], list[Band]]:
+    scores = [scores for growth in growths for scores in growth.scores]
+    lines = [Curve("train", [s.train for s in scores]), Curve("selection", [s.selection for s in scores])]
+    bands = [
+        Band(3 * k, 3 * k + 1, f"step {'?' if g.step is None else cut(g.step)}: {_move(g)}", g.undone is not None)
+        for k, g in enumerate(growths)
+    ]
+    return step_axis(growths), lines, bands
+
+
+def _move(growth: Growth) -> str:
+    return f"{growth.move}{'' if growth.undone is None else f', taken back ({cut(growth.undone)})'}"
+
+
+def gaps_data(log: RunLog) -> dict[str, Any]:
+    """The same as JSON values."""
+    found = gaps_of(log)
+    return {
+        "name": log.started.get("name"),
+        "metric": found.metric,
+        "growths": [_row(growth) for growth in found.growths],
+        "unreadable_lines": log.unreadable,
+    }
+
+
+def _row(growth: Growth) -> Event:
+    scores = {
+        stage: {"train": found.train, "selection": found.selection, "gap": found.gap}
+        for stage, found in zip(STAGES, growth.scores, strict=True)
+    }
+    return {"branch": growth.branch, "step": growth.step, "move": growth.move, "undone": growth.undone, **scores}
