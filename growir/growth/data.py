@@ -270,7 +270,7 @@ def empty_network(data: Dataset, config: DataConfig, name: str, *, maps: bool = 
         if sample[0] not in CHANNELS and len(sample) == 3:
             images = images.transpose(0, 3, 1, 2)
     flat = images.reshape(len(images), -1)
-    varies = kept(images, config.variance or 1.0)
+    varies = kept(images, config.shares[0])
 
     def standardise(array: NDArray[np.float32]) -> None:
         add("standard", Standardise(dims=0))

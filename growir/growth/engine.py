@@ -14,7 +14,8 @@ from growir.document import step_data
 from growir.errors import RunError
 from growir.graph import Graph
 from growir.growth.config import Strategy
-from growir.growth.data import Dataset
+from growir.growth.data import Dataset, empty_network
+from growir.growth.inputs import choose_inputs
 from growir.growth.measuring import dead_units
 from growir.growth.policy import Scored
 from growir.growth.session import Session
@@ -89,7 +90,7 @@ class _Growth:
 
     Args:
         session: The network to start or go on from.
-        start: The network that every branch starts from.
+        start: The network that every branch starts from; None for an empty one.
         data: The data.
         observer: Who is told.
         progress: Where to go on from.
@@ -99,14 +100,17 @@ class _Growth:
     def __init__(
         self,
         session: Session,
-        start: Network,
+        start: Network | None,
         data: Dataset,
         observer: Observer,
         progress: Progress,
         earlier: Sequence[Event],
     ) -> None:
         self.session = session
-        self.start = start
+        self.given = start is not None
+        config = session.config
+        first = config.data.keeping(config.data.shares[0])
+        self.start = start or empty_network(data, first, config.name, maps=bool(config.policy.kernels))
         self.data = data
         self.observer = observer
         self.progress = progress
@@ -128,7 +132,8 @@ class _Growth:
 
     def run(self) -> GrowthResult:
         session, observer = self.session, self.observer
-        if not self.events:
+        self._choose_inputs()
+        if not any(event["event"] == "started" for event in self.events):
             self.tell(_started(session, self.data))
             observer.accepted(0, session.graph)
             observer.checkpoint(session, self.progress)
@@ -141,6 +146,25 @@ class _Growth:
             self._end_branch(self.branch.strategy)
             observer.checkpoint(session, self.progress)
         return self._finish()
+
+    def _choose_inputs(self) -> None:
+        """Where the run starts from nothing and may choose what it reads, do so first; of a resumed run, as it did."""
+        data = self.session.config.data
+        if self.given or len(data.shares) == 1:
+            return
+        chosen = next((event["variance"] for event in self.events if event["event"] == "inputs"), None)
+        if chosen is None:
+            started = time.perf_counter()
+            with self.session.meter.phase("choosing"):
+                tried = choose_inputs(self.session, self.data)
+            self.start = tried[0].network
+            self.session.begin(self.start)
+            seconds = time.perf_counter() - started
+            self.progress = replace(self.progress, seconds=self.progress.seconds + seconds)
+            event: Event = {"event": "inputs", "variance": tried[0].variance, "inputs": tried[0].inputs}
+            self.tell({**event, "tried": [each.to_json() for each in tried], "seconds": round(seconds, 4)})
+        else:
+            self.start = empty_network(self.data, data.keeping(chosen), self.session.config.name)
 
     def _finish(self) -> GrowthResult:
         session, progress, data = self.session, self.progress, self.data
@@ -289,11 +313,11 @@ def run_growth(
         session: The network to start or go on from.
         data: The data.
         observer: Who is told.
-        start: The network the run started from; the session's if None.
+        start: The network the run started from; None for the empty one, in the session.
         progress: Where to go on from; a new run if None.
         earlier: The events of a run that is resumed.
     """
-    return _Growth(session, start or session.network(), data, observer, progress or Progress(), earlier).run()
+    return _Growth(session, start, data, observer, progress or Progress(), earlier).run()
 
 
 def _growth_event(

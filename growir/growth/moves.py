@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from growir.errors import PassRefused
@@ -18,6 +18,7 @@ from growir.shapes import shapes_of
 
 Fields = dict[str, Any]
 SMALL = 8  # positions a side from which on a map is halved for the next one
+CHANNELS = 8  # of a new map
 GRIDS = (7, 4)  # a map is pooled to about so many positions a side where it feeds a vector
 
 
@@ -62,8 +63,7 @@ class Moves:
         """Every new edge, new state and widening that fits the budget, widths cut to what is left of it.
 
         Without cycles and without twins: a state beside one with the same source, layer and target is that one's
-        widening. The strategy "widen" adds a state in front of the output where there is none that can be wider, and
-        widens after that.
+        widening.
         """
         self._reach.follow(graph)
         states = states_of(graph)
@@ -76,29 +76,49 @@ class Moves:
         shapes = shapes_of(graph)
         offered = self.offered(graph)
         values = {name: shapes[name] for name in [*offered, *(s.post for s in states if s.post is not None)]}
-        wider = [state for state in states if widenable(graph, states, state)]
-        for state in wider:
-            assert state.post is not None
-            yield Widen(node=state.post, by=self._width(graph, offered, state.shape, state.width))
-        only_widen = self.config.strategy == "widen"
-        if only_widen and wider:
+        if self.config.strategy == "widen":
+            yield from self._one_after_the_other(graph, states, values)
             return
+        yield from self._widenings(graph, states)
         for value, state in can_feed(self._reach, states, values):
-            if only_widen and not (is_output(graph, state) and shapes[value].rank == 2):
-                continue
-            width = self._width(graph, offered, state.shape, 8)
-            if not only_widen:
-                yield from self._edges(value, values[value], state)
-            yield from self._nodes(value, values[value], state, width, value not in offered)
+            yield from self._edges(value, values[value], state)
+            yield from self._nodes(value, values[value], state, self._width(graph, state.shape), value not in offered)
 
-    def _width(self, graph: Graph, offered: Sequence[str], shape: Shape, now: int) -> int:
-        """Neurons of a new vector or widening: as given, or as many as a third of the budget pays for in one layer."""
+    def _one_after_the_other(
+        self, graph: Graph, states: Sequence[StateView], values: Mapping[str, Shape]
+    ) -> Iterator[Pass]:
+        """One hidden vector before the output, or a chain of maps, each of half the size; then what widens them."""
+        outputs = [state for state in states if is_output(graph, state)]
+        rank = 4 if self.config.kernels else 2
+        hidden = [state for state in states if state.post is not None and state.shape.rank == rank]
+        read = {edge.value for state in hidden for edge in state.edges}
+        ends = [state.post for state in hidden if state.post is not None and state.post not in read]
+        data = [value for value in self.offered(graph) if values[value].rank == rank]
+        last = ends[-1] if ends else data[-1] if data else None
+        deep = min(values[last].sizes[1:], default=0) < SMALL if last is not None else True
+        if last is not None and not (ends and deep):
+            for state in outputs:
+                width = self._width(graph, state.shape)
+                yield from self._nodes(last, values[last], state, width, learned=bool(ends))
+        else:
+            yield from self._widenings(graph, states)
+
+    def _widenings(self, graph: Graph, states: Sequence[StateView]) -> Iterator[Widen]:
+        for state in states:
+            if state.post is not None and widenable(graph, states, state):
+                yield Widen(node=state.post, by=self._width(graph, state.shape))
+
+    def _width(self, graph: Graph, shape: Shape) -> int:
+        """Neurons to add, as given or by default: as many as a third of the budget pays for in one hidden layer.
+
+        A map doubles.
+        """
         if self.config.neurons is not None:
             return self.config.neurons
-        shapes = shapes_of(graph)
         if shape.rank > 2:
-            return max(8, now)
-        inputs = next((shapes[name].size(-1) for name in offered if shapes[name].rank == 2), 1)
+            return shape.size(1)
+        shapes = shapes_of(graph)
+        inputs = next((shapes[name].size(-1) for name in self.offered(graph) if shapes[name].rank == 2), 1)
         price = inputs + 1 + shapes[graph.outputs[0]].size(-1)
         return max(1, self.parameters // (3 * price))
 
@@ -123,7 +143,7 @@ class Moves:
             elif here.rank == there.rank:
                 for kernel in self.config.kernels:
                     for shrink in _shrinking(here, there):
-                        yield AddNode(**common, width=width, kernel_size=kernel, **shrink)
+                        yield AddNode(**common, width=self.config.neurons or CHANNELS, kernel_size=kernel, **shrink)
             elif there.rank == 2:
                 yield from self._maps(common, here, learned)
 
@@ -139,7 +159,7 @@ class Moves:
         for kernel in self.config.kernels:
             for stride in dict.fromkeys(max(1, side // grid) for grid in GRIDS):
                 out: Fields = {"out_pool": "max", "out_stride": stride} if stride > 1 else {"out_pool": "flatten"}
-                fields = {**common, "width": self.config.neurons or 8, "kernel_size": kernel, **shrink, **out}
+                fields = {**common, "width": self.config.neurons or CHANNELS, "kernel_size": kernel, **shrink, **out}
                 yield AddNode.model_validate(fields)
 
     def _fit_budget(self, graph: Graph, step: Pass) -> Pass | None:

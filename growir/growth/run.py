@@ -350,9 +350,9 @@ def start_run(
     observer = observer or Observer()
     if resume and out is None:
         raise RunError("a run is resumed in its folder; give it as out")
-    given = start is not None
+    given = start
     saved = read_config(Path(out)) if resume and out is not None else None
-    config = resolved((config.going_on_from(saved) if saved else config).started_from(given), data)
+    config = resolved((config.going_on_from(saved) if saved else config).started_from(given is not None), data)
     start = start or empty_network(data, config.data, config.name, maps=bool(config.policy.kernels))
     _check_start(start, data, config)
     threads = torch.get_num_threads()
@@ -361,19 +361,19 @@ def start_run(
     try:
         session = Session(start, data, config, observer.tick)
         if out is None:
-            return run_growth(session, data, observer, start)
+            return run_growth(session, data, observer, given)
         folder = RunFolder(Path(out), observer, _digest(start, data))
         if saved:
             _same_settings(folder, resolved(saved.going_on_from(saved), data), config)
         else:
             folder.create(config)
         with folder.alone():
-            return _run_in(folder, session, data, start, resume=resume)
+            return _run_in(folder, session, data, given, resume=resume)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run_in(folder: RunFolder, session: Session, data: Dataset, start: Network, *, resume: bool) -> GrowthResult:
+def _run_in(folder: RunFolder, session: Session, data: Dataset, start: Network | None, *, resume: bool) -> GrowthResult:
     """Go on with the run in a folder, or with the one that `session` starts."""
     progress = None
     recording = replace(folder.observer, event=folder.event, accepted=folder.accepted, checkpoint=folder.checkpoint)

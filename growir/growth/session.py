@@ -228,21 +228,28 @@ class Session:
 
     def train_final(self) -> float:
         """Fit on all training data: from the grown weights, with a new optimizer, on a one-cycle schedule."""
-        return self._anneal(torch.arange(len(self.targets)), self.train_config.epochs_final or 1, (2,), "final fit")
+        config = self.train_config
+        everything = torch.arange(len(self.targets))
+        return self._anneal(everything, config.epochs_final or 1, config.keep_final or 1.0, (2,), "final fit")
 
     def train_trial(self, branch: int) -> float:
         """The same on the first two parts, so that the third can tell which of several networks ends best."""
-        epochs = self.train_config.epochs_trial or self.train_config.epochs_final or 1
-        return self._anneal(self.parts.between, epochs, (5, branch), "trial fit")
+        config = self.train_config
+        epochs = config.epochs_trial or config.epochs_final or 1
+        return self._anneal(self.parts.between, epochs, config.keep_final or 1.0, (5, branch), "trial fit")
 
-    def _anneal(self, samples: torch.Tensor, epochs: int, key: tuple[int, ...], what: str) -> float:
+    def fit_between(self, epochs: int, which: int) -> float:
+        """Fit new weights on the first two parts on a one-cycle schedule; `which` keys random numbers."""
+        return self._anneal(self.parts.between, epochs, 1.0, (6, which), "choosing inputs")
+
+    def _anneal(self, samples: torch.Tensor, epochs: int, keep: float, key: tuple[int, ...], what: str) -> float:
         config = self.train_config
         if not self.learned:
             return float("nan")
         with torch.no_grad():
             for parameter in self.learned.values():
                 if parameter.ndim > 1:
-                    parameter.mul_(config.keep_final or 1.0)
+                    parameter.mul_(keep)
         optimizer = make_optimizer(self.learned, config.learning_rate_final / 25, config.weight_decay)
         batch = config.batch_size or 64
         # `train` may join the last two batches, never make more than this.

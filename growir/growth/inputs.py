@@ -1,0 +1,71 @@
+"""Which inputs to read, as a growth decision: networks that read fewer or more of them, fitted and told apart.
+
+An input costs a neuron one weight. Where inputs are many and the budget is small, leaving out those that hardly vary
+pays for more neurons; how many is best depends on the data and the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from growir.growth.data import Dataset, empty_network
+from growir.growth.session import Session
+from growir.network import Network
+from growir.passes import AddNode
+from growir.shapes import shapes_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """One choice of inputs.
+
+    Attributes:
+        variance: The share of the inputs' variance that is kept.
+        inputs: How many of them that are.
+        network: The network growth would start from.
+        width: Neurons of the one hidden layer it was tried with, which spends the budget.
+        loss: The mean loss on the selection part after a short fit.
+        error: Its standard error.
+    """
+
+    variance: float
+    inputs: int
+    network: Network
+    width: int
+    loss: float
+    error: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As the events hold it."""
+        return {
+            "variance": self.variance,
+            "inputs": self.inputs,
+            "width": self.width,
+            "loss": self.loss,
+            "loss_error": self.error,
+        }
+
+
+def choose_inputs(session: Session, data: Dataset) -> list[Reading]:
+    """Every choice that the configuration names, the one with the smallest loss first; the session is left anywhere.
+
+    Each is tried by one hidden layer that spends the budget, fitted for a fifth of the final fit on what is trained on
+    between growths, and measured on the part that chooses.
+    """
+    config = session.config
+    found: list[Reading] = []
+    for k, share in enumerate(config.data.shares):
+        network = empty_network(data, config.data.keeping(share), config.name)
+        session.begin(network)
+        source, target = network.graph["out"].inputs[0], "out"
+        inputs = shapes_of(network.graph)[source].size(-1)
+        budget = (config.budget.parameters or 0) - network.graph.costs().parameters
+        width = max(1, budget // (inputs + 1 + data.outputs))
+        session.grow(AddNode(source=source, target=target, width=width, seed=config.seed), {})
+        session.fit_between(max(1, (session.train_config.epochs_final or 1) // 5), k)
+        losses = session.losses_on(session.parts.gr).double()
+        loss, error = float(losses.mean()), float(losses.std(correction=0)) / math.sqrt(len(losses))
+        found.append(Reading(share, inputs, network, width, loss if math.isfinite(loss) else math.inf, error))
+    return sorted(found, key=lambda reading: reading.loss)
