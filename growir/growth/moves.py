@@ -54,7 +54,7 @@ class Moves:
         """The constant values that new edges may read: the last vector, and where kernels are given the last map."""
         shapes = shapes_of(graph)
         constants = [name for name in constants_of(graph) if shapes[name].dtype == "float32"]
-        last = {shapes[name].rank: name for name in constants if name in graph.by_name or shapes[name].rank == 2}
+        last = {shapes[name].rank: name for name in constants}
         ranks = (2, 4) if self.config.kernels else (2,)
         return [last[rank] for rank in ranks if rank in last]
 
