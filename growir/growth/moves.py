@@ -61,8 +61,8 @@ class Moves:
     def moves(self, graph: Graph) -> list[Pass]:
         """Every new edge, new state and widening that fits the budget, widths cut to what is left of it.
 
-        Without cycles and without twins: a state beside one with the same source, layer and target is that one's
-        widening. The strategy "widen" adds a state in front of the output where there is none that can be wider, and
+        Without cycles and without twins: a state beside one with the same source, layer, activation and target is that
+        one's widening, where it can be wider. The strategy "widen" adds a state in front of the output where there is none that can be wider, and
         widens after that.
         """
         self._reach.follow(graph)
@@ -70,7 +70,12 @@ class Moves:
         found = dict.fromkeys(
             fitting for step in self._all(graph, states) if (fitting := self._fit_budget(graph, step)) is not None
         )
-        return [s for s in found if not isinstance(s, AddNode) or twin_of(self.addition(graph, s), states) is None]
+        wider = [state for state in states if widenable(graph, states, state)]
+
+        def is_widening(step: Pass) -> bool:
+            return isinstance(step, AddNode) and twin_of(self.addition(graph, step), graph, states) in wider
+
+        return [step for step in found if not is_widening(step)]
 
     def _all(self, graph: Graph, states: Sequence[StateView]) -> Iterator[Pass]:
         shapes = shapes_of(graph)
