@@ -141,7 +141,9 @@ def scaled(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Directions and biases that give pre-activations of std `scale` around random thresholds."""
     pre = combine(inputs, weight).double()
-    spread = pre.std(dim=0).clamp_min(1e-6)
+    size, spread = pre.square().mean(dim=0).sqrt(), pre.std(dim=0)
+    # What does not vary beside its size cannot be scaled by how it varies.
+    spread = torch.where(spread > 1e-6 * size, spread, torch.where(size > 0, size, 1.0))
     weight = weight * (scale / spread)
     centre = pre.mean(dim=0) * (scale / spread)
     bias = scale * 0.5 * torch.randn(weight.shape[1], generator=draws, dtype=torch.float64) - centre
