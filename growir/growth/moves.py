@@ -62,8 +62,8 @@ class Moves:
         """Every new edge, new state and widening that fits the budget, widths cut to what is left of it.
 
         Without cycles and without twins: a state beside one with the same source, layer, activation and target is that
-        one's widening, where it can be wider. The strategy "widen" adds a state in front of the output where there is none that can be wider, and
-        widens after that.
+        one's widening, where it can be wider. The strategy "widen" adds a state in front of the output where there is
+        none that can be wider, and widens after that.
         """
         self._reach.follow(graph)
         states = states_of(graph)
