@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from growir.graph import Graph
 from growir.growth.designs import is_layer
 from growir.growth.states import Edge, StateView, edge_of, fed_by
 from growir.ops import Op, Shape
@@ -88,8 +89,8 @@ def _target(done: Rewrite, edge: Edge, states: Sequence[StateView]) -> StateView
     return next(state for state in states if state.node in before)
 
 
-def twin_of(new: Addition, states: Sequence[StateView]) -> StateView | None:
-    """The state beside which a new one would be nothing but its widening: of the same source, layer and target."""
+def twin_of(new: Addition, graph: Graph, states: Sequence[StateView]) -> StateView | None:
+    """The state beside which a new one would be its widening: of the same source, layer, activation and target."""
     if new.incoming is None:
         return None
     (first,), ((target, (last,)),) = new.incoming.edges, new.outgoing
@@ -99,7 +100,7 @@ def twin_of(new: Addition, states: Sequence[StateView]) -> StateView | None:
         (other,) = state.edges
         fed = fed_by(states, state.post)
         alike = _reads_alike(other, first) and len(fed) == 1 and fed[0][0].node == target.node
-        if alike and _alike(fed[0][1], last):
+        if alike and _alike(fed[0][1], last) and graph[state.post].op == new.incoming.activation:
             return state
     return None
 

@@ -80,8 +80,12 @@ class Dag:
 
     def _worth(self, scored: Sequence[Scored]) -> list[Scored]:
         """Those that improve the selection part by a paired one-sided test."""
-        quantile = NormalDist().inv_cdf(1 - self.config.significance) if self.config.significance < 1 else -math.inf
-        return [s for s in scored if s.improves and s.gain is not None and s.gain > quantile * (s.error or 0.0)]
+        improving = [s for s in scored if s.improves]
+        if self.config.significance == 1:
+            return improving
+        # Of the probability itself, since 1 minus a very small one is 1.
+        quantile = -NormalDist().inv_cdf(self.config.significance)
+        return [s for s in improving if s.gain is not None and s.gain > quantile * (s.error or 0.0)]
 
     def select(self, session: Session, scored: Sequence[Scored]) -> list[Scored]:
         """The one that leaves the smallest loss on the selection part, or the smallest criterion."""

@@ -46,22 +46,28 @@ class Meter:
 
     costs: dict[str, Cost] = field(default_factory=dict[str, Cost])
     _now: Cost = field(default_factory=Cost)
+    _since: tuple[float, float, float | None] = (0.0, 0.0, None)
 
     @contextmanager
     def phase(self, name: Phase) -> Generator[None]:
-        """Count what happens inside as a phase; also where it ends by an error."""
-        before, outer = (time.perf_counter(), time.process_time(), joules()), self._now
-        self._now = self.costs.setdefault(name, Cost())
+        """Count what happens inside as a phase, and not as the one around it; also where it ends by an error."""
+        self._settle()
+        outer, self._now = self._now, self.costs.setdefault(name, Cost())
         try:
             yield
         finally:
-            cost, self._now = self._now, outer
-            cost.seconds += time.perf_counter() - before[0]
-            cost.cpu_seconds += time.process_time() - before[1]
-            used = joules()
-            # The counters start over from time to time; a phase in which one did is not counted.
-            if used is not None and before[2] is not None and used >= before[2]:
-                cost.joules = (cost.joules or 0.0) + used - before[2]
+            self._settle()
+            self._now = outer
+
+    def _settle(self) -> None:
+        """Put what was used since the last time to the present phase."""
+        before, self._since = self._since, (time.perf_counter(), time.process_time(), joules())
+        cost, (seconds, cpu, used) = self._now, self._since
+        cost.seconds += seconds - before[0]
+        cost.cpu_seconds += cpu - before[1]
+        # The counters start over from time to time; what one of them counted around that is lost.
+        if used is not None and before[2] is not None and used >= before[2]:
+            cost.joules = (cost.joules or 0.0) + used - before[2]
 
     def count(self, flops: float) -> None:
         """Floating-point operations of the present phase."""
@@ -87,6 +93,8 @@ def joules() -> float | None:
         if counter.parent.name.count(":") > 1:
             continue  # a part of another
         try:
+            if (counter.parent / "name").read_text().strip() == "psys":
+                continue  # the whole machine, which the others are parts of
             total = (total or 0.0) + int(counter.read_text()) / 1e6
         except (OSError, ValueError):
             return None

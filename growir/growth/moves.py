@@ -55,22 +55,27 @@ class Moves:
         """The constant values that new edges may read: the last vector, and where kernels are given the last map."""
         shapes = shapes_of(graph)
         constants = [name for name in constants_of(graph) if shapes[name].dtype == "float32"]
-        last = {shapes[name].rank: name for name in constants if name in graph.by_name or shapes[name].rank == 2}
+        last = {shapes[name].rank: name for name in constants}
         ranks = (2, 4) if self.config.kernels else (2,)
         return [last[rank] for rank in ranks if rank in last]
 
     def moves(self, graph: Graph) -> list[Pass]:
         """Every new edge, new state and widening that fits the budget, widths cut to what is left of it.
 
-        Without cycles and without twins: a state beside one with the same source, layer and target is that one's
-        widening.
+        Without cycles and without twins: a state beside one with the same source, layer, activation and target is that
+        one's widening, where it can be wider.
         """
         self._reach.follow(graph)
         states = states_of(graph)
         found = dict.fromkeys(
             fitting for step in self._all(graph, states) if (fitting := self._fit_budget(graph, step)) is not None
         )
-        return [s for s in found if not isinstance(s, AddNode) or twin_of(self.addition(graph, s), states) is None]
+        wider = [state for state in states if widenable(graph, states, state)]
+
+        def is_widening(step: Pass) -> bool:
+            return isinstance(step, AddNode) and twin_of(self.addition(graph, step), graph, states) in wider
+
+        return [step for step in found if not is_widening(step)]
 
     def _all(self, graph: Graph, states: Sequence[StateView]) -> Iterator[Pass]:
         shapes = shapes_of(graph)

@@ -100,6 +100,8 @@ def fitted_directions(
     count: int,
     ridge: float,
     draws: torch.Generator,
+    *,
+    aligned: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Directions and thresholds chosen one after the other by how much of the bottleneck their neurons explain.
 
@@ -110,10 +112,11 @@ def fitted_directions(
         count: How many directions.
         ridge: Relative regularisation.
         draws: For the random part of the pool.
+        aligned: Whether a row of `inputs` and the same row of `rest` are of one sample and position.
     """
     whole = torch.cat(list(inputs), dim=1)
     pool = [torch.randn(whole.shape[1], max(POOL, 2 * count), generator=draws, dtype=torch.float64)]
-    if len(whole) == len(rest):
+    if aligned:
         # Where the new neurons are rows of what they feed, the linearised solution joins the pool.
         best = closed_form(moment(whole, whole).whole, rest, whole, count, ridge)
         pool += [best, -best]
@@ -138,7 +141,9 @@ def scaled(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Directions and biases that give pre-activations of std `scale` around random thresholds."""
     pre = combine(inputs, weight).double()
-    spread = pre.std(dim=0).clamp_min(1e-6)
+    size, spread = pre.square().mean(dim=0).sqrt(), pre.std(dim=0)
+    # What does not vary beside its size cannot be scaled by how it varies.
+    spread = torch.where(spread > 1e-6 * size, spread, torch.where(size > 0, size, 1.0))
     weight = weight * (scale / spread)
     centre = pre.mean(dim=0) * (scale / spread)
     bias = scale * 0.5 * torch.randn(weight.shape[1], generator=draws, dtype=torch.float64) - centre

@@ -286,6 +286,8 @@ def _progress(state: Mapping[str, Any], folder: Path) -> Progress:
         network = Network.load(folder / TRIALS / strategy)
         numbers = float(found["loss"]), float(found["loss_error"]), operator.index(found["step"])
         trials.append(Trial(strategy, network, *numbers, found["ended"]))
+    if len(trials) - branch not in (0, 1):
+        raise ValueError(f"branch {branch} after {len(trials)} that are done")
     # Metrics are measured again where they are missing, as in runs from before they were kept.
     metrics = {part: {k: float(v) for k, v in found.items()} for part, found in (state.get("metrics") or {}).items()}
     return Progress(step, seconds, growing, state["ended"], branch, tuple(trials), metrics or None)

@@ -152,7 +152,9 @@ class Scoring:
                 found = [self._features(values, target, edges) for target, edges in fed]
                 return torch.cat([part.reshape(len(part), weight.shape[1], -1) for part in found], dim=2)
 
-            weight, bias = fitted_directions(inputs, rest, blocks, incoming.count, self.config.ridge or 1e-3, draws)
+            aligned = incoming.shape.sizes[1:] == fed[0][0].shape.sizes[1:]
+            ridge = self.config.ridge or 1e-3
+            weight, bias = fitted_directions(inputs, rest, blocks, incoming.count, ridge, draws, aligned=aligned)
             # Large fitted neurons win now and lose after training, so they start at half the scale.
             weight, bias = 0.5 * weight, 0.5 * bias
         # A neuron that never changes has no gradient, and would never learn; turned around it does.

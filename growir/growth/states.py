@@ -18,6 +18,7 @@ from growir.ops import (
     Bias,
     Flatten,
     Identity,
+    Linear,
     MaxPool2d,
     Op,
     Shape,
@@ -89,8 +90,7 @@ def states_of(graph: Graph) -> Sequence[StateView]:
     users = Counter(owners(graph).values())
     found: dict[str, StateView] = {}
     for node in graph.nodes:
-        feeds = isinstance(node.op, Bias) or is_layer(node.op)
-        if not feeds or shapes[node.name].rank not in (2, 4) or node.name not in live:
+        if not _feeds(node.op, shapes[node.name]) or node.name not in live:
             continue
         state = find_state(graph, node.name)
         if state.node in found or shapes[state.node].rank not in (2, 4):
@@ -105,15 +105,27 @@ def states_of(graph: Graph) -> Sequence[StateView]:
                 continue
             # Nor is a tensor that something else uses too: it cannot change for this state alone.
             mine = [key for key in ("weight", "bias") if users[f"{name}.{key}"] == 1]
+            if not _feeds(operand.op, shapes[name]):
+                continue
             if is_layer(operand.op) and len(operand.inputs) == 1 and "weight" in mine:
                 edges.append(edge_of(graph, name))
-            if (is_layer(operand.op) or isinstance(operand.op, Bias)) and "bias" in mine:
+            if "bias" in mine:
                 bias = bias or f"{name}.bias"
         readers = graph.consumers[state.node]
         alone = len(readers) == 1 and state.node not in graph.outputs
         post = readers[0] if alone and graph[readers[0]].op.kind() in ACTIVATIONS else None
         found[state.node] = StateView(state.node, post, tuple(edges), bias, shapes[state.node])
     return list(found.values())
+
+
+def _feeds(op: Op, shape: Shape) -> bool:
+    """Whether an operator's output is summed into states: a bias, or a layer that mixes channels into channels.
+
+    A linear layer over the last axis of a map does not; its bias is not one of channels either.
+    """
+    if isinstance(op, Bias):
+        return shape.rank in (2, 4)
+    return is_layer(op) and shape.rank == (2 if isinstance(op, Linear) else 4)
 
 
 @per_graph

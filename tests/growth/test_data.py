@@ -116,7 +116,7 @@ SPELLINGS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
 @pytest.mark.parametrize("standardise", ["auto", "global", "none"])
 def test_inputs_of_every_kind_grow_and_run_as_they_are(name: str, standardise: str, tmp_path: Path) -> None:
     arrays = both(SPELLINGS[name], "x")
-    if standardise == "none" and name in ("large", "small"):
+    if standardise == "none" and name == "large":
         with pytest.raises(DataError, match="standardise the data"):
             growir.grow(None, arrays, **SMALL, standardise=standardise)
         return
