@@ -1,16 +1,18 @@
-"""What growing costs beside the training it interrupts, and what it finds beside a fixed network of its size.
+"""What growing costs beside the training it interrupts, and what it finds beside fixed networks of its size.
 
-The fixed network is written by hand: one hidden layer with about as many parameters as the grown network has. It is
-trained on the same data, standardised alike, with the same optimizer on the schedule of the final fit, for as many
-passes over the data as growth and final fit take together. Where growth leaves out inputs that hardly vary, a second
-fixed network, and wider one, reads what growth reads: the harder one to equal.
+Three yardsticks, each trained on the same data, standardised alike, with the same optimizer on the schedule of the
+final fit, for as many passes over the data as growth took in all, with every branch of a tournament and every trial:
+a hand-written network of one hidden layer with about as many parameters; the same reading the inputs that growth chose
+to read, which has more neurons; and the grown architecture with new weights.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,16 +25,24 @@ from torch import nn
 import growir
 from benchmarks.startup import Seconds
 from growir.errors import DataError
+from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, TrainConfig
 from growir.growth.data import Dataset, check_data, kept, load_data
 from growir.growth.engine import Event, Observer
 from growir.growth.loss import Loss
-from growir.growth.session import resolved
+from growir.growth.session import Session
 from growir.growth.train import make_optimizer, predict, train
+from growir.network import Network
 
 # An .npz with Keras's keys.
 MNIST = Path(os.environ.get("GROWIR_MNIST", "mnist.npz"))
-SEEDS = {"digits": 5, "mnist": 5}
+SEEDS = int(os.environ.get("GROWIR_SEEDS", "5"))
+SIZES = (12_700, 25_000, 51_000, 80_000)  # parameters of the networks on MNIST
+CONVOLUTIONS: dict[str, Any] = {
+    "policy": {"strategy": "widen", "kernels": [3, 5]},
+    "training": {"epochs_between": 1, "epochs_final": 12},
+    "budget": {"parameters": 50_000, "macs": 2_500_000},
+}
 
 Data = str | Mapping[str, ArrayLike]
 
@@ -47,6 +57,10 @@ class Run(NamedTuple):
         epochs: Passes over the training data.
         growths: Seconds of each growth step.
         trainings: Seconds of the training after each.
+        before: Accuracy of the grown network before the final fit.
+        share: Of the inputs' variance that it reads.
+        network: What was grown.
+        branch: The strategy that won, of a tournament.
     """
 
     accuracy: float
@@ -55,6 +69,10 @@ class Run(NamedTuple):
     epochs: float
     growths: Sequence[Seconds] = ()
     trainings: Sequence[Seconds] = ()
+    before: float = math.nan
+    share: float = 1.0
+    network: Network | None = None
+    branch: str = ""
 
 
 class Clock:
@@ -82,20 +100,75 @@ def dataset(data: Data) -> Dataset:
     return load_data(config.model_copy(update={"path": data}))
 
 
-def grown(data: Data, config: TrainConfig, given: Mapping[str, Any], seed: int, budget: Mapping[str, Any]) -> Run:
+def epochs_of(events: Sequence[Event], config: TrainConfig) -> float:
+    """Passes over the whole training data of a run; all but the final fit train on two of three parts."""
+    final, between = config.epochs_final or 1, config.epochs_between or 1
+    of_event = {"trained": between, "fitted": config.epochs_trial or final}
+    partial = sum(of_event.get(event["event"], 0) for event in events)
+    partial += sum(max(1, final // 5) * len(event["tried"]) for event in events if event["event"] == "inputs")
+    return partial * 2 / 3 + final
+
+
+def grown(
+    data: Data,
+    config: TrainConfig,
+    given: Mapping[str, Any],
+    seed: int,
+    budget: Mapping[str, Any],
+    policy: Mapping[str, Any],
+) -> Run:
     clock = Clock()
-    laps: dict[str, list[Seconds]] = {name: [] for name in ("started", "growth", "trained", "ended", "finished")}
+    laps: dict[str, list[Seconds]] = defaultdict(list)
 
     def event(event: Event) -> None:
         laps[event["event"]].append(clock.lap())
 
-    summary = growir.grow(None, data, seed=seed, train=given, budget=budget, observer=Observer(event=event)).summary
-    # Between growths it trains on two of three parts.
-    epochs = summary["steps"] * (config.epochs_between or 0) * 2 / 3 + (config.epochs_final or 0)
-    after_start = [lap for name, found in laps.items() for lap in found if name != "started"]
+    observer = Observer(event=event)
+    result = growir.grow(None, data, seed=seed, train=given, budget=budget, policy=policy, observer=observer)
+    summary = result.summary
+    # What comes before the first event is loading.
+    first = result.events[0]["event"]
+    after_start = [lap for name, found in laps.items() for lap in (found[1:] if name == first else found)]
     seconds = Seconds(*(sum(column) for column in zip(*after_start, strict=True)))
-    accuracy = summary["test_after_fit"]["accuracy"]
-    return Run(accuracy, summary["parameters"], seconds, epochs, laps["growth"], laps["trained"])
+    return Run(
+        summary["test_after_fit"]["accuracy"],
+        summary["parameters"],
+        seconds,
+        epochs_of(result.events, config),
+        laps["growth"],
+        laps["trained"],
+        summary["test_before_fit"]["accuracy"],
+        next((e["variance"] for e in result.events if e["event"] == "inputs"), 0.98 if policy.get("kernels") else 1.0),
+        result.network,
+        summary.get("branch", ""),
+    )
+
+
+def scratch(data: Data, loaded: Dataset, config: TrainConfig, seed: int, like: Run) -> Run:
+    """The grown architecture with new weights, trained like the final fit, only longer."""
+    assert like.network is not None
+    graph = like.network.graph
+    epochs = round(like.epochs)
+    base = DIGITS if data == "digits" else RunConfig()
+    settings = config.model_copy(update={"epochs_final": epochs, "keep_final": 1.0})
+    session = Session(
+        _new_weights(like.network, seed), loaded, base.model_copy(update={"train": settings, "seed": seed})
+    )
+    session.constants()
+    clock = Clock()
+    session.train_final()
+    seconds = clock.lap()
+    return Run(session.metrics(loaded.x_test, loaded.y_test)["accuracy"], graph.costs().parameters, seconds, epochs)
+
+
+def _new_weights(network: Network, seed: int) -> Network:
+    """The same architecture on the same standardised data, with torch's default initialisation."""
+    base = Graph(
+        name=network.graph.name, inputs=network.graph.inputs, nodes=network.graph.nodes, outputs=network.graph.outputs
+    )
+    fresh = Network.init(base, seed)
+    buffers = {key: array for key, array in network.arrays.items() if key.endswith((".mean", ".std"))}
+    return fresh.with_arrays(buffers)
 
 
 def fixed(data: Dataset, config: TrainConfig, seed: int, like: Run, share: float = 1.0) -> Run:
@@ -148,6 +221,7 @@ def compare(
     *,
     training: Mapping[str, Any] | None = None,
     budget: Mapping[str, Any] | None = None,
+    policy: Mapping[str, Any] | None = None,
     first: int = 0,
 ) -> list[dict[str, Any]]:
     """The rows of one data set, over `seeds` seeds from `first` on; one that says why if it is not there."""
@@ -157,16 +231,30 @@ def compare(
         return [{"what": name, "note": f"left out: {error}"}]
     given = training or {}
     config = configuration(data, given, len(loaded.x_train))
-    share = resolved(RunConfig(), loaded).data.variance or 1.0
-    shares = {"fixed": 1.0} | ({"fixed, same inputs": share} if share < 1 else {})
     growing: list[Run] = []
-    fixing: dict[str, list[Run]] = {which: [] for which in shares}
+    yardsticks: dict[str, list[Run]] = defaultdict(list)
     for seed in range(first, first + seeds):  # in turn, so that what else the machine does falls on all
-        growing.append(grown(data, config, given, seed, budget or {}))
-        for which, of_variance in shares.items():
-            fixing[which].append(fixed(loaded, config, seed, growing[-1], of_variance))
-    outcomes = [outcome(f"{name}, {which}", runs) for which, runs in {"grown": growing, **fixing}.items()]
+        run = grown(data, config, given, seed, budget or {}, policy or {})
+        growing.append(run)
+        yardsticks["fixed"].append(fixed(loaded, config, seed, run))
+        if run.share < 1:
+            yardsticks["fixed, same inputs"].append(fixed(loaded, config, seed, run, run.share))
+        yardsticks["the same, from scratch"].append(scratch(data, loaded, config, seed, run))
+    before = [run._replace(accuracy=run.before) for run in growing]
+    everything = {"grown": growing, "grown, before the final fit": before, **yardsticks}
+    outcomes = [outcome(f"{name}, {which}", runs) for which, runs in everything.items()]
+    branches = [run.branch for run in growing if run.branch]
+    outcomes[0] |= {"won by": ", ".join(f"{b} {branches.count(b)}" for b in dict.fromkeys(branches))}
+    for row, runs in zip(outcomes[2:], yardsticks.values(), strict=True):
+        row |= difference(growing, runs)
     return [*cost_rows(name, growing), *outcomes]
+
+
+def difference(growing: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
+    """How far growth is ahead, in points, paired by seed, with the standard error of the mean."""
+    ahead = [100 * (a.accuracy - b.accuracy) for a, b in zip(growing, others, strict=True)]
+    error = statistics.stdev(ahead) / len(ahead) ** 0.5 if len(ahead) > 1 else math.nan
+    return {"growth ahead by": statistics.fmean(ahead), "standard error": error}
 
 
 def cost_rows(name: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -211,8 +299,10 @@ def run() -> dict[str, Any]:
     torch.set_num_threads(1)  # a second one waits for whatever else the machine does
     try:
         # Settings were chosen by runs with seeds 0 to 5; what is reported has seeds that chose nothing.
-        rows = compare("digits", "digits", SEEDS["digits"], first=10)
-        rows += compare("mnist", str(MNIST), SEEDS["mnist"], first=10)
+        rows = compare("digits", "digits", SEEDS, first=10)
+        for size in SIZES:
+            rows += compare(f"mnist {size}", str(MNIST), SEEDS, budget={"parameters": size}, first=10)
+        rows += compare("mnist, convolutions", str(MNIST), min(SEEDS, 3), **CONVOLUTIONS, first=10)
         return {"rows": rows, "torch": torch.__version__, "threads": 1}
     finally:
         torch.set_num_threads(threads)

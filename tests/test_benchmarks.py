@@ -69,6 +69,10 @@ def test_growth_is_compared() -> None:
     grown, fixed = found["tiny, grown"], found["tiny, fixed"]
     assert 0 <= grown["value"] <= 100
     assert math.isclose(grown["parameters"], fixed["parameters"], rel_tol=0.2)
+    again = found["tiny, the same, from scratch"]
+    assert again["parameters"] == grown["parameters"]
+    assert again["epochs"] == round(grown["epochs"])
+    assert grown["epochs"] > 2 + 2 * 2 * 2 / 3  # the final fit, and a trial of each branch
 
 
 def test_missing_data_is_left_out() -> None:

@@ -76,7 +76,7 @@ class DagConfig(_Section):
             falls ("bic"); one hidden state between data and output and then its widenings only ("widen", with kernels a
             chain of maps, each of half the size), which trains best where inputs are many and the budget is small; or
             grow a network by each strategy in `branches`, fit each on two thirds of the data as the final fit will, and
-            keep the one that does best on the last third ("tournament").
+            keep the one that does best on the last third ("tournament", the default).
         branches: The strategies of a tournament.
         neurons: Neurons of a new state or a widening; fewer where the budget ends. By default as many as a third of the
             parameter budget pays for between data and output: a few large steps end in better networks than many small.
@@ -89,11 +89,12 @@ class DagConfig(_Section):
         ridge: Regularisation of every least-squares solve, relative to the mean square of its features; by default each
             solve chooses among three by what is left on held-out samples.
         significance: Growth ends where no candidate improves the selection part with a smaller probability of error
-            than this (one-sided, paired by sample); 1 takes any improvement.
+            than this (one-sided, paired by sample); 1 takes any improvement. By default 1 for "widen", since width pays
+            after training and not at once, else 0.05.
     """
 
     name: Literal["dag"] = "dag"
-    strategy: Strategy | Literal["tournament"] = "whole"
+    strategy: Strategy | Literal["tournament"] = "tournament"
     branches: Annotated[tuple[Strategy, ...], Field(min_length=1)] = ("widen", "whole")
     neurons: Count | None = None
     activation: str | tuple[str, ...] = "relu"
@@ -101,15 +102,16 @@ class DagConfig(_Section):
     directions: Directions = "random"
     samples: Count = 6000
     ridge: Rate | None = None
-    significance: Share = 0.05
+    significance: Share | None = None
 
     def branch(self, strategy: Strategy) -> DagConfig:
         """The policy of one branch of a tournament."""
-        given: dict[str, object] = {"strategy": strategy}
-        if strategy == "widen":
-            # Width pays after training, so the tournament judges it, not the gain of neurons that are still random.
-            given["significance"] = 1.0
-        return self.model_copy(update=given)
+        return self.model_copy(update={"strategy": strategy})
+
+    @property
+    def error_rate(self) -> float:
+        """The probability of error that a growth may have."""
+        return self.significance or (1.0 if self.strategy == "widen" else 0.05)
 
     @property
     def activations(self) -> tuple[str, ...]:
@@ -143,8 +145,8 @@ class TrainConfig(_Section):
         batch_size: Samples a step; by default 64, or 256 from 10 000 training samples on.
         epochs_between: Passes over two thirds of the training data after each growth, at a constant rate.
         epochs_final: Passes over all training data by the found network, on a one-cycle schedule.
-        epochs_trial: Passes over two thirds of it by each network of a tournament, on the same schedule; by default as
-            many.
+        epochs_trial: Passes over two thirds of it by each network of a tournament, on the same schedule; by default
+            six of ten of those.
         learning_rate: Between growths.
         learning_rate_final: The peak of the final schedule.
         weight_decay: Decoupled weight decay, in both.
@@ -173,7 +175,7 @@ class TrainConfig(_Section):
             "batch_size": batch,
             "epochs_final": final,
             "epochs_between": between,
-            "epochs_trial": self.epochs_trial or final,
+            "epochs_trial": self.epochs_trial or math.ceil(0.6 * final),
             "keep_final": keep,
         }
         return self.model_copy(update=given)

@@ -60,14 +60,14 @@ class Dag:
         # What a proposal has just measured still holds; after any training it would not.
         known, self._measured = self._measured, None
         scoring = Scoring(known[1] if known and known[0] is graph else self._measure(session), self.config, step)
+        moves = [(candidate, self.moves.addition(graph, candidate)) for candidate in candidates]
         # Where no random draw gains anything, better directions may: growth should not end by bad luck.
         found: list[Scored] = []
         for directions in dict.fromkeys((self.config.directions, "fitted")):
             found = []
-            for k, candidate in enumerate(candidates):
+            for k, ((candidate, new), made) in enumerate(zip(moves, scoring.neurons(moves, directions), strict=True)):
                 session.tick("scoring", k, len(candidates))
-                done = self.moves.rewritten(graph, candidate)
-                found.append(scoring.score(candidate, done, self.moves.addition(graph, candidate), directions))
+                found.append(scoring.score(candidate, self.moves.rewritten(graph, candidate), new, made))
             if self._worth(found):
                 break
         return found
@@ -81,10 +81,10 @@ class Dag:
     def _worth(self, scored: Sequence[Scored]) -> list[Scored]:
         """Those that improve the selection part by a paired one-sided test."""
         improving = [s for s in scored if s.improves]
-        if self.config.significance == 1:
+        if self.config.error_rate == 1:
             return improving
         # Of the probability itself, since 1 minus a very small one is 1.
-        quantile = -NormalDist().inv_cdf(self.config.significance)
+        quantile = -NormalDist().inv_cdf(self.config.error_rate)
         return [s for s in improving if s.gain is not None and s.gain > quantile * (s.error or 0.0)]
 
     def select(self, session: Session, scored: Sequence[Scored]) -> list[Scored]:

@@ -119,6 +119,15 @@ def describe(event: Event) -> str | None:
             )
         case "ended":
             return f"      growth ends: {REASONS[event['reason']]}"
+        case "inputs":
+            tried = ", ".join(f"{each['loss']:.4f} with {each['inputs']}" for each in event["tried"])
+            return f"reads {event['inputs']} inputs: loss after a short fit {tried}"
+        case "undone":
+            return f"{event['step']:4}  taken back: {REASONS[event['reason']]}"
+        case "fitted":
+            return f"      strategy {event['branch']}: loss {event['loss']:.4f} of the selection part after a fit"
+        case "selected":
+            return f"the network of strategy {event['branch']} ends best"
         case _:
             return None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from growir.growth.neurons import (
     scaled,
 )
 from growir.growth.policy import Outcome, Scored, Small
+from growir.growth.refining import Draft, refined
 from growir.growth.session import generator
 from growir.growth.states import Edge, StateView, is_output
 from growir.ops import Shape
@@ -44,6 +45,13 @@ class Solved:
     new: tuple[torch.Tensor, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Draft(Draft):
+    """A draft that knows how its neurons are made."""
+
+    made: Callable[[torch.Tensor, torch.Tensor], Neurons]
+
+
 class Scoring:
     """Scores the candidates of one growth.
 
@@ -58,17 +66,16 @@ class Scoring:
         self.config = config
         self.step = step
 
-    def score(self, candidate: Pass, done: Rewrite, new: Addition, directions: Directions) -> Scored:
+    def score(self, candidate: Pass, done: Rewrite, new: Addition, neurons: Neurons | None) -> Scored:
         """A candidate with its weights.
 
         Args:
             candidate: The move.
             done: The move carried out on the structure.
             new: What it adds.
-            directions: How incoming weights of new neurons are found.
+            neurons: Its new neurons, if it has some.
         """
         measured, session = self.measured, self.measured.session
-        neurons = self._neurons(candidate, new, directions) if new.incoming else None
         solved = [self._solve(new, neurons, target, edges) for target, edges in new.outgoing]
         key = tuple(s.target.node for s in solved)
         shifts = [self._shift(s, neurons, measured.ls) for s in solved]
@@ -118,8 +125,26 @@ class Scoring:
 
     # -- new neurons --------------------------------------------------------------------------------------------------
 
-    def _neurons(self, candidate: Pass, new: Addition, directions: Directions) -> Neurons:
-        """New neurons of random directions, or of the best of a pool for what the targets lack."""
+    def neurons(self, candidates: Sequence[tuple[Pass, Addition]], directions: Directions) -> Iterator[Neurons | None]:
+        """The new neurons of each candidate that has some, one after the other, since their activations are large.
+
+        Args:
+            candidates: The moves, with what they add.
+            directions: Random directions, or the best of a pool for what the targets lack; those of vectors are then
+                fitted further, all candidates of one shape at once.
+        """
+        drafts = [self._draft(step, new, directions) if new.incoming else None for step, new in candidates]
+        if directions == "fitted":
+            fitting = [k for k, draft in enumerate(drafts) if draft is not None and draft.rest.numel()]
+            refining = refined([draft for k in fitting if (draft := drafts[k]) is not None])
+            for k, (weight, bias) in zip(fitting, refining, strict=True):
+                draft = drafts[k]
+                assert draft is not None
+                drafts[k] = replace(draft, weight=weight, bias=bias)
+        for draft in drafts:
+            yield None if draft is None else self._alive(draft, fitted=directions == "fitted")
+
+    def _draft(self, candidate: Pass, new: Addition, directions: Directions) -> _Draft:
         incoming = new.incoming
         assert incoming is not None
         measured, tensors = self.measured, self.measured.session.tensors
@@ -135,11 +160,12 @@ class Scoring:
             learned = {name: tensors[f"{incoming.activated}.{name}"] for name in names}
         activation = activation_of(incoming.activation, learned, incoming.shape.rank)
         inputs = [measured.design(edge, incoming.shape) for edge in incoming.edges]
-        widths = [part.shape[1] for part in inputs]
+        widths = tuple(part.shape[1] for part in inputs)
 
         def made(weight: torch.Tensor, bias: torch.Tensor) -> Neurons:
             return neurons_of(incoming, weight, bias, widths, activation)
 
+        whole, rest = torch.zeros(0, 0), torch.zeros(0, 0)
         if directions == "random":
             weight = random_directions(inputs, incoming.count, draws)
             weight, bias = scaled(inputs, weight, 1.0, draws)
@@ -155,16 +181,24 @@ class Scoring:
             aligned = incoming.shape.sizes[1:] == fed[0][0].shape.sizes[1:]
             ridge = self.config.ridge or 1e-3
             weight, bias = fitted_directions(inputs, rest, blocks, incoming.count, ridge, draws, aligned=aligned)
-            # Large fitted neurons win now and lose after training, so they start at half the scale.
-            weight, bias = 0.5 * weight, 0.5 * bias
+            # Between maps a target reads a neuron at many positions, which the descent does not know of.
+            vectors = incoming.shape.rank == 2 and incoming.bias is not None
+            whole, rest = (torch.cat(inputs, dim=1), rest) if vectors else (whole, torch.zeros(0, 0))
+        kind = (incoming.activation, tuple(tensor.detach().numpy().tobytes() for tensor in learned.values()))
+        return _Draft(whole, rest, weight, bias, activation, kind, made)
+
+    def _alive(self, draft: _Draft, *, fitted: bool) -> Neurons:
+        """The neurons of a draft, each of which some sample gives a gradient."""
+        # Large fitted neurons win now and lose after training, so they start at half the scale.
+        weight, bias = (0.5 * draft.weight, 0.5 * draft.bias) if fitted else (draft.weight, draft.bias)
+        neurons = draft.made(weight, bias)
         # A neuron that never changes has no gradient, and would never learn; turned around it does.
-        neurons = made(weight, bias)
-        values = neurons.activations(measured.opt).transpose(0, 1).flatten(1)
+        values = neurons.activations(self.measured.opt).transpose(0, 1).flatten(1)
         alive = values.std(dim=1) > FLAT * values.abs().amax(dim=1)
         if alive.all():
             return neurons
         sign = torch.where(alive, 1.0, -1.0).double()
-        return made(weight * sign, bias * sign)
+        return draft.made(weight * sign, bias * sign)
 
     def _alike(self, new: Addition) -> Sequence[tuple[StateView, tuple[Edge, ...]]]:
         """The fed states whose rows are those of the first one, so that they can be looked at together."""

@@ -33,7 +33,7 @@ def curve(samples: int = 240, seed: int = 0) -> Arrays:
 
 
 SMALL: dict[str, Any] = {
-    "policy": {"neurons": 4},
+    "policy": {"strategy": "whole", "neurons": 4},
     "train": {"epochs_between": 2, "epochs_final": 3, "batch_size": 32},
     "budget": {"parameters": 150, "steps": 4},
 }

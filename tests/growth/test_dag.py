@@ -193,18 +193,17 @@ def test_a_learned_slope_is_measured_as_it_is() -> None:
 
 def test_growth_does_not_end_by_one_bad_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    real = Scoring._neurons
+    real = Scoring._draft
 
     def useless_when_random(self: Scoring, *args: Any) -> Any:
-        neurons = real(self, *args)
+        draft = real(self, *args)
         tried.append(args[-1])
         if args[-1] == "random":
-            nothing = tuple(torch.zeros_like(weight) for weight in neurons.incoming)
-            return dataclasses.replace(neurons, incoming=nothing, bias=torch.zeros_like(neurons.bias))
-        return neurons
+            return dataclasses.replace(draft, weight=0 * draft.weight, bias=0 * draft.bias)
+        return draft
 
     session = small_session(spirals())
-    monkeypatch.setattr(Scoring, "_neurons", useless_when_random)
+    monkeypatch.setattr(Scoring, "_draft", useless_when_random)
     move = AddNode(source="standard", target="out", width=4)
     found = policy_of(session).score(session, [move], 1)
     assert tried == ["random", "fitted"]

@@ -807,7 +807,9 @@ def test_replaying_the_history_on_the_empty_graph_gives_the_same_graph(digits: l
 def test_every_difference_is_the_one_the_log_tells_of(digits: list[Path]) -> None:
     kinds = set()
     for path in digits:
-        growths = [event for event in logged(path) if event["event"] == "growth"]
+        events = logged(path)
+        won = next(event["branch"] for event in events if event["event"] == "selected")
+        growths = [event for event in events if event["event"] == "growth" and event["branch"] == won]
         assert growths
         for event in growths:
             step = event["step"]
