@@ -22,7 +22,8 @@ class ByHand(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = F.selu(self.second(F.selu(self.first(x))) + self.direct(x))
-        return self.out(hidden)
+        answer: torch.Tensor = self.out(hidden)
+        return answer
 
 
 def by_hand(seed: int) -> ByHand:
