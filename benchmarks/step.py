@@ -7,10 +7,11 @@ hand in torch, plain SGD in batches of 64 over the same samples. GroMo's step (`
 same layers; `GROWIR_PEER=0` leaves it out.
 
 **By states.** The first step on m hidden states of ten neurons, each put at random between two values of the graph, on
-the data of the teacher-student problem. A move joins a value to a state, by an edge or by a new state, so there are about m^2 of them:
-m (m - 1) / 2 pairs of hidden states in an order, the inputs with each state and each state with the output, most pairs
-twice, and m widenings; where two states do not depend on each other, either may feed the other. What one move costs
-grows with what must run again behind it, at most m states, so that a step costs between m^2 and m^3.
+the data of the teacher-student problem. A move joins a value to a state, by an edge or by a new state, and a pair of
+hidden states is joined one way, or either way where neither depends on the other: up to m (m - 1) pairs, and 2 m with
+the inputs and the output. Most pairs make two moves, and there are m widenings: about m^2 moves in all. What one costs
+grows with what must run again behind it, at most m states, and with what its graph takes to rewrite, so that a step
+costs between m^2 and m^3.
 """
 
 from __future__ import annotations
