@@ -4,7 +4,8 @@
 Keras's keys, else random. A step is propose, score, select and apply, of ten neurons, strategy "whole"; the second one
 is what counts, as caches that outlive a growth are then warm, and the first stands beside it. The epoch is written by
 hand in torch, plain SGD in batches of 64 over the same samples. GroMo's step (`benchmarks/_gromo.py`) starts from the
-same layers; `GROWIR_PEER=0` leaves it out.
+same layers, and so does, in `gromo, layers`, the growth of its plain MLP, which has no moves but two widenings and
+solves them in closed form. `GROWIR_PEER=0` leaves out both.
 
 **By states.** The first step on m hidden states of ten neurons, each put at random between two values of the graph, on
 the data of the teacher-student problem. A move joins a value to a state, by an edge or by a new state, and a pair of
@@ -188,6 +189,8 @@ def beside_an_epoch(
     if peer:
         taken, moves = peer_step(data, width)
         found |= {"gromo": taken / sgd.wall, "gromo s": taken, "gromo moves": moves}
+        x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+        found["gromo, layers"] = statistics.median(_gromo.layer_step(x, y, width, 10) for _ in range(3)) / sgd.wall
     return found
 
 
