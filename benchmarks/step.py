@@ -38,10 +38,9 @@ from growir.growth.config import DataConfig, RunConfig, parse_run
 from growir.growth.dag import Dag
 from growir.growth.data import Dataset, check_data, empty_network, split_parts
 from growir.growth.session import Session
-from growir.growth.states import can_feed, states_of
 from growir.growth.teacher import teacher_student
 from growir.network import Network
-from growir.ops import Linear, Relu
+from growir.ops import Linear, Relu, Selu
 from growir.passes import AddNode
 
 MNIST = Path(os.environ.get("GROWIR_MNIST", "mnist.npz"))
@@ -202,11 +201,11 @@ def many_states(data: Dataset, states: int, seed: int = 0) -> Graph:
     draws = np.random.default_rng(seed)
     network = empty_network(data, DataConfig(), "states")
     for _ in range(states):
-        views = states_of(network.graph)
-        values = ["standard", *(view.post for view in views if view.post is not None)]
-        pairs = can_feed(network.graph, views, values)
-        value, state = pairs[int(draws.integers(len(pairs)))]
-        network = network.apply(AddNode(source=value, target=state.node, width=10, activation="selu"))
+        graph = network.graph
+        values = ["standard", *(node.name for node in graph.nodes if isinstance(node.op, Selu))]
+        moves = [move for move in AddNode.candidates(graph) if move.source in values]
+        move = moves[int(draws.integers(len(moves)))]
+        network = network.apply(move.model_copy(update={"width": 10, "activation": "selu"}))
     return network.graph.model_copy(update={"history": None})
 
 

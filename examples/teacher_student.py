@@ -1,4 +1,4 @@
-"""Grow a student that imitates a random network, beside that network's architecture trained from scratch."""
+"""Grow a student that imitates a random network: a wide one and a deep one, of which the better is kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ def show(event: Event) -> None:
     """Print each growth as it is chosen."""
     if event["event"] == "growth":
         where = event.get("node") or f"{event['source']} -> {event['target']}"
-        print(f"{event['step']}: {event['pass']} {where}, {event['parameters']} parameters")
+        print(f"{event['branch']} {event['step']}: {event['pass']} {where}, {event['parameters']} parameters")
+    elif event["event"] == "selected":
+        print(f"kept what {event['branch']} has grown")
 
 
 def main() -> None:
@@ -20,7 +22,7 @@ def main() -> None:
     result = growir.grow(
         None,
         data,
-        policy={"name": "dag", "neurons": 10, "activation": "selu"},
+        policy={"name": "dag", "strategy": "tournament", "neurons": 10, "activation": "selu"},
         train={"epochs_between": 10, "epochs_final": 40},
         budget={"steps": 6},
         name="student",
