@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def names() -> list[str]:
-    return [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name != "__main__"]
+    return [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_")]
 
 
 def machine() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import growir
-from benchmarks import growth, live, pruning, scaling, startup, training
+from benchmarks import growth, live, pruning, scaling, startup, step, teacher, training
 from benchmarks.__main__ import exceeded, names
 from growir.passes import Widen
 from growir.verify import load
@@ -109,3 +109,54 @@ def test_a_benchmark_model_shrinks_in_every_free_space() -> None:
     before = {space.name: space.width for space in growir.channel_spaces(net.graph) if not space.pins}
     after = {space.name: space.width for space in growir.channel_spaces(pruning.norm_pruned(net).graph)}
     assert all(after[name] == width - int(0.3 * width) for name, width in before.items())
+
+
+TINY = teacher.Plan(samples=40, test=20, steps=2, neurons=3, between=1, final=2, widths=(2, 3))
+
+
+def test_growth_on_a_teacher_is_compared_without_the_other_library() -> None:
+    found = {row["what"]: row for row in teacher.run(TINY, seeds=1, peer=False)["rows"]}
+    grown, again, plain = (
+        found[name]
+        for name in ("growir, whole", "- growir, whole: same, new weights", "- growir, whole: one hidden layer")
+    )
+    assert grown["value"] > 0
+    assert grown["moves"] >= grown["growths"] > 0
+    assert grown["parameters"] == again["parameters"]
+    assert math.isclose(grown["parameters"], plain["parameters"], rel_tol=0.2)
+    assert found["oracle"]["parameters"] == 4701
+    assert {"whole, seconds a move", "whole, growing / training", "restricted / whole, growing"} <= set(found)
+    assert not any("gromo" in name for name in found)
+
+
+def test_a_strategy_that_is_not_there_is_known_as_such() -> None:
+    assert teacher.known(TINY, "whole")
+    assert not teacher.known(TINY, "clairvoyant")
+
+
+def test_the_grid_has_seven_architectures() -> None:
+    graphs = teacher.structures(20, 1, 50)
+    assert len({graph.hash for graph in graphs}) == 7
+    # The teacher itself is one of them.
+    assert sum(graph.costs().parameters == 4701 for graph in graphs) == 1
+
+
+def test_growth_on_a_teacher_is_compared_where_the_other_library_is_there() -> None:
+    pytest.importorskip("gromo")
+    problem = teacher.Problem.of(0, TINY._replace(steps=1))
+    for run in (teacher.peer_grown(problem, "whole", "line"), teacher.peer_grown(problem, "bic", "five")):
+        assert run.error > 0
+        assert run.candidates >= len(run.steps) == 1
+        assert run.graph.costs().parameters == run.parameters
+
+
+def test_a_growth_step_stands_beside_an_epoch() -> None:
+    row = step.beside_an_epoch(4, samples=120, features=6, repeats=1)
+    assert row["value"] > 0
+    assert row["moves"] > 0
+
+
+def test_steps_are_measured_by_states() -> None:
+    rows = step.power([step.by_states(states, samples=40) for states in (1, 2)])
+    assert rows[1]["moves"] > rows[0]["moves"] > 0
+    assert rows[1]["m^, moves"] > 0

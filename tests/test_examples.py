@@ -53,6 +53,16 @@ def test_grow_from_python(tmp_path: Path) -> None:
     assert len(predictions) == 5
 
 
+def test_teacher_student(tmp_path: Path) -> None:
+    printed = run_example("teacher_student.py", tmp_path)
+    assert printed.startswith("widen 1: add_node")
+    assert "\nkept what " in printed
+    student = next(line for line in printed.splitlines() if line.startswith("student"))
+    assert int(student.split()[1]) < 4701
+    assert float(student.split()[4]) < 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_grow_resnet(tmp_path: Path) -> None:
     printed = run_example("grow_resnet.py", tmp_path, "--short")
     assert printed.count("test accuracy") == 4
