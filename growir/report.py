@@ -17,7 +17,7 @@ REASONS: Mapping[str, str] = {
     "parameters": "nothing more fits the budget",
     "steps": "the number of growths is reached",
     "seconds": "the time is over",
-    "no gain": "no candidate lowers the loss of the selection part by more than chance would",
+    "no gain": "no candidate lowers the loss of the selection part by more than chance would, at once or trained",
     "criterion": "the information criterion no longer falls",
 }
 # Of a growth event, what is no argument of the pass.

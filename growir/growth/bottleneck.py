@@ -215,8 +215,8 @@ def measure(
     slope = stacked([[part] for part in slopes])
 
     def held_out(tried: float) -> float:
-        weight = gram.solver(keys, tried, inner.fitting, held=True)(slope.fitting)
-        return _held_residual(weight, inner.held, slope.held)
+        solve = gram.solver(keys, tried, inner.fitting, held=True)
+        return _held_residual(solve(slope.fitting), inner.held, slope.held)
 
     chosen = ridge or (min(RIDGES, key=held_out) if keys else RIDGES[1])
     solve = gram.solver(keys, chosen, inner.whole, held=False)
@@ -269,27 +269,26 @@ def fit(bottleneck: Bottleneck, features: torch.Tensor, ridge: float | None) -> 
         features: (rows, k) the new ones.
         ridge: Relative regularisation; chosen on held-out rows if None.
     """
-    own, target = moment(features, features), moment(features, bottleneck.rest)
-    # The Schur complement is what of the features the existing sources do not already give; its ridge is relative to
-    # the features themselves, so that a feature they do give gets no weight instead of an exploding one.
-    beyond = own
-    cross = known = None
+    known, beyond = None, features
     if len(bottleneck.wish):
-        cross = stacked([[moment(part, features)] for part in bottleneck.parts])
-        known = bottleneck.solve(cross.whole)
-        beyond = Moment(own.whole - cross.whole.T @ known, own.held - cross.held.T @ known, own.share)
+        cross = torch.cat([moment(part, features).whole for part in bottleneck.parts])
+        known = bottleneck.solve(cross)
+        # What of the features the existing sources do not already give; its Gram is their Schur complement. The ridge
+        # stays relative to the features themselves, so that a feature they do give gets no exploding weight.
+        beyond = features - combine(bottleneck.parts, known)
+    own, target = moment(beyond, beyond), moment(beyond, bottleneck.rest)
+    scale = features.square().mean().double()
 
-    def solved(beyond: torch.Tensor, own: torch.Tensor, target: torch.Tensor, ridge: float) -> torch.Tensor:
-        return factor(beyond, ridge, own.diagonal().mean())(target)
+    def held_out(tried: float) -> float:
+        lower = cholesky(ridged(own.fitting, tried, scale))
+        if lower is None:
+            return math.inf
+        return _held_residual(torch.cholesky_solve(target.fitting, lower), own.held, target.held)
 
-    if ridge is None:
-        fitting = (beyond.fitting, own.fitting, target.fitting)
-        ridge = min(RIDGES, key=lambda r: _held_residual(solved(*fitting, r), beyond.held, target.held))
-    new = solved(beyond.whole, own.whole, target.whole, ridge)
+    new = factor(own.whole, ridge or min(RIDGES, key=held_out), scale)(target.whole)
     existing = bottleneck.wish - known @ new if known is not None else bottleneck.wish
-    # v = v_perp + B dW*, so what the features see of v is what they see of both.
-    seen = target.whole + cross.whole.T @ bottleneck.wish if cross is not None else target.whole
-    gain = float((bottleneck.slope * existing).sum() + (seen * new).sum())
+    # v = v_perp + B dW*, and the move is B existing + F new.
+    gain = float((bottleneck.slope * existing).sum() + (moment(features, bottleneck.desired).whole * new).sum())
     return Fit(existing, new, bottleneck.positions * gain)
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
+
+import torch
 
 from growir.graph import Graph
 from growir.growth.bottleneck import Remembered
@@ -80,12 +83,12 @@ class Dag:
 
     def _worth(self, scored: Sequence[Scored]) -> list[Scored]:
         """Those that improve the selection part by a paired one-sided test."""
-        improving = [s for s in scored if s.improves]
-        if self.config.error_rate == 1:
-            return improving
+        return [s for s in scored if s.improves and self._certain(s.gain or 0.0, s.error or 0.0)]
+
+    def _certain(self, gain: float, error: float) -> bool:
+        """Whether a mean gain is one, at the probability of error that is allowed."""
         # Of the probability itself, since 1 minus a very small one is 1.
-        quantile = -NormalDist().inv_cdf(self.config.error_rate)
-        return [s for s in improving if s.gain is not None and s.gain > quantile * (s.error or 0.0)]
+        return self.config.error_rate == 1 or gain > -NormalDist().inv_cdf(self.config.error_rate) * error
 
     def select(self, session: Session, scored: Sequence[Scored]) -> list[Scored]:
         """The one that leaves the smallest loss on the selection part, or the smallest criterion."""
@@ -96,14 +99,35 @@ class Dag:
             return [min(worth, key=lambda s: bic(session, s.loss, s.parameters))]
         return [min(worth, key=lambda s: s.loss)]
 
-    def keeps(self, session: Session, before: float, after: float, parameters: tuple[int, int]) -> bool:
-        """Whether the criterion has fallen with the training that followed; other strategies keep every growth.
+    def last_resort(self, session: Session, scored: Sequence[Scored]) -> list[Scored]:
+        """The candidate with the largest prediction, idle at first, on probation.
 
-        Without that training the criterion would stop at the first edge: untrained neurons gain too little.
+        Untrained neurons may gain nothing where trained ones would gain much: what a few samples say about the first
+        non-linear part of a nearly linear problem, say, is noise.
         """
+        if not scored:
+            return []
+        best = max(scored, key=lambda s: s.small.predicted / max(s.small.amplitude, 1e-300))
+        loss = best.loss + (best.gain or 0.0)
+        idle = replace(best, step=best.idle, updates={}, amplitude=0.0, predicted=0.0, gain=0.0, error=0.0, loss=loss)
+        return [replace(idle, outcome="on probation")]
+
+    def keeps(self, session: Session, choice: Scored, before: torch.Tensor, after: torch.Tensor) -> bool:
+        """Whether the training that followed has justified a growth.
+
+        On probation, it must have lowered the loss of the selection part by the paired test. With the information
+        criterion, that must have fallen: without the training it would stop at the first edge, since untrained neurons
+        gain too little.
+        """
+        better = (before - after).double()
+        if choice.outcome == "on probation":
+            error = float(better.std(correction=0)) / math.sqrt(len(better))
+            if not self._certain(float(better.mean()), error):
+                return False
         if self.config.strategy != "bic":
             return True
-        return bic(session, after, parameters[1]) < bic(session, before, parameters[0])
+        added = choice.parameters, choice.parameters_before
+        return bic(session, float(after.mean()), added[0]) < bic(session, float(before.mean()), added[1])
 
 
 def bic(session: Session, loss: float, parameters: int) -> float:

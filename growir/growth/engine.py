@@ -223,13 +223,13 @@ class _Growth:
         with session.meter.phase("growing"):
             candidates = policy.propose(session)
             scored = policy.score(session, candidates, step) if candidates else []
-            chosen = policy.select(session, scored)
+            chosen = policy.select(session, scored) or policy.last_resort(session, scored)
         if not candidates:
             return self._ended("parameters", started)
         if not chosen:
             return self._ended("no gain", started)
         (choice,) = chosen
-        before, parameters = progress.metrics or session.metrics_by_part(), session.graph.costs().parameters
+        before, losses = progress.metrics or session.metrics_by_part(), session.selection_losses()
         take_back = session.keep()
         with session.meter.phase("growing"):
             created = session.grow(choice.step, choice.updates)
@@ -253,15 +253,14 @@ class _Growth:
         event |= {"selection_loss": metrics["selection"]["loss"], **metrics, "dead_units": dead}
         self.tell_of_branch({**event, "seconds": round(training, 4)})
         seconds, growing = progress.seconds + time.perf_counter() - started, progress.growing + growing
-        after = session.graph.costs().parameters
-        losses = before["selection"]["loss"], metrics["selection"]["loss"]
-        if policy.keeps(session, *losses, (parameters, after)):
+        if policy.keeps(session, choice, losses, session.selection_losses()):
             return replace(progress, step=step, seconds=seconds, growing=growing, metrics=metrics)
         take_back()
-        self.tell_of_branch({"event": "undone", "step": step, "reason": "criterion"})
-        self.tell_of_branch({"event": "ended", "step": step - 1, "reason": "criterion"})
+        reason: Reason = "no gain" if choice.outcome == "on probation" else "criterion"
+        self.tell_of_branch({"event": "undone", "step": step, "reason": reason})
+        self.tell_of_branch({"event": "ended", "step": step - 1, "reason": reason})
         self.observer.accepted(step - 1, session.graph)
-        return replace(progress, seconds=seconds, growing=growing, ended="criterion")
+        return replace(progress, seconds=seconds, growing=growing, ended=reason)
 
     # -- tournaments --------------------------------------------------------------------------------------------------
 
@@ -336,12 +335,13 @@ def _growth_event(
         "measured_gain": choice.gain,
         "gain_error": choice.error,
         "amplitude": choice.amplitude,
+        "probation": choice.outcome == "on probation",
         "loss_before": choice.loss + (choice.gain or 0.0),
         "loss_after": choice.loss,
         "parameters": costs.parameters,
         "macs": costs.macs,
         "hash": session.graph.hash,
-        "tried": [_tried_event(each, each is choice) for each in scored],
+        "tried": [_tried_event(each, each is choice or each.idle is choice.step) for each in scored],
     }
 
 

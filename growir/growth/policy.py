@@ -11,7 +11,7 @@ import torch
 from growir.growth.session import Session
 from growir.rewrite import Pass
 
-Outcome = Literal["improving", "no amplitude", "no gain"]
+Outcome = Literal["improving", "no amplitude", "no gain", "on probation"]
 
 
 class Small(NamedTuple):
@@ -35,9 +35,11 @@ class Scored:
         error: Standard error of the gain, from the samples it was measured on.
         loss: The mean loss there afterwards.
         parameters: Of the network afterwards.
+        parameters_before: Of the network it would change.
         outcome: Whether it is worth applying, or why not.
         small: The candidate at a small amplitude.
         convolves: Whether it adds maps.
+        idle: The rewrite with outgoing weights of zero: it keeps the function, and what is new can learn.
     """
 
     step: Pass
@@ -48,9 +50,11 @@ class Scored:
     error: float | None
     loss: float
     parameters: int
+    parameters_before: int
     outcome: Outcome
     small: Small
     convolves: bool
+    idle: Pass
 
     @property
     def improves(self) -> bool:
@@ -75,13 +79,17 @@ class Policy(Protocol):
         """Those to apply now, best first; none ends growth."""
         ...
 
-    def keeps(self, session: Session, before: float, after: float, parameters: tuple[int, int]) -> bool:
+    def last_resort(self, session: Session, scored: Sequence[Scored]) -> Sequence[Scored]:
+        """What to apply where `select` finds nothing: growths that the training after them must justify."""
+        ...
+
+    def keeps(self, session: Session, choice: Scored, before: torch.Tensor, after: torch.Tensor) -> bool:
         """Whether a growth stays after the training that followed it.
 
         Args:
             session: The network after that training.
-            before: The mean loss on the selection part before the growth.
+            choice: The growth.
+            before: (n,) losses on samples of the selection part before the growth.
             after: The same after the training.
-            parameters: Of the network before and after.
         """
         ...

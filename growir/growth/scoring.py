@@ -107,9 +107,11 @@ class Scoring:
             error=error,
             loss=before - (gain or 0.0),
             parameters=done.graph.costs().parameters,
+            parameters_before=session.graph.costs().parameters,
             outcome=outcome,
             small=Small(search.small, search.small * predicted, search.gained),
             convolves=new.convolves,
+            idle=self._with_values(candidate, new, neurons, solved, 0.0),
         )
 
     def _count(self, done: Rewrite, solved: Sequence[Solved], search: float) -> None:

@@ -153,6 +153,10 @@ class Session:
         """The loss of each of some training samples."""
         return self.loss.each(self._predictions(samples), self.targets[samples])
 
+    def selection_losses(self) -> torch.Tensor:
+        """The loss of each sample of the part that chooses, of as many as candidates are measured on at most."""
+        return self.losses_on(self.parts.gr[: self.config.policy.samples])
+
     def loss_on(self, samples: torch.Tensor) -> float:
         """The mean loss on some training samples."""
         return float(self.losses_on(samples).mean())
