@@ -24,6 +24,8 @@ from growir.growth.states import StateView
 T = TypeVar("T")
 Solver = Callable[[torch.Tensor], torch.Tensor]
 RIDGES = (1e-2, 1e-3, 1e-4)  # what is tried where none is given; of equals the first
+MANY = 256  # features from which on no ridge is searched for
+SEEN = 32  # neurons of a state that a ridge is chosen by, if it has more
 HELD = 4  # one in so many rows is held out, to choose the ridge by
 Key = tuple[object, ...]  # what names a design: the value that is read first, then how
 Remembered = dict[Key, object]
@@ -158,7 +160,9 @@ class Bottleneck:
 
     Attributes:
         state: The state.
-        parts: The designs of its edges, then 1 for its bias, (rows, features) each.
+        keys: Of its edges' designs.
+        parts: Those designs, then 1 for its bias, (rows, features) each.
+        gram: S = E[B^T B].
         solve: Solver for their second moments.
         slope: M = E[B^T v], (sources, width): minus the gradient of the existing edges' weights.
         wish: dW* = S^-1 M, (sources, width): the best update of the existing edges.
@@ -170,9 +174,11 @@ class Bottleneck:
     """
 
     state: StateView
+    keys: Sequence[Key]
     parts: Sequence[torch.Tensor]
+    gram: Moment
     solve: Solver
-    slope: torch.Tensor
+    slope: Moment
     wish: torch.Tensor
     rest: torch.Tensor
     psi: float
@@ -203,8 +209,10 @@ def measure(
     """
     if not parts:
         psi = math.sqrt(positions * float(desired.double().square().sum(dim=1).mean()))
-        empty = torch.zeros(0, state.width, dtype=torch.float64, device=desired.device)
-        return Bottleneck(state, (), lambda y: y, empty, empty, desired, psi, desired, ridge or RIDGES[1], positions)
+        empty = torch.zeros(0, state.width, dtype=torch.float64)
+        nothing, none = Moment(empty, empty, 0.0), Moment(empty[:, :0], empty[:, :0], 0.0)
+        found = (none, lambda y: y, nothing, empty, desired, psi, desired, ridge or RIDGES[1], positions)
+        return Bottleneck(state, (), (), *found)
     rows = [[gram(a, b) for b in keys] for a in keys]
     if len(parts) > len(keys):
         ones = parts[-1]
@@ -214,16 +222,18 @@ def measure(
     slopes = [moment(part, desired) for part in parts]
     slope = stacked([[part] for part in slopes])
 
+    fitting, held = slope.fitting[:, :SEEN], slope.held[:, :SEEN]
+
     def held_out(tried: float) -> float:
         solve = gram.solver(keys, tried, inner.fitting, held=True)
-        return _held_residual(solve(slope.fitting), inner.held, slope.held)
+        return _held_residual(solve(fitting), inner.held, held)
 
     chosen = ridge or (min(RIDGES, key=held_out) if keys else RIDGES[1])
     solve = gram.solver(keys, chosen, inner.whole, held=False)
     wish = solve(slope.whole)
     rest = desired - combine(parts, wish)
     psi = math.sqrt(positions * float(rest.double().square().sum(dim=1).mean()))
-    return Bottleneck(state, parts, solve, slope.whole, wish, rest, psi, desired, chosen, positions)
+    return Bottleneck(state, keys, parts, inner, solve, slope, wish, rest, psi, desired, chosen, positions)
 
 
 def _held_residual(weight: torch.Tensor, gram: torch.Tensor, slope: torch.Tensor) -> float:
@@ -248,48 +258,85 @@ class Fit:
     Attributes:
         existing: Changes of its edges and bias, (sources, width).
         new: Weights of the added features, (features, width).
+        known: K, (sources, features), what the sources give of the features; None without sources.
         gain: First-order decrease of the mean loss, E[v . (change of the pre-activation)].
     """
 
     existing: torch.Tensor
     new: torch.Tensor
+    known: torch.Tensor | None
     gain: float
 
-    @property
-    def whole(self) -> torch.Tensor:
-        """Both, one below the other."""
-        return torch.cat([self.existing, self.new])
 
-
-def fit(bottleneck: Bottleneck, features: torch.Tensor, ridge: float | None) -> Fit:
+def fit(
+    bottleneck: Bottleneck,
+    features: torch.Tensor,
+    ridge: float | None,
+    own: Moment | None = None,
+    cross: Moment | None = None,
+) -> Fit:
     """The ridge least squares of v on the existing sources and the new features together.
 
     Args:
         bottleneck: The state.
-        features: (rows, k) the new ones.
+        features: F, (rows, k) the new ones.
         ridge: Relative regularisation; chosen on held-out rows if None.
+        own: E[F^T F], where it is known.
+        cross: E[B^T F], where it is known.
     """
-    known, beyond = None, features
-    if len(bottleneck.wish):
-        cross = torch.cat([moment(part, features).whole for part in bottleneck.parts])
-        known = bottleneck.solve(cross)
-        # What of the features the existing sources do not already give; its Gram is their Schur complement. The ridge
-        # stays relative to the features themselves, so that a feature they do give gets no exploding weight.
-        beyond = features - combine(bottleneck.parts, known)
-    own, target = moment(beyond, beyond), moment(beyond, bottleneck.rest)
-    scale = features.square().mean().double()
+    own = own or moment(features, features)
+    target = moment(features, bottleneck.rest)
+    beyond, wish = own, bottleneck.wish
+    known: torch.Tensor | None = None
+    if len(wish):
+        cross = cross or stacked([[moment(part, features)] for part in bottleneck.parts])
+        known = bottleneck.solve(cross.whole)
+        # F - B K is what the existing sources do not already give of the features; these are its moments.
+        searched = ridge is None and len(own.whole) <= MANY
+        beyond = _residual(own, cross, bottleneck.gram, known, searched)
+        target = _rest(target, bottleneck, known, searched)
+    # The ridge is relative to the features themselves, so that a feature the sources do give gets no exploding weight.
+    scale = own.whole.diagonal().mean()
 
     def held_out(tried: float) -> float:
-        lower = cholesky(ridged(own.fitting, tried, scale))
+        lower = cholesky(ridged(beyond.fitting, tried, scale))
         if lower is None:
             return math.inf
-        return _held_residual(torch.cholesky_solve(target.fitting, lower), own.held, target.held)
+        return _held_residual(torch.cholesky_solve(target.fitting, lower), beyond.held, target.held)
 
-    new = factor(own.whole, ridge or min(RIDGES, key=held_out), scale)(target.whole)
-    existing = bottleneck.wish - known @ new if known is not None else bottleneck.wish
-    # v = v_perp + B dW*, and the move is B existing + F new.
-    gain = float((bottleneck.slope * existing).sum() + (moment(features, bottleneck.desired).whole * new).sum())
-    return Fit(existing, new, bottleneck.positions * gain)
+    # Of many features the search would cost more than all else: the ridge that served the state's edges serves them.
+    chosen = ridge or (min(RIDGES, key=held_out) if len(beyond.whole) <= MANY else bottleneck.ridge)
+    new = factor(beyond.whole, chosen, scale)(target.whole)
+    existing = wish if known is None else wish - known @ new
+    # The move is B existing + F new, and v = v_perp + B dW*.
+    seen = moment(features, bottleneck.desired).whole
+    gain = float((bottleneck.slope.whole * existing).sum() + (seen * new).sum())
+    return Fit(existing, new, known, bottleneck.positions * gain)
+
+
+def _residual(own: Moment, cross: Moment, gram: Moment, known: torch.Tensor, held: bool) -> Moment:
+    """E[(F - B K)^T (F - B K)]: positive definite for any K, unlike a Schur complement with a ridge inside.
+
+    What is held out stays as it is where nobody asks for it.
+    """
+
+    def of(own: torch.Tensor, cross: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+        half = cross.T @ known
+        return own - half - half.T + known.T @ (gram @ known)
+
+    last = of(own.held, cross.held, gram.held) if held else own.held
+    return Moment(of(own.whole, cross.whole, gram.whole), last, own.share)
+
+
+def _rest(target: Moment, bottleneck: Bottleneck, known: torch.Tensor, held: bool) -> Moment:
+    """E[(F - B K)^T v_perp] from E[F^T v_perp]; likewise."""
+
+    def of(target: torch.Tensor, slope: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+        return target - known.T @ (slope - gram @ bottleneck.wish)
+
+    slope, gram = bottleneck.slope, bottleneck.gram
+    last = of(target.held, slope.held, gram.held) if held else target.held
+    return Moment(of(target.whole, slope.whole, gram.whole), last, target.share)
 
 
 def closed_form(gram: torch.Tensor, rest: torch.Tensor, inputs: torch.Tensor, count: int, ridge: float) -> torch.Tensor:

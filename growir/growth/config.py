@@ -83,14 +83,15 @@ class DagConfig(_Section):
             Channels of a new map are eight by default, and a map doubles.
         activation: Of new states; of a list, each is tried.
         kernels: Kernel sizes of convolutions. None, the default, keeps to fully connected layers.
-        directions: Incoming weights of new neurons: random ones, or the best of a pool that holds the closed-form
-            directions too ("fitted", also tried where no random draw gains anything).
+        directions: Incoming weights of new neurons: random ones, or ("fitted") the best of a pool that holds the
+            closed-form directions too, those of vectors then fitted by descent.
         samples: The most samples of each part that candidates are measured on.
         ridge: Regularisation of every least-squares solve, relative to the mean square of its features; by default each
             solve chooses among three by what is left on held-out samples.
-        significance: Growth ends where no candidate improves the selection part with a smaller probability of error
-            than this (one-sided, paired by sample); 1 takes any improvement. By default 1 for "widen", since width pays
-            after training and not at once, else 0.05.
+        significance: Growth ends where no candidate improves the selection part, at once or after the training that
+            follows, with a smaller probability of error than this (one-sided, paired by sample); 1 takes any
+            improvement, and what trains to one or not. By default 1 for "widen", since width pays after a full
+            training, else 0.05.
     """
 
     name: Literal["dag"] = "dag"

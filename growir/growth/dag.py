@@ -64,15 +64,11 @@ class Dag:
         known, self._measured = self._measured, None
         scoring = Scoring(known[1] if known and known[0] is graph else self._measure(session), self.config, step)
         moves = [(candidate, self.moves.addition(graph, candidate)) for candidate in candidates]
-        # Where no random draw gains anything, better directions may: growth should not end by bad luck.
         found: list[Scored] = []
-        for directions in dict.fromkeys((self.config.directions, "fitted")):
-            found = []
-            for k, ((candidate, new), made) in enumerate(zip(moves, scoring.neurons(moves, directions), strict=True)):
-                session.tick("scoring", k, len(candidates))
-                found.append(scoring.score(candidate, self.moves.rewritten(graph, candidate), new, made))
-            if self._worth(found):
-                break
+        made = scoring.neurons(moves, self.config.directions)
+        for k, ((candidate, new), neurons) in enumerate(zip(moves, made, strict=True)):
+            session.tick("scoring", k, len(candidates))
+            found.append(scoring.score(candidate, self.moves.rewritten(graph, candidate), new, neurons))
         return found
 
     def _measure(self, session: Session) -> Measured:

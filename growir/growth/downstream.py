@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from growir.growth.session import Session
 from growir.passes.state import descendants
 from growir.shapes import shapes_of
 
-COARSE, FINE = 7, 6  # points of a line search
+COARSE, FINE = 5, 3  # points of a line search
 SMALLEST = 1e-2  # where it starts, of the limit
 
 
@@ -86,12 +86,27 @@ class Downstream:
             return float(self.losses(shifts, amplitude).double().mean())
 
         losses = {0.0: loss_at(0.0)}
-        for amplitude in np.geomspace(SMALLEST * limit, limit, COARSE):
+        for amplitude in (SMALLEST * limit, *np.geomspace(SMALLEST * limit, limit, COARSE)[1:]):
             losses[float(amplitude)] = loss_at(float(amplitude))
-        tried = sorted(losses)
-        best = tried.index(min(tried, key=lambda a: losses[a]))
-        low, high = tried[max(best - 1, 0)], tried[min(best + 1, len(tried) - 1)]
-        for amplitude in np.linspace(low, high, FINE + 2)[1:-1]:
-            losses[float(amplitude)] = loss_at(float(amplitude))
+        small = SMALLEST * limit
+        gained = losses[0.0] - losses[small]
+        for _ in range(FINE):
+            between = _between(losses)
+            losses[between] = loss_at(between)
         finite = [a for a in losses if math.isfinite(losses[a])]
-        return Search(min(finite, key=lambda a: losses[a], default=0.0), tried[1], losses[0.0] - losses[tried[1]])
+        return Search(min(finite, key=lambda a: losses[a], default=0.0), small, gained)
+
+
+def _between(losses: Mapping[float, float]) -> float:
+    """Where a parabola through the best amplitude and its neighbours is lowest, or the middle of the wider gap."""
+    tried = sorted(losses)
+    at = tried.index(min(tried, key=lambda a: losses[a] if math.isfinite(losses[a]) else math.inf))
+    if at in (0, len(tried) - 1):
+        return (tried[0] + tried[1]) / 2 if at == 0 else (tried[-2] + tried[-1]) / 2
+    low, best, high = tried[at - 1 : at + 2]
+    left, right = (losses[low] - losses[best]) / (best - low), (losses[high] - losses[best]) / (high - best)
+    # The slopes of both chords; the parabola's vertex lies where its slope is zero.
+    vertex = best + 0.5 * (left * (high - best) - right * (best - low)) / max(left + right, 1e-300)
+    if math.isfinite(vertex) and low < vertex < high and vertex not in losses:
+        return vertex
+    return (low + best) / 2 if best - low > high - best else (best + high) / 2

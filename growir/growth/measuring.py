@@ -10,7 +10,7 @@ from typing import cast
 import torch
 
 from growir.graph import Graph
-from growir.growth.bottleneck import Bottleneck, Grams, Key, Remembered, measure
+from growir.growth.bottleneck import Bottleneck, Grams, Key, Moment, Remembered, combine, measure, stacked
 from growir.growth.designs import Places, chain, design, window_of
 from growir.growth.downstream import Downstream
 from growir.growth.section import run_section
@@ -74,6 +74,7 @@ class Measured:
     _designs: dict[Key, torch.Tensor] = field(default_factory=dict[Key, torch.Tensor])
     _bottlenecks: dict[str, Bottleneck] = field(default_factory=dict[str, Bottleneck])
     _downstream: dict[tuple[str, ...], Downstream] = field(default_factory=dict[tuple[str, ...], Downstream])
+    _wished: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict[tuple[str, int], torch.Tensor])
     gram: Grams = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +124,28 @@ class Measured:
             self._bottlenecks[state.node] = found
         return self._bottlenecks[state.node]
 
+    def sources(self, state: StateView, part: Part) -> list[torch.Tensor]:
+        """What the parameters of a vector's edges and its bias multiply, on some samples."""
+        found = [part.carried(edge) for edge in state.edges]
+        if state.bias is not None:
+            found.append(torch.ones(len(part.targets), 1))
+        return found
+
+    def wished(self, state: StateView, part: Part) -> torch.Tensor:
+        """How the best update of a vector's own edges would change it, on some samples."""
+        key = state.node, id(part)
+        if key not in self._wished:
+            self._wished[key] = combine(self.sources(state, part), self.bottleneck(state).wish)
+        return self._wished[key]
+
+    def moments(self, bottleneck: Bottleneck, edge: Edge) -> tuple[Moment, Moment | None]:
+        """What a new edge reads has of second moments: its own, and with what a state's edges read."""
+        key = self._key(edge, bottleneck.state.shape)
+        rows = [[self.gram(other, key)] for other in bottleneck.keys]
+        if len(bottleneck.parts) > len(bottleneck.keys):
+            rows.append([self.gram.mean(key).T])
+        return self.gram(key, key), stacked(rows) if rows else None
+
     def downstream(self, targets: tuple[str, ...], *, choosing: bool = False) -> Downstream:
         """What lies behind some states, on the line search part or the one that chooses."""
         key = (*targets, str(choosing))
@@ -160,7 +183,9 @@ def measured(session: Session, offered: Sequence[str], samples: int, ridge: floa
         return Part(values | _run(session, names, list(wanted), values, targets, fitting, slopes), targets)
 
     parts = session.parts
-    opt, ls, gr = part_of(parts.opt, [s.node for s in states]), part_of(parts.ls), part_of(parts.gr)
+    opt, gr = part_of(parts.opt, [s.node for s in states]), part_of(parts.gr)
+    # One number is searched for: half of the samples say it as well.
+    ls = part_of(parts.ls[: max(FEWEST, count // 2)])
     losses = session.loss.each(gr.values[session.output], gr.targets)
     # Forward on three parts and backward on one, two operations a multiply-accumulate.
     session.meter.count(10.0 * graph.costs().macs * count)

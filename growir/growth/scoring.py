@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from growir.growth.additions import Addition
-from growir.growth.bottleneck import Fit, fit
+from growir.growth.bottleneck import Fit, combine, fit
 from growir.growth.config import DagConfig, Directions
 from growir.growth.designs import along_channels, as_weight, chain, design, run_layer
 from growir.growth.measuring import Measured, Part
@@ -222,7 +222,10 @@ class Scoring:
             values = neurons.activations(measured.opt)
             designs = [self._features(values, target, [edge]) for edge in edges]
         bottleneck = measured.bottleneck(target)
-        found = fit(bottleneck, torch.cat(designs, dim=1), self.config.ridge)
+        if neurons is None and len(edges) == 1:
+            found = fit(bottleneck, designs[0], self.config.ridge, *measured.moments(bottleneck, edges[0]))
+        else:
+            found = fit(bottleneck, torch.cat(designs, dim=1), self.config.ridge)
         sizes = [part.shape[1] for part in bottleneck.parts]
         existing = list(torch.split(found.existing.float(), sizes)) if sizes else []
         bias = existing.pop()[0] if target.bias is not None else None
@@ -242,14 +245,21 @@ class Scoring:
 
     def _shift(self, solved: Solved, neurons: Neurons | None, part: Part) -> torch.Tensor:
         """How the move changes a fed state at amplitude one, on some samples."""
-        total = torch.zeros_like(part.values[solved.target.node])
-        for edge, weight in zip(solved.target.edges, solved.existing, strict=True):
+        values = neurons.activations(part) if neurons else None
+        reads = [
+            part.carried(edge) if values is None else chain(edge.carriers, edge.shape)(values) for edge in solved.edges
+        ]
+        known, target = solved.fit.known, solved.target
+        if known is not None and target.shape.rank == 2 and known.shape[1] < target.width:
+            # B (dW* - K omega) + F omega as B dW* + (F - B K) omega: fewer products, and the first is known.
+            beyond = torch.cat(reads, dim=1) - combine(self.measured.sources(target, part), known)
+            return self.measured.wished(target, part) + beyond @ solved.fit.new.float()
+        total = torch.zeros_like(part.values[target.node])
+        for edge, weight in zip(target.edges, solved.existing, strict=True):
             total = total + run_layer(edge.op, part.carried(edge), weight)
         if solved.bias is not None:
             total = total + along_channels(solved.bias, total)
-        values = neurons.activations(part) if neurons else None
-        for edge, weight in zip(solved.edges, solved.new, strict=True):
-            read = part.carried(edge) if values is None else chain(edge.carriers, edge.shape)(values)
+        for edge, weight, read in zip(solved.edges, solved.new, reads, strict=True):
             total = total + run_layer(edge.op, read, weight)
         return total
 

@@ -192,22 +192,23 @@ def test_a_learned_slope_is_measured_as_it_is() -> None:
 
 
 def test_growth_does_not_end_by_one_bad_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
     real = Scoring._draft
 
-    def useless_when_random(self: Scoring, *args: Any) -> Any:
+    def useless(self: Scoring, *args: Any) -> Any:
         draft = real(self, *args)
-        tried.append(args[-1])
-        if args[-1] == "random":
-            return dataclasses.replace(draft, weight=0 * draft.weight, bias=0 * draft.bias)
-        return draft
+        return dataclasses.replace(draft, weight=0 * draft.weight)  # activations that never vary
 
     session = small_session(spirals())
-    monkeypatch.setattr(Scoring, "_draft", useless_when_random)
-    move = AddNode(source="standard", target="out", width=4)
-    found = policy_of(session).score(session, [move], 1)
-    assert tried == ["random", "fitted"]
-    assert [choice.improves for choice in found] == [True]
+    monkeypatch.setattr(Scoring, "_draft", useless)
+    policy = policy_of(session)
+    scored = policy.score(session, [AddNode(source="standard", target="out", width=4)], 1)
+    assert policy.select(session, scored) == []
+    (choice,) = policy.last_resort(session, scored)
+    before, losses = session.loss_on(session.parts.gr), session.selection_losses()
+    session.grow(choice.step, choice.updates)
+    assert session.loss_on(session.parts.gr) == pytest.approx(before, abs=1e-6)  # idle
+    assert not policy.keeps(session, choice, losses, losses)
+    assert policy.keeps(session, choice, losses, losses - 1.0)
 
 
 def test_a_move_without_amplitude_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
