@@ -261,21 +261,29 @@ class Fit:
         return torch.cat([self.existing, self.new])
 
 
-def fit(bottleneck: Bottleneck, features: torch.Tensor, ridge: float | None) -> Fit:
+def fit(
+    bottleneck: Bottleneck,
+    features: torch.Tensor,
+    ridge: float | None,
+    known_moments: tuple[Moment, Moment | None] | None = None,
+) -> Fit:
     """The ridge least squares of v on the existing sources and the new features together.
 
     Args:
         bottleneck: The state.
         features: (rows, k) the new ones.
         ridge: Relative regularisation; chosen on held-out rows if None.
+        known_moments: Second moments of the new features, and of the existing sources with them, if there are any.
     """
-    own, target = moment(features, features), moment(features, bottleneck.rest)
+    if known_moments is None:
+        crossed = stacked([[moment(part, features)] for part in bottleneck.parts]) if bottleneck.parts else None
+        known_moments = moment(features, features), crossed
+    own, cross = known_moments
+    target = moment(features, bottleneck.rest)
     # The Schur complement is what of the features the existing sources do not already give; its ridge is relative to
     # the features themselves, so that a feature they do give gets no weight instead of an exploding one.
-    beyond = own
-    cross = known = None
-    if len(bottleneck.wish):
-        cross = stacked([[moment(part, features)] for part in bottleneck.parts])
+    beyond, known = own, None
+    if cross is not None:
         known = bottleneck.solve(cross.whole)
         beyond = Moment(own.whole - cross.whole.T @ known, own.held - cross.held.T @ known, own.share)
 

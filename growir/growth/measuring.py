@@ -10,7 +10,7 @@ from typing import cast
 import torch
 
 from growir.graph import Graph
-from growir.growth.bottleneck import Bottleneck, Grams, Key, Remembered, measure
+from growir.growth.bottleneck import Bottleneck, Grams, Key, Moment, Remembered, measure, stacked
 from growir.growth.designs import Places, chain, design, window_of
 from growir.growth.downstream import Downstream
 from growir.growth.section import run_section
@@ -96,6 +96,14 @@ class Measured:
     def design(self, edge: Edge, state: Shape) -> torch.Tensor:
         """What the weight of an edge into a state of this shape multiplies, on the fitting part."""
         return self._design_of(self._key(edge, state))
+
+    def moments(self, edge: Edge, target: StateView) -> tuple[Moment, Moment | None]:
+        """Second moments of what an edge reads, and of what feeds its target with it, if anything does."""
+        key = self._key(edge, target.shape)
+        rows = [[self.gram(self._key(there, target.shape), key)] for there in target.edges]
+        if target.bias is not None:
+            rows.append([self.gram.mean(key).T])
+        return self.gram(key, key), stacked(rows) if rows else None
 
     def _key(self, edge: Edge, state: Shape) -> Key:
         key: Key = (edge.value, edge.carriers, window_of(edge.op), state.sizes[1:])

@@ -179,14 +179,16 @@ class Scoring:
     # -- outgoing weights ---------------------------------------------------------------------------------------------
 
     def _solve(self, new: Addition, neurons: Neurons | None, target: StateView, edges: tuple[Edge, ...]) -> Solved:
-        measured = self.measured
+        measured, moments = self.measured, None
         if neurons is None:
-            designs = [measured.design(edge, target.shape) for edge in edges]
+            (edge,) = edges
+            # What is there already has moments that other states and, of the data, other growths share.
+            designs, moments = [measured.design(edge, target.shape)], measured.moments(edge, target)
         else:
             values = neurons.activations(measured.opt)
             designs = [self._features(values, target, [edge]) for edge in edges]
         bottleneck = measured.bottleneck(target)
-        found = fit(bottleneck, torch.cat(designs, dim=1), self.config.ridge)
+        found = fit(bottleneck, torch.cat(designs, dim=1), self.config.ridge, moments)
         sizes = [part.shape[1] for part in bottleneck.parts]
         existing = list(torch.split(found.existing.float(), sizes)) if sizes else []
         bias = existing.pop()[0] if target.bias is not None else None
