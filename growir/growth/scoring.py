@@ -157,14 +157,26 @@ class Scoring:
             weight, bias = fitted_directions(inputs, rest, blocks, incoming.count, ridge, draws, aligned=aligned)
             # Large fitted neurons win now and lose after training, so they start at half the scale.
             weight, bias = 0.5 * weight, 0.5 * bias
-        # A neuron that never changes has no gradient, and would never learn; turned around it does.
+        # A neuron that never changes, or only where nothing feels it, has no gradient, and would never learn; turned
+        # around it does.
         neurons = made(weight, bias)
-        values = neurons.activations(measured.opt).transpose(0, 1).flatten(1)
-        alive = values.std(dim=1) > FLAT * values.abs().amax(dim=1)
+        values = neurons.activations(measured.opt)
+        flat = values.transpose(0, 1).flatten(1)
+        alive = (flat.std(dim=1) > FLAT * flat.abs().amax(dim=1)) & self._felt(values, new)
         if alive.all():
             return neurons
         sign = torch.where(alive, 1.0, -1.0).double()
         return made(weight * sign, bias * sign)
+
+    def _felt(self, values: torch.Tensor, new: Addition) -> torch.Tensor:
+        """Which new neurons are not zero for some sample that a state they feed would like to move for."""
+        felt = torch.zeros(values.shape[1], dtype=torch.bool)
+        for target, edges in new.outgoing:
+            sloped = (self.measured.bottleneck(target).desired != 0).any(dim=1)
+            for edge in edges:
+                read = self._features(values, target, [edge])
+                felt |= (read != 0).reshape(len(read), len(felt), -1)[sloped].any(dim=2).any(dim=0)
+        return felt
 
     def _alike(self, new: Addition) -> Sequence[tuple[StateView, tuple[Edge, ...]]]:
         """The fed states whose rows are those of the first one, so that they can be looked at together."""
