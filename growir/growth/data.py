@@ -268,7 +268,7 @@ def empty_network(data: Dataset, config: DataConfig, name: str, *, maps: bool = 
             )
         for op in brought:
             add("image", op)
-        if sample[0] not in CHANNELS and len(sample) == 3:
+        if len(sample) == 3 and sample[0] not in CHANNELS:
             images = images.transpose(0, 3, 1, 2)
     flat = images.reshape(len(images), -1)
     varies = kept(images, config.variance or 1.0)

@@ -14,7 +14,7 @@ import torch
 
 import growir
 from growir.errors import DataError, RunError
-from growir.growth import neurons
+from growir.growth import bottleneck, neurons
 from growir.growth.config import parse_run
 from growir.growth.dag import Dag
 from growir.growth.designs import Places
@@ -209,7 +209,7 @@ def test_some_positions_predict_what_all_of_them_would(monkeypatch: pytest.Monke
 
 
 def test_closed_form_directions_are_of_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    session, real, called = image_session(directions="fitted"), neurons.closed_form, list[Pass]()
+    session, real, called = image_session(directions="fitted"), bottleneck.closed_form, list[Pass]()
     policy = policy_of(session)
 
     def seen(*arguments: Any) -> torch.Tensor:

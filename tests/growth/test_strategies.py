@@ -159,8 +159,8 @@ def test_the_criterion_falls_with_every_growth_that_is_kept(criterion: Path) -> 
             )
     assert len(found) > 1
     assert all(after < before for before, after in found[:-1])
-    before, after = found[-1]
-    assert after >= before
+    last, undone = found[-1]
+    assert undone >= last
 
 
 def test_nothing_of_an_undone_growth_is_left(criterion: Path) -> None:
