@@ -365,7 +365,8 @@ def field_problems(where: str, what: str, error: ValidationError, model: type[Ba
         elif fault["type"] == "missing":
             text = f"{what} needs {field}"
         else:
-            wrong = fault["msg"].removeprefix("Value error, ")
+            # Documents and run files know lists; that they become tuples is nobody's business but ours.
+            wrong = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
             wrong = wrong[:1].lower() + wrong[1:]
             shown = _shown(fault["input"]) if field else ""
             text = f"{field} is {shown}: {wrong}" if field else wrong

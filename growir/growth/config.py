@@ -19,6 +19,8 @@ from growir.ops import ACTIVATIONS
 
 Directions = Literal["random", "fitted"]
 Strategy = Literal["whole", "restricted", "bic", "widen"]
+# One list of words: of a union only the first half would be named to who wrote none of them.
+Way = Literal["whole", "restricted", "bic", "widen", "tournament"]
 Count = Annotated[int, Field(strict=True, gt=0)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
@@ -95,7 +97,7 @@ class DagConfig(_Section):
     """
 
     name: Literal["dag"] = "dag"
-    strategy: Strategy | Literal["tournament"] = "tournament"
+    strategy: Way = "tournament"
     branches: Annotated[tuple[Strategy, ...], Field(min_length=1)] = ("widen", "whole")
     neurons: Count | None = None
     activation: str | tuple[str, ...] = "relu"

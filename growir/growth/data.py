@@ -260,14 +260,15 @@ def empty_network(data: Dataset, config: DataConfig, name: str, *, maps: bool = 
     if how == "auto":
         how = "global" if len(sample) > 1 else "feature"
     if maps:
+        brought = _to_maps(sample)
         if how == "feature":
             raise DataError(
                 "[policy] kernels: convolutions read maps, which one mean and std serves; [data] standardise "
                 'must be "global" or "none", but is "feature"'
             )
-        for op in _to_maps(sample):
+        for op in brought:
             add("image", op)
-        if sample[0] not in CHANNELS and len(sample) == 3:
+        if len(sample) == 3 and sample[0] not in CHANNELS:
             images = images.transpose(0, 3, 1, 2)
     flat = images.reshape(len(images), -1)
     varies = kept(images, config.shares[0])

@@ -222,7 +222,7 @@ class _Growth:
         step = progress.step + 1
         with session.meter.phase("growing"):
             candidates = policy.propose(session)
-            scored = policy.score(session, candidates, step) if candidates else []
+            scored: Sequence[Scored] = policy.score(session, candidates, step) if candidates else ()
             chosen = policy.select(session, scored) or policy.last_resort(session, scored)
         if not candidates:
             return self._ended("parameters", started)

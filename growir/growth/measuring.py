@@ -98,6 +98,14 @@ class Measured:
         """What the weight of an edge into a state of this shape multiplies, on the fitting part."""
         return self._design_of(self._key(edge, state))
 
+    def moments(self, edge: Edge, target: StateView) -> tuple[Moment, Moment | None]:
+        """Second moments of what an edge reads, and of what feeds its target with it, if anything does."""
+        key = self._key(edge, target.shape)
+        rows = [[self.gram(self._key(there, target.shape), key)] for there in target.edges]
+        if target.bias is not None:
+            rows.append([self.gram.mean(key).T])
+        return self.gram(key, key), stacked(rows) if rows else None
+
     def _key(self, edge: Edge, state: Shape) -> Key:
         key: Key = (edge.value, edge.carriers, window_of(edge.op), state.sizes[1:])
         self._edges[key] = edge, state
@@ -137,14 +145,6 @@ class Measured:
         if key not in self._wished:
             self._wished[key] = combine(self.sources(state, part), self.bottleneck(state).wish)
         return self._wished[key]
-
-    def moments(self, bottleneck: Bottleneck, edge: Edge) -> tuple[Moment, Moment | None]:
-        """What a new edge reads has of second moments: its own, and with what a state's edges read."""
-        key = self._key(edge, bottleneck.state.shape)
-        rows = [[self.gram(other, key)] for other in bottleneck.keys]
-        if len(bottleneck.parts) > len(bottleneck.keys):
-            rows.append([self.gram.mean(key).T])
-        return self.gram(key, key), stacked(rows) if rows else None
 
     def downstream(self, targets: tuple[str, ...], *, choosing: bool = False) -> Downstream:
         """What lies behind some states, on the line search part or the one that chooses."""

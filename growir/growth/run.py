@@ -289,7 +289,8 @@ def _progress(state: Mapping[str, Any], folder: Path) -> Progress:
     if len(trials) - branch not in (0, 1):
         raise ValueError(f"branch {branch} after {len(trials)} that are done")
     # Metrics are measured again where they are missing, as in runs from before they were kept.
-    metrics = {part: {k: float(v) for k, v in found.items()} for part, found in (state.get("metrics") or {}).items()}
+    kept = cast("Mapping[str, Mapping[str, Any]]", state.get("metrics") or {})
+    metrics = {part: {k: float(v) for k, v in found.items()} for part, found in kept.items()}
     return Progress(step, seconds, growing, state["ended"], branch, tuple(trials), metrics or None)
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from growir.growth.additions import Addition
-from growir.growth.bottleneck import Fit, combine, fit
+from growir.growth.bottleneck import Fit, Moment, combine, fit
 from growir.growth.config import DagConfig, Directions
 from growir.growth.designs import along_channels, as_weight, chain, design, run_layer
 from growir.growth.measuring import Measured, Part
@@ -143,8 +143,8 @@ class Scoring:
                 draft = drafts[k]
                 assert draft is not None
                 drafts[k] = replace(draft, weight=weight, bias=bias)
-        for draft in drafts:
-            yield None if draft is None else self._alive(draft, fitted=directions == "fitted")
+        for draft, (_, new) in zip(drafts, candidates, strict=True):
+            yield None if draft is None else self._alive(draft, new, fitted=directions == "fitted")
 
     def _draft(self, candidate: Pass, new: Addition, directions: Directions) -> _Draft:
         incoming = new.incoming
@@ -189,18 +189,30 @@ class Scoring:
         kind = (incoming.activation, tuple(tensor.detach().numpy().tobytes() for tensor in learned.values()))
         return _Draft(whole, rest, weight, bias, activation, kind, made)
 
-    def _alive(self, draft: _Draft, *, fitted: bool) -> Neurons:
+    def _alive(self, draft: _Draft, new: Addition, *, fitted: bool) -> Neurons:
         """The neurons of a draft, each of which some sample gives a gradient."""
         # Large fitted neurons win now and lose after training, so they start at half the scale.
         weight, bias = (0.5 * draft.weight, 0.5 * draft.bias) if fitted else (draft.weight, draft.bias)
         neurons = draft.made(weight, bias)
-        # A neuron that never changes has no gradient, and would never learn; turned around it does.
-        values = neurons.activations(self.measured.opt).transpose(0, 1).flatten(1)
-        alive = values.std(dim=1) > FLAT * values.abs().amax(dim=1)
+        # A neuron that never changes, or only where nothing feels it, has no gradient, and would never learn; turned
+        # around it does.
+        values = neurons.activations(self.measured.opt)
+        flat = values.transpose(0, 1).flatten(1)
+        alive = (flat.std(dim=1) > FLAT * flat.abs().amax(dim=1)) & self._felt(values, new)
         if alive.all():
             return neurons
         sign = torch.where(alive, 1.0, -1.0).double()
         return draft.made(weight * sign, bias * sign)
+
+    def _felt(self, values: torch.Tensor, new: Addition) -> torch.Tensor:
+        """Which new neurons are not zero for some sample that a state they feed would like to move for."""
+        felt = torch.zeros(values.shape[1], dtype=torch.bool)
+        for target, edges in new.outgoing:
+            sloped = (self.measured.bottleneck(target).desired != 0).any(dim=1)
+            for edge in edges:
+                read = self._features(values, target, [edge])
+                felt |= (read != 0).reshape(len(read), len(felt), -1)[sloped].any(dim=2).any(dim=0)
+        return felt
 
     def _alike(self, new: Addition) -> Sequence[tuple[StateView, tuple[Edge, ...]]]:
         """The fed states whose rows are those of the first one, so that they can be looked at together."""
@@ -216,16 +228,16 @@ class Scoring:
 
     def _solve(self, new: Addition, neurons: Neurons | None, target: StateView, edges: tuple[Edge, ...]) -> Solved:
         measured = self.measured
+        moments: tuple[Moment | None, Moment | None] = None, None
         if neurons is None:
-            designs = [measured.design(edge, target.shape) for edge in edges]
+            (edge,) = edges
+            # What is there already has moments that other states and, of the data, other growths share.
+            designs, moments = [measured.design(edge, target.shape)], measured.moments(edge, target)
         else:
             values = neurons.activations(measured.opt)
             designs = [self._features(values, target, [edge]) for edge in edges]
         bottleneck = measured.bottleneck(target)
-        if neurons is None and len(edges) == 1:
-            found = fit(bottleneck, designs[0], self.config.ridge, *measured.moments(bottleneck, edges[0]))
-        else:
-            found = fit(bottleneck, torch.cat(designs, dim=1), self.config.ridge)
+        found = fit(bottleneck, torch.cat(designs, dim=1), self.config.ridge, *moments)
         sizes = [part.shape[1] for part in bottleneck.parts]
         existing = list(torch.split(found.existing.float(), sizes)) if sizes else []
         bias = existing.pop()[0] if target.bias is not None else None

@@ -25,8 +25,9 @@ from growir.ops import (
 )
 
 Extent = int | tuple[int, int]
+KERNELS: list[Extent] = [1, 3, (3, 1)]
 CONVOLUTIONS: list[tuple[Extent, Extent, Extent, Extent]] = [
-    *itertools.product([1, 3, (3, 1)], [1, 2], [0, 1], [1, 2]),
+    *itertools.product(KERNELS, [1, 2], [0, 1], [1, 2]),
     (5, 1, 2, 1),
     (3, (2, 1), (1, 2), (1, 2)),
     ((2, 4), (1, 3), (0, 1), (3, 1)),

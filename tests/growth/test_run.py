@@ -165,7 +165,9 @@ def test_threads_of_the_process_are_left_as_they_were(tmp_path: Path) -> None:
 # -- the directory ----------------------------------------------------------------------------------------------------
 
 
-def refused(out: Path, *words: str, resume: bool = False, config: RunConfig = CONFIG) -> None:
+def refused(
+    out: Path, *words: str, resume: bool = False, config: RunConfig = CONFIG, arrays: Arrays | None = None
+) -> None:
     """The run does not start, says why in one line, and changes nothing."""
 
     def contents() -> dict[Path, bytes]:
@@ -174,7 +176,7 @@ def refused(out: Path, *words: str, resume: bool = False, config: RunConfig = CO
 
     before = contents()
     with pytest.raises(RunError) as caught:
-        run(out, config, resume=resume)
+        run(out, config, arrays, resume=resume)
     assert str(caught.value).count("\n") == 0
     for word in (str(out), *words):
         assert word in str(caught.value)
