@@ -1,11 +1,13 @@
 """Growth on the teacher-student problem of the paper: what it costs and what it finds, beside its authors' library.
 
 Six growths of ten neurons, fewer where none is left that improves the third part, with 100 epochs after each, as in the
-paper, then 100 epochs on all data. Inputs and targets are standardised by the training data, so every error is a part
-of the targets' variance. All networks are trained by growir's own loop (AdamW), and each grown network stands beside
-two that were not grown, trained on the same samples for as many epochs by the one-cycle schedule of the final fit: its
-architecture with new weights, and one hidden layer with as many parameters. An epoch between growths passes over two of
-the three parts and counts 2/3. Those of all branches of a tournament count, and of what was taken back.
+paper, then 100 epochs on all data. growir's own strategy, the tournament, has the same budget of growths and the
+paper's mean of parameters, chooses its widths itself, trains 20 epochs between, 150 each branch and 500 at the end.
+Inputs and targets are standardised by the training data, so every error is a part of the targets' variance. All
+networks are trained by growir's own loop (AdamW), and each grown network stands beside two that were not grown, trained
+on the same samples for as many epochs by the one-cycle schedule of the final fit: its architecture with new weights,
+and one hidden layer with as many parameters. An epoch between growths passes over two of the three parts and counts
+2/3. Those of all branches of a tournament count, and of what was taken back.
 
 - **oracle**: the teacher's architecture, trained alike.
 - **gromo**: see `benchmarks/_gromo.py`. It has the same data, parts, neurons and growths, and one training more: the
@@ -64,9 +66,11 @@ class Plan(NamedTuple):
         samples: Of each of the three parts.
         test: Test samples.
         steps: Growths.
-        neurons: Of each growth.
+        neurons: Of each growth; 0 for growir's own choice, a third of the budget.
         between: Epochs after each growth.
         final: Epochs of the final fit.
+        trial: Of a branch of a tournament.
+        parameters: The most that a tournament may spend; 1454 is what the paper's growth ended with.
         widths: Of the grid search.
     """
 
@@ -76,11 +80,13 @@ class Plan(NamedTuple):
     neurons: int = 10
     between: int = 100
     final: int = 100
+    trial: int = 100
+    parameters: int = 1454
     widths: tuple[int, ...] = (10, 20, 30, 40, 50)
 
     def epochs(self, steps: int, fits: int = 0) -> float:
         """Passes over all training data, with so many trainings after growths and fits of a tournament's branches."""
-        return (steps * self.between + fits * self.final) * 2 / 3 + self.final
+        return (steps * self.between + fits * self.trial) * 2 / 3 + self.final
 
     def config(self, strategy: str, seed: int, budget: Mapping[str, int]) -> RunConfig:
         """Raises RunError if there is no such strategy."""
@@ -88,18 +94,30 @@ class Plan(NamedTuple):
         return parse_run({**given, "train": self.training, "budget": dict(budget)}, "benchmarks.teacher")
 
     def policy(self, strategy: str) -> dict[str, Any]:
-        # The paper's growth takes any improvement; a significant one is rare after an edge, at 1000 samples.
-        return {
-            "name": "dag",
-            "strategy": strategy,
-            "neurons": self.neurons,
-            "activation": "selu",
-            "significance": 1.0,
-        }
+        found: dict[str, Any] = {"name": "dag", "strategy": strategy, "activation": "selu"}
+        return found if self.neurons == 0 else found | {"neurons": self.neurons}
+
+    def of(self, strategy: str) -> Plan:
+        """The same for one strategy: growir's own trains little between few large growths, and long at the end."""
+        if strategy != "tournament":
+            return self
+        return self._replace(
+            neurons=0, between=max(1, self.between // 5), trial=3 * self.final // 2, final=5 * self.final
+        )
+
+    def budget(self, strategy: str) -> dict[str, int]:
+        """Of a run that no other network is compared with."""
+        found = {"steps": self.steps}
+        return found | {"parameters": self.parameters} if strategy == "tournament" else found
 
     @property
     def training(self) -> dict[str, Any]:
-        return {"batch_size": 128, "epochs_between": self.between, "epochs_final": self.final}
+        return {
+            "batch_size": 128,
+            "epochs_between": self.between,
+            "epochs_trial": self.trial,
+            "epochs_final": self.final,
+        }
 
 
 PAPER = Plan()
@@ -172,7 +190,7 @@ def total(seconds: Iterable[Seconds]) -> Seconds:
 
 def grown(problem: Problem, strategy: str, budget: Mapping[str, int]) -> Run:
     """Grown by growir."""
-    plan = problem.plan
+    plan = problem.plan.of(strategy)
     clock = Clock()
     laps: list[tuple[Event, Seconds]] = []
     observer = Observer(event=lambda event: laps.append((event, clock.lap())))
@@ -415,7 +433,7 @@ def compare(plan: Plan, seeds: int, peer: bool) -> list[dict[str, Any]]:
         problem = Problem.of(seed, plan)
         runs.add("oracle", scratch(problem, teacher(), plan.epochs(plan.steps)))
         for strategy in strategies:
-            run = grown(problem, strategy, {"steps": plan.steps})
+            run = grown(problem, strategy, plan.budget(strategy))
             runs.add_grown(f"growir, {strategy}", problem, run)
         if peer:
             peers(problem, runs, strategies)

@@ -79,7 +79,7 @@ class DagConfig(_Section):
             chain of maps, each of half the size), which trains best where inputs are many and the budget is small; or
             grow a network by each strategy in `branches`, fit each on two thirds of the data as the final fit will, and
             keep the one that does best on the last third ("tournament", the default).
-        branches: The strategies of a tournament.
+        branches: The strategies of a tournament, the simplest first: a later one must be better by more than chance.
         neurons: Neurons of a new state or a widening; fewer where the budget ends. By default as many as a third of the
             parameter budget pays for between data and output: a few large steps end in better networks than many small.
             Channels of a new map are eight by default, and a map doubles.
@@ -149,7 +149,7 @@ class TrainConfig(_Section):
         epochs_between: Passes over two thirds of the training data after each growth, at a constant rate.
         epochs_final: Passes over all training data by the found network, on a one-cycle schedule.
         epochs_trial: Passes over two thirds of it by each network of a tournament, on the same schedule; by default
-            six of ten of those.
+            half as many. What is ahead after a short fit may be behind after a long one.
         learning_rate: Between growths.
         learning_rate_final: The peak of the final schedule.
         weight_decay: Decoupled weight decay, in both.
@@ -178,7 +178,7 @@ class TrainConfig(_Section):
             "batch_size": batch,
             "epochs_final": final,
             "epochs_between": between,
-            "epochs_trial": self.epochs_trial or math.ceil(0.6 * final),
+            "epochs_trial": self.epochs_trial or math.ceil(final / 2),
             "keep_final": keep,
         }
         return self.model_copy(update=given)

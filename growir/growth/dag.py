@@ -79,12 +79,8 @@ class Dag:
 
     def _worth(self, scored: Sequence[Scored]) -> list[Scored]:
         """Those that improve the selection part by a paired one-sided test."""
-        return [s for s in scored if s.improves and self._certain(s.gain or 0.0, s.error or 0.0)]
-
-    def _certain(self, gain: float, error: float) -> bool:
-        """Whether a mean gain is one, at the probability of error that is allowed."""
-        # Of the probability itself, since 1 minus a very small one is 1.
-        return self.config.error_rate == 1 or gain > -NormalDist().inv_cdf(self.config.error_rate) * error
+        rate = self.config.error_rate
+        return [s for s in scored if s.improves and _certain(s.gain or 0.0, s.error or 0.0, rate)]
 
     def select(self, session: Session, scored: Sequence[Scored]) -> list[Scored]:
         """The one that leaves the smallest loss on the selection part, or the smallest criterion."""
@@ -115,15 +111,24 @@ class Dag:
         criterion, that must have fallen: without the training it would stop at the first edge, since untrained neurons
         gain too little.
         """
-        better = (before - after).double()
-        if choice.outcome == "on probation":
-            error = float(better.std(correction=0)) / math.sqrt(len(better))
-            if not self._certain(float(better.mean()), error):
-                return False
+        probation = choice.outcome == "on probation"
+        if probation and not certainly_positive(before - after, self.config.error_rate):
+            return False
         if self.config.strategy != "bic":
             return True
         added = choice.parameters, choice.parameters_before
         return bic(session, float(after.mean()), added[0]) < bic(session, float(before.mean()), added[1])
+
+
+def certainly_positive(differences: torch.Tensor, rate: float) -> bool:
+    """Whether the mean of differences is above zero, by a one-sided test at this probability of error."""
+    found = differences.double()
+    return _certain(float(found.mean()), float(found.std(correction=0)) / math.sqrt(len(found)), rate)
+
+
+def _certain(gain: float, error: float, rate: float) -> bool:
+    # Of the probability itself, since 1 minus a very small one is 1.
+    return rate == 1 or gain > -NormalDist().inv_cdf(rate) * error
 
 
 def bic(session: Session, loss: float, parameters: int) -> float:

@@ -284,7 +284,7 @@ class _Growth:
         best = winner(trials)
         session.begin(best.network)
         tried = [each.to_json() for each in trials]
-        why = "the smallest loss on the selection part after a fit on the others"
+        why = "the first, or better on the selection part after a fit on the others by more than chance would be"
         self.tell({"event": "selected", "branch": best.strategy, "tried": tried, "why": why})
         self.observer.accepted(0, self.start.graph)
         known = len(self.start.graph.history.steps) if self.start.graph.history else 0

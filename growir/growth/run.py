@@ -4,7 +4,7 @@ run.toml            the resolved configuration
 events.jsonl        what happened, one JSON object a line
 growth/NNNN.json    the document after each accepted growth, 0000 the start
 checkpoint/         network/, optimizer.safetensors and state.json after the last completed step; in a tournament also
-                    trials/, the network of each branch that is done
+                    trials/, the network of each branch that is done, and losses.safetensors, what they are judged by
 network/            the found network after the final fit (after an interrupt: the last completed step's)
 model.onnx          the same for ONNX Runtime
 summary.json        written last: a run that has it is finished
@@ -45,7 +45,7 @@ from growir.shapes import shapes_of
 
 CONFIG, EVENTS, GROWTH = "run.toml", "events.jsonl", "growth"
 CHECKPOINT, OPTIMIZER, STATE = "checkpoint", "optimizer.safetensors", "state.json"
-TRIALS = "trials"
+TRIALS, LOSSES = "trials", "losses.safetensors"
 NETWORK, MODEL, SUMMARY = "network", "model.onnx", "summary.json"
 
 
@@ -157,6 +157,8 @@ class RunFolder:
                 tried = trial.network
                 (folder / TRIALS).mkdir(exist_ok=True)
                 store.save_network(folder / TRIALS / trial.strategy, tried.graph, tried.arrays, tried.values)
+            if progress.trials:
+                store.write_tensors(folder / LOSSES, {t.strategy: t.losses.numpy() for t in progress.trials})
             store.write_tensors(folder / OPTIMIZER, optimizer)
             (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
@@ -279,13 +281,16 @@ def _progress(state: Mapping[str, Any], folder: Path) -> Progress:
     if min(step, seconds, growing, branch) < 0 or state["ended"] not in (None, *get_args(Reason)):
         raise ValueError(f"step {step}, {seconds} seconds, {growing} of them growing, ended by {state['ended']}")
     trials: list[Trial] = []
+    losses = store.read_tensors(folder / LOSSES)[0] if state.get("trials") else {}
     for found in state.get("trials", []):
         strategy = found["branch"]
         if strategy not in get_args(Strategy) or found["ended"] not in get_args(Reason):
             raise ValueError(f"branch {strategy!r}, ended by {found['ended']!r}")
         network = Network.load(folder / TRIALS / strategy)
-        numbers = float(found["loss"]), float(found["loss_error"]), operator.index(found["step"])
-        trials.append(Trial(strategy, network, *numbers, found["ended"]))
+        measured = torch.from_numpy(np.array(losses[strategy], np.float32))
+        trials.append(Trial(strategy, network, measured, operator.index(found["step"]), found["ended"]))
+    if len({len(trial.losses) for trial in trials}) > 1:
+        raise ValueError("branches were measured on different samples")
     if len(trials) - branch not in (0, 1):
         raise ValueError(f"branch {branch} after {len(trials)} that are done")
     # Metrics are measured again where they are missing, as in runs from before they were kept.

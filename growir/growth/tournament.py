@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from growir.errors import RunError
 from growir.growth.config import RunConfig, Strategy
-from growir.growth.dag import Dag
+from growir.growth.dag import Dag, certainly_positive
 from growir.growth.policy import Policy
 from growir.growth.session import Session
 from growir.network import Network
+
+ERROR = 0.05  # probability that a later branch wins by chance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,18 +44,26 @@ class Trial:
     Attributes:
         strategy: Its name.
         network: As grown, before the fit.
-        loss: The mean loss on the selection part after the fit.
-        error: Its standard error.
+        losses: (n,) of each sample of the selection part after the fit.
         step: Growths done.
         ended: Why its growth ended.
     """
 
     strategy: str
     network: Network
-    loss: float
-    error: float
+    losses: torch.Tensor
     step: int
     ended: str
+
+    @property
+    def loss(self) -> float:
+        """The mean loss on the selection part after the fit."""
+        return float(self.losses.double().mean())
+
+    @property
+    def error(self) -> float:
+        """The standard error of that mean."""
+        return float(self.losses.double().std(correction=0)) / math.sqrt(len(self.losses))
 
     def to_json(self) -> dict[str, Any]:
         """As events and checkpoints hold it, without the network."""
@@ -78,15 +90,21 @@ def run_trial(session: Session, strategy: Strategy, branch: int, step: int, ende
     """Fit what a branch has grown and measure it on the selection part. Raises RunError if the fit diverges."""
     network = session.network()
     session.train_trial(branch)
-    losses = session.losses_on(session.parts.gr).double()
-    loss, error = float(losses.mean()), float(losses.std(correction=0)) / math.sqrt(len(losses))
-    if not math.isfinite(loss):
+    trial = Trial(strategy, network, session.losses_on(session.parts.gr), step, ended)
+    if not math.isfinite(trial.loss):
         raise RunError(
             f"the fit of branch {strategy!r} diverged: its loss is NaN or infinite; lower [train] learning_rate_final"
         )
-    return Trial(strategy, network, loss, error, step, ended)
+    return trial
 
 
 def winner(trials: Sequence[Trial]) -> Trial:
-    """The one with the smallest loss; of equals the first."""
-    return min(trials, key=lambda trial: trial.loss)
+    """The first one, or a later one that is better than the best before it by a paired one-sided test.
+
+    The first branches are the simplest, and differences that are chance should not cost simplicity.
+    """
+    best = trials[0]
+    for trial in trials[1:]:
+        if certainly_positive(best.losses - trial.losses, ERROR):
+            best = trial
+    return best

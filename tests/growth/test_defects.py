@@ -90,7 +90,7 @@ def test_no_growth_of_almost_no_amplitude_is_applied(make: Callable[[], Arrays],
     assert growths
     for event in growths:
         if event["probation"]:
-            # Idle on purpose: neurons that can learn, until the training that follows justifies them or takes them back.
+            # Idle on purpose: they can learn, and the training that follows justifies them or takes them back.
             assert event["amplitude"] == event["measured_gain"] == 0
             continue
         # Two fifths of an earlier implementation's growths stayed below this.

@@ -6,13 +6,14 @@ import json
 import math
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from growir.errors import RunError
 from growir.growth.config import RunConfig, Strategy, parse_run
@@ -20,6 +21,7 @@ from growir.growth.dag import Dag, bic
 from growir.growth.engine import Observer
 from growir.growth.policy import Scored, Small
 from growir.growth.session import Session
+from growir.growth.tournament import Trial, winner
 from growir.network import Network, load_graph
 from growir.ops import ACTIVATIONS
 from growir.passes import AddEdge, AddNode, Widen
@@ -274,8 +276,14 @@ def test_every_branch_is_fitted_and_the_best_is_selected(tournament: Path) -> No
     (selected,) = [event for event in events if event["event"] == "selected"]
     assert [event["branch"] for event in fitted] == list(BRANCHES)
     assert events.index(selected) == events.index(fitted[-1]) + 1
-    best = min(fitted, key=lambda event: event["loss"])
     assert len({event["loss"] for event in fitted}) == 3
+    losses = load_file(tournament / "checkpoint" / "losses.safetensors")
+    for event in fitted:
+        assert event["loss"] == pytest.approx(losses[event["branch"]].mean(), rel=1e-5)
+    best = fitted[0]
+    for event in fitted[1:]:  # a later one must be better by more than chance
+        better = (losses[best["branch"]] - losses[event["branch"]]).astype(np.float64)
+        best = event if better.mean() > 1.6449 * better.std() / len(better) ** 0.5 else best
     assert selected["branch"] == best["branch"]
     shown = ("branch", "parameters", "loss", "loss_error", "step", "ended")
     assert selected["tried"] == [{key: event[key] for key in shown} for event in fitted]
@@ -284,6 +292,23 @@ def test_every_branch_is_fitted_and_the_best_is_selected(tournament: Path) -> No
     assert summary["parameters"] == best["parameters"]
     for event in events:
         assert ("branch" in event) == (event["event"] not in ("started",))
+
+
+def trial(name: Any, losses: Sequence[float]) -> Trial:
+    return Trial(name, Network.init(small_session(curve()).graph), torch.tensor(losses), 1, "steps")
+
+
+def test_a_later_branch_wins_only_by_more_than_chance() -> None:
+    draws = torch.Generator().manual_seed(0)
+    base = torch.rand(100, generator=draws)
+    noise = 0.1 * torch.randn(100, generator=draws)
+    noise = noise - noise.mean()
+    first = trial("widen", base.tolist())
+    by_chance = trial("whole", (base + noise - 0.01).tolist())  # a tenth of a deviation, one standard error
+    better = trial("restricted", (base + noise - 0.05).tolist())
+    assert winner([first, by_chance]) is first
+    assert winner([first, by_chance, better]) is better
+    assert winner([better, first]) is better
 
 
 def test_what_is_left_is_the_winners(tournament: Path) -> None:
@@ -520,7 +545,7 @@ def test_every_new_key_is_read_and_said_again() -> None:
     resolved = config.resolved(100, (8, 8), 2)
     assert parse_run(tomllib.loads(resolved.to_toml()), "again") == resolved
     train = RunConfig().resolved(100, (3,), 2).train
-    assert (train.epochs_final, train.epochs_trial) == (60, 36)
+    assert (train.epochs_final, train.epochs_trial) == (60, 30)
 
 
 @pytest.mark.parametrize(
