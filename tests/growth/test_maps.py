@@ -14,9 +14,11 @@ import torch
 
 import growir
 from growir.errors import DataError, RunError
+from growir.graph import Graph
 from growir.growth import bottleneck, neurons
 from growir.growth.config import parse_run
 from growir.growth.dag import Dag
+from growir.growth.data import check_data
 from growir.growth.designs import Places
 from growir.growth.policy import Scored
 from growir.growth.session import Session
@@ -84,6 +86,16 @@ def at(session: Session, policy: Dag, choice: Scored, factor: float) -> tuple[Pa
     values = {k: a * np.float32(factor) if k in outgoing else a for k, a in choice.step.values.items()}
     updates = {key: session.tensors[key].detach().lerp(value, factor) for key, value in choice.updates.items()}
     return choice.step.model_copy(update={"values": values}), updates
+
+
+def node(name: str, op: str, source: str, **attributes: Any) -> dict[str, Any]:
+    return {"name": name, "op": op, "inputs": [source], **attributes}
+
+
+def images_into(nodes: Sequence[dict[str, Any]]) -> Graph:
+    """A graph from images of one channel to the node `o`."""
+    inputs = [{"name": "x", "shape": ["N", 1, 8, 8]}]
+    return growir.load_graph({"schema": "growir/1", "inputs": inputs, "nodes": list(nodes), "outputs": ["o"]})
 
 
 def loss_on(session: Session, samples: torch.Tensor) -> float:
@@ -229,6 +241,27 @@ def test_closed_form_directions_are_of_the_same_places(monkeypatch: pytest.Monke
     }
 
 
+def test_a_map_and_a_smaller_one_have_no_places_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        node("a", "conv2d", "x", out_channels=2, kernel_size=3, padding=1),
+        node("r", "relu", "a"),
+        node("p", "max_pool2d", "r", kernel_size=2),
+        node("b", "conv2d", "p", out_channels=2, kernel_size=3, padding=1),
+        node("s", "relu", "b"),
+        node("f", "flatten", "s"),
+        node("o", "linear", "f", out_features=4),
+    ]
+    config = small_config(policy={**POLICY, "directions": "fitted"}, budget={"parameters": 4000})
+    data = check_data(blobs(channels="first"), config.data, "test")
+    session = Session(Network.init(images_into(nodes)), data, config)
+    called: list[int] = []
+    monkeypatch.setattr(neurons, "closed_form", lambda *given: called.append(1))
+    # There are as many rows of both, but at other positions.
+    (choice,) = policy_of(session).score(session, [Widen(node="r", by=2)], 1)
+    assert choice.amplitude > 0
+    assert not called
+
+
 # -- whole runs -------------------------------------------------------------------------------------------------------
 
 
@@ -266,10 +299,7 @@ def test_a_regression_on_images() -> None:
 
 
 def test_a_given_network_of_maps_grows() -> None:
-    def node(name: str, op: str, source: str, **attributes: Any) -> dict[str, Any]:
-        return {"name": name, "op": op, "inputs": [source], **attributes}
-
-    nodes: Sequence[dict[str, Any]] = [
+    nodes = [
         node("a", "conv2d", "x", out_channels=2, kernel_size=3, padding=1),
         node("n", "batch_norm", "a"),
         node("r", "relu", "n"),
@@ -277,22 +307,19 @@ def test_a_given_network_of_maps_grows() -> None:
         node("f", "flatten", "p"),
         node("o", "linear", "f", out_features=4),
     ]
-    inputs = [{"name": "x", "shape": ["N", 1, 8, 8]}]
-    graph = growir.load_graph({"schema": "growir/1", "inputs": inputs, "nodes": list(nodes), "outputs": ["o"]})
-    found = growir.grow(graph, blobs(channels="first"), **SETTINGS)
+    found = growir.grow(images_into(nodes), blobs(channels="first"), **SETTINGS)
     assert found.summary["steps"] >= 1
     assert found.network.replayed().graph.hash == found.network.graph.hash
 
 
 def test_a_linear_layer_over_the_last_axis_of_an_image_is_left_alone() -> None:
     nodes = [
-        {"name": "a", "op": "linear", "inputs": ["x"], "out_features": 5},
-        {"name": "r", "op": "relu", "inputs": ["a"]},
-        {"name": "f", "op": "flatten", "inputs": ["r"]},
-        {"name": "o", "op": "linear", "inputs": ["f"], "out_features": 4},
+        node("a", "linear", "x", out_features=5),
+        node("r", "relu", "a"),
+        node("f", "flatten", "r"),
+        node("o", "linear", "f", out_features=4),
     ]
-    inputs = [{"name": "x", "shape": ["N", 1, 8, 8]}]
-    graph = growir.load_graph({"schema": "growir/1", "inputs": inputs, "nodes": nodes, "outputs": ["o"]})
+    graph = images_into(nodes)
     for kernels in ([], [3]):
         settings = {**SETTINGS, "policy": {**POLICY, "kernels": kernels, "significance": 1.0}}
         found = growir.grow(graph, blobs(channels="first"), **settings)
