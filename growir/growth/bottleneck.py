@@ -211,8 +211,9 @@ def measure(
         psi = math.sqrt(positions * float(desired.double().square().sum(dim=1).mean()))
         empty = torch.zeros(0, state.width, dtype=torch.float64)
         nothing, none = Moment(empty, empty, 0.0), Moment(empty[:, :0], empty[:, :0], 0.0)
-        found = (none, lambda y: y, nothing, empty, desired, psi, desired, ridge or RIDGES[1], positions)
-        return Bottleneck(state, (), (), *found)
+        solved: Solver = lambda y: y  # noqa: E731  # there is nothing to solve
+        chosen = ridge or RIDGES[1]
+        return Bottleneck(state, (), (), none, solved, nothing, empty, desired, psi, desired, chosen, positions)
     rows = [[gram(a, b) for b in keys] for a in keys]
     if len(parts) > len(keys):
         ones = parts[-1]

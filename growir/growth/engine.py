@@ -113,7 +113,7 @@ class _Growth:
         self.start = start or empty_network(data, first, config.name, maps=bool(config.policy.kernels))
         self.data = data
         self.observer = observer
-        self.progress = progress
+        self.progress: Progress = progress
         self.events = list(earlier)
         self.branches = branches_of(session.config)
 

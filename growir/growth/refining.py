@@ -62,7 +62,7 @@ def _descend(drafts: Sequence[Draft]) -> tuple[torch.Tensor, torch.Tensor]:
     start = torch.stack([draft.weight for draft in drafts]).float()
     thresholds = torch.stack([draft.bias for draft in drafts]).float().unsqueeze(1)
     # A unit of a direction moves the pre-activations alike, whatever the inputs' scale.
-    size = start.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    size = start.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-30)
     direction, bias = (start / size).requires_grad_(), thresholds.clone().requires_grad_()
 
     def features() -> torch.Tensor:
