@@ -7,6 +7,7 @@ import math
 import shutil
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from growir.growth.config import RunConfig, Strategy, parse_run
 from growir.growth.dag import Dag, bic
 from growir.growth.engine import Observer
 from growir.growth.policy import Scored, Small
+from growir.growth.scoring import Scoring
 from growir.growth.session import Session
 from growir.growth.tournament import Trial, winner
 from growir.network import Network, load_graph
 from growir.ops import ACTIVATIONS
 from growir.passes import AddEdge, AddNode, Widen
+from tests.cli.command import growir as command
 from tests.growth.problems import Arrays, curve, small_config, small_session, spirals
 from tests.growth.test_run import Dead, Stop, assert_same_run, assert_usable, logged, refused, run
 
@@ -583,3 +586,55 @@ def test_resuming_with_other_branches_is_refused(stopped: Path) -> None:
     config = with_threads(parse_run({**TOURNAMENT.model_dump(exclude_none=True), "policy": policy}, "test"))
     words = "[policy] branches: ['widen', 'whole', 'bic'], now ['widen', 'whole']"
     refused(stopped, "other settings", words, resume=True, config=config, arrays=curve())
+
+
+# -- probation --------------------------------------------------------------------------------------------------------
+
+
+def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New neurons that never vary when they are measured, so that nothing gains at once."""
+    real = Scoring._draft
+
+    def useless(self: Scoring, *args: Any) -> Any:
+        draft = real(self, *args)
+        return replace(draft, weight=0 * draft.weight)
+
+    monkeypatch.setattr(Scoring, "_draft", useless)
+
+
+def test_what_gains_nothing_at_once_is_justified_by_its_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _idle(monkeypatch)
+    settings = small_config(budget={"steps": 3}, train={"epochs_between": 40, "epochs_final": 2})
+    path = tmp_path / "run"
+    run(path, settings, spirals())
+    events = logged(path)
+    on_probation = [event for event in events if event["event"] == "growth" and event["probation"]]
+    assert on_probation
+    for event in on_probation:
+        assert event["measured_gain"] == event["predicted_gain"] == event["amplitude"] == 0
+        for part, metrics in event["after"].items():  # idle: the function stays
+            assert metrics == pytest.approx(event["before"][part])
+        assert [tried["outcome"] for tried in event["tried"]].count("chosen") == 1
+    step = on_probation[0]["step"]
+    trained = next(event for event in events if event["event"] == "trained" and event["step"] == step)
+    undone = [event["step"] for event in events if event["event"] == "undone"]
+    assert (step in undone) == (trained["selection"]["loss"] >= on_probation[0]["before"]["selection"]["loss"])
+
+
+def test_what_training_does_not_justify_is_undone_to_the_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _idle(monkeypatch)
+    arrays = spirals()
+    rng = np.random.default_rng(1)
+    arrays["y_train"] = rng.permutation(arrays["y_train"])  # nothing to learn
+    settings = small_config(budget={"steps": 4}, train={"epochs_between": 3, "epochs_final": 1})
+    path = tmp_path / "run"
+    run(path, settings, arrays)
+    events = logged(path)
+    undone = [event for event in events if event["event"] == "undone"]
+    assert [event["reason"] for event in undone] == ["no gain"]
+    ended = next(event for event in events if event["event"] == "ended")
+    assert (ended["reason"], ended["step"]) == ("no gain", undone[0]["step"] - 1)
+    assert len(list((path / "growth").iterdir())) == undone[0]["step"]
+    assert command("log", path).code == 0
