@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 import growir
+from tests.cli.command import growir as command
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -81,3 +83,21 @@ def test_grow_resnet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_is_under_test(path: Path) -> None:
     assert f"def test_{path.stem}(" in Path(__file__).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["mnist.toml", "mnist_maps.toml"])
+def test_run_files_grow_on_data_of_that_shape(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 40, (90, 12, 12), dtype=np.uint8)
+    labels = np.arange(90, dtype=np.uint8) % 3
+    for k, label in enumerate(labels):
+        images[k, 3 * label : 3 * label + 3] += 150
+    np.savez(tmp_path / "mnist.npz", x_train=images[:60], y_train=labels[:60], x_test=images[60:], y_test=labels[60:])
+    (tmp_path / name).write_bytes((EXAMPLES / name).read_bytes())
+    done = command("grow", tmp_path / name, "--out", tmp_path / "run", "--quiet")
+    assert done.code == 0, done.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["test_after_fit"]["accuracy"] > 0.8
+    assert summary["parameters"] <= 50_000
+    kinds = {node.op.kind() for node in growir.load_graph(tmp_path / "run").nodes}
+    assert ("conv2d" in kinds) == (name == "mnist_maps.toml")
