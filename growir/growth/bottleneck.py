@@ -170,7 +170,6 @@ class Bottleneck:
         psi: The bottleneck, sqrt(E ||v_perp||^2), over all positions of a sample.
         desired: v, (rows, width) float32.
         ridge: The relative ridge that was chosen or given.
-        positions: Positions of a sample, which gains are summed over.
     """
 
     state: StateView
@@ -184,7 +183,6 @@ class Bottleneck:
     psi: float
     desired: torch.Tensor
     ridge: float
-    positions: int
 
 
 def measure(
@@ -213,7 +211,7 @@ def measure(
         nothing, none = Moment(empty, empty, 0.0), Moment(empty[:, :0], empty[:, :0], 0.0)
         solved: Solver = lambda y: y  # noqa: E731  # there is nothing to solve
         chosen = ridge or RIDGES[1]
-        return Bottleneck(state, (), (), none, solved, nothing, empty, desired, psi, desired, chosen, positions)
+        return Bottleneck(state, (), (), none, solved, nothing, empty, desired, psi, desired, chosen)
     rows = [[gram(a, b) for b in keys] for a in keys]
     if len(parts) > len(keys):
         ones = parts[-1]
@@ -234,7 +232,7 @@ def measure(
     wish = solve(slope.whole)
     rest = desired - combine(parts, wish)
     psi = math.sqrt(positions * float(rest.double().square().sum(dim=1).mean()))
-    return Bottleneck(state, keys, parts, inner, solve, slope, wish, rest, psi, desired, chosen, positions)
+    return Bottleneck(state, keys, parts, inner, solve, slope, wish, rest, psi, desired, chosen)
 
 
 def _held_residual(weight: torch.Tensor, gram: torch.Tensor, slope: torch.Tensor) -> float:
@@ -260,13 +258,11 @@ class Fit:
         existing: Changes of its edges and bias, (sources, width).
         new: Weights of the added features, (features, width).
         known: K, (sources, features), what the sources give of the features; None without sources.
-        gain: First-order decrease of the mean loss, E[v . (change of the pre-activation)].
     """
 
     existing: torch.Tensor
     new: torch.Tensor
     known: torch.Tensor | None
-    gain: float
 
 
 def fit(
@@ -309,10 +305,7 @@ def fit(
     chosen = ridge or (min(RIDGES, key=held_out) if len(beyond.whole) <= MANY else bottleneck.ridge)
     new = factor(beyond.whole, chosen, scale)(target.whole)
     existing = wish if known is None else wish - known @ new
-    # The move is B existing + F new, and v = v_perp + B dW*.
-    seen = moment(features, bottleneck.desired).whole
-    gain = float((bottleneck.slope.whole * existing).sum() + (seen * new).sum())
-    return Fit(existing, new, known, bottleneck.positions * gain)
+    return Fit(existing, new, known)
 
 
 def _residual(own: Moment, cross: Moment, gram: Moment, known: torch.Tensor, held: bool) -> Moment:

@@ -26,10 +26,17 @@ CHUNK = 2048  # samples that go forward and backward together
 
 @dataclass(slots=True)
 class Part:
-    """Values by name on some samples of one part of the data, with the targets of these samples."""
+    """Some samples of one part of the data.
+
+    Attributes:
+        values: Activations by name.
+        targets: Of these samples.
+        slopes: dL/da by state, where they are asked for.
+    """
 
     values: dict[str, torch.Tensor]
     targets: torch.Tensor
+    slopes: Mapping[str, torch.Tensor]
     _carried: dict[tuple[str, tuple[Op, ...]], torch.Tensor] = field(
         default_factory=dict[tuple[str, tuple[Op, ...]], torch.Tensor]
     )
@@ -54,7 +61,6 @@ class Measured:
         opt: Activations on the fitting part.
         ls: The same on the line search part.
         gr: The same on the selection part.
-        slopes: dL/da by state on the fitting part.
         losses: (n,) of each sample of the selection part.
         ridge: Relative regularisation of all solves; chosen for each on held-out rows if None.
         kept: What earlier growths found of constant values.
@@ -65,7 +71,6 @@ class Measured:
     opt: Part
     ls: Part
     gr: Part
-    slopes: Mapping[str, torch.Tensor]
     losses: torch.Tensor
     ridge: float | None
     kept: Remembered
@@ -123,7 +128,7 @@ class Measured:
             places = self.places(state.shape)
             keys = [self._key(edge, state.shape) for edge in state.edges]
             parts = [self._design_of(key) for key in keys]
-            desired = -places.of(self.slopes[state.node])
+            desired = -places.of(self.opt.slopes[state.node])
             if state.bias is not None:
                 parts.append(torch.ones(len(desired), 1))
             found = measure(state, keys, parts, desired, self.gram, self.ridge, places.positions)
@@ -174,22 +179,25 @@ def measured(session: Session, offered: Sequence[str], samples: int, ridge: floa
     wanted[session.output] = None
     given = list(dict.fromkeys([*names, *offered, *_constant_values(states, constant)]))
     count = _affordable(graph, [*given, *wanted], samples)
-    slopes: dict[str, torch.Tensor] = {}
 
     def part_of(samples: torch.Tensor, fitting: Sequence[str] = ()) -> Part:
         chosen = samples[:count]  # the parts are in random order
         values = dict(zip(given, (value[chosen] for value in session.constants(given)), strict=True))
         targets = session.targets[chosen]
-        return Part(values | _run(session, names, list(wanted), values, targets, fitting, slopes), targets)
+        slopes: dict[str, torch.Tensor] = {}
+        found = _run(session, names, list(wanted), values, targets, fitting, slopes)
+        return Part(values | found, targets, slopes)
 
     parts = session.parts
-    opt, gr = part_of(parts.opt, [s.node for s in states]), part_of(parts.gr)
+    nodes = [state.node for state in states]
+    opt, gr = part_of(parts.opt, nodes), part_of(parts.gr)
     # One number is searched for: half of the samples say it as well.
-    ls = part_of(parts.ls[: max(FEWEST, count // 2)])
+    ls = part_of(parts.ls[: max(FEWEST, count // 2)], nodes)
     losses = session.loss.each(gr.values[session.output], gr.targets)
-    # Forward on three parts and backward on one, two operations a multiply-accumulate.
-    session.meter.count(10.0 * graph.costs().macs * count)
-    return Measured(session, states, opt, ls, gr, slopes, losses, ridge, _of_samples(kept, count))
+    # Two operations a multiply-accumulate forward, four more where backward too.
+    passes = 6.0 * (len(opt.targets) + len(ls.targets)) + 2.0 * len(gr.targets)
+    session.meter.count(passes * graph.costs().macs)
+    return Measured(session, states, opt, ls, gr, losses, ridge, _of_samples(kept, count))
 
 
 def _of_samples(kept: Remembered, count: int) -> Remembered:

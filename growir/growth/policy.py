@@ -30,7 +30,7 @@ class Scored:
         step: The rewrite, with its new weights.
         updates: Tensors that change together with it, by key.
         amplitude: The factor found on the line search part.
-        predicted: First-order decrease of the mean loss, on the part that fitted the weights.
+        predicted: First-order decrease of the mean loss, on the line search part.
         gain: Measured decrease of the mean loss, on the part that chooses; None where the amplitude is zero.
         error: Standard error of the gain, from the samples it was measured on.
         loss: The mean loss there afterwards.

@@ -81,7 +81,7 @@ class Scoring:
         shifts = [self._shift(s, neurons, measured.ls) for s in solved]
         search = measured.downstream(key).search(shifts, self._largest_amplitude(solved, shifts))
         self._count(done, solved, measured.downstream(key).flops)
-        amplitude, predicted = search.amplitude, sum(s.fit.gain for s in solved)
+        amplitude, predicted = search.amplitude, self._predicted(solved, shifts)
         final = self._with_values(candidate, new, neurons, solved, amplitude)
         updates = {k: v for s in solved for k, v in self._updates(s, amplitude).items()}
         before = float(measured.losses.double().mean())
@@ -274,6 +274,15 @@ class Scoring:
         for edge, weight, read in zip(solved.edges, solved.new, reads, strict=True):
             total = total + run_layer(edge.op, read, weight)
         return total
+
+    def _predicted(self, solved: Sequence[Solved], shifts: Sequence[torch.Tensor]) -> float:
+        """First-order decrease of the mean loss at amplitude one, E[v . (change of the pre-activation)].
+
+        On the line search part: on the one that was fitted to, weights look better than they are.
+        """
+        slopes = [self.measured.ls.slopes[each.target.node] for each in solved]
+        each = [-(slope * shift).double().sum() for slope, shift in zip(slopes, shifts, strict=True)]
+        return float(sum(each)) / len(self.measured.ls.targets)
 
     def _largest_amplitude(self, solved: Sequence[Solved], shifts: Sequence[torch.Tensor]) -> float:
         """How far the line search may go.

@@ -113,12 +113,12 @@ def test_the_predicted_gain_is_the_first_order_one() -> None:
     session = grown_session(curve())
     scored = improving(session)
     small = min(scored, key=lambda s: abs(s.gain or 0.0))
-    # At a hundredth of the amplitude the loss on the fitting part falls at the predicted rate.
+    # At a hundredth of the amplitude the loss on the line search part falls at the predicted rate.
     step = small.step.model_copy(update={"values": _scaled_outgoing(small, 0.01)})
     updates = {key: session.tensors[key].detach().lerp(value, 0.01) for key, value in small.updates.items()}
-    before = session.loss_on(session.parts.opt)
+    before = session.loss_on(session.parts.ls)
     session.grow(step, updates)
-    fallen = before - session.loss_on(session.parts.opt)
+    fallen = before - session.loss_on(session.parts.ls)
     assert fallen == pytest.approx(0.01 * small.predicted, rel=0.1)
 
 
