@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import growir
-from benchmarks import growth, live, pruning, scaling, startup, step, teacher, training
+from benchmarks import calibration, growth, live, pruning, scaling, startup, step, teacher, training
 from benchmarks.__main__ import exceeded, names
 from growir.passes import Widen
 from growir.verify import load
@@ -73,6 +73,19 @@ def test_growth_is_compared() -> None:
     assert again["parameters"] == grown["parameters"]
     assert again["epochs"] == round(grown["epochs"])
     assert grown["epochs"] > 2 + 2 * 2 * 2 / 3  # the final fit, and a trial of each branch
+
+
+def test_predictions_are_compared_with_what_was_measured() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((150, 4))
+    y = np.tanh(x[:, :1]) * x[:, 1:2]
+    data = {"x_train": x[:120], "y_train": y[:120], "x_test": x[120:], "y_test": y[120:]}
+    settings = {"policy": {"strategy": "whole", "neurons": 3}, "train": {"epochs_between": 1, "epochs_final": 1}}
+    rows = calibration.calibrated("tiny", lambda seed: data, {**settings, "budget": {"steps": 3}}, 2)
+    everything = rows[-1]
+    assert everything["what"] == "tiny, all"
+    assert everything["candidates"] > 6
+    assert 0.5 < everything["value"] <= 1
 
 
 def test_missing_data_is_left_out() -> None:
