@@ -130,6 +130,9 @@ def grown(
     first = result.events[0]["event"]
     after_start = [lap for name, found in laps.items() for lap in (found[1:] if name == first else found)]
     seconds = Seconds(*(sum(column) for column in zip(*after_start, strict=True)))
+    if first == "inputs":  # its lap is loading and choosing
+        choosing = sum(event["seconds"] for event in result.events if event["event"] == "inputs")
+        seconds = Seconds(seconds.wall + choosing, seconds.cpu + choosing)
     return Run(
         summary["test_after_fit"]["accuracy"],
         summary["parameters"],

@@ -31,7 +31,7 @@ class Gain:
     Attributes:
         amplitude: Of what the candidate adds.
         predicted: To first order.
-        measured: On the part of the data that chooses.
+        measured: On the part of the data that chooses; at small amplitude on the one that amplitudes are searched on.
         error: The standard error of the measured gain.
     """
 

@@ -25,6 +25,7 @@ class RunLog:
 
     Attributes:
         started: The first event; empty where it is missing.
+        inputs: Which inputs were chosen, and among which; empty where nothing was to choose.
         starts: The same of the branches of a tournament that have their own.
         growths: Each growth event, with the losses after the training that followed, and why it was taken back if it
             was.
@@ -38,6 +39,7 @@ class RunLog:
     """
 
     started: Event = field(default_factory=dict[str, Any])
+    inputs: Event = field(default_factory=dict[str, Any])
     starts: dict[str, Event] = field(default_factory=dict[str, Event])
     growths: list[Event] = field(default_factory=list[Event])
     reason: str | None = None
@@ -70,6 +72,7 @@ class RunLog:
         return {
             "state": self.state,
             "started": self.started,
+            "inputs": self.inputs,
             "growths": self.growths,
             "ended": self.reason,
             "branches": {"started": self.starts, "ended": self.ends, "fitted": self.fitted, "selected": self.selected},
@@ -133,6 +136,8 @@ def _note(log: RunLog, event: Event) -> None:
             log.reason = str(event.get("reason"))
             if branch is not None:
                 log.ends[branch] = log.reason
+        case "inputs":
+            log.inputs = event
         case "fitted":
             log.fitted.append(event)
         case "selected":

@@ -15,6 +15,7 @@ from growir.show import MAX_LINE, Grid, field_text, si_text, some
 MAX_DEPTH = 20  # of sequences within sequences
 REASONS: Mapping[str, str] = {
     "parameters": "nothing more fits the budget",
+    "no move": "there is no state that could grow",
     "steps": "the number of growths is reached",
     "seconds": "the time is over",
     "no gain": "no candidate lowers the loss of the selection part by more than chance would, at once or trained",
@@ -24,7 +25,7 @@ REASONS: Mapping[str, str] = {
 _MEASURED = frozenset(
     "event step pass version created values candidates improving predicted_gain measured_gain amplitude loss_before "
     "loss_after parameters macs hash seconds seed train_loss selection_loss seconds_training cost branch tried before "
-    "after trained undone map gain_error outcome small".split()
+    "after trained undone map gain_error outcome small probation".split()
 )
 
 
@@ -63,6 +64,12 @@ def run_page(log: RunLog) -> Iterator[str | Grid]:
     begins = f", starting at {_count(start.get('parameters'))} parameters" if "parameters" in start else ""
     task = f": {cut(start['task'])}, {_count(start.get('samples'))} samples{begins}" if "task" in start else ""
     yield f"{log.name}{task}; {log.state}"
+    if log.inputs:
+        tried = ", ".join(
+            f"{_decimal(entry.get('loss'), '.4f')} with {_count(entry.get('inputs'))}"
+            for entry in mappings(log.inputs.get("tried"))
+        )
+        yield f"reads {_count(log.inputs.get('inputs'))} inputs: loss after a short fit {tried or '-'}"
     if log.growths:
         yield _growth_grid(log)
     else:
@@ -109,9 +116,10 @@ _HEADERS = (
 
 def _growth_grid(log: RunLog) -> Grid:
     rows: list[tuple[str, ...]] = []
-    # Where a branch starts is known only if it says so.
-    sizes: dict[str | None, Any] = {None: log.started.get("parameters")}
-    sizes |= {branch: start.get("parameters") for branch, start in log.starts.items()}
+    # Branches start from the run's own network unless they say otherwise.
+    start = log.started.get("parameters")
+    sizes: dict[str | None, Any] = {branch_of(growth): start for growth in log.growths}
+    sizes |= {branch: begun.get("parameters") for branch, begun in log.starts.items()}
     for growth in log.growths:
         branch, after = branch_of(growth), growth.get("parameters")
         before = sizes.get(branch)
@@ -130,8 +138,9 @@ def _growth_grid(log: RunLog) -> Grid:
 
 def growth_text(growth: Mapping[str, Any]) -> str:
     """A growth in a few words, and whether it was taken back."""
+    probation = ", on probation" if growth.get("probation") is True else ""
     undone = f", taken back ({cut(growth['undone'])})" if "undone" in growth else ""
-    return f"{describe_step(growth)}{undone}"
+    return f"{describe_step(growth)}{probation}{undone}"
 
 
 def _tournament(log: RunLog) -> Iterator[str | Grid]:

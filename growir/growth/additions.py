@@ -85,8 +85,8 @@ def addition(step: Pass, done: Rewrite, states: Sequence[StateView]) -> Addition
 def _target(done: Rewrite, edge: Edge, states: Sequence[StateView]) -> StateView:
     """The state that a new edge feeds, which has been wrapped into a sum where it was none."""
     (total,) = done.graph.consumers[edge.name]
-    before = (total, *done.graph[total].inputs)
-    return next(state for state in states if state.node in before)
+    by_node = {state.node: state for state in states}
+    return by_node.get(total) or by_node[done.graph[total].inputs[0]]
 
 
 def twin_of(new: Addition, graph: Graph, states: Sequence[StateView]) -> StateView | None:

@@ -91,9 +91,9 @@ class DagConfig(_Section):
         ridge: Regularisation of every least-squares solve, relative to the mean square of its features; by default each
             solve chooses among three by what is left on held-out samples.
         significance: Growth ends where no candidate improves the selection part, at once or after the training that
-            follows, with a smaller probability of error than this (one-sided, paired by sample); 1 takes any
-            improvement, and what trains to one or not. By default 1 for "widen", since width pays after a full
-            training, else 0.05.
+            follows, with a smaller probability of error than this (one-sided, paired by sample, each candidate by
+            itself: of many, one may pass by chance); 1 takes any improvement, and what trains to one or not. By default
+            1 for "widen", since width pays after a full training, else 0.05.
     """
 
     name: Literal["dag"] = "dag"

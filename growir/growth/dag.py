@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
+from typing import Literal
 
 import torch
 
@@ -43,7 +44,7 @@ class Dag:
         """Every new edge, new state and widening that fits the budget.
 
         Restricted, and with the Bayesian information criterion, only those that feed or widen the state with the
-        largest bottleneck.
+        largest bottleneck, of those that any move feeds or widens.
         """
         graph = session.graph
         moves = self.moves.moves(graph)
@@ -52,7 +53,8 @@ class Dag:
             return moves
         found = self._measure(session)
         self._measured = graph, found
-        worst = max(found.states, key=lambda state: found.bottleneck(state).psi)
+        touched = set[str]().union(*(_touches(move, found.states) for move in moves))
+        worst = max((s for s in found.states if s.node in touched), key=lambda state: found.bottleneck(state).psi)
         return [move for move in moves if worst.node in _touches(move, found.states)]
 
     # -- score --------------------------------------------------------------------------------------------------------
@@ -100,12 +102,18 @@ class Dag:
         if not scored:
             return []
         best = max(scored, key=lambda s: s.small.predicted / max(s.small.amplitude, 1e-300))
-        loss = best.loss + (best.gain or 0.0)
-        idle = replace(best, step=best.idle, updates={}, amplitude=0.0, predicted=0.0, gain=0.0, error=0.0, loss=loss)
-        return [replace(idle, outcome="on probation")]
+        idle = replace(best, step=best.idle, updates={}, amplitude=0.0, predicted=0.0, gain=0.0, error=0.0)
+        return [replace(idle, loss=best.loss_before, outcome="on probation")]
 
-    def keeps(self, session: Session, choice: Scored, before: torch.Tensor, after: torch.Tensor) -> bool:
-        """Whether the training that followed has justified a growth.
+    @property
+    def limited(self) -> bool:
+        """Whether the last proposal left moves out for the budget."""
+        return self.moves.limited
+
+    def refuses(
+        self, session: Session, choice: Scored, before: torch.Tensor, after: torch.Tensor
+    ) -> Literal["no gain", "criterion"] | None:
+        """Whether the training that followed has not justified a growth, and why.
 
         On probation, it must have lowered the loss of the selection part by the paired test. With the information
         criterion, that must have fallen: without the training it would stop at the first edge, since untrained neurons
@@ -113,11 +121,11 @@ class Dag:
         """
         probation = choice.outcome == "on probation"
         if probation and not certainly_positive(before - after, self.config.error_rate):
-            return False
+            return "no gain"
         if self.config.strategy != "bic":
-            return True
-        added = choice.parameters, choice.parameters_before
-        return bic(session, float(after.mean()), added[0]) < bic(session, float(before.mean()), added[1])
+            return None
+        now = bic(session, float(after.mean()), choice.parameters)
+        return None if now < bic(session, float(before.mean()), choice.parameters_before) else "criterion"
 
 
 def certainly_positive(differences: torch.Tensor, rate: float) -> bool:

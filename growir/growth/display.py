@@ -112,9 +112,11 @@ def describe(event: Event) -> str | None:
             return f"{event['name']}: {event['task']}, {start}"
         case "growth":
             chosen = describe_step(event)
+            gain = f"gain {event['predicted_gain']:.4f} predicted {event['measured_gain']:.4f} measured"
+            if event["probation"]:
+                gain = "on probation, since nothing gains at once"
             return (
-                f"{event['step']:4}  {chosen:<44} best of {event['candidates']:<3} "
-                f"gain {event['predicted_gain']:.4f} predicted {event['measured_gain']:.4f} measured  "
+                f"{event['step']:4}  {chosen:<44} best of {event['candidates']:<3} {gain}  "
                 f"{event['parameters']:>7,} parameters  {event['seconds']:.2f} s"
             )
         case "ended":

@@ -21,10 +21,10 @@ from growir.growth.policy import Scored
 from growir.growth.session import Session
 from growir.growth.tournament import Branch, Trial, branches_of, run_trial, winner
 from growir.network import Network
-from growir.replay import rewrites
+from growir.replay import replayable, rewrites
 
 Event = dict[str, Any]
-Reason = Literal["parameters", "steps", "seconds", "no gain", "criterion"]
+Reason = Literal["parameters", "no move", "steps", "seconds", "no gain", "criterion"]
 
 
 @dataclass(slots=True)
@@ -108,10 +108,8 @@ class _Growth:
     ) -> None:
         self.session = session
         self.given = start is not None
-        config = session.config
-        first = config.data.keeping(config.data.shares[0])
-        self.start = start or empty_network(data, first, config.name, maps=bool(config.policy.kernels))
         self.data = data
+        self.start = start or self._empty(session.config.data.shares[0])
         self.observer = observer
         self.progress: Progress = progress
         self.events = list(earlier)
@@ -147,6 +145,11 @@ class _Growth:
             observer.checkpoint(session, self.progress)
         return self._finish()
 
+    def _empty(self, share: float) -> Network:
+        """The network that growth starts from where none is given."""
+        config = self.session.config
+        return empty_network(self.data, config.data.keeping(share), config.name, maps=bool(config.policy.kernels))
+
     def _choose_inputs(self) -> None:
         """Where the run starts from nothing and may choose what it reads, do so first; of a resumed run, as it did."""
         data = self.session.config.data
@@ -164,7 +167,7 @@ class _Growth:
             event: Event = {"event": "inputs", "variance": tried[0].variance, "inputs": tried[0].inputs}
             self.tell({**event, "tried": [each.to_json() for each in tried], "seconds": round(seconds, 4)})
         else:
-            self.start = empty_network(self.data, data.keeping(chosen), self.session.config.name)
+            self.start = self._empty(chosen)
 
     def _finish(self) -> GrowthResult:
         session, progress, data = self.session, self.progress, self.data
@@ -225,7 +228,7 @@ class _Growth:
             scored: Sequence[Scored] = policy.score(session, candidates, step) if candidates else ()
             chosen = policy.select(session, scored) or policy.last_resort(session, scored)
         if not candidates:
-            return self._ended("parameters", started)
+            return self._ended("parameters" if policy.limited else "no move", started)
         if not chosen:
             return self._ended("no gain", started)
         (choice,) = chosen
@@ -250,13 +253,13 @@ class _Growth:
         )
         dead = dead_units(session)
         event: Event = {"event": "trained", "step": step, "train_loss": loss}
-        event |= {"selection_loss": metrics["selection"]["loss"], **metrics, "dead_units": dead}
+        event |= {"selection_loss": metrics["selection"]["loss"], **_finite_parts(metrics), "dead_units": dead}
         self.tell_of_branch({**event, "seconds": round(training, 4)})
         seconds, growing = progress.seconds + time.perf_counter() - started, progress.growing + growing
-        if policy.keeps(session, choice, losses, session.selection_losses()):
+        reason = policy.refuses(session, choice, losses, session.selection_losses())
+        if reason is None:
             return replace(progress, step=step, seconds=seconds, growing=growing, metrics=metrics)
         take_back()
-        reason: Reason = "no gain" if choice.outcome == "on probation" else "criterion"
         self.tell_of_branch({"event": "undone", "step": step, "reason": reason})
         self.tell_of_branch({"event": "ended", "step": step - 1, "reason": reason})
         self.observer.accepted(step - 1, session.graph)
@@ -272,7 +275,7 @@ class _Growth:
         with session.meter.phase("choosing"):
             trial = run_trial(session, strategy, progress.branch, progress.step, progress.ended)
         seconds = time.perf_counter() - started
-        event = {"event": "fitted", **trial.to_json(), "selection": session.metrics_on(session.parts.gr)}
+        event = {"event": "fitted", **trial.to_json(), "selection": _finite(session.metrics_on(session.parts.gr))}
         self.tell({**event, "seconds": round(seconds, 4)})
         trials = (*progress.trials, trial)
         total = progress.seconds + seconds
@@ -284,13 +287,22 @@ class _Growth:
         best = winner(trials)
         session.begin(best.network)
         tried = [each.to_json() for each in trials]
-        why = "the first, or better on the selection part after a fit on the others by more than chance would be"
+        why = (
+            "no other is better, on the part that chooses, by more than chance would be"
+            if best is trials[0]
+            else "it is better than those before it, on the part that chooses, by more than chance would be"
+        )
         self.tell({"event": "selected", "branch": best.strategy, "tried": tried, "why": why})
         self.observer.accepted(0, self.start.graph)
         known = len(self.start.graph.history.steps) if self.start.graph.history else 0
-        for step, done in enumerate(rewrites(best.network.graph), 1 - known):
-            if step > 0:
-                self.observer.accepted(step, done.graph)
+        history = best.network.graph.history
+        if history is None or not all(map(replayable, history.steps)):
+            # The network it started from has passes that are unknown here: what lies between cannot be shown again.
+            self.observer.accepted(best.step, best.network.graph)
+        else:
+            for step, done in enumerate(rewrites(best.network.graph), 1 - known):
+                if step > 0:
+                    self.observer.accepted(step, done.graph)
         self.progress = replace(
             progress, step=best.step, ended=cast("Reason", best.ended), seconds=total, trials=trials
         )
@@ -336,7 +348,7 @@ def _growth_event(
         "gain_error": choice.error,
         "amplitude": choice.amplitude,
         "probation": choice.outcome == "on probation",
-        "loss_before": choice.loss + (choice.gain or 0.0),
+        "loss_before": choice.loss_before,
         "loss_after": choice.loss,
         "parameters": costs.parameters,
         "macs": costs.macs,

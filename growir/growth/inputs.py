@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from growir.errors import RunError
 from growir.growth.data import Dataset, empty_network
 from growir.growth.session import Session
 from growir.network import Network
@@ -52,20 +53,26 @@ def choose_inputs(session: Session, data: Dataset) -> list[Reading]:
     """Every choice that the configuration names, the one with the smallest loss first; the session is left anywhere.
 
     Each is tried by one hidden layer that spends the budget, fitted for a fifth of the final fit on what is trained on
-    between growths, and measured on the part that chooses.
+    between growths, and measured on the part that chooses. Raises RunError if a fit diverges.
     """
     config = session.config
     found: list[Reading] = []
     for k, share in enumerate(config.data.shares):
-        network = empty_network(data, config.data.keeping(share), config.name)
+        network = empty_network(data, config.data.keeping(share), config.name, maps=bool(config.policy.kernels))
         session.begin(network)
         source, target = network.graph["out"].inputs[0], "out"
         inputs = shapes_of(network.graph)[source].size(-1)
         budget = (config.budget.parameters or 0) - network.graph.costs().parameters
         width = max(1, budget // (inputs + 1 + data.outputs))
-        session.grow(AddNode(source=source, target=target, width=width, seed=config.seed), {})
+        activation = config.policy.activations[0]
+        session.grow(AddNode(source=source, target=target, width=width, activation=activation, seed=config.seed), {})
         session.fit_between(max(1, (session.train_config.epochs_final or 1) // 5), k)
         losses = session.losses_on(session.parts.gr).double()
         loss, error = float(losses.mean()), float(losses.std(correction=0)) / math.sqrt(len(losses))
-        found.append(Reading(share, inputs, network, width, loss if math.isfinite(loss) else math.inf, error))
+        if not math.isfinite(loss):
+            raise RunError(
+                f"a short fit that reads {inputs} inputs diverged: its loss is NaN or infinite; "
+                "lower [train] learning_rate_final or weight_decay, or give [data] variance as one number"
+            )
+        found.append(Reading(share, inputs, network, width, loss, error))
     return sorted(found, key=lambda reading: reading.loss)

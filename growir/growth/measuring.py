@@ -202,6 +202,8 @@ def measured(session: Session, offered: Sequence[str], samples: int, ridge: floa
 
 def _of_samples(kept: Remembered, count: int) -> Remembered:
     """Of what is kept, that of so many samples."""
+    if (count,) not in kept:
+        kept.clear()  # fewer samples fit since maps have grown: the earlier ones will not be asked for again
     return cast("Remembered", kept.setdefault((count,), dict[Key, object]()))
 
 

@@ -10,7 +10,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.growth.additions import Addition, addition, twin_of
 from growir.growth.config import BudgetConfig, DagConfig
-from growir.growth.states import Reach, StateView, can_feed, constants_of, is_output, states_of, widenable
+from growir.growth.states import Edge, Reach, StateView, can_feed, constants_of, is_output, states_of, widenable
 from growir.ops import Shape
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass, Rewrite
@@ -28,6 +28,9 @@ class Moves:
     Args:
         config: Of the policy.
         budget: Resolved.
+
+    Attributes:
+        limited: Whether the budget left out or narrowed moves when they were last asked for.
     """
 
     def __init__(self, config: DagConfig, budget: BudgetConfig) -> None:
@@ -35,6 +38,7 @@ class Moves:
         self.config = config
         self.budget = budget
         self.parameters = budget.parameters
+        self.limited = False
         self._reach = Reach()
         self._graph: Graph | None = None
         self._rewrites: dict[Pass, Rewrite] = {}
@@ -66,6 +70,7 @@ class Moves:
         one's widening, where it can be wider.
         """
         self._reach.follow(graph)
+        self.limited = False
         states = states_of(graph)
         found = dict.fromkeys(
             fitting for step in self._all(graph, states) if (fitting := self._fit_budget(graph, step)) is not None
@@ -87,7 +92,8 @@ class Moves:
         yield from self._widenings(graph, states)
         for value, state in can_feed(self._reach, states, values):
             yield from self._edges(value, values[value], state)
-            yield from self._nodes(value, values[value], state, self._width(graph, state.shape), value not in offered)
+            width = self._width(graph, state.shape, values[value].elements)
+            yield from self._nodes(value, values[value], state, width, value not in offered)
 
     def _one_after_the_other(
         self, graph: Graph, states: Sequence[StateView], values: Mapping[str, Shape]
@@ -103,7 +109,7 @@ class Moves:
         deep = min(values[last].sizes[1:], default=0) < SMALL if last is not None else True
         if last is not None and not (ends and deep):
             for state in outputs:
-                width = self._width(graph, state.shape)
+                width = self._width(graph, state.shape, values[last].elements)
                 yield from self._nodes(last, values[last], state, width, learned=bool(ends))
         else:
             yield from self._widenings(graph, states)
@@ -111,19 +117,25 @@ class Moves:
     def _widenings(self, graph: Graph, states: Sequence[StateView]) -> Iterator[Widen]:
         for state in states:
             if state.post is not None and widenable(graph, states, state):
-                yield Widen(node=state.post, by=self._width(graph, state.shape))
+                reads = sum(_features(edge) for edge in state.edges)
+                yield Widen(node=state.post, by=self._width(graph, state.shape, reads))
 
-    def _width(self, graph: Graph, shape: Shape) -> int:
+    def _width(self, graph: Graph, shape: Shape, reads: int) -> int:
         """Neurons to add, as given or by default: as many as a third of the budget pays for in one hidden layer.
 
         A map doubles.
+
+        Args:
+            graph: The graph.
+            shape: Of the state that is added or widened.
+            reads: Numbers that a neuron reads, where the data is no vector that one could read.
         """
         if self.config.neurons is not None:
             return self.config.neurons
         if shape.rank > 2:
             return shape.size(1)
         shapes = shapes_of(graph)
-        inputs = next((shapes[name].size(-1) for name in self.offered(graph) if shapes[name].rank == 2), 1)
+        inputs = next((shapes[name].size(-1) for name in self.offered(graph) if shapes[name].rank == 2), reads)
         price = inputs + 1 + shapes[graph.outputs[0]].size(-1)
         return max(1, self.parameters // (3 * price))
 
@@ -175,6 +187,7 @@ class Moves:
             return None
         if over <= 0:
             return step
+        self.limited = True
         if isinstance(step, AddEdge):
             return None
         field_name = "by" if isinstance(step, Widen) else "width"
@@ -213,3 +226,8 @@ def _to_vector(here: Shape) -> list[Fields]:
     strides = dict.fromkeys(max(1, side // grid) for grid in GRIDS)
     found: list[Fields] = [{"pool": "max", "stride": s} if s > 1 else {"pool": "flatten"} for s in strides]
     return [*found, {"pool": "global_avg"}]
+
+
+def _features(edge: Edge) -> int:
+    """Numbers that one neuron of a vector reads through an edge."""
+    return math.prod(edge.op.params(edge.shape)["weight"].shape[1:]) if not edge.carriers else edge.shape.elements

@@ -42,10 +42,11 @@ class Neurons:
     def activations(self, part: Part) -> torch.Tensor:
         """Their activations on some samples, (n, k) or (n, k, height, width), computed once."""
         if id(part) not in self._done:
-            total = torch.zeros(())
-            for edge, weight in zip(self.new.edges, self.incoming, strict=True):
-                total = total + run_layer(edge.op, part.carried(edge), weight)
-            self._done[id(part)] = self.activation(total + along_channels(self.bias, total))
+            with torch.no_grad():
+                total = torch.zeros(())
+                for edge, weight in zip(self.new.edges, self.incoming, strict=True):
+                    total = total + run_layer(edge.op, part.carried(edge), weight)
+                self._done[id(part)] = self.activation(total + along_channels(self.bias, total))
         return self._done[id(part)]
 
 
@@ -85,7 +86,7 @@ def activation_of(op: Op, learned: Mapping[str, torch.Tensor] | None = None, ran
         if tensor.shape == tensors[f"y.{name}"].shape:
             tensors[f"y.{name}"] = tensor.detach()
     run = run_section(graph, tensors, ["x"], ["y"])
-    return lambda values: run(values)[0].detach()
+    return lambda values: run(values)[0]
 
 
 def random_directions(inputs: Sequence[torch.Tensor], count: int, draws: torch.Generator) -> torch.Tensor:
@@ -121,7 +122,9 @@ def fitted_directions(
         best = closed_form(moment(whole, whole).whole, rest, whole, count, ridge)
         pool += [best, -best]
     weight, bias = scaled(inputs, torch.cat(pool, dim=1), 1.0, draws)
-    features = blocks(weight, bias)
+    # A few neurons at a time: maps are large before they are pooled.
+    parts = zip(torch.split(weight, 32, dim=1), torch.split(bias, 32), strict=True)
+    features = torch.cat([blocks(*part) for part in parts], dim=1)
     features = features - features.mean(dim=0)
     size = features.square().mean(dim=0).clamp_min(1e-12)
     left, chosen = rest, list[int]()

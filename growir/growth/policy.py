@@ -34,6 +34,7 @@ class Scored:
         gain: Measured decrease of the mean loss, on the part that chooses; None where the amplitude is zero.
         error: Standard error of the gain, from the samples it was measured on.
         loss: The mean loss there afterwards.
+        loss_before: The mean loss there before.
         parameters: Of the network afterwards.
         parameters_before: Of the network it would change.
         outcome: Whether it is worth applying, or why not.
@@ -49,6 +50,7 @@ class Scored:
     gain: float | None
     error: float | None
     loss: float
+    loss_before: float
     parameters: int
     parameters_before: int
     outcome: Outcome
@@ -67,6 +69,11 @@ class Policy(Protocol):
 
     name: str
 
+    @property
+    def limited(self) -> bool:
+        """Whether the last proposal left moves out for the budget."""
+        ...
+
     def propose(self, session: Session) -> Sequence[Pass]:
         """The candidate rewrites in scope that fit the budget."""
         ...
@@ -83,8 +90,10 @@ class Policy(Protocol):
         """What to apply where `select` finds nothing: growths that the training after them must justify."""
         ...
 
-    def keeps(self, session: Session, choice: Scored, before: torch.Tensor, after: torch.Tensor) -> bool:
-        """Whether a growth stays after the training that followed it.
+    def refuses(
+        self, session: Session, choice: Scored, before: torch.Tensor, after: torch.Tensor
+    ) -> Literal["no gain", "criterion"] | None:
+        """Why a growth is taken back after the training that followed it; None where it stays.
 
         Args:
             session: The network after that training.

@@ -59,10 +59,11 @@ def _descend(drafts: Sequence[Draft]) -> tuple[torch.Tensor, torch.Tensor]:
     scale = rest.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-30)
     rest = rest / scale
     activation = drafts[0].activation
-    start = torch.stack([draft.weight for draft in drafts]).float()
+    whole = torch.stack([draft.weight for draft in drafts])
+    start = whole.float()
     thresholds = torch.stack([draft.bias for draft in drafts]).float().unsqueeze(1)
     # A unit of a direction moves the pre-activations alike, whatever the inputs' scale.
-    size = start.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-30)
+    size = whole.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-30).float()
     direction, bias = (start / size).requires_grad_(), thresholds.clone().requires_grad_()
 
     def features() -> torch.Tensor:

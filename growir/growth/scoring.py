@@ -29,7 +29,7 @@ from growir.growth.policy import Outcome, Scored, Small
 from growir.growth.refining import Draft, refined
 from growir.growth.session import generator
 from growir.growth.states import Edge, StateView, is_output
-from growir.ops import Shape
+from growir.ops import Shape, Standardise
 from growir.rewrite import Pass, Rewrite
 
 
@@ -47,8 +47,14 @@ class Solved:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Draft(Draft):
-    """A draft that knows how its neurons are made."""
+    """A draft that knows how its neurons are made.
 
+    Attributes:
+        spare: Random weights and biases, for neurons that cannot stay as they are.
+        made: Makes neurons of weights and biases.
+    """
+
+    spare: tuple[torch.Tensor, torch.Tensor]
     made: Callable[[torch.Tensor, torch.Tensor], Neurons]
 
 
@@ -102,10 +108,11 @@ class Scoring:
             step=final,
             updates=updates,
             amplitude=amplitude,
-            predicted=amplitude * predicted,
+            predicted=amplitude * predicted if amplitude else 0.0,  # which may be infinite, and is not tried then
             gain=gain,
             error=error,
             loss=before - (gain or 0.0),
+            loss_before=before,
             parameters=done.graph.costs().parameters,
             parameters_before=session.graph.costs().parameters,
             outcome=outcome,
@@ -156,11 +163,16 @@ class Scoring:
             self.step,
             zlib.crc32(f"{candidate.name} {candidate.model_dump_json()}".encode()),
         )
+        names = incoming.activation.params(Shape(("N", 1)))
         learned: Mapping[str, torch.Tensor] = {}
         if incoming.activated is not None:
-            names = incoming.activation.params(Shape(("N", 1)))
             learned = {name: tensors[f"{incoming.activated}.{name}"] for name in names}
-        activation = activation_of(incoming.activation, learned, incoming.shape.rank)
+        # Most activations have no weights, and one function of each serves all candidates.
+        activation = (
+            activation_of(incoming.activation, learned, incoming.shape.rank)
+            if names
+            else chain((incoming.activation,), incoming.shape)
+        )
         inputs = [measured.design(edge, incoming.shape) for edge in incoming.edges]
         widths = tuple(part.shape[1] for part in inputs)
 
@@ -177,7 +189,7 @@ class Scoring:
 
             def blocks(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
                 values = made(weight, bias).activations(measured.opt)
-                found = [self._features(values, target, edges) for target, edges in fed]
+                found = [self._features(values, target, [edge]) for target, edges in fed for edge in edges]
                 return torch.cat([part.reshape(len(part), weight.shape[1], -1) for part in found], dim=2)
 
             aligned = incoming.shape.sizes[1:] == fed[0][0].shape.sizes[1:]
@@ -187,32 +199,39 @@ class Scoring:
             vectors = incoming.shape.rank == 2 and incoming.bias is not None
             whole, rest = (torch.cat(inputs, dim=1), rest) if vectors else (whole, torch.zeros(0, 0))
         kind = (incoming.activation, tuple(tensor.detach().numpy().tobytes() for tensor in learned.values()))
-        return _Draft(whole, rest, weight, bias, activation, kind, made)
+        spare = scaled(inputs, random_directions(inputs, incoming.count, draws), 1.0, draws)
+        return _Draft(whole, rest, weight, bias, activation, kind, spare, made)
 
     def _alive(self, draft: _Draft, new: Addition, *, fitted: bool) -> Neurons:
         """The neurons of a draft, each of which some sample gives a gradient."""
         # Large fitted neurons win now and lose after training, so they start at half the scale.
         weight, bias = (0.5 * draft.weight, 0.5 * draft.bias) if fitted else (draft.weight, draft.bias)
+        # One that would never learn is turned around, and drawn anew where that does not help.
+        others = ((-weight, -bias), draft.spare)
         neurons = draft.made(weight, bias)
-        # A neuron that never changes, or only where nothing feels it, has no gradient, and would never learn; turned
-        # around it does.
-        values = neurons.activations(self.measured.opt)
+        for other, threshold in others:
+            alive = self._learns(neurons.activations(self.measured.opt), new)
+            if alive.all():
+                break
+            weight, bias = torch.where(alive, weight, other), torch.where(alive, bias, threshold)
+            neurons = draft.made(weight, bias)
+        return neurons
+
+    def _learns(self, values: torch.Tensor, new: Addition) -> torch.Tensor:
+        """Which new neurons have a gradient: they vary, and where a state that they feed would like to move."""
         flat = values.transpose(0, 1).flatten(1)
-        alive = (flat.std(dim=1) > FLAT * flat.abs().amax(dim=1)) & self._felt(values, new)
-        if alive.all():
-            return neurons
-        sign = torch.where(alive, 1.0, -1.0).double()
-        return draft.made(weight * sign, bias * sign)
+        return (flat.std(dim=1) > FLAT * flat.abs().amax(dim=1)) & self._felt(values, new)
 
     def _felt(self, values: torch.Tensor, new: Addition) -> torch.Tensor:
         """Which new neurons are not zero for some sample that a state they feed would like to move for."""
-        felt = torch.zeros(values.shape[1], dtype=torch.bool)
+        count = values.shape[1]
+        felt = torch.zeros(count)
         for target, edges in new.outgoing:
-            sloped = (self.measured.bottleneck(target).desired != 0).any(dim=1)
+            sloped = (self.measured.bottleneck(target).desired != 0).any(dim=1).float()
             for edge in edges:
                 read = self._features(values, target, [edge])
-                felt |= (read != 0).reshape(len(read), len(felt), -1)[sloped].any(dim=2).any(dim=0)
-        return felt
+                felt += (sloped @ (read != 0).float()).reshape(count, -1).sum(dim=1)
+        return felt > 0
 
     def _alike(self, new: Addition) -> Sequence[tuple[StateView, tuple[Edge, ...]]]:
         """The fed states whose rows are those of the first one, so that they can be looked at together."""
@@ -296,12 +315,28 @@ class Scoring:
         for each, shift in zip(solved, shifts, strict=True):
             target = each.target
             if is_output(session.graph, target):
-                limits.append(1.0 if session.loss.task == "classification" else float(target.width))
+                limits.append(1.0 if session.loss.task == "classification" else target.width * self._unit(target))
             else:
                 size = float(self.measured.ls.values[target.node].double().square().mean().sqrt())
                 move = float(shift.double().square().mean().sqrt())
                 limits.append(max(size, 0.1) / max(move, 1e-30))
         return min(limits)
+
+    def _unit(self, target: StateView) -> float:
+        """How many times the targets' standard deviation an output state is multiplied by less, squared.
+
+        The desired update is -dL/da, and the whole least-squares step in units of the prediction's deviation: where the
+        last node brings the targets' unit back, as in a network grown from nothing, the two cancel.
+        """
+        session, graph = self.measured.session, self.measured.session.graph
+        scale, name = session.loss.scale, target.node
+        while name not in graph.outputs:
+            (name,) = graph.consumers[name]
+            op = graph[name].op
+            if isinstance(op, Standardise):
+                std = session.tensors[f"{name}.std"]
+                scale = scale / std if op.inverse else scale * std
+        return float(scale.square().max())
 
     def _updates(self, solved: Solved, amplitude: float) -> dict[str, torch.Tensor]:
         """The existing edges of a state, moved as the joint solve says."""

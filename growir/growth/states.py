@@ -107,6 +107,9 @@ def states_of(graph: Graph) -> Sequence[StateView]:
             mine = [key for key in ("weight", "bias") if users[f"{name}.{key}"] == 1]
             if not _feeds(operand.op, shapes[name]):
                 continue
+            # Nor is a layer whose value something else reads too: what it gives the state it gives that as well.
+            if name != state.node and (graph.consumers[name] != (state.node,) or name in graph.outputs):
+                continue
             if is_layer(operand.op) and len(operand.inputs) == 1 and "weight" in mine:
                 edges.append(edge_of(graph, name))
             if "bias" in mine:

@@ -81,9 +81,12 @@ class Trial:
 def branches_of(config: RunConfig) -> list[Branch]:
     """The branches of a run; one without a name where it is no tournament."""
     policy = config.policy
+    names = list(dict.fromkeys(policy.branches))
     if policy.strategy != "tournament":
         return [Branch(None, Dag(policy, config.budget))]
-    return [Branch(name, Dag(policy.branch(name), config.budget)) for name in dict.fromkeys(policy.branches)]
+    if len(names) == 1:
+        return [Branch(None, Dag(policy.branch(names[0]), config.budget))]
+    return [Branch(name, Dag(policy.branch(name), config.budget)) for name in names]
 
 
 def run_trial(session: Session, strategy: Strategy, branch: int, step: int, ended: str) -> Trial:

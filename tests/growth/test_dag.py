@@ -196,7 +196,8 @@ def test_growth_does_not_end_by_one_bad_draw(monkeypatch: pytest.MonkeyPatch) ->
 
     def useless(self: Scoring, *args: Any) -> Any:
         draft = real(self, *args)
-        return dataclasses.replace(draft, weight=0 * draft.weight)  # activations that never vary
+        nothing = 0 * draft.weight  # activations that never vary
+        return dataclasses.replace(draft, weight=nothing, spare=(nothing, draft.bias))
 
     session = small_session(spirals())
     monkeypatch.setattr(Scoring, "_draft", useless)
@@ -207,8 +208,8 @@ def test_growth_does_not_end_by_one_bad_draw(monkeypatch: pytest.MonkeyPatch) ->
     before, losses = session.loss_on(session.parts.gr), session.selection_losses()
     session.grow(choice.step, choice.updates)
     assert session.loss_on(session.parts.gr) == pytest.approx(before, abs=1e-6)  # idle
-    assert not policy.keeps(session, choice, losses, losses)
-    assert policy.keeps(session, choice, losses, losses - 1.0)
+    assert policy.refuses(session, choice, losses, losses) == "no gain"
+    assert policy.refuses(session, choice, losses, losses - 1.0) is None
 
 
 def test_a_move_without_amplitude_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

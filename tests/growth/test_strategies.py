@@ -206,6 +206,7 @@ def scored(gain: float, error: float, loss: float = 0.1, parameters: int = 10) -
         gain=gain,
         error=error,
         loss=loss,
+        loss_before=loss + gain,
         parameters=parameters,
         parameters_before=5,
         idle=step,
@@ -364,9 +365,17 @@ def test_a_branch_grows_as_it_does_alone() -> None:
 
 
 def test_named_twice_a_branch_grows_once() -> None:
-    policy = {"strategy": "tournament", "branches": ["widen", "widen"]}
+    policy = {"strategy": "tournament", "branches": ["widen", "whole", "widen"]}
     events = run(None, small_config(policy=policy, budget={"steps": 1}), curve()).events
-    assert [event["branch"] for event in events if event["event"] == "fitted"] == ["widen"]
+    assert [event["branch"] for event in events if event["event"] == "fitted"] == ["widen", "whole"]
+
+
+def test_a_tournament_of_one_needs_no_trial() -> None:
+    policy = {"strategy": "tournament", "branches": ["whole"]}
+    alone = run(None, small_config(policy=policy), curve())
+    plain = run(None, small_config(policy={"strategy": "whole"}), curve())
+    assert not any("branch" in event for event in alone.events)
+    assert alone.summary["hash"] == plain.summary["hash"]
 
 
 def test_the_selection_loss_is_that_of_the_fitted_network(tournament: Path) -> None:
@@ -597,7 +606,7 @@ def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def useless(self: Scoring, *args: Any) -> Any:
         draft = real(self, *args)
-        return replace(draft, weight=0 * draft.weight)
+        return replace(draft, weight=0 * draft.weight, spare=(0 * draft.weight, draft.bias))
 
     monkeypatch.setattr(Scoring, "_draft", useless)
 
