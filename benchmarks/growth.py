@@ -29,6 +29,7 @@ from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, TrainConfig
 from growir.growth.data import Dataset, check_data, kept, load_data
 from growir.growth.engine import Event, Observer
+from growir.growth.inputs import short_fit
 from growir.growth.loss import Loss
 from growir.growth.session import Session
 from growir.growth.train import make_optimizer, predict, train
@@ -105,7 +106,7 @@ def epochs_of(events: Sequence[Event], config: TrainConfig) -> float:
     final, between = config.epochs_final or 1, config.epochs_between or 1
     of_event = {"trained": between, "fitted": config.epochs_trial or final}
     partial = sum(of_event.get(event["event"], 0) for event in events)
-    partial += sum(max(1, final // 5) * len(event["tried"]) for event in events if event["event"] == "inputs")
+    partial += sum(short_fit(final) * len(event["tried"]) for event in events if event["event"] == "inputs")
     return partial * 2 / 3 + final
 
 

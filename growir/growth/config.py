@@ -171,8 +171,8 @@ class TrainConfig(_Section):
     def resolved(self, samples: int) -> TrainConfig:
         """The same with every default that depends on the data filled in."""
         batch = self.batch_size or (64 if samples < 10_000 else 256)
-        final = self.epochs_final or min(60, max(15, round(3000 * batch / samples)))
-        between = self.epochs_between or max(1, round(final / 4))
+        final = self.epochs_final or min(60, max(30, round(3000 * batch / samples)))
+        between = self.epochs_between or (max(1, round(final / 4)) if samples < 10_000 else 1)
         keep = self.keep_final or (1.0 if samples < 10_000 else 0.2)
         given = {
             "batch_size": batch,

@@ -49,10 +49,15 @@ class Reading:
         }
 
 
+def short_fit(final: int) -> int:
+    """Epochs of a trial, for a final fit of so many."""
+    return max(1, min(3, final // 5))
+
+
 def choose_inputs(session: Session, data: Dataset) -> list[Reading]:
     """Every choice that the configuration names, the one with the smallest loss first; the session is left anywhere.
 
-    Each is tried by one hidden layer that spends the budget, fitted for a fifth of the final fit on what is trained on
+    Each is tried by one hidden layer that spends the budget, fitted for up to three epochs on what is trained on
     between growths, and measured on the part that chooses. Raises RunError if a fit diverges.
     """
     config = session.config
@@ -66,7 +71,7 @@ def choose_inputs(session: Session, data: Dataset) -> list[Reading]:
         width = max(1, budget // (inputs + 1 + data.outputs))
         activation = config.policy.activations[0]
         session.grow(AddNode(source=source, target=target, width=width, activation=activation, seed=config.seed), {})
-        session.fit_between(max(1, (session.train_config.epochs_final or 1) // 5), k)
+        session.fit_between(short_fit(session.train_config.epochs_final or 1), k)
         losses = session.losses_on(session.parts.gr).double()
         loss, error = float(losses.mean()), float(losses.std(correction=0)) / math.sqrt(len(losses))
         if not math.isfinite(loss):
