@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 import torch
 
-from growir.growth import refining
+from growir.growth import refining, scoring
+from growir.growth.dag import Dag
 from growir.growth.refining import Draft, refined
+from tests.growth.problems import curve, small_config, small_session
 
 
 def draft(seed: int, kind: object = "tanh", neurons: int = 2, scale: float = 1.0) -> Draft:
@@ -62,3 +65,19 @@ def test_targets_without_anything_left_stay_finite() -> None:
     ((weight, bias),) = refined([nothing])
     assert torch.isfinite(weight).all()
     assert torch.isfinite(bias).all()
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "prelu"])
+def test_growth_descends_where_directions_are_fitted(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[float] = []
+
+    def seen(drafts: Sequence[Draft]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        found = refined(drafts)
+        moved.extend(float((w - d.weight).abs().max() / d.weight.abs().max()) for d, (w, _) in zip(drafts, found))
+        return found
+
+    monkeypatch.setattr(scoring, "refined", seen)
+    session = small_session(curve(), small_config(policy={"directions": "fitted", "activation": activation}))
+    policy = Dag(session.config.policy, session.config.budget)
+    policy.score(session, policy.propose(session), 1)
+    assert max(moved) > 1e-3
