@@ -276,7 +276,7 @@ def cost_rows(name: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
             "value": ratio.wall,
             "unit": "x",
             "cpu ratio": ratio.cpu,
-            **({"limit": 1.0} if which != "dearest step" else {}),
+            **({"limit": 2.0} if which != "dearest step" else {}),
         }
         for which, ratio in found.items()
     ]
