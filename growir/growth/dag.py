@@ -17,6 +17,7 @@ import torch
 from growir.graph import Graph
 from growir.growth.bottleneck import Remembered
 from growir.growth.config import BudgetConfig, DagConfig
+from growir.growth.loss import mean_and_error
 from growir.growth.measuring import Measured, measured
 from growir.growth.moves import Moves
 from growir.growth.policy import Scored
@@ -130,8 +131,7 @@ class Dag:
 
 def certainly_positive(differences: torch.Tensor, rate: float) -> bool:
     """Whether the mean of differences is above zero, by a one-sided test at this probability of error."""
-    found = differences.double()
-    return _certain(float(found.mean()), float(found.std(correction=0)) / math.sqrt(len(found)), rate)
+    return _certain(*mean_and_error(differences), rate)
 
 
 def _certain(gain: float, error: float, rate: float) -> bool:

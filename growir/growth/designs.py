@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from growir.graph import Graph, Input, Node
 from growir.growth.section import run_section
 from growir.ops import Conv2d, Linear, Op, Shape
-from growir.ops.base import Dim
+from growir.ops.base import Dim, in_full
 
 Chain = Callable[[torch.Tensor], torch.Tensor]
 
@@ -93,17 +93,12 @@ def window_of(op: Op) -> tuple[object, ...]:
     return (op.kernel_size, op.stride, op.padding, op.dilation) if isinstance(op, Conv2d) else ()
 
 
-def as_weight(op: Op, matrix: torch.Tensor, channels: int) -> torch.Tensor:
-    """A matrix (features, width) as the weight of a layer that reads so many channels."""
+def as_weight(op: Op, matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix (features, width) as the weight of a layer."""
     if not isinstance(op, Conv2d):
         return matrix.T
     assert op.kernel_size is not None
-    return matrix.T.reshape(matrix.shape[1], channels, *op.kernel(Shape(("N", channels, 1, 1)))[1:])
-
-
-def as_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """The weight of a layer as a matrix (features, width)."""
-    return weight.reshape(len(weight), -1).T
+    return matrix.T.reshape(matrix.shape[1], -1, *in_full(op.kernel_size, op.spatial))
 
 
 def run_layer(op: Op, value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

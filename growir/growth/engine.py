@@ -14,8 +14,8 @@ from growir.document import step_data
 from growir.errors import RunError
 from growir.graph import Graph
 from growir.growth.config import Strategy
-from growir.growth.data import Dataset, empty_network
-from growir.growth.inputs import choose_inputs
+from growir.growth.data import Dataset
+from growir.growth.inputs import choose_inputs, start_network
 from growir.growth.measuring import dead_units
 from growir.growth.policy import Scored
 from growir.growth.session import Session
@@ -109,7 +109,7 @@ class _Growth:
         self.session = session
         self.given = start is not None
         self.data = data
-        self.start = start or self._empty(session.config.data.shares[0])
+        self.start = start or start_network(data, session.config)
         self.observer = observer
         self.progress: Progress = progress
         self.events = list(earlier)
@@ -145,11 +145,6 @@ class _Growth:
             observer.checkpoint(session, self.progress)
         return self._finish()
 
-    def _empty(self, share: float) -> Network:
-        """The network that growth starts from where none is given."""
-        config = self.session.config
-        return empty_network(self.data, config.data.keeping(share), config.name, maps=bool(config.policy.kernels))
-
     def _choose_inputs(self) -> None:
         """Where the run starts from nothing and may choose what it reads, do so first; of a resumed run, as it did."""
         data = self.session.config.data
@@ -167,7 +162,7 @@ class _Growth:
             event: Event = {"event": "inputs", "variance": tried[0].variance, "inputs": tried[0].inputs}
             self.tell({**event, "tried": [each.to_json() for each in tried], "seconds": round(seconds, 4)})
         else:
-            self.start = self._empty(chosen)
+            self.start = start_network(self.data, self.session.config, chosen)
 
     def _finish(self) -> GrowthResult:
         session, progress, data = self.session, self.progress, self.data
@@ -247,7 +242,7 @@ class _Growth:
         with session.meter.phase("training"):
             loss = session.train_between(step, *([progress.branch] if self.branch.strategy else []))
         training = time.perf_counter() - trained
-        metrics = session.metrics_by_part()
+        metrics, now = session.measure_parts()
         _refuse_divergence(
             session, (loss, metrics["selection"]["loss"]), f"training after growth {step}", "learning_rate"
         )
@@ -256,7 +251,7 @@ class _Growth:
         event |= {"selection_loss": metrics["selection"]["loss"], **_finite_parts(metrics), "dead_units": dead}
         self.tell_of_branch({**event, "seconds": round(training, 4)})
         seconds, growing = progress.seconds + time.perf_counter() - started, progress.growing + growing
-        reason = policy.refuses(session, choice, losses, session.selection_losses())
+        reason = policy.refuses(session, choice, losses, now)
         if reason is None:
             return replace(progress, step=step, seconds=seconds, growing=growing, metrics=metrics)
         take_back()

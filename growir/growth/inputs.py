@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from growir.errors import RunError
+from growir.growth.config import RunConfig
 from growir.growth.data import Dataset, empty_network
+from growir.growth.loss import mean_and_error
 from growir.growth.session import Session
 from growir.network import Network
 from growir.passes import AddNode
@@ -49,6 +51,18 @@ class Reading:
         }
 
 
+def start_network(data: Dataset, config: RunConfig, share: float | None = None) -> Network:
+    """The network that growth starts from where none is given.
+
+    Args:
+        data: The data.
+        config: Resolved.
+        share: Of the inputs' variance that it reads; the first that the configuration names if None.
+    """
+    kept = config.data.keeping(config.data.shares[0] if share is None else share)
+    return empty_network(data, kept, config.name, maps=bool(config.policy.kernels))
+
+
 def short_fit(final: int) -> int:
     """Epochs of a trial, for a final fit of so many."""
     return max(1, min(3, final // 5))
@@ -63,7 +77,7 @@ def choose_inputs(session: Session, data: Dataset) -> list[Reading]:
     config = session.config
     found: list[Reading] = []
     for k, share in enumerate(config.data.shares):
-        network = empty_network(data, config.data.keeping(share), config.name, maps=bool(config.policy.kernels))
+        network = start_network(data, config, share)
         session.begin(network)
         source, target = network.graph["out"].inputs[0], "out"
         inputs = shapes_of(network.graph)[source].size(-1)
@@ -72,8 +86,7 @@ def choose_inputs(session: Session, data: Dataset) -> list[Reading]:
         activation = config.policy.activations[0]
         session.grow(AddNode(source=source, target=target, width=width, activation=activation, seed=config.seed), {})
         session.fit_between(short_fit(session.train_config.epochs_final or 1), k)
-        losses = session.losses_on(session.parts.gr).double()
-        loss, error = float(losses.mean()), float(losses.std(correction=0)) / math.sqrt(len(losses))
+        loss, error = mean_and_error(session.losses_on(session.parts.gr))
         if not math.isfinite(loss):
             raise RunError(
                 f"a short fit that reads {inputs} inputs diverged: its loss is NaN or infinite; "

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+
+
+def mean_and_error(each: torch.Tensor) -> tuple[float, float]:
+    """The mean of one number a sample, and its standard error."""
+    found = each.double()
+    return float(found.mean()), float(found.std(correction=0)) / math.sqrt(len(found))
 
 
 @dataclass(frozen=True, slots=True)

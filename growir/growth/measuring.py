@@ -13,9 +13,9 @@ from growir.graph import Graph
 from growir.growth.bottleneck import Bottleneck, Grams, Key, Moment, Remembered, combine, measure, stacked
 from growir.growth.designs import Places, chain, design, window_of
 from growir.growth.downstream import Downstream
-from growir.growth.section import run_section
+from growir.growth.section import constants_of, run_section
 from growir.growth.session import Session, generator
-from growir.growth.states import Edge, StateView, constants_of, states_of
+from growir.growth.states import Edge, StateView, states_of
 from growir.ops import Op, Shape
 from growir.shapes import shapes_of
 

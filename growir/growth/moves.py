@@ -10,7 +10,8 @@ from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.growth.additions import Addition, addition, twin_of
 from growir.growth.config import BudgetConfig, DagConfig
-from growir.growth.states import Edge, Reach, StateView, can_feed, constants_of, is_output, states_of, widenable
+from growir.growth.section import constants_of
+from growir.growth.states import Edge, Reach, StateView, can_feed, is_output, states_of, widenable
 from growir.ops import Shape
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass, Rewrite

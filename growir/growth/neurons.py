@@ -63,11 +63,8 @@ def neurons_of(
         activation: Theirs.
     """
     blocks = torch.split(weight.float(), list(widths))
-    incoming: list[torch.Tensor] = []
-    for edge, block in zip(new.edges, blocks, strict=True):
-        channels = edge.shape.size(1) if len(edge.shape.dims) > 1 else 1
-        incoming.append(as_weight(edge.op, block, channels))
-    return Neurons(new, tuple(incoming), bias.float() * (new.bias is not None), activation)
+    incoming = tuple(as_weight(edge.op, block) for edge, block in zip(new.edges, blocks, strict=True))
+    return Neurons(new, incoming, bias.float() * (new.bias is not None), activation)
 
 
 def activation_of(op: Op, learned: Mapping[str, torch.Tensor] | None = None, rank: int = 2) -> Activation:

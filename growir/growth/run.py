@@ -34,8 +34,9 @@ from growir.document import dumps
 from growir.errors import ExportError, GraphError, GrowirError, RunError, cut
 from growir.graph import Graph
 from growir.growth.config import RunConfig, Strategy, parse_run
-from growir.growth.data import Dataset, empty_network
+from growir.growth.data import Dataset
 from growir.growth.engine import Event, GrowthResult, Observer, Progress, Reason, run_growth
+from growir.growth.inputs import start_network
 from growir.growth.meter import Meter
 from growir.growth.session import Session, resolved
 from growir.growth.tournament import Trial
@@ -361,7 +362,7 @@ def start_run(
     given = start
     saved = read_config(Path(out)) if resume and out is not None else None
     config = resolved((config.going_on_from(saved) if saved else config).started_from(given is not None), data)
-    start = start or empty_network(data, config.data, config.name, maps=bool(config.policy.kernels))
+    start = start or start_network(data, config)
     _check_start(start, data, config)
     threads = torch.get_num_threads()
     if config.threads is not None:

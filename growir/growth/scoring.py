@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from growir.growth.additions import Addition
 from growir.growth.bottleneck import Fit, Moment, combine, fit
 from growir.growth.config import DagConfig, Directions
 from growir.growth.designs import along_channels, as_weight, chain, design, run_layer
+from growir.growth.loss import mean_and_error
 from growir.growth.measuring import Measured, Part
 from growir.growth.neurons import (
     FLAT,
@@ -82,7 +82,7 @@ class Scoring:
             neurons: Its new neurons, if it has some.
         """
         measured, session = self.measured, self.measured.session
-        solved = [self._solve(new, neurons, target, edges) for target, edges in new.outgoing]
+        solved = [self._solve(neurons, target, edges) for target, edges in new.outgoing]
         key = tuple(s.target.node for s in solved)
         shifts = [self._shift(s, neurons, measured.ls) for s in solved]
         search = measured.downstream(key).search(shifts, self._largest_amplitude(solved, shifts))
@@ -101,8 +101,7 @@ class Scoring:
             else:
                 # Where one target lies behind another, shifts leave out second-order terms.
                 after = session.preview(final, updates, measured.gr.values, measured.gr.targets)
-            better = (measured.losses - after).double()
-            gain, error = float(better.mean()), float(better.std(correction=0)) / math.sqrt(len(better))
+            gain, error = mean_and_error(measured.losses - after)
             outcome = "improving" if gain > 0 else "no gain"
         return Scored(
             step=final,
@@ -245,7 +244,7 @@ class Scoring:
 
     # -- outgoing weights ---------------------------------------------------------------------------------------------
 
-    def _solve(self, new: Addition, neurons: Neurons | None, target: StateView, edges: tuple[Edge, ...]) -> Solved:
+    def _solve(self, neurons: Neurons | None, target: StateView, edges: tuple[Edge, ...]) -> Solved:
         measured = self.measured
         moments: tuple[Moment | None, Moment | None] = None, None
         if neurons is None:
@@ -261,17 +260,13 @@ class Scoring:
         existing = list(torch.split(found.existing.float(), sizes)) if sizes else []
         bias = existing.pop()[0] if target.bias is not None else None
         blocks = torch.split(found.new.float(), [part.shape[1] for part in designs])
-        counts = [new.incoming.count if new.incoming else edge.shape.size(1) for edge in edges]
         return Solved(
             target,
             edges,
             found,
-            tuple(
-                as_weight(edge.op, block, _channels(block, edge))
-                for edge, block in zip(target.edges, existing, strict=True)
-            ),
+            tuple(as_weight(edge.op, block) for edge, block in zip(target.edges, existing, strict=True)),
             bias,
-            tuple(as_weight(edge.op, b, count) for edge, b, count in zip(edges, blocks, counts, strict=True)),
+            tuple(as_weight(edge.op, block) for edge, block in zip(edges, blocks, strict=True)),
         )
 
     def _shift(self, solved: Solved, neurons: Neurons | None, part: Part) -> torch.Tensor:
@@ -364,11 +359,3 @@ class Scoring:
             for edge, weight in zip(each.edges, each.new, strict=True):
                 put(edge.weight, amplitude * weight)
         return candidate.model_copy(update={"values": values})
-
-
-def _channels(block: torch.Tensor, edge: Edge) -> int:
-    """Channels of what an edge reads, from its matrix (features, width)."""
-    taps = 1
-    for size in edge.op.params(edge.shape)["weight"].shape[2:]:
-        taps *= size
-    return len(block) // taps

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from growir.backends.torch_fx.lowering import lower_tensors
-from growir.graph import Graph, Input, Node
+from growir.graph import Graph, Input, Node, per_graph
 from growir.names import allot
 from growir.ops import Add
-from growir.shapes import shapes_of
+from growir.shapes import own_tables, shapes_of
 
 Values = Mapping[str, torch.Tensor]
 
@@ -83,19 +83,20 @@ def run_section(
     return run
 
 
-def constant_prefix(graph: Graph, learned: set[str]) -> list[str]:
-    """The values that training cannot change and that something it can change reads: computed once per run.
-
-    Args:
-        graph: The graph.
-        learned: Names of nodes with parameters that are trained.
-    """
-    constant = {entry.name for entry in graph.inputs}
+@per_graph
+def constants_of(graph: Graph) -> Sequence[str]:
+    """The values that no parameter touches, in document order: what the data alone decides."""
+    constant = dict.fromkeys(entry.name for entry in graph.inputs)
+    table = own_tables(graph)
     for node in graph.nodes:
-        # A weight as a value has no inputs, and is learned.
-        fixed = node.name not in learned and node.inputs and not node.op.two_modes
-        if fixed and all(i in constant for i in node.inputs):
-            constant.add(node.name)
-    read = {i for node in graph.nodes if node.name not in constant for i in node.inputs if i in constant}
-    read |= {name for name in graph.outputs if name in constant}
-    return [name for name in [*(e.name for e in graph.inputs), *(n.name for n in graph.nodes)] if name in read]
+        learned = any(not param.buffer for param in table[node.name].values()) or node.op.two_modes
+        if node.inputs and not learned and all(name in constant for name in node.inputs):
+            constant[node.name] = None
+    return list(constant)
+
+
+def constant_prefix(graph: Graph) -> list[str]:
+    """The values that training cannot change and that something it can change reads: computed once per run."""
+    constant = dict.fromkeys(constants_of(graph))
+    read = {i for node in graph.nodes if node.name not in constant for i in node.inputs}
+    return [name for name in constant if name in read or name in graph.outputs]

@@ -121,7 +121,7 @@ class Session:
 
     def prefix(self) -> list[str]:
         """The values that no learned parameter touches and something learned reads."""
-        return constant_prefix(self.graph, {key.rpartition(".")[0] for key in self.learned})
+        return constant_prefix(self.graph)
 
     def constants(self, names: Sequence[str] | None = None) -> list[torch.Tensor]:
         """The prefix's values for all training samples, or those of other constant values, computed once."""
@@ -165,11 +165,23 @@ class Session:
         """Loss and accuracy or squared error on some training samples."""
         return self.loss.metrics(self._predictions(samples), self.targets[samples])
 
-    def metrics_by_part(self) -> dict[str, dict[str, float]]:
-        """The same on what is trained on between growths, and on the part that chooses; on so many of each at most."""
+    def measure_parts(self) -> tuple[dict[str, dict[str, float]], torch.Tensor]:
+        """The same on what is trained on between growths, and on the part that chooses; and each loss on the latter.
+
+        On as many samples of each as candidates are measured on at most.
+        """
         most = self.config.policy.samples
-        parts = {"train": self.parts.between, "selection": self.parts.gr}
-        return {name: self.metrics_on(part[:most]) for name, part in parts.items()}
+        chosen = self.parts.gr[:most]
+        predictions, targets = self._predictions(chosen), self.targets[chosen]
+        metrics = {
+            "train": self.metrics_on(self.parts.between[:most]),
+            "selection": self.loss.metrics(predictions, targets),
+        }
+        return metrics, self.loss.each(predictions, targets)
+
+    def metrics_by_part(self) -> dict[str, dict[str, float]]:
+        """The metrics of both parts alone."""
+        return self.measure_parts()[0]
 
     def _predictions(self, samples: torch.Tensor) -> torch.Tensor:
         self.meter.count(2.0 * self.graph.costs().macs * len(samples))

@@ -27,7 +27,7 @@ from growir.ops import (
 )
 from growir.passes.eliminate_dead import live_nodes
 from growir.passes.state import find_state
-from growir.shapes import own_tables, owners, shapes_of
+from growir.shapes import owners, shapes_of
 
 # What may stand between a state's activation and an edge that reads it: each channel by itself, nothing learned.
 CARRIERS = (MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, Flatten, Identity)
@@ -129,18 +129,6 @@ def _feeds(op: Op, shape: Shape) -> bool:
     if isinstance(op, Bias):
         return shape.rank in (2, 4)
     return is_layer(op) and shape.rank == (2 if isinstance(op, Linear) else 4)
-
-
-@per_graph
-def constants_of(graph: Graph) -> Sequence[str]:
-    """The values that no parameter touches, in document order: what the data alone decides."""
-    constant = dict.fromkeys(entry.name for entry in graph.inputs)
-    table = own_tables(graph)
-    for node in graph.nodes:
-        learned = any(not param.buffer for param in table[node.name].values()) or node.op.two_modes
-        if node.inputs and not learned and all(name in constant for name in node.inputs):
-            constant[node.name] = None
-    return list(constant)
 
 
 def edge_of(graph: Graph, name: str) -> Edge:

@@ -17,6 +17,7 @@ import torch
 from growir.errors import RunError
 from growir.growth.config import RunConfig, Strategy
 from growir.growth.dag import Dag, certainly_positive
+from growir.growth.loss import mean_and_error
 from growir.growth.policy import Policy
 from growir.growth.session import Session
 from growir.network import Network
@@ -58,12 +59,12 @@ class Trial:
     @property
     def loss(self) -> float:
         """The mean loss on the selection part after the fit."""
-        return float(self.losses.double().mean())
+        return mean_and_error(self.losses)[0]
 
     @property
     def error(self) -> float:
         """The standard error of that mean."""
-        return float(self.losses.double().std(correction=0)) / math.sqrt(len(self.losses))
+        return mean_and_error(self.losses)[1]
 
     def to_json(self) -> dict[str, Any]:
         """As events and checkpoints hold it, without the network."""

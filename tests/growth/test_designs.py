@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from growir.growth.designs import Places, as_matrix, as_weight, chain, design, is_layer, run_layer, window_of
+from growir.growth.designs import Places, as_weight, chain, design, is_layer, run_layer, window_of
 from growir.growth.session import generator
 from growir.ops import (
     AdaptiveAvgPool2d,
@@ -32,6 +32,11 @@ CONVOLUTIONS: list[tuple[Extent, Extent, Extent, Extent]] = [
     (3, (2, 1), (1, 2), (1, 2)),
     ((2, 4), (1, 3), (0, 1), (3, 1)),
 ]
+
+
+def as_matrix(weight: torch.Tensor) -> torch.Tensor:
+    """The weight of a layer as a matrix (features, width)."""
+    return weight.reshape(len(weight), -1).T
 
 
 def every_place(samples: int, shape: tuple[int, ...]) -> Places:
@@ -82,10 +87,10 @@ def test_weights_and_matrices_are_each_others_inverse(
 ) -> None:
     op = convolution(kernel, stride, padding, dilation)
     weight = torch.randn(op.params(Shape(("N", 3, 30, 30)))["weight"].shape)
-    assert torch.equal(as_weight(op, as_matrix(weight), 3), weight)
+    assert torch.equal(as_weight(op, as_matrix(weight)), weight)
     # The width of a matrix is its own: a move may add fewer channels than the layer has.
-    assert torch.equal(as_weight(op, as_matrix(weight[:2]), 3), weight[:2])
-    assert torch.equal(as_matrix(as_weight(Linear(out_features=4), torch.eye(4, 6), 4)), torch.eye(4, 6))
+    assert torch.equal(as_weight(op, as_matrix(weight[:2])), weight[:2])
+    assert torch.equal(as_matrix(as_weight(Linear(out_features=4), torch.eye(4, 6))), torch.eye(4, 6))
 
 
 def test_layers_of_one_window_have_one_design() -> None:
