@@ -209,9 +209,8 @@ def measure(
         psi = math.sqrt(positions * float(desired.double().square().sum(dim=1).mean()))
         empty = torch.zeros(0, state.width, dtype=torch.float64)
         nothing, none = Moment(empty, empty, 0.0), Moment(empty[:, :0], empty[:, :0], 0.0)
-        solved: Solver = lambda y: y  # noqa: E731  # there is nothing to solve
         chosen = ridge or RIDGES[1]
-        return Bottleneck(state, (), (), none, solved, nothing, empty, desired, psi, desired, chosen)
+        return Bottleneck(state, (), (), none, _unsolved, nothing, empty, desired, psi, desired, chosen)
     rows = [[gram(a, b) for b in keys] for a in keys]
     if len(parts) > len(keys):
         ones = parts[-1]
@@ -233,6 +232,11 @@ def measure(
     rest = desired - combine(parts, wish)
     psi = math.sqrt(positions * float(rest.double().square().sum(dim=1).mean()))
     return Bottleneck(state, keys, parts, inner, solve, slope, wish, rest, psi, desired, chosen)
+
+
+def _unsolved(y: torch.Tensor) -> torch.Tensor:
+    """The solver of no unknowns."""
+    return y
 
 
 def _held_residual(weight: torch.Tensor, gram: torch.Tensor, slope: torch.Tensor) -> float:
