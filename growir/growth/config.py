@@ -50,6 +50,18 @@ class DataConfig(_Section):
     standardise: Literal["auto", "global", "feature", "none"] = "auto"
     variance: Share | Annotated[tuple[Share, ...], Field(min_length=1)] | None = None
 
+    @field_validator("variance", mode="before")
+    @classmethod
+    def _shares_are_shares(cls, value: object) -> object:
+        # Of a number or a list, the message for a wrong list would ask for a number.
+        if isinstance(value, list | tuple):
+            entries = cast("Sequence[object]", value)
+            wrong = [x for x in entries if isinstance(x, bool) or not isinstance(x, int | float) or not 0 < x <= 1]
+            if wrong or not entries:
+                found = f"{wrong[0]!r} is none" if wrong else "the list is empty"
+                raise ValueError(f"a list holds shares above 0 and at most 1, but {found}")
+        return value
+
     @property
     def shares(self) -> tuple[float, ...]:
         """The shares of the variance to choose from."""

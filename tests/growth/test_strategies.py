@@ -597,6 +597,15 @@ def test_resuming_with_other_branches_is_refused(stopped: Path) -> None:
     refused(stopped, "other settings", words, resume=True, config=config, arrays=curve())
 
 
+@pytest.mark.parametrize(
+    ("given", "found"), [([], "the list is empty"), ([0.9, 1.5], "1.5 is none"), (["much"], "'much' is none")]
+)
+def test_a_list_of_shares_says_which_is_none(given: list[object], found: str) -> None:
+    words = rf"\[data\]: variance is .*: a list holds shares above 0 and at most 1, but {found}"
+    with pytest.raises(RunError, match=words):
+        parse_run({"data": {"variance": given}}, "test")
+
+
 # -- probation --------------------------------------------------------------------------------------------------------
 
 
