@@ -54,7 +54,7 @@ class DataConfig(_Section):
     @classmethod
     def _shares_are_shares(cls, value: object) -> object:
         # Of a number or a list, the message for a wrong list would ask for a number.
-        if isinstance(value, list | tuple):
+        if type(value) in (list, tuple):
             entries = cast("Sequence[object]", value)
             wrong = [x for x in entries if isinstance(x, bool) or not isinstance(x, int | float) or not 0 < x <= 1]
             if wrong or not entries:
