@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from growir.costs import Costs, costs_of
 from growir.document import node_data, step_data
 from growir.errors import cut
-from growir.graph import Graph, Input, Node, Step
-from growir.show import MAX_LINE, SHORT_HASH, costs_data, field_text, input_text, some, step_text
+from growir.graph import FixedSize, Graph, Input, Node, Step
+from growir.show import (
+    MAX_LINE,
+    SHORT_HASH,
+    costs_data,
+    field_text,
+    fixed_size_text,
+    input_text,
+    some,
+    step_text,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -165,13 +174,19 @@ class Difference:
         return both if both[0] != both[1] else None
 
     @property
+    def fixed_sizes(self) -> tuple[tuple[FixedSize, ...], tuple[FixedSize, ...]] | None:
+        """The axes of either's inputs that have one right size, if they differ."""
+        both = self.before.fixed_sizes, self.after.fixed_sizes
+        return both if both[0] != both[1] else None
+
+    @property
     def costs(self) -> tuple[Costs, Costs]:
         """Both graphs' costs."""
         return costs_of(self.before), costs_of(self.after)
 
     def to_json(self) -> Json:
         """The difference as JSON values."""
-        weights = self.weights
+        weights, fixed = self.weights, self.fixed_sizes
         return {
             "same": self.same,
             "before": {"name": self.before.name, "hash": self.before.hash, "costs": costs_data(self.costs[0])},
@@ -184,6 +199,7 @@ class Difference:
             "inputs": None if self.inputs is None else [[i.model_dump() for i in side] for side in self.inputs],
             "outputs": self.outputs,
             "train_differs": self.train_differs,
+            "fixed_sizes": fixed and [[entry.model_dump() for entry in side] for side in fixed],
             "weights": None if weights is None else _weights_data(weights),
         }
 
@@ -380,6 +396,12 @@ def _graph_lines(difference: Difference) -> Iterator[Line]:
     if difference.train_differs:
         old, new = ("; ".join(cut(text, MAX_LINE) for text in side) or "nothing" for side in difference.train_differs)
         yield Line("plain", f"  train mode of the model differs in {old} -> {new}")
+    if difference.fixed_sizes:
+        old, new = (
+            "; ".join(fixed_size_text(graph, entry) for entry in graph.fixed_sizes) or "none"
+            for graph in (difference.before, difference.after)
+        )
+        yield Line("plain", f"  fixed sizes {old} -> {new}")
     if difference.inputs:
         old, new = (", ".join(map(input_text, side)) for side in difference.inputs)
         yield Line("changed", f"  ~ inputs {old} -> {new}")

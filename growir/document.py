@@ -18,12 +18,14 @@ from growir.graph import (
     MAX_DIFFERENCES,
     MAX_STEPS,
     SCHEMA,
+    FixedSize,
     Graph,
     History,
     Input,
     Node,
     Step,
     Ties,
+    fixed_size_problems,
     node_place,
     per_graph,
     structure_problems,
@@ -33,7 +35,7 @@ from growir.ops import OP_BY_KIND
 
 MAX_BYTES = 256 * 2**20
 _NODE_FIELDS = ("name", "op", "inputs", "tied", "frozen", "source")
-_GRAPH_FIELDS = ("schema", "name", "inputs", "nodes", "outputs", "train_differs", "history")
+_GRAPH_FIELDS = ("schema", "name", "inputs", "nodes", "outputs", "train_differs", "fixed_sizes", "history")
 
 Json = dict[str, Any]
 Migration = Callable[[Json], Json]
@@ -89,6 +91,8 @@ def to_data(graph: Graph) -> Json:
     }
     if graph.train_differs:
         data["train_differs"] = list(graph.train_differs)
+    if graph.fixed_sizes:
+        data["fixed_sizes"] = [entry.model_dump(exclude_defaults=True) for entry in graph.fixed_sizes]
     if graph.history is not None:
         base = to_data(graph.history.base)
         data["history"] = {"base": base, "steps": [step_data(step) for step in graph.history.steps]}
@@ -268,6 +272,9 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
         found = structure_problems(inputs, nodes, outputs, frozenset(unread), index)
         problems += [problem for problem in found if problem.where not in told & {"inputs", "outputs"}]
     differs = _train_differs(data.get("train_differs", []), problems)
+    fixed = _fixed_sizes(data.get("fixed_sizes", []), problems)
+    if len(inputs) == len(described):
+        problems += fixed_size_problems(inputs, fixed)
     history = None if nested else _history(data.get("history"), migrations, problems)
     # Not the checking constructor: everything it would say is in `problems` already.
     graph = Graph.model_construct(
@@ -276,6 +283,7 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
         nodes=tuple(nodes),
         outputs=tuple(outputs),
         train_differs=differs,
+        fixed_sizes=tuple(fixed),
         history=history,
     )
     return Draft(graph, problems, frozenset(unread))
@@ -295,6 +303,24 @@ def _train_differs(value: object, problems: list[Problem]) -> tuple[str, ...]:
     found = tuple(text for text in given if isinstance(text, str) and 0 < len(text) <= 10_000)
     if not _is_array(value) or len(found) != len(given) or len(found) > MAX_DIFFERENCES:
         problems.append(Problem("train_differs", f"an array of at most {MAX_DIFFERENCES} strings is needed"))
+    return found
+
+
+def _fixed_sizes(value: object, problems: list[Problem]) -> list[FixedSize]:
+    if not _is_array(value):
+        problems.append(Problem("fixed_sizes", f"an array of objects is needed, but this is {_json_type(value)}"))
+        return []
+    found: list[FixedSize] = []
+    for k, item in enumerate(value):
+        where = f"fixed_sizes[{k}]"
+        if not _is_object(item):
+            text = f"an object with input and axis is needed, but this is {_json_type(item)}"
+            problems.append(Problem(where, text))
+            continue
+        try:
+            found.append(FixedSize.model_validate(item))
+        except ValidationError as error:
+            problems += field_problems(where, "a fixed size", error, FixedSize)
     return found
 
 

@@ -49,6 +49,22 @@ class Input(_Frozen):
     dtype: DType = "float32"
 
 
+class FixedSize(_Frozen):
+    """An axis of an input whose size in the import's example became a number of the graph: no other size is right.
+
+    The size itself is the one in the input's shape.
+
+    Attributes:
+        input: The input's name.
+        axis: The axis, 1 or more; the batch is never fixed.
+        why: The line of the model that uses the size as a number; empty if it is not known.
+    """
+
+    input: StrictStr
+    axis: Annotated[StrictInt, Field(ge=1, le=MAX_DIM)]
+    why: Annotated[StrictStr, Field(max_length=10_000)] = ""
+
+
 class Ties(Mapping[str, str]):
     """Which parameters of a node belong to others; like the node, it does not change."""
 
@@ -134,6 +150,8 @@ class Graph(_Frozen):
     Attributes:
         train_differs: What the model it was imported from does in train mode and the graph does not, mostly lines of
             its source; empty for every other graph. Rewrites keep it; it is not part of the graph's identity.
+        fixed_sizes: The axes of its inputs for which only the size in the input's shape is right, each once. Torch
+            modules and exported classes check them; like `train_differs` they are no part of the graph's identity.
 
     Raises:
         GraphError: Names or references are wrong; all problems at once.
@@ -144,6 +162,7 @@ class Graph(_Frozen):
     nodes: tuple[Node, ...]
     outputs: tuple[StrictStr, ...]
     train_differs: tuple[StrictStr, ...] = ()
+    fixed_sizes: tuple[FixedSize, ...] = ()
     history: History | None = None
 
     _memo: dict[object, Any] = PrivateAttr(default_factory=dict[object, Any])
@@ -151,6 +170,7 @@ class Graph(_Frozen):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         problems = structure_problems(self.inputs, self.nodes, self.outputs)
+        problems += fixed_size_problems(self.inputs, self.fixed_sizes)
         if problems:
             raise GraphError(problems)
         return self
@@ -223,6 +243,7 @@ class Graph(_Frozen):
         history: History | Literal["keep"] | None = "keep",
         name: str | None = None,
         train_differs: Iterable[str] | None = None,
+        fixed_sizes: Iterable[FixedSize] | None = None,
     ) -> Graph:
         """A new graph with some parts replaced and references checked, unless they are this graph's."""
         parts: dict[str, Any] = {
@@ -231,9 +252,10 @@ class Graph(_Frozen):
             "nodes": self.nodes if nodes is None else tuple(nodes),
             "outputs": self.outputs if outputs is None else tuple(outputs),
             "train_differs": self.train_differs if train_differs is None else tuple(train_differs),
+            "fixed_sizes": self.fixed_sizes if fixed_sizes is None else tuple(fixed_sizes),
             "history": self.history if history == "keep" else history,
         }
-        sound = name is None and self._refers_alike(parts["nodes"], parts["outputs"])
+        sound = name is None and fixed_sizes is None and self._refers_alike(parts["nodes"], parts["outputs"])
         return Graph.model_construct(**parts) if sound else Graph(**parts)
 
     def _refers_alike(self, nodes: Sequence[Node], outputs: Sequence[str]) -> bool:
@@ -369,6 +391,25 @@ def structure_problems(
         if name not in everything:
             text = f"there is no node or input {cut(name)!r}.{suggestion(name, everything)}"
             problems.append(Problem(f"outputs[{k}]", text))
+    return problems
+
+
+def fixed_size_problems(inputs: Sequence[Input], fixed: Sequence[FixedSize]) -> list[Problem]:
+    """Entries of `fixed_sizes` that name no axis of an input, or one that another names."""
+    ranks = {entry.name: len(entry.shape) for entry in inputs}
+    problems: list[Problem] = []
+    seen: set[tuple[str, int]] = set()
+    for k, entry in enumerate(fixed):
+        where = f"fixed_sizes[{k}]"
+        if entry.input not in ranks:
+            problems.append(Problem(where, f"there is no input {cut(entry.input)!r}.{suggestion(entry.input, ranks)}"))
+        elif entry.axis >= ranks[entry.input]:
+            most = ranks[entry.input] - 1
+            text = f"{cut(entry.input)!r} has the axes 1 to {most} besides the batch, not {entry.axis}"
+            problems.append(Problem(where, text))
+        elif (entry.input, entry.axis) in seen:
+            problems.append(Problem(where, f"axis {entry.axis} of {cut(entry.input)!r} stands here twice"))
+        seen.add((entry.input, entry.axis))
     return problems
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from growir import names
 from growir.document import Json
-from growir.graph import MAX_DIFFERENCES, MAX_STEPS, SCHEMA
+from growir.graph import MAX_DIFFERENCES, MAX_DIM, MAX_STEPS, SCHEMA
 from growir.ops import OPS, Op
 
 
@@ -43,6 +43,19 @@ def json_schema() -> Json:
                 "type": "array",
                 "maxItems": MAX_DIFFERENCES,
                 "items": {"type": "string", "minLength": 1, "maxLength": 10_000},
+            },
+            "fixed_sizes": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["input", "axis"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "input": name,
+                        "axis": {"type": "integer", "minimum": 1, "maximum": MAX_DIM},
+                        "why": {"type": "string", "maxLength": 10_000},
+                    },
+                },
             },
         },
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from growir.costs import Costs, costs_of
 from growir.document import step_data
 from growir.errors import cut
-from growir.graph import SCHEMA, Graph, Input, Node, Step
+from growir.graph import SCHEMA, FixedSize, Graph, Input, Node, Step
 from growir.shapes import shapes_of
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ def page(graph: Graph, *, everything: bool = False, spaces: bool = False) -> lis
         parts.append(_history_text(graph, everything))
     if graph.train_differs:
         parts.append(differences_text(graph))
+    if graph.fixed_sizes:
+        parts.append(fixed_text(graph))
     return parts
 
 
@@ -256,6 +258,18 @@ def differences_text(graph: Graph, most: int = MAX_DIFFERENCES_SHOWN) -> str:
     return "\n".join(["train mode of the model it was imported from differs:", *shown])
 
 
+def fixed_text(graph: Graph) -> str:
+    """The axes of the inputs for which no other size is right, a line each."""
+    lines = [f"  {fixed_size_text(graph, entry)}" for entry in graph.fixed_sizes]
+    return "\n".join(["only this size is right:", *lines])
+
+
+def fixed_size_text(graph: Graph, entry: FixedSize) -> str:
+    """An axis of fixed size on one line: x axis 1, 5: net.py:12: x.sum(1) / x.shape[1]."""
+    size = next(given.shape[entry.axis] for given in graph.inputs if given.name == entry.input)
+    return f"{cut(entry.input)} axis {entry.axis}, {size}" + (f": {cut(entry.why, MAX_LINE)}" if entry.why else "")
+
+
 # -- the same as data -------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +306,8 @@ def inspection(graph: Graph, *, spaces: bool = False) -> Json:
     }
     if graph.train_differs:
         whole["train_differs"] = list(graph.train_differs)
+    if graph.fixed_sizes:
+        whole["fixed_sizes"] = [entry.model_dump() for entry in graph.fixed_sizes]
     if graph.history is not None:
         steps = [step_data(step) for step in graph.history.steps]
         whole["history"] = {"base": graph.history.base.hash, "steps": steps}

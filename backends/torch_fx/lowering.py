@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
+from growir.backends.torch_fx.modules import FixedSizes
 from growir.backends.torch_fx.table import TABLE
 from growir.document import decode, draft, dumps
 from growir.errors import ModelError, cut
@@ -39,6 +40,7 @@ class _Lowering:
         """Lower every node in document order."""
         for entry in self.graph.inputs:
             self.values[entry.name] = self.code.placeholder(entry.name)
+        self._check_sizes()
         for node in self.graph.nodes:
             self.node = node
             value = TABLE[node.op.kind()](self, node.op)
@@ -48,6 +50,24 @@ class _Lowering:
         self.code.lint()
         name = "".join(c if c.isalnum() and c.isascii() else "_" for c in self.graph.name)
         return fx.GraphModule(self.root, self.code, name if name.isidentifier() else f"Graph_{name}")
+
+    def _check_sizes(self) -> None:
+        """Let the module refuse the sizes that are wrong for it, before it computes anything."""
+        fixed = self.graph.fixed_sizes
+        if not fixed:
+            return
+        read = [entry for entry in self.graph.inputs if any(entry.name == rule.input for rule in fixed)]
+        places = {entry.name: k for k, entry in enumerate(read)}
+        shapes = {entry.name: Shape(entry.shape) for entry in read}
+        rules = tuple(
+            (places[rule.input], rule.input, rule.axis, shapes[rule.input].size(rule.axis), rule.why) for rule in fixed
+        )
+        taken = {name.split(".")[0] for name in (*self.graph.by_name, *self.values)}
+        name = "fixed_sizes"
+        while name in taken:
+            name += "_"
+        self.root.add_module(name, FixedSizes(rules))
+        self.code.call_module(name, tuple(self.values[entry.name] for entry in read))
 
     # -- the Builder of the table ---------------------------------------------------------------------------------
 

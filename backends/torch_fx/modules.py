@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -76,3 +78,42 @@ class Select(nn.Module):
 
     def extra_repr(self) -> str:
         return f"axis={self.axis}, {len(self.indices)} positions"
+
+
+class FixedSizes(nn.Module):
+    """Refuses inputs on which the network would compute something else than the model it was imported from.
+
+    Args:
+        rules: For each axis with one right size: the input's place among the arguments, its name, the axis, the size,
+            and the line of the model that uses it as a number, or "".
+
+    Raises:
+        ValueError: In forward, for an input of another size.
+    """
+
+    _is_impure = True  # for torch.fx, which takes out calls whose result nothing reads
+
+    def __init__(self, rules: tuple[tuple[int, str, int, int, str], ...]) -> None:
+        super().__init__()
+        self.rules = rules
+
+    def forward(self, *inputs: torch.Tensor) -> None:
+        for place, name, axis, size, why in self.rules:
+            found = inputs[place].size(axis)
+            right = cast("object", found == size)
+            if not isinstance(right, bool):  # while torch traces the code: the check becomes part of the trace
+                text = self._message(name, axis, "another size", size, why)
+                torch._assert(right, text)  # type: ignore[no-untyped-call]
+            elif not right:
+                raise ValueError(self._message(name, axis, f"the size {found}", size, why))
+
+    @staticmethod
+    def _message(name: str, axis: int, found: str, size: int, why: str) -> str:
+        cause = f" ({why})" if why else ""
+        return (
+            f"{name}: axis {axis} has {found}, but this network needs {size}, a number in it{cause}; "
+            "resize the input, or import the model again with an example of the size you need"
+        )
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name} axis {axis}: {size}" for _, name, axis, size, _ in self.rules)

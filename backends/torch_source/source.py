@@ -239,6 +239,9 @@ class _Source:
                 self.text_of[node] = names[node]
                 continue
             value = self._value(node)
+            if not node.users:  # a check of the inputs
+                yield from statement("", value)
+                continue
             if node not in names and (node.op == "get_attr" or _uses(node) == 1):
                 self.text_of[node] = value  # a step on the way to a node's value
                 continue
