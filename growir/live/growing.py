@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -16,7 +17,8 @@ from growir.errors import ModelError, PassRefused, cut
 from growir.graph import Graph
 from growir.live.carrying import AveragePlan, grown_masks, grown_tensors, heirs_of
 from growir.live.modules import find, fitting_batch, largest_change, rebuilt
-from growir.live.optimizers import Grown, places_of, plan_optimizers
+from growir.live.optimizers import Grown, OptimizerPlan, places_of, plan_optimizers
+from growir.live.ranks import alike_on_all_ranks, world_size
 from growir.live.report import Place, Report, TensorChange
 from growir.network import Network
 from growir.params import array_digest
@@ -38,6 +40,7 @@ def grow(
     verify: torch.Tensor | Sequence[torch.Tensor] | None = None,
     at_most: float | None = None,
     train_as_imported: bool = False,
+    on_all_ranks: bool = False,
 ) -> tuple[fx.GraphModule, Report]:
     """Grow a module that is being trained; what comes back takes its place.
 
@@ -64,6 +67,8 @@ def grow(
             promises.
         train_as_imported: Go on with a network whose train mode is known not to be that of the model it was imported
             from (`Graph.train_differs`).
+        on_all_ranks: Where a process group of several ranks is up: every rank makes this same call, and whatever wraps
+            the module is wrapped anew afterwards. Before anything changes, the ranks compare what they are about to do.
 
     Returns:
         The grown module, and what was done.
@@ -71,17 +76,64 @@ def grow(
     Raises:
         PassRefused: The pass does not fit, or `verify` measured a change it had excluded.
         ModelError: The module, an optimizer, an average, a mask or the batch is not what is needed, or the network has
-            not the train mode of the model it was imported from, and `train_as_imported` is not given.
+            not the train mode of the model it was imported from, and `train_as_imported` is not given. Or several
+            ranks are up, and `on_all_ranks` is not given or they do not grow alike.
         GrowirError: An optimizer has state that cannot follow.
     """
+    optimizers: list[Any] = [] if optimizer is None else [optimizer]
+    if isinstance(optimizer, list | tuple):
+        optimizers = [*optimizer]
+
+    def work() -> _Planned:
+        return _planned(module, step, optimizers, ema, masks, verify, at_most, train_as_imported)
+
+    planned = alike_on_all_ranks(work, _Planned.summary, on_all_ranks)
+    planned.commit()
+    return planned.grown, planned.report
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Planned:
+    """A growth that is worked out and has changed nothing yet."""
+
+    before: nn.Module
+    grown: fx.GraphModule
+    report: Report
+    step: str
+    optimizers: Sequence[OptimizerPlan]
+    averages: Sequence[AveragePlan]
+
+    def summary(self) -> str:
+        """What ranks that grow alike have in common."""
+        changes = "; ".join(map(str, self.report.changes))
+        return f"{self.report.before[:12]} -> {self.report.after[:12]} by {self.step}: {changes}"
+
+    def commit(self) -> None:
+        """Change optimizers and averages in place; nothing here can fail."""
+        for plan in self.optimizers:
+            plan.commit()
+        for average in self.averages:
+            average.commit()
+        if self.report.changes:
+            _OUTGROWN.setdefault(self.before, WeakSet()).update(plan.optimizer for plan in self.optimizers)
+
+
+def _planned(
+    module: nn.Module,
+    step: Pass | Rewrite,
+    optimizers: Sequence[Any],
+    ema: Sequence[object],
+    masks: Mapping[str, torch.Tensor] | None,
+    verify: torch.Tensor | Sequence[torch.Tensor] | None,
+    at_most: float | None,
+    train_as_imported: bool,
+) -> _Planned:
+    """Everything that `grow` does and that may fail."""
     start = time.perf_counter()
     rng = _generators()
     live = find(module)
     check_trainable(live.graph, train_as_imported, ModelError)
     done = _rewrite(step, live.graph)
-    optimizers: list[Any] = [] if optimizer is None else [optimizer]
-    if isinstance(optimizer, list | tuple):
-        optimizers = [*optimizer]
     _check_arguments(live.module, optimizers, ema, verify, at_most)
     _check_range(step, live.tensors)
     heirs = heirs_of(done.edits, list(live.tensors))
@@ -109,17 +161,11 @@ def grow(
         values={array_digest(array): array for array in step.values.values()} if isinstance(step, Pass) else {},
         measured=measured,
         rng=rng,
-        notes=(*live.notes, *(note for average in averages for note in average.notes), *_ranks()),
+        notes=(*live.notes, *(note for average in averages for note in average.notes), *_single_rank()),
         seconds=time.perf_counter() - start,
     )
-    # Up to here nothing has changed, and from here on nothing can fail.
-    for plan in plans:
-        plan.commit()
-    for average in averages:
-        average.commit()
-    if report.changes:
-        _OUTGROWN.setdefault(live.module, WeakSet()).update(optimizers)
-    return grown, report
+    recorded = _recorded(done.graph)
+    return _Planned(live.module, grown, report, recorded, plans, averages)
 
 
 def network_of(module: nn.Module, values: Mapping[str, NDArray[Any]] | None = None) -> Network:
@@ -231,9 +277,16 @@ def _changes(
     return [*found, *(TensorChange(key, key, tuple(before[key].shape), None, None) for key in gone)]
 
 
-def _ranks() -> tuple[str, ...]:
+def _recorded(graph: Graph) -> str:
+    """The last step of a history, with its place, which keys fresh numbers."""
+    if graph.history is None:
+        return "rewrite"
+    return f"step {len(graph.history.steps)}, {graph.history.steps[-1].model_dump_json(by_alias=True)}"
+
+
+def _single_rank() -> tuple[str, ...]:
     """A note where a wrapper further out, which cannot be seen from here, may hold the old module."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not (distributed.is_available() and distributed.is_initialized()) or world_size() > 1:
         return ()
     return (
         "torch.distributed runs: a DistributedDataParallel around what holds the module goes on with the old "
