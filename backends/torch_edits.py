@@ -49,6 +49,9 @@ class TorchBackend:
     def mean(self, array: torch.Tensor) -> float:
         return float(array.double().mean()) if array.numel() else 0.0
 
+    def mean_along(self, array: torch.Tensor, axis: int) -> torch.Tensor:
+        return array.double().mean(axis, keepdim=True).to(array.dtype)
+
     def create(self, block: NDArray[Any]) -> torch.Tensor:
         made = torch.from_numpy(np.array(block))
         if self.like is None:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, per_graph, suggestion
+from growir.ops import Shape
 from growir.ops.rule import Follower, ParamAxes, Rule, Selected
-from growir.ops.spaces import Algebra, Axes, Axis, Pin, Space, fixed
+from growir.ops.spaces import Algebra, Axes, Axis, Pin, Space, fixed, length
 from growir.shapes import owners, shapes_of
 from growir.steps import Step, Steps
+
+Place = tuple[str, int]  # an axis of a graph input
 
 MAX_ROUNDS = 4  # of taking back choices that led nowhere
 
@@ -90,6 +93,7 @@ class Analysis:
     followers: tuple[Follower, ...]
     selected: tuple[Selected, ...]
     spaces: tuple[ChannelSpace, ...]
+    entries: Mapping[str, Axis] = field(default_factory=dict[str, Axis])  # what integers choose from, by node
 
     def find(self, node: str, graph: Graph) -> ChannelSpace:
         """The space a pass means by `node`. Raises PassRefused, saying what would work."""
@@ -102,7 +106,10 @@ class Analysis:
         inside = [s for s in self.spaces if base in s.nodes]
         if not inside:
             kind = graph[base].op.kind() if base in graph else "graph input"
-            raise PassRefused(f"{cut(base)} ({kind}): its value holds no channel space, so it has no width to change")
+            hint = "" if base in graph else "; the pass extend gives inputs more entries"
+            raise PassRefused(
+                f"{cut(base)} ({kind}): its value holds no channel space, so it has no width to change{hint}"
+            )
         free = [s for s in inside if not s.space.pins] or inside
         if base == node and len(free) == 1 and _holds_only(self.values[base], free[0].space):
             return free[0]
@@ -122,13 +129,38 @@ def analyse(graph: Graph) -> Analysis:
     A reshape has to choose which factor scales before it is known what follows. Choices that turn out to be pinned are
     taken back, and the walk is repeated; the one that leaves most free is kept.
     """
-    best = walk = _Walk(graph, {})
+    return _settled(graph, None)
+
+
+def opened(graph: Graph, place: Place | None = None) -> Analysis:
+    """The channel spaces of a graph where those that callers hold may change too.
+
+    Graph outputs pin nothing, and what integers choose from (an embedding) may get more entries. One axis of one graph
+    input is a space as well, if it is named: several at once would stand in each other's way, for a reshape lets only
+    one of the axes that it joins change.
+    """
+    return graph.recall(_Opened(place))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """Analyses an opened graph; equal for equal places, so that a graph remembers the answer."""
+
+    place: Place | None
+
+    def __call__(self, graph: Graph) -> Analysis:
+        return _settled(graph, self)
+
+
+def _settled(graph: Graph, opening: _Opened | None) -> Analysis:
+    best = walk = _Walk(graph, {}, opening)
     for _ in range(MAX_ROUNDS):
         stuck = walk.stuck()
         if not stuck:
             break
         # One factor at a time: the next best may be stuck too, and the one after it free.
-        walk = _Walk(graph, {**walk.forbidden, **{node: walk.avoided(node) | axes for node, axes in stuck.items()}})
+        forbidden = {**walk.forbidden, **{node: walk.avoided(node) | axes for node, axes in stuck.items()}}
+        walk = _Walk(graph, forbidden, opening)
         if walk.free() > best.free():
             best = walk
     return best.analysis()
@@ -137,14 +169,35 @@ def analyse(graph: Graph) -> Analysis:
 class _Walk:
     """One walk over a graph with every operator's rule applied; `forbidden` are axes reshapes must not scale."""
 
-    def __init__(self, graph: Graph, forbidden: Mapping[str, frozenset[int]]) -> None:
+    def __init__(self, graph: Graph, forbidden: Mapping[str, frozenset[int]], opening: _Opened | None = None) -> None:
         self.forbidden = forbidden
         self.algebra = algebra = Algebra()
-        self.rule = rule = Rule(algebra, "", (), ())
+        self.rule = rule = Rule(algebra, "", (), (), opened=opening is not None)
         shapes, own = shapes_of(graph), owners(graph)
         self.values: dict[str, Axes] = {
             entry.name: tuple(fixed(1 if d == "N" else d) for d in entry.shape) for entry in graph.inputs
         }
+        if opening is not None and opening.place is not None:
+            name, k = opening.place
+            axes = self.values[name]
+            self.values[name] = (*axes[:k], rule.new(length(axes[k])), *axes[k + 1 :])
+        self._apply(graph, shapes, own)
+        for output in () if rule.opened else graph.outputs:
+            algebra.node = output
+            for axis in self.values[output]:
+                algebra.pin(axis, "graph output")
+        for node, axis in rule.ordered:
+            algebra.node = node
+            for space, _ in algebra.resolve(axis)[:-1]:
+                algebra.pin(((space, 1),), "new positions would not be the last ones here, and later ones see them")
+        _values_produce(graph, rule)
+        self.steps = Steps(algebra, rule.balances, rule.uniform)
+        resolve = algebra.resolve
+        self.resolved = {name: tuple([resolve(axis) for axis in axes]) for name, axes in self.values.items()}
+
+    def _apply(self, graph: Graph, shapes: Mapping[str, Shape], own: Mapping[str, str]) -> None:
+        """Every operator's rule, in document order."""
+        algebra, rule = self.algebra, self.rule
         for node in graph.nodes:
             algebra.node = rule.node = node.name
             algebra.forbidden = self.avoided(node.name)
@@ -152,14 +205,6 @@ class _Walk:
             rule.sizes = tuple(1 if d == "N" else d for d in shapes[node.name].dims)
             rule.owners = {name: own[f"{node.name}.{name}"] for name in node.tied}
             self.values[node.name] = node.op.channels(rule, *(self.values[i] for i in node.inputs))
-        for output in graph.outputs:
-            algebra.node = output
-            for axis in self.values[output]:
-                algebra.pin(axis, "graph output")
-        _values_produce(graph, rule)
-        self.steps = Steps(algebra, rule.balances, rule.uniform)
-        resolve = algebra.resolve
-        self.resolved = {name: tuple([resolve(axis) for axis in axes]) for name, axes in self.values.items()}
 
     def avoided(self, node: str) -> frozenset[int]:
         """The axes that a reshape was not to scale."""
@@ -191,23 +236,22 @@ class _Walk:
             use.rows = tuple([resolve(row) for row in use.rows])
         followers = tuple(Follower(f.node, f.attribute, f.index, resolve(f.axis)) for f in rule.followers)
         selected = tuple(Selected(s.node, s.attribute, resolve(s.axis), s.positions) for s in rule.selected)
-        return Analysis(self.resolved, rule.params, followers, selected, self._spaces())
+        entries = {node: resolve(axis) for node, axis in rule.entries.items()}
+        return Analysis(self.resolved, rule.params, followers, selected, self._spaces(), entries)
 
     def _holders(self, holders: list[Axes]) -> set[Space]:
         return {space for axes in holders for axis in axes for space, _ in self.algebra.resolve(axis) if space}
 
     def _spaces(self) -> tuple[ChannelSpace, ...]:
-        """Every space under its name, in the order in which values hold them."""
+        """Every space under its name, in the order in which values hold them; last those of tables alone."""
         params = self.rule.params
+        slots = _slots(params)
         random, partial = self._holders(self.rule.random), self._holders(self.rule.partial)
-        producers, consumers = _slots(params)
         nodes, pure, places = _places(self.resolved)
-        found: list[ChannelSpace] = []
-        for space, where in nodes.items():
-            name = pure.get(space, places[space])
-            used = consumers.get(space, [])
+
+        def found(space: Space, name: str, where: list[str], axes: Axes) -> ChannelSpace:
+            used = slots[1].get(space, [])
             growth, obstacle = self.steps.of(space)
-            axes = self.resolved[pure.get(space, where[0])]
             uniform = space in self.steps.uniform
             tied = any(slot.axis in params[slot.parameter].produces for slot in used)
             pins = space.pins
@@ -216,25 +260,29 @@ class _Walk:
             if tied and (uniform or space in partial):
                 what = "normalised" if uniform else "put through a partial function"
                 pins = (*pins, Pin(name, f"is {what} and tied at once, so neither copies nor fresh channels are exact"))
-            found.append(
-                ChannelSpace(
-                    name=name,
-                    width=max(sum([space.size * b for s, b in axis if s is space]) for axis in axes),
-                    step=max(sum([growth.get(s, 0) * b for s, b in axis if s is not None]) for axis in axes),
-                    nodes=tuple(where),
-                    producers=tuple(producers.get(space, ())),
-                    consumers=tuple(used),
-                    pins=pins,
-                    uniform=uniform,
-                    partial=space in partial,
-                    random=space in random,
-                    tied=tied,
-                    space=space,
-                    growth=growth,
-                    shrink=self.steps.of(space, keep=False)[0] if uniform else growth,
-                )
+            return ChannelSpace(
+                name=name,
+                width=max(sum([space.size * b for s, b in axis if s is space]) for axis in axes),
+                step=max(sum([growth.get(s, 0) * b for s, b in axis if s is not None]) for axis in axes),
+                nodes=tuple(where),
+                producers=tuple(slots[0].get(space, ())),
+                consumers=tuple(used),
+                pins=pins,
+                uniform=uniform,
+                partial=space in partial,
+                random=space in random,
+                tied=tied,
+                space=space,
+                growth=growth,
+                shrink=self.steps.of(space, keep=False)[0] if uniform else growth,
             )
-        return tuple(found)
+
+        names = {space: pure.get(space, places[space]) for space in nodes}
+        lying = [found(s, names[s], where, self.resolved[pure.get(s, where[0])]) for s, where in nodes.items()]
+        looked_up = {key: self.algebra.resolve(axis) for key, axis in self.rule.entries.items()}
+        unseen = {s: (node, axis) for node, axis in looked_up.items() for s, _ in axis if s is not None}
+        beside = [found(s, f"{n}.weight", [], (axis,)) for s, (n, axis) in unseen.items() if s not in nodes]
+        return tuple(lying + beside)
 
 
 def _values_produce(graph: Graph, rule: Rule) -> None:

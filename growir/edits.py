@@ -43,12 +43,16 @@ SIZES = frozenset({"exp_inf", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Numbers that no old tensor gives: an initialiser and the seed and step that key its draw, or given ones."""
+    """Numbers that no old entry gives: an initialiser and the seed and step that key its draw, or given ones.
+
+    With `mean`, fresh positions of an axis start as the mean of the old ones unless numbers are given.
+    """
 
     init: Init
     seed: int = 0
     step: int = 0
     given: NDArray[Any] | None = None
+    mean: bool = False
 
     def block(self, shape: tuple[int, ...], key: str) -> NDArray[Any]:
         """The numbers for a block of this shape, float64 unless given otherwise."""
@@ -179,6 +183,10 @@ class Backend(Protocol[T]):
         """The mean of all entries."""
         ...
 
+    def mean_along(self, array: T, axis: int) -> T:
+        """The mean along an axis, which stays with extent 1; summed in float64, in the array's dtype."""
+        ...
+
     def create(self, block: NDArray[Any]) -> T:
         """A new array with these numbers and their dtype."""
         ...
@@ -258,6 +266,7 @@ def _mapped(array: T, part: AxisMap, backend: Backend[T], move: Callable[[T, Axi
 
 def _remap(edit: Remap, array: T, backend: Backend[T], numbers: Callable[[str, tuple[int, ...]], T | None]) -> T:
     def move(array: T, part: AxisMap) -> T:
+        old = array
         array = backend.take(array, part.axis, part.index.clip(0))
         if part.scale is not None:
             array = backend.scale(array, part.axis, part.scale)
@@ -265,10 +274,12 @@ def _remap(edit: Remap, array: T, backend: Backend[T], numbers: Callable[[str, t
         if len(new):
             shape = list(backend.shape(array))
             shape[part.axis] = len(new)
-            block = numbers(edit.key, tuple(shape))
-            array = backend.put(
-                array, part.axis, new, part.fresh.block(tuple(shape), edit.key) if block is None else block
-            )
+            block: T | NDArray[Any] | None = numbers(edit.key, tuple(shape))
+            if block is None and part.fresh.mean and part.fresh.given is None:
+                block = backend.take(backend.mean_along(old, part.axis), part.axis, np.zeros(len(new), np.int64))
+            if block is None:
+                block = part.fresh.block(tuple(shape), edit.key)
+            array = backend.put(array, part.axis, new, block)
         return array
 
     for part in edit.axes:
@@ -411,6 +422,10 @@ class NumpyBackend:
 
     def mean(self, array: NDArray[Any]) -> float:
         return float(array.mean(dtype=np.float64)) if array.size else 0.0
+
+    def mean_along(self, array: NDArray[Any], axis: int) -> NDArray[Any]:
+        mean: NDArray[Any] = array.mean(axis, dtype=np.float64, keepdims=True).astype(array.dtype)
+        return mean
 
     def create(self, block: NDArray[Any]) -> NDArray[Any]:
         return block

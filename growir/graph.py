@@ -238,6 +238,7 @@ class Graph(_Frozen):
     def replace(
         self,
         *,
+        inputs: Iterable[Input] | None = None,
         nodes: Iterable[Node] | None = None,
         outputs: Iterable[str] | None = None,
         history: History | Literal["keep"] | None = "keep",
@@ -248,14 +249,15 @@ class Graph(_Frozen):
         """A new graph with some parts replaced and references checked, unless they are this graph's."""
         parts: dict[str, Any] = {
             "name": self.name if name is None else name,
-            "inputs": self.inputs,
+            "inputs": self.inputs if inputs is None else tuple(inputs),
             "nodes": self.nodes if nodes is None else tuple(nodes),
             "outputs": self.outputs if outputs is None else tuple(outputs),
             "train_differs": self.train_differs if train_differs is None else tuple(train_differs),
             "fixed_sizes": self.fixed_sizes if fixed_sizes is None else tuple(fixed_sizes),
             "history": self.history if history == "keep" else history,
         }
-        sound = name is None and fixed_sizes is None and self._refers_alike(parts["nodes"], parts["outputs"])
+        alike = name is None and inputs is None and fixed_sizes is None
+        sound = alike and self._refers_alike(parts["nodes"], parts["outputs"])
         return Graph.model_construct(**parts) if sound else Graph(**parts)
 
     def _refers_alike(self, nodes: Sequence[Node], outputs: Sequence[str]) -> bool:

@@ -114,9 +114,10 @@ class Network:
 
         Args:
             step: The rewrite.
-            verify: Measure on a random batch how far the outputs move. True refuses a change that the pass excludes
-                (more than rounding, 1e-9 of the largest value, where it promises to keep the function); a number
-                refuses a larger change than that part of each output's largest value, whatever the pass promises.
+            verify: Measure on a random batch how far the outputs move; where inputs or outputs become longer, at the
+                old entries. True refuses a change that the pass excludes (more than rounding, 1e-9 of the largest
+                value, where it promises to keep the function); a number refuses a larger change than that part of each
+                output's largest value, whatever the pass promises.
 
         Raises:
             PassRefused: The pass does not fit, or `verify` measured a change that is not allowed; nothing is applied.
@@ -142,7 +143,7 @@ class Network:
         # In float64, where a share such as 1/3 does not drown in the rounding of the weights.
         exact = {k: a.astype(np.float64) if a.dtype.kind == "f" else a for k, a in self.arrays.items()}
         moved = apply_edits(done.edits, exact, NUMPY, np.dtype(np.float64))
-        return largest_change((self.graph, exact), (done.graph, moved))
+        return largest_change((self.graph, exact), (done.graph, moved), done.entries)
 
     def _check(self, done: Rewrite, step: Pass, limit: bool | float) -> None:
         keeps = done.preserves in (Preserves.EXACT, Preserves.EVAL)

@@ -1,4 +1,4 @@
-"""Changing the widths of channel spaces: one mechanism for widen, split and prune.
+"""Changing the widths of channel spaces: one mechanism for widen, extend, split and prune.
 
 A resize says for each space which unit every new unit comes from and what share of its outgoing weight it takes. The
 analysis then says where those units lie: attributes follow, and every parameter gathers along the axes that hold the
@@ -8,16 +8,17 @@ space. New units go where the terms put them, inside each group, row or block, n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from growir.channels import Analysis, analyse
 from growir.edits import AxisMap, Edit, Fresh, Remap
-from growir.graph import Graph, Node
-from growir.ops import Constant, Param, Shape
+from growir.entries import Entries, Moves, first_of_each
+from growir.graph import Graph, Input, Node
+from growir.ops import Constant, Init, Normal, Param, Shape, Uniform
 from growir.ops.rule import ParamAxes, Selected
 from growir.ops.spaces import Axis, Space, length
 from growir.shapes import shapes_of
@@ -35,10 +36,29 @@ class Units:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resize:
-    """A resize carried out: the graph's nodes with their new widths, and the edits."""
+    """A resize carried out: inputs and nodes with their new widths, the edits, and where callers' entries are."""
 
+    inputs: tuple[Input, ...]
     nodes: tuple[Node, ...]
     edits: tuple[Edit, ...]
+    entries: Entries
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How fresh entries of learned tensors start, where no numbers are given.
+
+    Attributes:
+        made: Of what makes the new units: as the operator's initialiser draws, as the mean of the old ones, or zero. A
+            norm's scales and statistics start as its operator says, unless as the mean.
+        read: Of what reads them: zero, so that the function is kept, or drawn.
+    """
+
+    made: Literal["drawn", "mean", "zero"] = "drawn"
+    read: Literal["drawn", "zero"] = "zero"
+
+
+AS_EVER = Start()
 
 
 Plan = Mapping[Space, Units]
@@ -75,7 +95,14 @@ def axis_positions(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[n
 
 
 def resize(
-    graph: Graph, plan: Plan, *, seed: int, step: int, values: Mapping[str, NDArray[Any]] | None = None
+    graph: Graph,
+    plan: Plan,
+    *,
+    seed: int,
+    step: int,
+    values: Mapping[str, NDArray[Any]] | None = None,
+    analysis: Analysis | None = None,
+    start: Start = AS_EVER,
 ) -> Resize:
     """Change the widths of the spaces in `plan`, everywhere they appear.
 
@@ -84,9 +111,11 @@ def resize(
         plan: The new units of each space that changes.
         seed: Keys the fresh numbers, with `step` and the parameter.
         step: Position of this rewrite in the history.
-        values: Given numbers for fresh blocks, by parameter key; others are initialised, or zero where they consume.
+        values: Given numbers for fresh blocks, by parameter key; others start as `start` says.
+        analysis: The analysis that the spaces are of; `analyse`'s by default.
+        start: How fresh entries start.
     """
-    analysis = analyse(graph)
+    analysis = analysis or analyse(graph)
     values = values or {}
     nodes = {node.name: node for node in _follow(graph, analysis, plan)}
     edits: list[Edit] = []
@@ -102,10 +131,34 @@ def resize(
             found = _positions(use, axis, plan)
             if found is not None:
                 consumes = axis in use.consumes
-                parts.append(_axis_map(axis, *found, consumes, table[parameter], seed, step, values.get(key)))
+                init, mean = _fresh(table[parameter], axis, start, consumes, use.within)
+                fresh = Fresh(init, seed, step, values.get(key), mean)
+                parts.append(_axis_map(axis, *found, consumes, fresh))
         if parts:
             edits.append(Remap(key, tuple(parts)))
-    return Resize(tuple(nodes.values()), tuple(edits))
+    return Resize(_inputs(graph, analysis, plan), tuple(nodes.values()), tuple(edits), _entries(graph, analysis, plan))
+
+
+def _inputs(graph: Graph, analysis: Analysis, plan: Plan) -> tuple[Input, ...]:
+    """The graph's inputs after the resize."""
+    return tuple(
+        entry.model_copy(update={"shape": _new_shape(graph, analysis, plan, entry.name).dims})
+        if _moves(analysis, plan, entry.name)
+        else entry
+        for entry in graph.inputs
+    )
+
+
+def _entries(graph: Graph, analysis: Analysis, plan: Plan) -> Entries:
+    """Where the entries of inputs and outputs went."""
+    inputs = {entry.name: _moves(analysis, plan, entry.name) for entry in graph.inputs}
+    outputs = {k: _moves(analysis, plan, name) for k, name in enumerate(graph.outputs)}
+    return Entries({n: moves for n, moves in inputs.items() if moves}, {k: m for k, m in outputs.items() if m})
+
+
+def _moves(analysis: Analysis, plan: Plan, value: str) -> Moves:
+    found = {k: axis_positions(axis, plan) for k, axis in enumerate(analysis.values[value])}
+    return {k: first_of_each(moved[0]) for k, moved in found.items() if moved is not None}
 
 
 def _positions(use: ParamAxes, axis: int, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
@@ -128,19 +181,21 @@ def _new_shape(graph: Graph, analysis: Analysis, plan: Plan, value: str) -> Shap
     return Shape(tuple(dim if dim == "N" else new_length(axis, plan) for dim, axis in axes), old.dtype)
 
 
-def _axis_map(
-    axis: int,
-    index: NDArray[np.int64],
-    share: NDArray[np.float64],
-    consumes: bool,
-    param: Param,
-    seed: int,
-    step: int,
-    given: NDArray[Any] | None,
-) -> AxisMap:
-    fresh = Fresh(
-        ZERO if consumes else param.init, seed, step, given if index.ndim == 1 and (index < 0).any() else None
-    )
+def _fresh(param: Param, axis: int, start: Start, consumes: bool, within: bool) -> tuple[Init, bool]:
+    """What fresh entries along an axis are drawn from, and whether they are the mean of the old ones instead."""
+    init = param.init
+    if isinstance(init, Normal) and axis == 0:
+        init = Normal(init.std)  # the entry that starts at zero is an old one
+    if consumes:
+        return (ZERO if start.read == "zero" else init), False
+    if start.made == "zero" and isinstance(init, Uniform | Normal):
+        init = ZERO
+    return init, within or start.made == "mean"
+
+
+def _axis_map(axis: int, index: NDArray[np.int64], share: NDArray[np.float64], consumes: bool, fresh: Fresh) -> AxisMap:
+    if index.ndim > 1 or not (index < 0).any():
+        fresh = replace(fresh, given=None)
     changes = None if (share == 1).all() else share
     if consumes:
         return AxisMap(axis, index, changes, None, fresh)

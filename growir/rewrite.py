@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from growir.collecting import uncollected
 from growir.document import field_problems
 from growir.edits import Create, Edit, Fresh, Remap, Rename
+from growir.entries import UNCHANGED, Entries, for_callers
 from growir.errors import PassRefused, cut
-from growir.graph import MAX_STEPS, Graph, History, Node, Step, Ties, suggestion
+from growir.graph import MAX_STEPS, Graph, History, Input, Node, Step, Ties, suggestion
 from growir.names import allot
 from growir.ops import Dropout, Param
 from growir.params import FLOATS, array_digest, frozen, frozen_keys, param_table
@@ -25,7 +26,11 @@ from growir.verify import verify
 
 
 class Preserves(StrEnum):
-    """What a rewrite guarantees about the network's function."""
+    """What a rewrite guarantees about the network's function.
+
+    Of a rewrite that lengthens inputs or outputs, it is guaranteed at the entries that were there before
+    (`Rewrite.entries`).
+    """
 
     EXACT = "exact"  # the same up to rounding, in train and eval mode
     EVAL = "eval"  # the same in eval mode
@@ -35,22 +40,35 @@ class Preserves(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rewrite:
-    """A rewrite carried out: the new graph with its history, the edits, and the names that came into being."""
+    """A rewrite carried out: the new graph with its history, the edits, and the names that came into being.
+
+    Attributes:
+        entries: Where the old entries of inputs and outputs lie now, if some became longer: what is preserved is
+            preserved there.
+        callers: What it asks of those who call the network, a sentence for each input, output or table that grew.
+    """
 
     graph: Graph
     edits: tuple[Edit, ...]
     created: tuple[str, ...]
     preserves: Preserves
+    entries: Entries = UNCHANGED
+    callers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """What a pass's own code returns: nodes and outputs after it, edits, and names that came into being."""
+    """What a pass's own code returns: nodes and outputs after it, edits, and names that came into being.
+
+    Where inputs or outputs become longer, it also gives the new inputs and says where the old entries went.
+    """
 
     nodes: Sequence[Node]
     outputs: Sequence[str]
     edits: Sequence[Edit]
     created: Sequence[str] = ()
+    inputs: Sequence[Input] | None = None
+    entries: Entries = UNCHANGED
 
 
 class Pass(BaseModel):
@@ -163,12 +181,13 @@ class Pass(BaseModel):
         history = History(base=base, steps=(*earlier, recorded or self.recorded(change.created)))
         nodes, renames = owned_by_first(graph, in_order(graph, change.nodes))
         edits = (*change.edits, *renames)
-        grown = verify(graph.replace(nodes=nodes, outputs=change.outputs, history=history))
+        grown = verify(graph.replace(inputs=change.inputs, nodes=nodes, outputs=change.outputs, history=history))
         self.check_values(grown, edits)
         promise = self.preserves(graph)
         if promise is Preserves.EXACT and _draws(grown) != _draws(graph):
             promise = Preserves.EVAL  # in train mode the same random numbers would go to other dropouts
-        return Rewrite(grown, edits, tuple(change.created), promise)
+        callers = for_callers(graph, grown)
+        return Rewrite(grown, edits, tuple(change.created), promise, change.entries, callers)
 
     def recorded(self, created: Sequence[str]) -> Step:
         """This pass as a step of a history; arrays are recorded by sha256."""

@@ -16,6 +16,7 @@ from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.canonicalise import Canonicalise
 from growir.passes.eliminate_dead import EliminateDead
+from growir.passes.extend import Extend
 from growir.passes.fold_batch_norm import FoldBatchNorm
 from growir.passes.insert_block import InsertBlock
 from growir.passes.insert_layer import InsertLayer
@@ -33,6 +34,7 @@ PASSES: tuple[type[Pass], ...] = (
     InsertLayer,
     InsertBlock,
     Widen,
+    Extend,
     Split,
     Prune,
     FoldBatchNorm,
@@ -102,6 +104,7 @@ __all__ = [
     "AddNode",
     "Canonicalise",
     "EliminateDead",
+    "Extend",
     "FoldBatchNorm",
     "InsertBlock",
     "InsertLayer",

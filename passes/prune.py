@@ -64,8 +64,7 @@ class Prune(Resizing):
         if self.fold:
             self._folds(graph, space)
 
-    @property
-    def mergeable(self) -> bool:
+    def mergeable(self, graph: Graph) -> bool:
         return not self.fold
 
     def earlier(self, graph: Graph, space: ChannelSpace) -> Iterable[tuple[Node, Edit]]:

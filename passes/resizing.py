@@ -1,14 +1,16 @@
-"""What widen, split and prune share: they say what becomes of the units of a channel space, and nothing else."""
+"""What widen, extend, split and prune share: they say what becomes of the units of a space, and nothing else."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from growir.channels import ChannelSpace, analyse
+from growir.channels import Analysis, ChannelSpace, analyse
 from growir.edits import Edit
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node
@@ -28,9 +30,13 @@ class Resizing(Pass):
 
     node: str
 
+    def analysis(self, graph: Graph) -> Analysis:
+        """The analysis that the space is looked up in."""
+        return analyse(graph)
+
     def space(self, graph: Graph) -> ChannelSpace:
         """The space that is meant. Raises PassRefused if the name stands for none."""
-        return analyse(graph).find(self.node, graph)
+        return self.analysis(graph).find(self.node, graph)
 
     def free_space(self, graph: Graph) -> ChannelSpace:
         """The space that is meant. Raises PassRefused if it may not change, with every reason."""
@@ -49,10 +55,9 @@ class Resizing(Pass):
     def plan(self, space: ChannelSpace) -> dict[Space, Units]:
         """The new units of the space and of those that move with it, once every choice is resolved."""
 
-    @property
-    def mergeable(self) -> bool:
+    def mergeable(self, graph: Graph) -> bool:
         """Whether it can be carried out together with others that change other spaces."""
-        return not self.values
+        return not self.values and self.analysis(graph) is analyse(graph)
 
     def change(self, graph: Graph, step: int) -> Change:
         space = self.space(graph)
@@ -61,10 +66,10 @@ class Resizing(Pass):
             changed = {node.name: node for node, _ in first}
             graph = graph.replace(nodes=[changed.get(node.name, node) for node in graph.nodes])
             space = self.space(graph)
-        done = resize(graph, self.plan(space), seed=self.seed, step=step, values=self.values)
-        return Change(
-            done.nodes, graph.outputs, (*(edit for _, edit in first), *done.edits, *self.more(graph, space, step))
-        )
+        plan, analysis = self.plan(space), self.analysis(graph)
+        done = resize(graph, plan, seed=self.seed, step=step, values=self.values, analysis=analysis)
+        edits = (*(edit for _, edit in first), *done.edits, *self.more(graph, space, step))
+        return Change(done.nodes, graph.outputs, edits, inputs=done.inputs, entries=done.entries)
 
     def earlier(self, graph: Graph, space: ChannelSpace) -> Iterable[tuple[Node, Edit]]:
         """Nodes that change before the widths do, and the edits for them; their own widths stay."""
@@ -73,6 +78,47 @@ class Resizing(Pass):
     def more(self, graph: Graph, space: ChannelSpace, step: int) -> Iterable[Edit]:
         """Edits that follow those of the new widths."""
         return ()
+
+
+def check_growth(where: str, space: ChannelSpace, by: int, step: int) -> int:
+    """How many joint steps a growth by so many positions is. Raises PassRefused if it is none, or too many."""
+    if by % step:
+        near = max(step, round(by / step) * step)
+        why = "it is normalised as a whole" if space.uniform else "its channels come in groups"
+        raise PassRefused(f"{where}: it grows by multiples of {step} ({why}), but by is {by}; try by={near}")
+    steps = by // step
+    most = max(other.size + steps * units for other, units in space.growth.items())
+    if most > MAX_UNITS:
+        raise PassRefused(f"{where}: it would have {most:.3g} channels; at most {MAX_UNITS:.0e} are allowed")
+    return steps
+
+
+def check_copies(where: str, space: ChannelSpace, copies: Sequence[int], units: int) -> None:
+    """Raise PassRefused unless these are the old units that so many new ones can be copies of."""
+    if len(copies) != units or max(copies) >= space.units:
+        raise PassRefused(f"{where}: copies must be {units} channel numbers below {space.units}{unit_size(space)}")
+    if space.uniform and len(set(np.bincount(copies, minlength=space.units).tolist())) > 1:
+        raise PassRefused(f"{where}: it is normalised as a whole, so every channel is copied equally often")
+
+
+def grown_units(space: ChannelSpace, steps: int, copies: Sequence[int], shares: Sequence[float]) -> dict[Space, Units]:
+    """The new units of a space, fresh or copied with shares, and of those that move with it."""
+    found: dict[Space, Units] = {}
+    for other, each in space.growth.items():
+        units = steps * each
+        if not copies:
+            found[other] = fresh_units(other, units)
+        elif other is space.space:
+            found[other] = copied_units(other, copies, shares)
+        else:
+            turn = in_turn(other, units)
+            found[other] = copied_units(other, turn, unequal_parts(turn) if any(shares) else (0.0,) * units)
+    return found
+
+
+def exceeds(analysis: Analysis, values: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether numbers are given where new ones must not exceed the old ones."""
+    return any(key in analysis.params and analysis.params[key].within for key in values)
 
 
 def fresh_units(space: Space, count: int) -> Units:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer, SerializeAsAny, model_validator
 
 from growir.edits import Edit
+from growir.entries import UNCHANGED, Entries
 from growir.errors import PassRefused
 from growir.graph import MAX_STEPS, Graph, History, Step
 from growir.ops.spaces import Space
@@ -39,6 +40,7 @@ class _Done:
     edits: tuple[Edit, ...]
     created: tuple[str, ...]
     preserves: Preserves
+    entries: Entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ class Sequence(Pass):
 
     def change(self, graph: Graph, step: int) -> Change:
         done = self._done(graph)
-        return Change(done.graph.nodes, done.graph.outputs, done.edits, done.created)
+        graph = done.graph
+        return Change(graph.nodes, graph.outputs, done.edits, done.created, graph.inputs, done.entries)
 
     def blocks(self, grown: Graph, edits: abc.Sequence[Edit]) -> dict[str, tuple[int, ...]]:
         return {key: array.shape for key, array in self.values.items()}  # each pass has checked its own
@@ -121,6 +124,7 @@ class Sequence(Pass):
         current, at = graph, 0
         edits: list[Edit] = []
         created: list[str] = []
+        entries = UNCHANGED
         resolved: list[Pass] = []
         promises: list[Preserves] = []
         base, earlier = (graph.history.base, graph.history.steps) if graph.history else (graph, ())
@@ -134,26 +138,31 @@ class Sequence(Pass):
             # A history so far, as the steps of their own would have left one: what has been named stays taken.
             so_far = Step.model_validate({"pass": self.name, "created": tuple(created)})
             history = History(base=base, steps=(*earlier, so_far))
-            current = verify(current.replace(nodes=nodes, outputs=change.outputs, history=history))
+            current = current.replace(inputs=change.inputs, nodes=nodes, outputs=change.outputs, history=history)
+            current = verify(current)
+            entries = entries.then(change.entries)
             for step in group:
                 step.check_values(current, done)
             edits += done
             resolved += group
             at += len(group)
-        return _Done(tuple(resolved), current, tuple(edits), tuple(created), max(promises, key=STRENGTH.index))
+        promise = max(promises, key=STRENGTH.index)
+        return _Done(tuple(resolved), current, tuple(edits), tuple(created), promise, entries)
 
     def _next(self, graph: Graph, at: int, step: int) -> tuple[list[Pass], Change]:
         """The next pass, or several that resize different spaces, resolved and carried out."""
         first = self._accepted(self.passes[at], at, graph)
-        if not (isinstance(first, Resizing) and first.mergeable):
+        if not (isinstance(first, Resizing) and first.mergeable(graph)):
             return [first], first.change(graph, step)
         group: list[Pass] = [first]
         plan: dict[Space, Units] = first.plan(first.space(graph))
         for k in range(at + 1, len(self.passes)):
             later = self.passes[k]
-            if not (isinstance(later, Resizing) and later.mergeable and later.seed == first.seed):
+            if not (isinstance(later, Resizing) and later.seed == first.seed):
                 break
             try:
+                if not later.mergeable(graph):
+                    break
                 space = later.space(graph)
             except PassRefused:
                 break  # it may name what an earlier pass leaves behind

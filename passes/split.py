@@ -70,8 +70,7 @@ class Split(Resizing):
             if key not in made:
                 raise PassRefused(f"{self.where}: {key} does not produce these channels; {', '.join(sorted(made))} do")
 
-    @property
-    def mergeable(self) -> bool:
+    def mergeable(self, graph: Graph) -> bool:
         return not self.values and not self.theta
 
     def preserves(self, graph: Graph) -> Preserves:

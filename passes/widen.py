@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
 
-from growir.channels import ChannelSpace, analyse
+from growir.channels import Analysis, ChannelSpace, analyse, opened
 from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.ops.base import NonNegativeInt, PositiveInt
 from growir.ops.spaces import Space
-from growir.passes.resizing import MAX_UNITS, Resizing, copied_units, fresh_units, in_turn, unequal_parts, unit_size
+from growir.passes.held import callers_hold, held
+from growir.passes.resizing import (
+    Resizing,
+    check_copies,
+    check_growth,
+    exceeds,
+    grown_units,
+    in_turn,
+    unequal_parts,
+)
 from growir.resize import Units
 from growir.rewrite import Preserves
 
@@ -28,8 +38,13 @@ class Widen(Resizing):
     (Net2Net, Chen et al. 2016). A space that is normalised as a whole grows by copies of every channel. In a space that
     passes through a function that is not finite everywhere, fresh channels have the incoming weights of old ones.
 
+    A space that only callers hold back (a graph input, an output, a table that integers choose from) may be named too.
+    It is lengthened as `Extend` does it, and the function is kept at the old entries. `candidates` names none of those,
+    so nothing that asks it changes how many classes there are.
+
     Attributes:
-        node: Names the space: a node whose value holds only that space, or the name `channel_spaces` gives.
+        node: Names the space: a node whose value holds only that space, or the name `channel_spaces` gives. Or a graph
+            input.
         by: How many positions that node's width gains; a multiple of the space's step.
         copies: The old channel (unit of the space) each new one copies; empty for fresh channels.
         shares: The share of the old channel's outgoing weight each copy takes. By default k copies of a channel and the
@@ -42,18 +57,22 @@ class Widen(Resizing):
     copies: tuple[NonNegativeInt, ...] = ()
     shares: tuple[Share, ...] = ()
 
+    def analysis(self, graph: Graph) -> Analysis:
+        closed = analyse(graph)
+        if self.node in closed.values and self.node not in graph:
+            return held(graph, self.node, None, self.where).analysis
+        if not closed.find(self.node, graph).pins:
+            return closed
+        free = opened(graph)
+        with suppress(PassRefused):
+            space = free.find(self.node, graph)
+            if not space.pins and callers_hold(graph, free, space):
+                return free
+        return closed
+
     def check(self, graph: Graph) -> None:
         space = self.free_space(graph)
-        if self.by % space.step:
-            near = max(space.step, round(self.by / space.step) * space.step)
-            why = "it is normalised as a whole" if space.uniform else "its channels come in groups"
-            raise PassRefused(
-                f"{self.where}: it grows by multiples of {space.step} ({why}), but by is {self.by}; try by={near}"
-            )
-        steps = self.by // space.step
-        most = max(other.size + steps * units for other, units in space.growth.items())
-        if most > MAX_UNITS:
-            raise PassRefused(f"{self.where}: it would have {most:.3g} channels; at most {MAX_UNITS:.0e} are allowed")
+        steps = check_growth(self.where, space, self.by, space.step)
         if self.copies:
             self._check_copies(space, steps * space.growth[space.space])
         elif self.shares:
@@ -67,12 +86,7 @@ class Widen(Resizing):
                 f"{self.where}: one tensor both produces and consumes these channels, so no copy can keep the "
                 "function; leave copies out for fresh channels"
             )
-        if len(self.copies) != units or max(self.copies) >= space.units:
-            raise PassRefused(
-                f"{self.where}: copies must be {units} channel numbers below {space.units}{unit_size(space)}"
-            )
-        if space.uniform and len(set(np.bincount(self.copies, minlength=space.units).tolist())) > 1:
-            raise PassRefused(f"{self.where}: it is normalised as a whole, so every channel is copied equally often")
+        check_copies(self.where, space, self.copies, units)
         if self.shares and len(self.shares) != units:
             raise PassRefused(f"{self.where}: shares must be as many as copies, {units}, but are {len(self.shares)}")
         left = np.ones(space.units)
@@ -84,6 +98,8 @@ class Widen(Resizing):
         space = self.space(graph)
         if any(np.any(self.values[slot.parameter]) for slot in space.consumers if slot.parameter in self.values):
             return Preserves.NOTHING
+        if exceeds(self.analysis(graph), self.values):
+            return Preserves.APPROXIMATE
         return Preserves.EVAL if space.random else Preserves.EXACT
 
     def resolved(self, graph: Graph) -> Self:
@@ -98,16 +114,7 @@ class Widen(Resizing):
         return self.model_copy(update={"copies": copies, "shares": shares or unequal_parts(copies)})
 
     def plan(self, space: ChannelSpace) -> dict[Space, Units]:
-        steps = self.by // space.step
-        return {other: self._units(other, steps * units, space) for other, units in space.growth.items()}
-
-    def _units(self, other: Space, units: int, space: ChannelSpace) -> Units:
-        if not self.copies:
-            return fresh_units(other, units)
-        if other is space.space:
-            return copied_units(other, self.copies, self.shares)
-        copies = in_turn(other, units)
-        return copied_units(other, copies, unequal_parts(copies) if any(self.shares) else (0.0,) * units)
+        return grown_units(space, self.by // space.step, self.copies, self.shares)
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:

@@ -53,8 +53,9 @@ def rewrite(
     lines: list[str] = []
     for k, step in enumerate(steps):
         where = f"pass {k + 1} of {len(steps)}: " if len(steps) > 1 else ""
-        found, line = _apply(found, step, verify, where)
+        found, line, callers = _apply(found, step, verify, where)
         lines.append(f"{k + 1}  {line}")
+        lines += [f"   {text}" for text in callers]
     if isinstance(found, Graph):
         write_file(out, dumps(found).encode())
     else:
@@ -100,8 +101,10 @@ def _pass(entry: object) -> Pass:
     return pass_from_data(fields, cast("dict[str, Any]", values))
 
 
-def _apply(found: Graph | Network, step: Pass, verify: bool, where: str) -> tuple[Graph | Network, str]:
-    """A graph or network after a pass, and the line that says what the pass did."""
+def _apply(
+    found: Graph | Network, step: Pass, verify: bool, where: str
+) -> tuple[Graph | Network, str, tuple[str, ...]]:
+    """A graph or network after a pass, the line that says what the pass did, and what it asks of callers."""
     from growir.errors import PassRefused
     from growir.graph import Graph
     from growir.network import Network
@@ -119,7 +122,7 @@ def _apply(found: Graph | Network, step: Pass, verify: bool, where: str) -> tupl
             after = found.apply(step)
     except PassRefused as error:
         raise PassRefused(f"{where}{error}") from None
-    return after, f"{_line(step, before, done.graph, done.preserves)}{measured}"
+    return after, f"{_line(step, before, done.graph, done.preserves)}{measured}", done.callers
 
 
 def _verified(network: Network, step: Pass, preserves: Preserves) -> str:

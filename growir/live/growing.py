@@ -16,7 +16,7 @@ from growir.backends.torch_fx.lowering import read_back
 from growir.errors import ModelError, PassRefused, cut
 from growir.graph import Graph
 from growir.live.carrying import AveragePlan, grown_masks, grown_tensors, heirs_of
-from growir.live.modules import find, fitting_batch, largest_change, rebuilt
+from growir.live.modules import Live, find, fitting_batch, largest_change, rebuilt
 from growir.live.optimizers import Grown, OptimizerPlan, places_of, plan_optimizers
 from growir.live.ranks import alike_on_all_ranks, world_size
 from growir.live.report import Place, Report, TensorChange
@@ -62,7 +62,8 @@ def grow(
             are in the report. Fresh weights are the module's.
         masks: Masks of weights by key, of any dtype; the grown ones are in the report, with 1 for fresh weights.
         verify: A batch of every input, on which outputs are measured in eval mode; they must stay where the pass
-            promises that (to 1e-9 of the largest value in float64, 1e-4 in float32).
+            promises that (to 1e-9 of the largest value in float64, 1e-4 in float32). Where inputs or outputs become
+            longer, the batch is of the old shape, and the old entries are compared.
         at_most: With `verify`, refuse a larger change than this part of an output's largest value, whatever the pass
             promises.
         train_as_imported: Go on with a network whose train mode is known not to be that of the model it was imported
@@ -145,7 +146,7 @@ def _planned(
     carried = grown_masks({} if masks is None else masks, live.graph, done)
     measured = None
     if verify is not None:
-        measured = _measure(live.module, grown, fitting_batch(live.graph, verify), done, at_most)
+        measured = _measure(live, grown, fitting_batch(live.graph, verify), done, at_most)
     places = places_of(plans)
     untrained = [key for key, p in grown.named_parameters() if p.requires_grad and key not in places] if plans else []
     report = Report(
@@ -163,6 +164,7 @@ def _planned(
         rng=rng,
         notes=(*live.notes, *(note for average in averages for note in average.notes), *_single_rank()),
         seconds=time.perf_counter() - start,
+        callers=done.callers,
     )
     recorded = _recorded(done.graph)
     return _Planned(live.module, grown, report, recorded, plans, averages)
@@ -238,13 +240,13 @@ def _last_step(graph: Graph) -> str:
 
 
 def _measure(
-    before: nn.Module,
+    before: Live,
     after: nn.Module,
     batch: Sequence[torch.Tensor],
     done: Rewrite,
     at_most: float | None,
 ) -> float:
-    worst, rounding = largest_change(before, after, batch)
+    worst, rounding = largest_change(before.module, after, batch, done.entries, before.graph)
     if at_most is not None:
         limit, why = at_most, f"at most {at_most:g} is allowed"
     elif done.preserves in (Preserves.EXACT, Preserves.EVAL):

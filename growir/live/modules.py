@@ -9,6 +9,8 @@ import torch
 from torch import fx, nn
 
 from growir.backends.torch_fx.lowering import document_of, lower_tensors
+from growir.backends.torch_fx.probe import lengthened, old_entries
+from growir.entries import Entries
 from growir.errors import ModelError, cut
 from growir.graph import Graph, suggestion
 from growir.params import owners, param_table
@@ -177,8 +179,12 @@ def fitting_batch(graph: Graph, verify: object) -> tuple[torch.Tensor, ...]:
     return tuple(found)
 
 
-def largest_change(before: nn.Module, after: nn.Module, batch: Sequence[torch.Tensor]) -> tuple[float, float]:
+def largest_change(
+    before: nn.Module, after: nn.Module, batch: Sequence[torch.Tensor], entries: Entries, graph: Graph
+) -> tuple[float, float]:
     """The largest change of an output in eval mode, as a part of its largest value, and how much rounding explains.
+
+    Where inputs or outputs of the graph became longer, at the old `entries`.
 
     Neither module is changed: eval mode moves no statistics, and every part goes back to the mode it was in.
 
@@ -186,7 +192,8 @@ def largest_change(before: nn.Module, after: nn.Module, batch: Sequence[torch.Te
         ModelError: The outputs before are not finite, so that nothing can be compared with them.
     """
     worst, rounding = 0.0, ROUNDING[torch.float64]
-    for wanted, found in zip(_eval_outputs(before, batch), _eval_outputs(after, batch), strict=True):
+    grown = old_entries(_eval_outputs(after, lengthened(graph, batch, entries)), entries)
+    for wanted, found in zip(_eval_outputs(before, batch), grown, strict=True):
         rounding = max(rounding, ROUNDING.get(wanted.dtype, 0.1))
         if wanted.numel():
             wide = wanted.double()

@@ -76,6 +76,7 @@ class Report:
         rng: The states of torch's random generators when growth began, by device; growth draws from none of them.
         notes: What is left to the caller: compile anew, register hooks again.
         seconds: How long it took.
+        callers: What callers of the module do now: its inputs or outputs became longer, or a table knows more.
     """
 
     what: str
@@ -92,6 +93,7 @@ class Report:
     rng: Mapping[str, torch.Tensor]
     notes: tuple[str, ...]
     seconds: float
+    callers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.what}: {self.before[:12]} -> {self.after[:12]}, preserves {self.preserves}"]
@@ -100,4 +102,5 @@ class Report:
             lines.append(f"  in no optimizer: {', '.join(self.untrained)}")
         if self.measured is not None:
             lines.append(f"  largest change of an output: {self.measured:.1e} of its largest value")
+        lines += [f"  callers: {text}" for text in self.callers]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from growir.ops.base import BATCH, Bool, Example, Op, OpError, PositiveReal, Probability, Shape, batch_of
 from growir.ops.join import broadcast
 from growir.ops.rule import Rule
-from growir.ops.spaces import Axes
+from growir.ops.spaces import Axes, length
 
 # Queries and keys can only grow by heads. Values must then too: heads are one axis of all three.
 WHOLE_HEADS = "heads come and go whole, their size stays"
@@ -101,15 +101,30 @@ class Attention(Op):
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         q, k, v = xs[:3]
         rule.fixed((q[-1], k[-1]), "scores are sums over the size of a head, and their scale depends on it")
-        rule.fixed((q[-2], k[-2], v[-2]), "tokens attend to each other")
+        self._tokens(rule, *xs)
         if len(xs[2]) > 3:
             rule.fixed((v[-1],), WHOLE_HEADS)
         front = rule.join(*(x[:-2] for x in xs))
-        if len(xs) == 4:
-            rule.fixed(xs[3][-2:], "tokens attend to each other")
         if self.dropout_p > 0:
             rule.draws((*front, q[-2], k[-2]))
         return (*front, q[-2], v[-1])
+
+    def _tokens(self, rule: Rule, *xs: Axes) -> None:
+        """What the tokens of queries and keys may do; those of values are those of keys."""
+        q, k, v = (x[-2] for x in xs[:3])
+        attend = "tokens attend to each other"
+        if self.is_causal and length(q) == length(k):
+            # A query sees the keys up to its own place, so new tokens behind all others are seen by none of them.
+            for other in (k, v) if rule.opened else ():
+                rule.algebra.unify(q, other, attend)
+            for axis in (q, k, v):
+                rule.in_order(axis, attend)
+            return
+        rule.fixed((k, v), attend)
+        if not rule.opened or self.is_causal or len(xs) == 4:
+            rule.fixed((q,), attend)  # else each query is answered by itself
+        for mask in xs[3:]:
+            rule.fixed(mask[-2:], attend)
 
     def macs(self, out: Shape, *xs: Shape) -> int:
         q, k, v = xs[:3]

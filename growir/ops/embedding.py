@@ -19,7 +19,7 @@ from growir.ops.base import (
     Shape,
 )
 from growir.ops.rule import Rule
-from growir.ops.spaces import Axes, fixed
+from growir.ops.spaces import Axes
 
 
 class Embedding(Op):
@@ -52,7 +52,9 @@ class Embedding(Op):
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         out = rule.new(self.embedding_dim)
         rule.follows("embedding_dim", out)
-        rule.param("weight", (fixed(self.num_embeddings), out))
+        entries = rule.looked_up(self.num_embeddings)
+        rule.follows("num_embeddings", entries)
+        rule.param("weight", (entries, out))
         return (*xs[0], out)
 
     @classmethod

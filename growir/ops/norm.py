@@ -287,10 +287,10 @@ class Standardise(Op):
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         axes = xs[0][-self.dims :] if self.dims else (fixed(1),)
-        if not self.inverse:
+        if not self.inverse and not rule.opened:
             rule.fixed(axes, "whether an entry counts as constant depends on the largest of all")
-        for name in ("mean", "std"):
-            rule.param(name, axes)
+        rule.param("mean", axes)
+        rule.param("std", axes, within=not self.inverse)
         return xs[0]
 
     @classmethod

@@ -140,3 +140,16 @@ def through_zero(op: Op) -> bool:
     if isinstance(op, Affine):
         return op.shift == 0 and op.scale != 0
     return op.kind() in _THROUGH_ZERO
+
+
+# Kinds that give 0 where all of their inputs are 0. Norms do with the offset and the mean that a new channel has.
+_ZERO_AT_ZERO = _THROUGH_ZERO | frozenset(
+    "relu relu6 abs sqrt batch_norm standardise concat add sub mul maximum minimum amax amin".split()
+)
+
+
+def zero_at_zero(op: Op) -> bool:
+    """Whether an operator gives 0 for new channels that are 0 in all of its inputs."""
+    if isinstance(op, Affine):
+        return op.shift == 0
+    return op.kind() in _ZERO_AT_ZERO

@@ -47,12 +47,14 @@ class ParamAxes:
     `consumes` are the axes that some use sums over, `produces` those that some use makes channels of: a tied tensor may
     do both. Unless an axis consumes, a new channel needs new entries there. Where the groups of a convolution take
     different channels, `rows` says what each group's part of axis 1 is made of; axis 0 falls into as many equal parts.
+    New entries of what is `within` must not exceed the old ones, so they start as their mean.
     """
 
     axes: Axes
     consumes: frozenset[int]
     produces: frozenset[int]
     rows: Axes = ()
+    within: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,12 @@ class Source:
 
 @dataclass(slots=True)
 class Rule:
-    """What an operator's channel rule works with: the algebra, and a record of parameters and attributes."""
+    """What an operator's channel rule works with: the algebra, and a record of parameters and attributes.
+
+    Attributes:
+        opened: Whether callers' axes may change too (`channels.opened`). Then what new entries *behind* the old ones
+            leave alone is no reason to pin, and what looks entries up may get more of them.
+    """
 
     algebra: Algebra
     node: str
@@ -82,18 +89,31 @@ class Rule:
     partial: list[Axes] = field(default_factory=list[Axes])
     uniform: list[tuple[str, Axis]] = field(default_factory=list[tuple[str, Axis]])
     random: list[Axes] = field(default_factory=list[Axes])
+    opened: bool = False
+    ordered: list[tuple[str, Axis]] = field(default_factory=list[tuple[str, Axis]])
+    entries: dict[str, Axis] = field(default_factory=dict[str, Axis])  # by the node that looks them up
 
     def new(self, size: int) -> Axis:
         """An axis of new channels."""
         return ((Space(size), 1),)
 
-    def param(self, name: str, axes: Axes, *, consumes: Sequence[int] = (), rows: Axes = ()) -> None:
+    def looked_up(self, size: int) -> Axis:
+        """An axis of entries that integers choose from: callers decide how many there are."""
+        if not self.opened:
+            return fixed(size)
+        self.entries[self.node] = axis = self.new(size)
+        return axis
+
+    def param(
+        self, name: str, axes: Axes, *, consumes: Sequence[int] = (), rows: Axes = (), within: bool = False
+    ) -> None:
         """Say how a parameter's axes follow spaces; axes in `consumes` are summed over.
 
-        `rows` are what `groups` gave for axis 1, where every group takes its own part of the input.
+        `rows` are what `groups` gave for axis 1, where every group takes its own part of the input. `within` says that
+        no new entry may be larger than the largest old one.
         """
         made = frozenset(range(len(axes))) - frozenset(consumes)
-        self._use(name, ParamAxes(axes, frozenset(consumes), made, rows))
+        self._use(name, ParamAxes(axes, frozenset(consumes), made, rows, within))
 
     def _use(self, name: str, use: ParamAxes) -> str:
         key = self.owners.get(name, f"{self.node}.{name}")
@@ -104,6 +124,7 @@ class Rule:
             self.algebra.unify(a, b, f"shares {key}")
         known.consumes |= use.consumes
         known.produces |= use.produces
+        known.within |= use.within
         return key
 
     def follows(self, attribute: str, axis: Axis, index: int | None = None) -> None:
@@ -175,6 +196,13 @@ class Rule:
     def fixed(self, axes: Sequence[Axis], reason: str) -> None:
         """Pin axes along which this node mixes positions."""
         for axis in axes:
+            self.algebra.pin(axis, reason)
+
+    def in_order(self, axis: Axis, reason: str) -> None:
+        """Say that positions on this axis depend on earlier ones only: none but new last ones leave them alone."""
+        if self.opened:
+            self.ordered.append((self.node, axis))
+        else:
             self.algebra.pin(axis, reason)
 
     def only_whole(self, axis: Axis) -> None:

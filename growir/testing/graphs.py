@@ -42,7 +42,7 @@ from growir.ops import (
     Softmax,
     Standardise,
 )
-from growir.passes import AddNode, Prune, Split, Widen
+from growir.passes import AddNode, Extend, Prune, Split, Widen
 from growir.rewrite import Pass
 from growir.testing.blocks import BLOCKS, BLOCKS_ON_IMAGES, BLOCKS_ON_ROWS, divisors
 from growir.verify import verify
@@ -356,6 +356,8 @@ def candidates(draw: Callable[[st.SearchStrategy[Any]], Any], kind: type[P], gra
     changes: dict[str, Any] = {"seed": draw(st.integers(0, 2))}
     if isinstance(step, Widen):
         changes |= _more_or_copies(draw, step, graph)
+    elif isinstance(step, Extend):
+        changes |= _other_entries(draw, step, graph)
     elif isinstance(step, Split | Prune):
         changes |= _other_channels(draw, step, graph)
     elif isinstance(step, AddNode):
@@ -385,6 +387,18 @@ def _more_or_copies(draw: Callable[[st.SearchStrategy[Any]], Any], step: Widen, 
     if draw(st.booleans()):
         shares = [draw(st.floats(0.05, 0.3)) for _ in copies]
     return {"by": space.step * times, "copies": tuple(copies), "shares": tuple(shares)}
+
+
+def _other_entries(draw: Callable[[st.SearchStrategy[Any]], Any], step: Extend, graph: Graph) -> dict[str, Any]:
+    found = step.held(graph)
+    times = draw(st.integers(1, 3))
+    units = times * found.space.growth[found.space.space]
+    changes: dict[str, Any] = {"by": found.step * times}
+    if step.copies:
+        copies = draw(st.lists(st.integers(0, found.space.units - 1), min_size=units, max_size=units))
+        return {**changes, "copies": tuple(copies)}
+    read = found.kind == "input" and found.space.consumers
+    return {**changes, "fresh": draw(st.sampled_from([None, "zero", "drawn" if read else "mean"]))}
 
 
 def _other_channels(draw: Callable[[st.SearchStrategy[Any]], Any], step: Split | Prune, graph: Graph) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from growir.backends.torch_fx import lower
+from growir.backends.torch_fx.probe import lengthened, old_entries
 from growir.channels import analyse
 from growir.edits import NUMPY, Edit, Remap, Rename, carry_moments
+from growir.entries import UNCHANGED, Entries
 from growir.graph import Graph
 from growir.network import Network
 from growir.ops import Constant, Normal, Param, Uniform
@@ -65,8 +67,12 @@ class Probe:
         self.graph = network.graph
         self.module = lower(network.graph, network.arrays, dtype=torch.float64)
 
-    def run(self, batch: Sequence[torch.Tensor], *, train: bool = False) -> tuple[tuple[NDArray[Any], ...], Arrays]:
+    def run(
+        self, batch: Sequence[torch.Tensor], *, train: bool = False, entries: Entries = UNCHANGED
+    ) -> tuple[tuple[NDArray[Any], ...], Arrays]:
         """Outputs, and the gradient of a fixed random mixture of them by every parameter.
+
+        Of outputs that a rewrite made longer only the old `entries` are read; the batch has all its new ones.
 
         Dropout draws the same numbers each time. A parameter that reaches no output has gradient zero.
         """
@@ -76,7 +82,7 @@ class Probe:
         torch.default_generator.manual_seed(3)
         found: torch.Tensor | tuple[torch.Tensor, ...] = self.module(*batch)
         torch.default_generator.set_state(state)
-        values = found if isinstance(found, tuple) else (found,)
+        values = old_entries(found if isinstance(found, tuple) else (found,), entries)
         generator = torch.Generator().manual_seed(7)
         mixture = [torch.randn(value.shape, generator=generator, dtype=torch.float64) for value in values]
         learned = [(value, part) for value, part in zip(values, mixture, strict=True) if value.requires_grad]
@@ -95,6 +101,22 @@ class Probe:
 def outputs(network: Network, batch: Sequence[torch.Tensor], *, train: bool = False) -> tuple[NDArray[Any], ...]:
     """The network's outputs on a batch, in float64."""
     return Probe(network).run(batch, train=train)[0]
+
+
+def as_before(module: Callable[..., Any], graph: Graph, entries: Entries) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """A grown module as callers of the graph before know it: it takes inputs of the old shape, and gives such outputs.
+
+    Args:
+        module: The grown module.
+        graph: The graph before the rewrite.
+        entries: Where the rewrite put the old entries.
+    """
+
+    def run(*batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found: torch.Tensor | tuple[torch.Tensor, ...] = module(*lengthened(graph, batch, entries))
+        return old_entries(found if isinstance(found, tuple) else (found,), entries)
+
+    return run
 
 
 def worst(before: NDArray[Any], after: NDArray[Any], floor: float = FLOOR) -> float:
@@ -116,6 +138,7 @@ def assert_preserves(step: Pass, graph: Graph, seed: int = 0, size: int = 5) -> 
 
     Where it claims `eval` or more, outputs and gradients in eval mode are kept; where `exact`, those in train mode too.
     The gradients of the grown network are the old ones carried over by the same edits; fresh entries have their own.
+    Where inputs or outputs became longer, all this is asked of the old entries, whatever the new inputs hold.
 
     Args:
         step: The pass.
@@ -159,7 +182,9 @@ def deviations(step: Pass, before: Network, batch: Sequence[torch.Tensor]) -> It
     modes = {Preserves.EXACT: (False, True), Preserves.EVAL: (False,)}.get(done.preserves, ())
     probes = [Probe(before), Probe(before.apply(step))] if modes else []
     for train in modes:
-        (old, grads), (new, new_grads) = (probe.run(batch, train=train) for probe in probes)
+        old, grads = probes[0].run(batch, train=train)
+        longer = lengthened(before.graph, batch, done.entries)
+        new, new_grads = probes[1].run(longer, train=train, entries=done.entries)
         for name, wanted, found in zip(before.graph.outputs, old, new, strict=True):
             yield Deviation(train, False, name, worst(wanted, found))
         # Of what cancels, as gradients do before a norm, only rounding of the larger ones is left.

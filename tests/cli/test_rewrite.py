@@ -83,6 +83,20 @@ def test_verify_says_how_far_an_approximation_goes(what: str, network: Path, tmp
     assert re.search(r"preserves approximate, measured: outputs move by at most \d\.\de-0\d of", done.out)
 
 
+@pytest.mark.parametrize(
+    "text", ['{"pass": "extend", "node": "head", "by": 2}', '{"pass": "widen", "node": "head", "by": 2}']
+)
+def test_more_outputs_say_what_callers_do(text: str, network: Path, tmp_path: Path) -> None:
+    done = growir("rewrite", network, "--pass", text, "-o", tmp_path / "out", "--verify")
+    assert (done.code, done.err) == (0, "")
+    first, second, _ = done.out.splitlines()
+    assert "preserves exact, verified" in first
+    assert second == (
+        "   output head is (N, 12) where it was (N, 10): entries 10 to 11 of axis 1 are new; targets, class weights "
+        "and metrics that count them must follow"
+    )
+
+
 def test_verify_measures(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("growir.backends.torch_fx.probe.largest_change", lambda *args: {"head": 0.25})
     for source in (network, RESIDUAL):
@@ -120,7 +134,7 @@ def test_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
         ('{"pass": "widen", "node": "stem", "by": 4, "to": 1}', ("to",)),
         ('{"pass": "widen", "node": "stem", "by": 4, "values": [1]}', ("values map parameter keys to arrays",)),
         ('{"pass": "widen", "node": "stem", "by": 4, "values": {"stem.weight": [[1], [2, 3]]}}', ("values",)),
-        ('{"pass": "widen", "node": "head", "by": 4}', ("head", "pinned", "graph output")),
+        ('{"pass": "split", "node": "head", "channels": [0]}', ("head", "pinned", "graph output")),
         ("@none.json", ("none.json", "No such file")),
         (
             '[{"pass": "widen", "node": "stem", "by": 4}, {"pass": "widen", "node": "x", "by": 1}]',

@@ -19,7 +19,7 @@ from growir import live
 from growir.errors import GrowirError, ModelError, PassRefused
 from growir.graph import Graph, Node
 from growir.ops import Linear
-from growir.passes import AddNode, Widen
+from growir.passes import AddNode, Split, Widen
 from growir.rewrite import Change, Pass, Preserves
 from growir.testing import random_batch
 from tests.live.training import module_of, one_step, params_of, snapshot
@@ -277,7 +277,7 @@ def inputs_of(*shape: int) -> torch.Tensor:
 
 
 FAILURES: dict[str, tuple[Callable[[], dict[str, Any]], type[GrowirError], str]] = {
-    "pass": (lambda: {"step": Widen(node="head", by=1)}, PassRefused, "pinned"),
+    "pass": (lambda: {"step": Split(node="head", channels=(0,))}, PassRefused, "pinned"),
     "unknown node": (lambda: {"step": Widen(node="fc", by=1)}, PassRefused, "fc"),
     "promise": (lambda: {"step": Liar(), "verify": random_batch(mlp())}, PassRefused, "an output changed by .*exact"),
     "limit": (

@@ -22,7 +22,7 @@ from growir.graph import Graph
 from growir.params import param_table
 from growir.passes import PASSES, Split, Widen
 from growir.rewrite import Pass, Preserves
-from growir.testing import candidates, carried_pairs, close, graphs, random_batch, worst
+from growir.testing import as_before, candidates, carried_pairs, close, graphs, random_batch, worst
 from tests.live.training import loss_of, module_of, one_step, params_of, twins
 from tests.samples import mlp
 
@@ -86,11 +86,11 @@ def test_the_next_step_is_the_one_the_old_network_takes(name: str, data: st.Data
     before = {key: p.detach().numpy().copy() for key, p in params_of(graph, old).items()}
     after = {key: p.detach().numpy().copy() for key, p in params_of(graph_after, grown).items()}
     one_step(old, old_optimizer, batch)
-    one_step(grown, optimizer, batch)
+    done = step.rewrite(graph)
+    one_step(as_before(grown, graph, done.entries), optimizer, batch)
     wanted = {key: p.detach().numpy() - before[key] for key, p in params_of(graph, old).items()}
     found = {key: p.detach().numpy() - after[key] for key, p in params_of(graph_after, grown).items()}
     sure = {key: steady(p) for key, p in params_of(graph, old).items()}
-    done = step.rewrite(graph)
     masks = {key: mask > 0 for key, mask, _ in carried_pairs(done, graph, sure, found, power=0)}
     for key, a, b in carried_pairs(done, graph, wanted, found, power=power):
         assert close(np.where(masks[key], a, 0), np.where(masks[key], b, 0), 1e-5), (key, worst(a, b))
@@ -115,15 +115,15 @@ def test_the_function_and_accumulated_gradients_stay(data: st.DataObject) -> Non
         for seed in seeds:
             backward(each, batch, seed)
     grown, _ = live.grow(module, step, verify=batch)
-    backward(grown, batch, 2)
     done = step.rewrite(graph)
+    backward(as_before(grown, graph, done.entries), batch, 2)
     grads = {key: gradient(p) for key, p in params_of(graph, old).items()}
     new_grads = {key: gradient(p) for key, p in params_of(done.graph, grown).items()}
     for key, a, b in carried_pairs(done, graph, grads, new_grads):
         assert close(a, b, 1e-7), (key, worst(a, b))
 
 
-def backward(module: nn.Module, batch: Sequence[torch.Tensor], seed: int) -> None:
+def backward(module: Callable[..., Any], batch: Sequence[torch.Tensor], seed: int) -> None:
     loss = loss_of(module, batch, seed)
     if loss is not None:
         torch.autograd.backward(loss)
@@ -171,6 +171,7 @@ def test_a_chain_of_growths_trains_on(data: st.DataObject) -> None:
         one_step(module, optimizer, batch)
         module, report = live.grow(module, step, optimizer)
         graph = live.network_of(module).graph
+        batch = random_batch(graph)
         one_step(module, optimizer, batch)
         assert not report.untrained
         held = optimizer.param_groups[0]["params"]
