@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import growir
 from growir import live
 from growir.errors import PassRefused
-from growir.graph import Graph, Node
+from growir.graph import FixedSize, Graph, Node
 from growir.network import Network
 from growir.ops import (
     BatchNorm,
@@ -297,6 +297,18 @@ def test_more_features(step: Pass) -> None:
     grad = trained.get_parameter("head.weight").grad
     assert grad is not None
     assert bool((grad[:, 4:].abs().sum(0) > 0).all())  # they learn from the first step
+
+
+def test_a_size_that_became_a_number_stays_one_and_callers_hear_of_it() -> None:
+    graph = measuring().replace(fixed_sizes=[FixedSize(input="x", axis=1, why="model.py:3: x / x.shape[1]")])
+    done = Extend(node="x", by=1).rewrite(graph)
+    assert done.graph.fixed_sizes == graph.fixed_sizes
+    assert done.callers == (
+        "input x takes (N, 5) where it took (N, 4): callers give entries 4 of axis 1 too; that it was 4 on axis 1 is a "
+        "number in the graph and stays one (model.py:3: x / x.shape[1])",
+    )
+    more = random_network(graph).apply(Extend(node="x", by=1), verify=True).to_torch()
+    assert more(torch.randn(2, 5)).shape == (2, 3)
 
 
 def test_more_channels_of_images_are_read_with_zeros() -> None:
