@@ -204,7 +204,8 @@ class _Walk:
             rule.inputs = node.inputs
             rule.sizes = tuple(1 if d == "N" else d for d in shapes[node.name].dims)
             rule.owners = {name: own[f"{node.name}.{name}"] for name in node.tied}
-            self.values[node.name] = node.op.channels(rule, *(self.values[i] for i in node.inputs))
+            axes = node.op.channels(rule, *(self.values[i] for i in node.inputs))
+            self.values[node.name] = tuple([algebra.bounded(axis) for axis in axes])
 
     def avoided(self, node: str) -> frozenset[int]:
         """The axes that a reshape was not to scale."""

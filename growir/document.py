@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -11,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from growir import names
 from growir.errors import GraphError, Problem, cut
 from growir.graph import (
     MAX_DIFFERENCES,
     MAX_STEPS,
+    MAX_TEXT,
     SCHEMA,
     FixedSize,
     Graph,
@@ -34,6 +37,7 @@ from growir.graph import (
 from growir.ops import OP_BY_KIND
 
 MAX_BYTES = 256 * 2**20
+MAX_DEPTH = 100  # levels of lists and objects in a step's fields, which may be anything
 _NODE_FIELDS = ("name", "op", "inputs", "tied", "frozen", "source")
 _GRAPH_FIELDS = ("schema", "name", "inputs", "nodes", "outputs", "train_differs", "fixed_sizes", "history")
 
@@ -155,6 +159,13 @@ def _refuse_constant(token: str) -> Any:
     raise _Unreadable(f"{token} is no JSON number")
 
 
+def _finite(token: str) -> float:
+    number = float(token)
+    if math.isinf(number):
+        raise _Unreadable(f"{cut(token)} is larger than any float; numbers lie within 1.8e308")
+    return number
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
     data = dict(pairs)
     if len(data) != len(pairs):
@@ -170,7 +181,7 @@ def parse(text: str | bytes, what: str = "graph document") -> object:
     try:
         if isinstance(text, bytes):
             text = text.decode()
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         raise GraphError(f"line {error.lineno}, column {error.colno}: this is not valid JSON: {error.msg}") from None
     except UnicodeDecodeError as error:
@@ -247,7 +258,8 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
     elif wrong := names.title_fault(name):
         problems.append(Problem("name", wrong))
     described = _items(data, "inputs", problems)
-    inputs = [i for k, item in enumerate(described) if (i := _input(k, item, problems))]
+    read = [(k, entry) for k, item in enumerate(described) if (entry := _input(k, item, problems))]
+    inputs, input_index = [entry for _, entry in read], [k for k, _ in read]
     nodes: list[Node] = []
     index: list[int] = []
     unread: set[str] = set()
@@ -269,7 +281,7 @@ def draft(data: Json, migrations: Mapping[str, Migration] = MIGRATIONS, *, neste
         unread |= {item["name"] for item in described if _is_object(item) and isinstance(item.get("name"), str)}
         unread -= {entry.name for entry in inputs}
         told = {problem.where for problem in problems}  # that `inputs` is no array, say, is not said twice
-        found = structure_problems(inputs, nodes, outputs, frozenset(unread), index)
+        found = structure_problems(inputs, nodes, outputs, frozenset(unread), index, input_index)
         problems += [problem for problem in found if problem.where not in told & {"inputs", "outputs"}]
     differs = _train_differs(data.get("train_differs", []), problems)
     fixed = _fixed_sizes(data.get("fixed_sizes", []), problems)
@@ -300,9 +312,10 @@ def _items(data: Json, key: str, problems: list[Problem]) -> list[Any]:
 
 def _train_differs(value: object, problems: list[Problem]) -> tuple[str, ...]:
     given: list[Any] = value if _is_array(value) else []
-    found = tuple(text for text in given if isinstance(text, str) and 0 < len(text) <= 10_000)
+    found = tuple(text for text in given if isinstance(text, str) and 0 < len(text) <= MAX_TEXT)
     if not _is_array(value) or len(found) != len(given) or len(found) > MAX_DIFFERENCES:
-        problems.append(Problem("train_differs", f"an array of at most {MAX_DIFFERENCES} strings is needed"))
+        text = f"an array of at most {MAX_DIFFERENCES} strings of 1 to {MAX_TEXT:,} characters is needed"
+        problems.append(Problem("train_differs", text))
     return found
 
 
@@ -329,10 +342,12 @@ def _input(index: int, item: object, problems: list[Problem]) -> Input | None:
     if not _is_object(item):
         problems.append(Problem(where, f"an object with name and shape is needed, but this is {_json_type(item)}"))
         return None
+    if isinstance(item.get("name"), str):
+        where += f" {cut(item['name'])!r}"
     try:
         return Input.model_validate(item)
-    except ValidationError as error:
-        problems += field_problems(where, "an input", error, Input)
+    except GraphError as error:
+        problems += [Problem(where, problem.text) for problem in error.problems]
         return None
 
 
@@ -356,8 +371,8 @@ def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
         problems.append(Problem(where, 'tied is an object like {"weight": "emb.weight"}'))
     if not _is_array(frozen) or not all(isinstance(i, str) for i in frozen):
         problems.append(Problem(where, 'frozen is an array of parameter names like ["weight"]'))
-    if not (source is None or (isinstance(source, str) and len(source) <= 10_000)):
-        problems.append(Problem(where, "source is a string"))
+    if not (source is None or (isinstance(source, str) and len(source) <= MAX_TEXT)):
+        problems.append(Problem(where, f"source is a string of at most {MAX_TEXT:,} characters"))
     op = None
     if not isinstance(kind, str):
         problems.append(Problem(where, "a node has an op, the name of an operator"))
@@ -391,12 +406,17 @@ def field_problems(where: str, what: str, error: ValidationError, model: type[Ba
         elif fault["type"] == "missing":
             text = f"{what} needs {field}"
         else:
-            # Documents and run files know lists; that they become tuples is nobody's business but ours.
-            wrong = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
-            wrong = wrong[:1].lower() + wrong[1:]
+            wrong = _wrong(fault)
             shown = _shown(fault["input"]) if field else ""
             text = f"{field} is {shown}: {wrong}" if field else wrong
         yield Problem(where, text)
+
+
+def _wrong(fault: ErrorDetails) -> str:
+    """What pydantic says of one value, as a clause."""
+    # Documents and run files know lists; that they become tuples is nobody's business but ours.
+    wrong = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+    return wrong[:1].lower() + wrong[1:]
 
 
 def _shown(value: object) -> str:
@@ -404,6 +424,22 @@ def _shown(value: object) -> str:
         return cut(json.dumps(value, default=str))
     except ValueError:  # Python spells out no integer of thousands of digits
         return "such a number"
+    except RecursionError:
+        return "nested deeply"
+
+
+def _depth(value: object) -> int:
+    """Levels of lists and objects in a JSON value, counted without recursion and hardly beyond the limit."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        inner: list[object] = []
+        for each in level:
+            if _is_object(each):
+                inner.extend(each.values())
+            elif _is_array(each):
+                inner.extend(each)
+        level, depth = inner, depth + 1
+    return depth
 
 
 _STEPS: TypeAdapter[tuple[Step, ...]] = TypeAdapter(tuple[Step, ...])
@@ -429,10 +465,10 @@ def _history(item: object, migrations: Mapping[str, Migration], problems: list[P
     except ValidationError as error:
         for fault in error.errors(include_url=False):
             place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
-            problems.append(Problem(f"history.steps{cut(place)}", fault["msg"]))
+            problems.append(Problem(f"history.steps{cut(place)}", f"it is {_shown(fault['input'])}: {_wrong(fault)}"))
         return None
     for k, step in enumerate(steps):
-        wrong = ((name, names.fault(name)) for name in step.created)
-        where = f"history.steps[{k}].created"
-        problems += [Problem(where, f"{cut(name)!r}: {text}") for name, text in wrong if text]
+        if _depth(step.fields) > MAX_DEPTH:
+            text = f"its fields are nested more than {MAX_DEPTH} levels deep"
+            problems.append(Problem(f"history.steps[{k}] {cut(step.kind)!r}", text))
     return None if base.problems else History(base=base.graph, steps=steps)

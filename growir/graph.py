@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     InstanceOf,
     PlainSerializer,
     PrivateAttr,
     SerializeAsAny,
-    StrictInt,
     StrictStr,
+    ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
 from growir import names
-from growir.errors import GraphError, Problem, cut
+from growir.errors import MAX_PROBLEMS, GraphError, Problem, cut
 from growir.ops import DType, Op
+from growir.ops.base import MAX_ENTRIES, MAX_INT, PositiveInt
 
 if TYPE_CHECKING:
     import networkx
@@ -30,9 +34,11 @@ if TYPE_CHECKING:
     from growir.costs import Costs
 
 SCHEMA = "growir/1"
-MAX_DIM = 2**31 - 1
+MAX_RANK = 64  # axes of an input; torch has no more
 MAX_STEPS = 10_000
+MAX_TEXT = 10_000  # characters of a source or a difference
 MAX_DIFFERENCES = 100  # entries of `train_differs`
+MAX_REFERENCE = 1000  # characters of what names a value or a space in a pass
 
 T = TypeVar("T")
 
@@ -41,12 +47,58 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _named(name: str) -> str:
+    if wrong := names.fault(name):
+        raise ValueError(wrong)
+    return name
+
+
+Name = Annotated[
+    StrictStr,
+    AfterValidator(_named),
+    WithJsonSchema({"type": "string", "maxLength": names.MAX_LENGTH, "pattern": names.PATTERN}),
+]
+# What a pass is told to work on.
+Reference = Annotated[str, Field(max_length=MAX_REFERENCE)]
+
+
+def _input_shape(shape: object) -> object:
+    """Say in one sentence what pydantic would say of each axis."""
+    if not isinstance(shape, list | tuple):
+        raise ValueError('a list is needed, ["N", size, ...]')
+    axes = cast("Sequence[object]", shape)
+    if len(axes) < 2 or axes[0] != "N" or "N" in axes[1:]:
+        raise ValueError('it must be ["N", size, ...] with the batch first')
+    if len(axes) > MAX_RANK:
+        raise ValueError(f"it has {len(axes)} axes; at most {MAX_RANK} may be")
+    if not all(type(size) is int and 1 <= size <= MAX_INT for size in axes[1:]):
+        raise ValueError(f"sizes are whole numbers from 1 to {MAX_INT}")
+    return axes
+
+
 class Input(_Frozen):
-    """A value the caller supplies; the first axis is the batch "N"."""
+    """A value the caller supplies; the first axis is the batch "N".
+
+    Raises:
+        GraphError: The shape is none that an input can have, or the dtype is unknown.
+    """
 
     name: StrictStr
-    shape: tuple[Literal["N"] | StrictInt, ...]
+    shape: Annotated[
+        tuple[Literal["N"] | PositiveInt, ...], Field(min_length=2, max_length=MAX_RANK), BeforeValidator(_input_shape)
+    ]
     dtype: DType = "float32"
+
+    if not TYPE_CHECKING:  # which would hide the fields from type checkers
+
+        def __init__(self, /, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                from growir.document import field_problems
+
+                where = f"input {cut(fields.get('name'))!r}"
+                raise GraphError(field_problems(where, "an input", error, Input)) from None
 
 
 class FixedSize(_Frozen):
@@ -61,8 +113,8 @@ class FixedSize(_Frozen):
     """
 
     input: StrictStr
-    axis: Annotated[StrictInt, Field(ge=1, le=MAX_DIM)]
-    why: Annotated[StrictStr, Field(max_length=10_000)] = ""
+    axis: PositiveInt
+    why: Annotated[StrictStr, Field(max_length=MAX_TEXT)] = ""
 
 
 class Ties(Mapping[str, str]):
@@ -118,15 +170,20 @@ class Node(_Frozen):
         return self.model_copy(update={"inputs": tuple(inputs)})
 
 
+Digest = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]
+
+
 class Step(BaseModel):
     """One recorded rewrite: the pass, its fields, what came into being, and its arrays by sha256."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
-    kind: StrictStr = Field(alias="pass")
-    version: StrictInt = 1
-    created: tuple[StrictStr, ...] = ()
-    values: Mapping[str, StrictStr] = Field(default_factory=dict[str, str])
+    kind: StrictStr = Field(alias="pass", max_length=names.MAX_LENGTH)
+    version: PositiveInt = 1
+    created: Annotated[tuple[Name, ...], Field(max_length=MAX_ENTRIES)] = ()
+    values: Mapping[Annotated[str, Field(max_length=MAX_REFERENCE)], Digest] = Field(
+        default_factory=dict[str, str], max_length=MAX_ENTRIES
+    )
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -352,10 +409,12 @@ def structure_problems(
     outputs: Sequence[str],
     unread: frozenset[str] = frozenset(),
     index: Sequence[int] | None = None,
+    input_index: Sequence[int] | None = None,
 ) -> list[Problem]:
     """Everything wrong with names and references.
 
-    `unread` are the names of nodes that could not be read; `index` says where in the document each of `nodes` stands.
+    `unread` are the names of nodes that could not be read; `index` and `input_index` say where in the document each of
+    `nodes` and `inputs` stands.
     """
     wheres = [node_place(k, node.name) for k, node in zip(index or range(len(nodes)), nodes, strict=True)]
     problems: list[Problem] = []
@@ -371,27 +430,27 @@ def structure_problems(
 
     if not inputs:
         problems.append(Problem("inputs", "a graph has at least one input"))
-    for k, entry in enumerate(inputs):
+    for k, entry in zip(input_index or range(len(inputs)), inputs, strict=True):
         where = f"inputs[{k}] {cut(entry.name)!r}"
         claim(entry.name, where)
         if "." in entry.name:
             problems.append(Problem(where, "the name of an input has no dots; it is an argument of forward"))
-        if len(entry.shape) < 2 or entry.shape[0] != "N" or "N" in entry.shape[1:]:
-            problems.append(
-                Problem(where, f'shape must be ["N", size, ...] with the batch first, but is {list(entry.shape)[:8]}')
-            )
-        elif not all(isinstance(d, int) and 1 <= d <= MAX_DIM for d in entry.shape[1:]):
-            problems.append(Problem(where, f"sizes lie in 1 to {MAX_DIM}, but shape is {list(entry.shape)[:8]}"))
     for where, node in zip(wheres, nodes, strict=True):
         claim(node.name, where)
     everything = frozenset(places) | unread
+    asked = itertools.count()
+
+    def near(name: str) -> str:
+        # Looked for among all names, so only for as many as a message shows.
+        return suggestion(name, everything) if next(asked) < MAX_PROBLEMS else ""
+
     problems += _prefix_problems(nodes, wheres)
-    problems += _reference_problems(inputs, nodes, wheres, everything, unread)
+    problems += _reference_problems(inputs, nodes, wheres, everything, unread, near)
     if not outputs:
         problems.append(Problem("outputs", "a graph has at least one output"))
     for k, name in enumerate(outputs):
         if name not in everything:
-            text = f"there is no node or input {cut(name)!r}.{suggestion(name, everything)}"
+            text = f"there is no node or input {cut(name)!r}.{near(name)}"
             problems.append(Problem(f"outputs[{k}]", text))
     return problems
 
@@ -433,6 +492,7 @@ def _reference_problems(
     wheres: Sequence[str],
     everything: frozenset[str],
     unread: frozenset[str],
+    near: Callable[[str], str],
 ) -> Iterator[Problem]:
     defined = {entry.name for entry in inputs} | unread
     late = False
@@ -443,7 +503,7 @@ def _reference_problems(
             yield Problem(where, f"{node.op.kind()} takes {takes} inputs, but gets {len(node.inputs)}")
         for source in node.inputs:
             if source not in everything:
-                text = f"its input {cut(source)!r} does not exist.{suggestion(source, everything)}"
+                text = f"its input {cut(source)!r} does not exist.{near(source)}"
                 yield Problem(where, text)
             elif source not in defined:
                 late = True

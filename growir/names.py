@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 
 MAX_LENGTH = 200
+PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_]{1,64})*$"  # what a schema can say of the rule
 _FIRST = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _LATER = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]{0,63}|[0-9]{1,64})\Z")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import NDArray
 
@@ -69,7 +69,8 @@ def check_history(graph: Graph) -> Graph:
             f"the history is not checked: it uses passes unknown here or of another version: {shown}", stacklevel=2
         )
         return graph
-    steps, nodes = len(graph.history.steps), max(len(graph.nodes), len(graph.history.base.nodes))
+    steps = sum(_passes(step.fields) for step in graph.history.steps)
+    nodes = max(len(graph.nodes), len(graph.history.base.nodes))
     if steps * nodes > MAX_CHECKED:
         warnings.warn(
             f"the history is not checked: to run {steps:,} steps again on {nodes:,} nodes would take too long",
@@ -87,6 +88,15 @@ def check_history(graph: Graph) -> Graph:
         )
         raise GraphError([Problem("history", text)])
     return graph
+
+
+def _passes(fields: Mapping[str, Any]) -> int:
+    """How many passes a step runs: itself, and those that it lists."""
+    inner = fields.get("passes")
+    if not isinstance(inner, list):
+        return 1
+    found = cast("list[object]", inner)
+    return 1 + sum(_passes(cast("Mapping[str, Any]", each)) for each in found if isinstance(each, dict))
 
 
 def replayable(step: Step) -> bool:

@@ -24,6 +24,8 @@ from growir.ops import Dropout, Param
 from growir.params import FLOATS, array_digest, frozen, frozen_keys, param_table
 from growir.verify import verify
 
+MAX_SEED = 2**64 - 1
+
 
 class Preserves(StrEnum):
     """What a rewrite guarantees about the network's function.
@@ -86,7 +88,7 @@ class Pass(BaseModel):
     name: ClassVar[str]
     version: ClassVar[int] = 1
 
-    seed: int = Field(default=0, strict=True, ge=0)
+    seed: int = Field(default=0, strict=True, ge=0, le=MAX_SEED)
     values: Mapping[str, NDArray[Any]] = Field(default_factory=dict, exclude=True, repr=False)
 
     @field_validator("values", mode="before")

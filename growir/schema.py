@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from growir import names
 from growir.document import Json
-from growir.graph import MAX_DIFFERENCES, MAX_DIM, MAX_STEPS, SCHEMA
+from growir.graph import (
+    MAX_DIFFERENCES,
+    MAX_RANK,
+    MAX_REFERENCE,
+    MAX_STEPS,
+    MAX_TEXT,
+    SCHEMA,
+)
 from growir.ops import OPS, Op
+from growir.ops.base import MAX_ENTRIES, MAX_INT
 
 
 def json_schema() -> Json:
@@ -16,17 +24,22 @@ def json_schema() -> Json:
     name = {
         "type": "string",
         "maxLength": names.MAX_LENGTH,
-        "pattern": r"^[A-Za-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_]{1,64})*$",
+        "pattern": names.PATTERN,
     }
     nodes = {op.kind(): _node_schema(op, name) for op in OPS}
     step = {
         "type": "object",
-        "required": ["pass", "created"],
+        "required": ["pass"],
         "properties": {
-            "pass": {"type": "string"},
-            "version": {"type": "integer", "minimum": 1},
-            "created": {"type": "array", "items": name},
-            "values": {"type": "object", "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
+            "pass": {"type": "string", "maxLength": names.MAX_LENGTH},
+            "version": {"type": "integer", "minimum": 1, "maximum": MAX_INT},
+            "created": _array(name),
+            "values": {
+                "type": "object",
+                "maxProperties": MAX_ENTRIES,
+                "propertyNames": {"type": "string", "maxLength": MAX_REFERENCE},
+                "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            },
         },
     }
     graph: Json = {
@@ -36,32 +49,31 @@ def json_schema() -> Json:
         "properties": {
             "schema": {"const": SCHEMA},
             "name": {"type": "string", "maxLength": names.MAX_LENGTH, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
-            "inputs": {"type": "array", "minItems": 1, "items": _input_schema(name)},
-            "nodes": {"type": "array", "items": {"oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in nodes]}},
-            "outputs": {"type": "array", "minItems": 1, "items": name},
+            "inputs": {**_array(_input_schema(name)), "minItems": 1},
+            "nodes": _array({"oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in nodes]}),
+            "outputs": {**_array(name), "minItems": 1},
             "train_differs": {
                 "type": "array",
                 "maxItems": MAX_DIFFERENCES,
-                "items": {"type": "string", "minLength": 1, "maxLength": 10_000},
+                "items": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
             },
-            "fixed_sizes": {
-                "type": "array",
-                "items": {
+            "fixed_sizes": _array(
+                {
                     "type": "object",
                     "required": ["input", "axis"],
                     "additionalProperties": False,
                     "properties": {
                         "input": name,
-                        "axis": {"type": "integer", "minimum": 1, "maximum": MAX_DIM},
-                        "why": {"type": "string", "maxLength": 10_000},
+                        "axis": {"type": "integer", "minimum": 1, "maximum": MAX_INT},
+                        "why": {"type": "string", "maxLength": MAX_TEXT},
                     },
-                },
-            },
+                }
+            ),
         },
     }
     base = dict(graph)
     history = {
-        "type": "object",
+        "type": ["object", "null"],
         "required": ["base", "steps"],
         "additionalProperties": False,
         "properties": {
@@ -78,6 +90,10 @@ def json_schema() -> Json:
     }
 
 
+def _array(items: Json) -> Json:
+    return {"type": "array", "maxItems": MAX_ENTRIES, "items": items}
+
+
 def _input_schema(name: Json) -> Json:
     return {
         "type": "object",
@@ -88,8 +104,9 @@ def _input_schema(name: Json) -> Json:
             "shape": {
                 "type": "array",
                 "minItems": 2,
+                "maxItems": MAX_RANK,
                 "prefixItems": [{"const": "N"}],
-                "items": {"type": "integer", "minimum": 1},
+                "items": {"type": "integer", "minimum": 1, "maximum": MAX_INT},
             },
             "dtype": {"enum": ["float32", "int64"]},
         },
@@ -98,13 +115,19 @@ def _input_schema(name: Json) -> Json:
 
 def _node_schema(op: type[Op], name: Json) -> Json:
     schema = op.model_json_schema()
-    properties = {"name": name, "op": {"const": op.kind()}, "inputs": {"type": "array", "items": name}}
+    properties = {"name": name, "op": {"const": op.kind()}, "inputs": _array(name)}
     for field, spec in schema["properties"].items():
         if field != "op":
             properties[field] = {key: value for key, value in spec.items() if key != "title"}
-    properties["tied"] = {"type": "object", "additionalProperties": name}
-    properties["frozen"] = {"type": "array", "items": {"type": "string"}}
-    properties["source"] = {"type": "string"}
+    parameter = {"type": "string", "maxLength": names.MAX_LENGTH}
+    properties["tied"] = {
+        "type": "object",
+        "maxProperties": MAX_ENTRIES,
+        "propertyNames": parameter,
+        "additionalProperties": name,
+    }
+    properties["frozen"] = _array(parameter)
+    properties["source"] = {"type": ["string", "null"], "maxLength": MAX_TEXT}
     required = ["name", "op", *(["inputs"] if op.arity[0] else []), *schema.get("required", [])]
     about = (op.__doc__ or "").strip().splitlines()[0]
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from growir.errors import GraphError, Problem, cut
-from growir.graph import Graph, node_place, per_graph
+from growir.graph import MAX_RANK, Graph, node_place, per_graph
 from growir.ops import OpError, ParamTable, Shape
 
 MAX_ELEMENTS = 10**10  # of one value, per sample
@@ -49,6 +49,8 @@ def infer_shapes(graph: Graph) -> tuple[dict[str, Shape], list[Problem]]:
 
 
 def _within_limits(shape: Shape) -> Shape:
+    if shape.rank > MAX_RANK + 1:
+        raise OpError(f"its value {cut(shape)} has {shape.rank} axes; at most {MAX_RANK} may be")
     if shape.elements > MAX_ELEMENTS:
         shown = f"{shape.elements:.3g}" if shape.elements < 10**100 else "over 1e+100"
         raise OpError(f"its value {cut(shape)} holds {shown} numbers per sample; at most {MAX_ELEMENTS:.0e} may be")

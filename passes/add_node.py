@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node
+from growir.graph import Graph, Node, Reference
 from growir.ops import OP_BY_KIND, Constant, OpError, Shape
 from growir.ops.base import PositiveInt
 from growir.passes.link import (
@@ -53,7 +53,7 @@ class AddNode(Linked):
     name: ClassVar[str] = "add_node"
 
     width: PositiveInt
-    activation: str = "relu"
+    activation: Reference = "relu"
     out_pool: Pool | None = None
     out_stride: Size = 1
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from growir.edits import Derive, Edit
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node, suggestion
+from growir.graph import Graph, Node, Reference, suggestion
 from growir.ops import BatchNorm, Param
 from growir.passes.eliminate_dead import drops
 from growir.passes.layers import channel_axis, has_bias, is_layer, shared_tensors
@@ -30,7 +30,7 @@ class FoldBatchNorm(Pass):
 
     name: ClassVar[str] = "fold_batch_norm"
 
-    node: str
+    node: Reference
 
     def check(self, graph: Graph) -> None:
         if self.node not in graph:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 from growir import names
 from growir.document import to_data
 from growir.errors import GraphError, PassRefused, cut
-from growir.graph import SCHEMA, Graph, Input, Node, Ties
+from growir.graph import SCHEMA, Graph, Input, Node, Reference, Ties
 from growir.ops import Add, BatchNorm, Concat, Constant, Conv2d, Gelu, Linear, Mul, Op, Param, Shape, Sub
 from growir.ops.ranges import through_zero
 from growir.params import owners, param_table
@@ -60,7 +60,7 @@ class InsertBlock(Pass):
 
     name: ClassVar[str] = "insert_block"
 
-    after: str
+    after: Reference
     block: Fragment
     residual: bool = True
 

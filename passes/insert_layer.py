@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from growir.edits import Create, Edit, Fresh
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node
+from growir.graph import Graph, Node, Reference
 from growir.ops import ACTIVATIONS, OP_BY_KIND, Add, BatchNorm, Constant, LayerNorm, Op, OpError, Param
 from growir.ops.base import PositiveInt
 from growir.ops.ranges import keeps
@@ -45,8 +45,8 @@ class InsertLayer(Pass):
 
     name: ClassVar[str] = "insert_layer"
 
-    after: str
-    activation: str = "relu"
+    after: Reference
+    activation: Reference = "relu"
     residual: bool = False
     width: PositiveInt | None = None
     layer: Layer | None = None

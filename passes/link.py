@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field
 
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node, suggestion
+from growir.graph import Graph, Node, Reference, suggestion
 from growir.ops import ACTIVATIONS, OP_BY_KIND, Flatten, Linear, Op, OpError, Shape
 from growir.ops.base import Extents, PositiveInt, in_full
 from growir.passes.state import State, check_edge, descendants, find_state, is_linear, states
@@ -225,8 +225,8 @@ class Linked(Pass):
 
     version: ClassVar[int] = 2
 
-    source: str
-    target: str
+    source: Reference
+    target: Reference
     kernel_size: Size | None = None
     stride: Size = 1
     pool: Pool | None = None

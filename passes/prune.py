@@ -18,7 +18,7 @@ from growir.ops.base import NonNegativeInt
 from growir.ops.spaces import Space
 from growir.passes.constants import added_bias, constant_of
 from growir.passes.layers import has_bias, shared_tensors
-from growir.passes.resizing import Resizing, check_steps, unit_size
+from growir.passes.resizing import MAX_UNITS, Resizing, check_steps, unit_size
 from growir.resize import Units
 from growir.rewrite import Preserves
 from growir.shapes import shapes_of
@@ -43,7 +43,7 @@ class Prune(Resizing):
 
     name: ClassVar[str] = "prune"
 
-    channels: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+    channels: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=MAX_UNITS)]
     fold: StrictBool = False
 
     def check(self, graph: Graph) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Self
 
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node, Ties, suggestion
+from growir.graph import Graph, Node, Reference, Ties, suggestion
 from growir.ops import Add, Bias, OpError
 from growir.params import owners
 from growir.passes.eliminate_dead import drops, unread_without
@@ -29,8 +29,8 @@ class RemoveEdge(Pass):
 
     name: ClassVar[str] = "remove_edge"
 
-    source: str
-    target: str
+    source: Reference
+    target: Reference
 
     def check(self, graph: Graph) -> None:
         total, at = self._place(graph)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from growir.channels import Analysis, ChannelSpace, analyse
 from growir.edits import Edit
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node
+from growir.graph import Graph, Node, Reference
 from growir.ops.spaces import Space
 from growir.resize import Units, resize
 from growir.rewrite import Change, Pass
@@ -28,7 +28,7 @@ class Resizing(Pass):
         node: Names the space: a node whose value holds only that space, or the name `channel_spaces` gives.
     """
 
-    node: str
+    node: Reference
 
     def analysis(self, graph: Graph) -> Analysis:
         """The analysis that the space is looked up in."""

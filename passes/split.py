@@ -14,14 +14,14 @@ from growir.edits import Edit, Shift
 from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.ops import Normal
-from growir.ops.base import NonNegativeInt
+from growir.ops.base import MAX_REAL, NonNegativeInt
 from growir.ops.spaces import Axis, Space
 from growir.params import draw, param_table
-from growir.passes.resizing import Resizing, check_steps, copied_units, in_turn, unit_size
+from growir.passes.resizing import MAX_UNITS, Resizing, check_steps, copied_units, in_turn, unit_size
 from growir.resize import Plan, Units, new_length
 from growir.rewrite import Preserves
 
-Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Share = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 
 
 class Split(Resizing):
@@ -41,9 +41,9 @@ class Split(Resizing):
 
     name: ClassVar[str] = "split"
 
-    channels: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
-    shares: tuple[Share, ...] = ()
-    theta: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.0
+    channels: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=MAX_UNITS)]
+    shares: Annotated[tuple[Share, ...], Field(max_length=MAX_UNITS)] = ()
+    theta: Annotated[float, Field(strict=True, ge=0, le=MAX_REAL, allow_inf_nan=False)] = 0.0
 
     def check(self, graph: Graph) -> None:
         space = self.free_space(graph)

@@ -27,7 +27,7 @@ from growir.passes.resizing import (
 from growir.resize import Units
 from growir.rewrite import Preserves
 
-Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 
 
 class Widen(Resizing):
@@ -54,8 +54,8 @@ class Widen(Resizing):
     name: ClassVar[str] = "widen"
 
     by: PositiveInt
-    copies: tuple[NonNegativeInt, ...] = ()
-    shares: tuple[Share, ...] = ()
+    copies: Annotated[tuple[NonNegativeInt, ...], Field(max_length=MAX_UNITS)] = ()
+    shares: Annotated[tuple[Share, ...], Field(max_length=MAX_UNITS)] = ()
 
     def analysis(self, graph: Graph) -> Analysis:
         closed = analyse(graph)

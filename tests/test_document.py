@@ -430,7 +430,7 @@ def test_an_input_of_endless_size_is_a_problem() -> None:
     with pytest.raises(
         GraphError, match=r"inputs\[0\] 'x': its value .* holds over 1e\+100 numbers per sample"
     ) as caught:
-        load(changed("inputs", 0, "shape", to=["N", *[2**31 - 1] * 100]))
+        load(changed("inputs", 0, "shape", to=["N", *[2**31 - 1] * 63]))
     assert len(caught.value.problems) == 1
 
 
@@ -454,7 +454,7 @@ def test_a_graph_name_that_files_cannot_hold_is_a_problem(name: str) -> None:
 def test_created_names_are_names(name: str) -> None:
     data = to_data(AddEdge(source="x", target="head").rewrite(empty()).graph)
     data["history"]["steps"][0]["created"] = [name]
-    with pytest.raises(GraphError, match=r"history.steps\[0\].created: "):
+    with pytest.raises(GraphError, match=r"history.steps\[0\].created\[0\]: it is .*: .*(name|word)"):
         load(data)
 
 

@@ -16,15 +16,20 @@ from growir.document import field_problems
 from growir.errors import Problem, RunError, cut, listed
 from growir.graph import suggestion
 from growir.ops import ACTIVATIONS
+from growir.ops.base import MAX_REAL
 
 Directions = Literal["random", "fitted"]
 Strategy = Literal["whole", "restricted", "bic", "widen"]
 # One list of words: of a union only the first half would be named to who wrote none of them.
 Way = Literal["whole", "restricted", "bic", "widen", "tournament"]
-Count = Annotated[int, Field(strict=True, gt=0)]
+MOST = 2**63 - 1  # the largest whole number of TOML
+MAX_CHOICES = 1000  # of a list of which each is tried
+MAX_PATH = 32_768  # characters, more than any system takes
+Word = Annotated[str, Field(max_length=200)]
+Count = Annotated[int, Field(strict=True, gt=0, le=MOST)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, le=MAX_REAL, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -45,10 +50,10 @@ class DataConfig(_Section):
             chooses decides. By default 0.9, 0.95 and 0.98 for images, whose inputs are in one unit, else 1.
     """
 
-    path: str = ""
+    path: Annotated[str, Field(max_length=MAX_PATH)] = ""
     task: Literal["auto", "classification", "regression"] = "auto"
     standardise: Literal["auto", "global", "feature", "none"] = "auto"
-    variance: Share | Annotated[tuple[Share, ...], Field(min_length=1)] | None = None
+    variance: Share | Annotated[tuple[Share, ...], Field(min_length=1, max_length=MAX_CHOICES)] | None = None
 
     @field_validator("variance", mode="before")
     @classmethod
@@ -110,10 +115,10 @@ class DagConfig(_Section):
 
     name: Literal["dag"] = "dag"
     strategy: Way = "tournament"
-    branches: Annotated[tuple[Strategy, ...], Field(min_length=1)] = ("widen", "whole")
+    branches: Annotated[tuple[Strategy, ...], Field(min_length=1, max_length=MAX_CHOICES)] = ("widen", "whole")
     neurons: Count | None = None
-    activation: str | tuple[str, ...] = "relu"
-    kernels: tuple[Annotated[int, Field(strict=True, gt=0, le=31)], ...] = ()
+    activation: Word | Annotated[tuple[Word, ...], Field(max_length=MAX_CHOICES)] = "relu"
+    kernels: Annotated[tuple[Annotated[int, Field(strict=True, gt=0, le=31)], ...], Field(max_length=MAX_CHOICES)] = ()
     directions: Directions = "random"
     samples: Count = 6000
     ridge: Rate | None = None
@@ -210,7 +215,7 @@ class BudgetConfig(_Section):
     parameters: Count | None = None
     macs: Count | None = None
     steps: Count = 20
-    seconds: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    seconds: Annotated[float, Field(strict=True, gt=0, le=MAX_REAL, allow_inf_nan=False)] | None = None
 
 
 class RunConfig(_Section):
@@ -222,8 +227,8 @@ class RunConfig(_Section):
         threads: torch's threads; torch's own choice if not given. Results are the same to the bit only at one number.
     """
 
-    name: str = "run"
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    name: Word = "run"
+    seed: Annotated[int, Field(strict=True, ge=0, le=MOST)] = 0
     threads: Annotated[int, Field(strict=True, gt=0, le=1024)] | None = None
     data: DataConfig = DataConfig()
     policy: DagConfig = DagConfig()

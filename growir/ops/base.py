@@ -18,6 +18,7 @@ DType = Literal["float32", "int64"]
 
 # Of the sizes that every framework can count in, and the numbers that float32 holds at full precision.
 MAX_INT: Final = 2**31 - 1
+MAX_ENTRIES: Final = 10**8  # of a list; a document of the most bytes that are read holds hardly more
 MAX_REAL: Final = 3.4e38
 LEAST_REAL: Final = 1.2e-38
 

@@ -183,7 +183,7 @@ class Conv(Convolution):
             rule.algebra.unify(xs[1][1], rule.groups(x[1], self.groups)[0], "meets the weight's columns")
             rule.consumes_value(1, 1, xs[1])
         else:
-            out = rule.new((self.out_channels or 0) // self.groups) * self.groups
+            _, out = rule.new_in_groups((self.out_channels or 0) // self.groups, self.groups)
             rule.follows("out_channels", out)
             row, rows = rule.groups(x[1], self.groups)
             rule.param("weight", (out, row, *self._kernel_axes()), consumes=(1,), rows=rows)
@@ -315,8 +315,7 @@ class ConvTranspose(Convolution):
             out = self._carried(rule, x[1])
             rule.param("weight", (x[1], fixed(self.multiplier), *self._kernel_axes()))
         else:
-            row = rule.new((self.out_channels or 0) // self.groups)
-            out = row * self.groups
+            row, out = rule.new_in_groups((self.out_channels or 0) // self.groups, self.groups)
             rule.follows("out_channels", out)
             rule.groups(x[1], self.groups)  # each group reads its own rows of the weight, equally many
             rule.param("weight", (x[1], row, *self._kernel_axes()), consumes=(0,))

@@ -8,7 +8,20 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from growir.ops.base import BATCH, Dim, Example, Int, NonNegativeInt, Op, OpError, PositiveInt, Real, Shape, batch_of
+from growir.ops.base import (
+    BATCH,
+    MAX_ENTRIES,
+    Dim,
+    Example,
+    Int,
+    NonNegativeInt,
+    Op,
+    OpError,
+    PositiveInt,
+    Real,
+    Shape,
+    batch_of,
+)
 from growir.ops.rule import Rule
 from growir.ops.spaces import Axes, Axis, fixed, length
 
@@ -215,7 +228,7 @@ class Select(Op):
 
     op: Literal["select"] = "select"
     axis: Int = 1
-    indices: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+    indices: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
     integers = True
 
     def infer(self, *xs: Shape) -> Shape:

@@ -17,7 +17,7 @@ from growir.ops.spaces import Axes, Axis, fixed
 def _single(value: Any) -> Any:
     """Store one axis in one form, 2 rather than [2]."""
     match value:
-        case [only]:
+        case [int() as only]:
             return only
         case _:
             return value

@@ -81,7 +81,9 @@ class PixelUnshuffle(Op):
 def _shortest(value: Any) -> Any:
     """Store equal numbers in one form, 2 rather than [2, 2], so that one network has one hash."""
     match value:
-        case [first, *rest] if all(type(n) is type(first) and n == first for n in rest):
+        case [int() | float() as first, *rest] if len(rest) < 3 and all(
+            type(n) is type(first) and n == first for n in rest
+        ):
             return first
         case _:
             return value
@@ -96,7 +98,7 @@ MODES = {
     "bicubic": (2,),
     "trilinear": (3,),
 }
-Several = Field(min_length=2, max_length=3)
+Several = Field(min_length=1, max_length=3)  # a list of one is that one; `_shortest`
 
 
 class Upsample(Op):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from growir.ops.spaces import Algebra, Axes, Axis, Space, fixed, length
+from growir.ops.spaces import MANY_ROWS, MAX_ROWS, Algebra, Axes, Axis, Space, fixed, length
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,11 @@ class Rule:
         """An axis of new channels."""
         return ((Space(size), 1),)
 
+    def new_in_groups(self, size: int, count: int) -> tuple[Axis, Axis]:
+        """New channels that come in `count` groups of one size: those of a group, and those of all."""
+        row = self.new(size) if count <= MAX_ROWS else fixed(size)
+        return row, row * count if count <= MAX_ROWS else fixed(size * count)
+
     def looked_up(self, size: int) -> Axis:
         """An axis of entries that integers choose from: callers decide how many there are."""
         if not self.opened:
@@ -157,6 +162,9 @@ class Rule:
         if count == 1:
             return axis, ()
         width = length(axis) // count
+        if count > MAX_ROWS:
+            self.algebra.pin(axis, MANY_ROWS)
+            return fixed(width), ()
         bounds = [width * g for g in range(1, count)]
         rows = self.algebra.cut(axis, bounds, "a channel belongs to two groups here")
         held = self.algebra.held(axis)

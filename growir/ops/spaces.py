@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 MAX_PINS = 8  # reasons kept per space; more would not help a reader
+# An axis is spelled out row by row, which takes seconds for so many; one of more rows stays as wide as it is.
+MAX_ROWS = 2**18
+MANY_ROWS = f"is laid out in more than {MAX_ROWS:,} rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +214,13 @@ class Algebra:
             if merged != space.pins:
                 self._set(space, space.bind, merged)
 
+    def bounded(self, axis: Axis) -> Axis:
+        """The axis, or one that stays as it is where it has come to so many terms that nobody could work with them."""
+        if len(axis) <= MAX_ROWS:
+            return axis
+        self.pin(axis, MANY_ROWS)
+        return fixed(length(axis))
+
     def split(self, space: Space, at: Sequence[int]) -> tuple[Space, ...]:
         """Bind a space to several: its units up to each of these ascending numbers, and the rest."""
         parts = tuple([Space(end - start) for start, end in pairwise((0, *at, space.size))])
@@ -397,6 +407,10 @@ class Algebra:
                 merged = axis
             elif inner_fixed:
                 merged = tuple((space, block * inner) for space, block in merged)
+            elif rows > MAX_ROWS:
+                self.pin(merged, MANY_ROWS)
+                self.pin(axis, MANY_ROWS)
+                merged = fixed(rows * inner)
             else:
                 if not outer_fixed:
                     self.pin(merged, "is flattened together with another free axis")
@@ -455,6 +469,9 @@ class Algebra:
 
     def _scale_factor(self, axis: Axis, sizes: Sequence[int], k: int) -> Axis:
         before, after = math.prod(sizes[:k]), math.prod(sizes[k + 1 :])
+        if before > MAX_ROWS:
+            self.pin(axis, MANY_ROWS)
+            return fixed(sizes[k])
         row = length(axis) // before
         rows = self.cut(axis, [row * r for r in range(1, before)], "is reshaped across its units")
         for other in rows[1:]:
