@@ -113,7 +113,7 @@ class FixedSize(_Frozen):
     """
 
     input: StrictStr
-    axis: PositiveInt
+    axis: Annotated[int, Field(strict=True, ge=1, le=MAX_INT)]
     why: Annotated[StrictStr, Field(max_length=MAX_TEXT)] = ""
 
 
