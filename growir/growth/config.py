@@ -76,11 +76,12 @@ class DataConfig(_Section):
         """The same for one share of the variance."""
         return self.model_copy(update={"variance": share})
 
-    @field_validator("path")
+    @field_validator("path", mode="before")
     @classmethod
-    def _is_text(cls, value: str) -> str:
+    def _is_text(cls, value: object) -> object:
         try:
-            value.encode()
+            if isinstance(value, str):
+                value.encode()
         except UnicodeEncodeError:
             raise ValueError("this name is not valid UTF-8, and run.toml could not repeat it; rename it") from None
         return value
