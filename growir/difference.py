@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from growir.costs import Costs, costs_of
-from growir.document import node_data, step_data
+from growir.document import function_hash, node_data, step_data
 from growir.errors import cut
 from growir.graph import FixedSize, Graph, Input, Node, Step
 from growir.show import (
@@ -313,7 +313,7 @@ def _passes(a: Graph, b: Graph) -> tuple[Step, ...]:
         return ()
     base = a if a.history is None else a.history.base
     before = () if a.history is None else a.history.steps
-    if base.hash != b.history.base.hash or b.history.steps[: len(before)] != before:
+    if function_hash(base) != function_hash(b.history.base) or b.history.steps[: len(before)] != before:
         return ()
     return b.history.steps[len(before) :]
 

@@ -122,10 +122,10 @@ def _pretty(data: Json, indent: str) -> str:
     return indent + "{" + ",\n".join(parts).lstrip() + "}"
 
 
-def canonical(graph: Graph) -> bytes:
+def canonical(graph: Graph, *, frozen: bool = True) -> bytes:
     """The bytes that make a graph's identity: inputs, nodes and outputs without defaults.
 
-    Neither what it is called, nor where it comes from, nor how it got there.
+    Neither what it is called, nor where it comes from, nor how it got there; without `frozen`, nor what is trained.
     """
     inputs = []
     for entry in graph.inputs:
@@ -137,6 +137,8 @@ def canonical(graph: Graph) -> bytes:
     for node in graph.nodes:
         data = node_data(node)
         data.pop("source", None)
+        if not frozen:
+            data.pop("frozen", None)
         nodes.append(data)
     whole = {"inputs": inputs, "nodes": nodes, "outputs": list(graph.outputs)}
     return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
@@ -146,6 +148,17 @@ def canonical(graph: Graph) -> bytes:
 def content_hash(graph: Graph) -> str:
     """sha256 of the canonical bytes, in hex."""
     return hashlib.sha256(canonical(graph)).hexdigest()
+
+
+@per_graph
+def function_hash(graph: Graph) -> str:
+    """The hash of the same graph with nothing frozen, which two graphs share that compute the same of the same tensors.
+
+    Which parameters learn is a setting of training. It may change at any time, and no rewrite says that it did.
+    """
+    if not any(node.frozen for node in graph.nodes):
+        return content_hash(graph)
+    return hashlib.sha256(canonical(graph, frozen=False)).hexdigest()
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,16 @@ from growir import store, verify
 from growir.edits import NUMPY, apply_edits
 from growir.errors import GraphError, PassRefused, Problem, cut
 from growir.graph import Graph, History
-from growir.params import FLOATS, array_digest, array_problems, frozen, initial_arrays, param_table
+from growir.params import (
+    FLOATS,
+    array_digest,
+    array_problems,
+    frozen,
+    frozen_keys,
+    initial_arrays,
+    param_table,
+    with_frozen,
+)
 from growir.replay import check_history, rewrites
 from growir.rewrite import Pass, Preserves, Rewrite
 
@@ -173,7 +182,8 @@ class Network:
         for done in rewrites(self.graph, self.values):
             tensors = apply_edits(done.edits, current.arrays, NUMPY, self.dtype)
             current = Network(done.graph, tensors, self.values)
-        return current
+        # What is trained may have changed since, and no step says so.
+        return Network(with_frozen(current.graph, frozen_keys(self.graph)), current.arrays, current.values)
 
     def with_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> Network:
         """The same graph and history with other tensors; those not given stay."""
@@ -185,11 +195,22 @@ class Network:
 
         return lower(self.graph, self.arrays, device=device, dtype=dtype)
 
-    def updated(self, module: torch.nn.Module) -> Network:
-        """This network with the module's weights. Raises ModelError if it is a module of another graph."""
-        from growir.backends.torch_fx import read_back
+    def updated(self, module: torch.nn.Module, *, keep_frozen: bool = False) -> Network:
+        """This network with the module's weights, and frozen where they require no gradient.
 
-        return Network(self.graph, read_back(self.graph, module), self.values)
+        Args:
+            module: A module of this graph, whatever it was wrapped in.
+            keep_frozen: Leave as it is what this network freezes: for an average of the weights, say, none of which
+                requires a gradient.
+
+        Raises:
+            ModelError: It is a module of another graph.
+        """
+        from growir.backends.torch_fx import frozen_in, read_back
+
+        arrays = read_back(self.graph, module)
+        graph = self.graph if keep_frozen else with_frozen(self.graph, frozen_in(self.graph, module))
+        return Network(graph, arrays, self.values)
 
     def to_onnx(self, path: Source, opset: int = 18) -> list[str]:
         """Write a checked ONNX model with a dynamic batch; returns notices, such as that float64 became float32.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
@@ -39,6 +39,18 @@ def param_table(graph: Graph) -> Mapping[str, Param]:
 def frozen_keys(graph: Graph) -> frozenset[str]:
     """The keys of the stored parameters that training leaves as they are."""
     return frozenset(f"{node.name}.{parameter}" for node in graph.nodes for parameter in node.frozen)
+
+
+def with_frozen(graph: Graph, keys: Collection[str]) -> Graph:
+    """The same graph in which training leaves exactly these stored parameters as they are."""
+    if frozen_keys(graph) == frozenset(keys):
+        return graph
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        host, _, parameter = key.rpartition(".")
+        found.setdefault(host, []).append(parameter)
+    nodes = [node.model_copy(update={"frozen": tuple(sorted(found.get(node.name, ())))}) for node in graph.nodes]
+    return graph.replace(nodes=nodes)
 
 
 def draw(init: Init, shape: tuple[int, ...], *, seed: int, step: int, key: str) -> NDArray[np.float64]:

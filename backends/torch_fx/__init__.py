@@ -1,5 +1,5 @@
 """Graph -> torch.fx.GraphModule."""
 
-from growir.backends.torch_fx.lowering import document_of, lower, read_back
+from growir.backends.torch_fx.lowering import document_of, frozen_in, lower, read_back
 
-__all__ = ["document_of", "lower", "read_back"]
+__all__ = ["document_of", "frozen_in", "lower", "read_back"]

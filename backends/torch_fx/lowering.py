@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from growir.backends.torch_fx.modules import FixedSizes
 from growir.backends.torch_fx.table import TABLE
-from growir.document import decode, draft, dumps
+from growir.document import decode, draft, dumps, function_hash
 from growir.errors import ModelError, cut
 from growir.graph import Graph, Node
 from growir.ops import Shape
@@ -180,6 +180,33 @@ def document_of(module: nn.Module) -> str | None:
     return meta.get(DOCUMENT) or next((text for text in found if isinstance(text, str)), None)
 
 
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The lowered module within what torch.compile and DistributedDataParallel made of it."""
+    inner = module
+    while not isinstance(inner, fx.GraphModule):  # which may have a node called `module`
+        wrapped = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+        if not isinstance(wrapped, nn.Module):
+            break
+        inner = wrapped
+    return inner
+
+
+def frozen_in(graph: Graph, module: nn.Module) -> frozenset[str]:
+    """The keys of the graph's stored parameters that require no gradient in a module that was made from it."""
+    return frozen_among(graph, _unwrapped(module).state_dict(keep_vars=True))
+
+
+def frozen_among(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> frozenset[str]:
+    """The same of the tensors by key. What is no Parameter, put there by hand, is trained as the graph says."""
+    known = frozen_keys(graph)
+    return frozenset(
+        key
+        for key, param in param_table(graph).items()
+        if not param.buffer
+        and (not tensors[key].requires_grad if isinstance(tensors.get(key), nn.Parameter) else key in known)
+    )
+
+
 def read_back(graph: Graph, module: nn.Module) -> dict[str, NDArray[Any]]:
     """The module's tensors as arrays by key.
 
@@ -187,13 +214,7 @@ def read_back(graph: Graph, module: nn.Module) -> dict[str, NDArray[Any]]:
         ModelError: The module was not made from this graph: its document is another, or a tensor is missing or of
             another shape.
     """
-    inner = module
-    while not isinstance(inner, fx.GraphModule):  # which may have a node called `module`
-        # torch.compile and DistributedDataParallel keep the module inside.
-        wrapped = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
-        if not isinstance(wrapped, nn.Module):
-            break
-        inner = wrapped
+    inner = _unwrapped(module)
     state = inner.state_dict()
     found: dict[str, NDArray[Any]] = {}
     for key, param in param_table(graph).items():
@@ -210,7 +231,7 @@ def read_back(graph: Graph, module: nn.Module) -> dict[str, NDArray[Any]]:
     document = document_of(inner)
     if document is not None and document != dumps(graph):
         made = draft(decode(document)).graph
-        if made.hash != graph.hash:
+        if function_hash(made) != function_hash(graph):
             raise ModelError(
                 f"the module was made from graph {cut(made.name)!r} with hash {made.hash[:12]}, "
                 f"this network's is {cut(graph.name)!r} with {graph.hash[:12]}; use the network it was made from"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -11,11 +12,12 @@ from torch import fx, nn
 from torch.optim.swa_utils import AveragedModel
 
 from growir.backends.torch_edits import TORCH, TorchBackend
+from growir.document import function_hash
 from growir.edits import Create, Derive, Drop, Edit, Rename, apply_edits, carry_masks, carry_moments
 from growir.errors import GrowirError, ModelError, cut
 from growir.graph import Graph, suggestion
 from growir.live.modules import Live, Tensors, find, rebuilt
-from growir.params import frozen_keys, owners, param_table
+from growir.params import frozen_keys, owners, param_table, with_frozen
 from growir.rewrite import Rewrite
 
 
@@ -60,11 +62,19 @@ def _laid_out_like(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     return new
 
 
+def switched(done: Rewrite, frozen: Mapping[str, bool]) -> Rewrite:
+    """The same rewrite, with some parameters of the grown graph frozen or not."""
+    table = param_table(done.graph)
+    keys = {key for key in frozen_keys(done.graph) if frozen.get(key, True)}
+    keys |= {key for key, held in frozen.items() if held and not table[key].buffer}
+    return replace(done, graph=with_frozen(done.graph, keys))
+
+
 def grown_tensors(live: Live, done: Rewrite, heirs: Mapping[str, str]) -> Tensors:
     """The module's tensors after a rewrite, with their gradients.
 
-    Learned ones are Parameters, untouched ones the old objects. What was frozen stays frozen; a created one learns
-    unless its document freezes it, one that is worked out from others learns if one of them does.
+    Learned ones are Parameters that require a gradient unless the grown graph freezes them. Untouched ones are the old
+    objects.
     """
     before = live.tensors
     sparse = [key for key, tensor in before.items() if tensor.grad is not None and tensor.grad.is_sparse]
@@ -75,7 +85,6 @@ def grown_tensors(live: Live, done: Rewrite, heirs: Mapping[str, str]) -> Tensor
     after = edited(before, done.edits)
     grads = carry_moments(done.edits, {k: t.grad for k, t in before.items() if t.grad is not None}, 1, TORCH)
     old_keys = {new: old for old, new in heirs.items()}
-    sources = {edit.key: edit.sources for edit in done.edits if isinstance(edit, Derive)}
     found: Tensors = {}
     for key, param in param_table(done.graph).items():
         if tuple(after[key].shape) != param.shape:
@@ -84,15 +93,10 @@ def grown_tensors(live: Live, done: Rewrite, heirs: Mapping[str, str]) -> Tensor
                 f"{list(param.shape)}; it belongs to another graph"
             )
         old = before[old_keys[key]] if key in old_keys else None
-        if old is after[key] or param.buffer:
+        learns = key not in frozen_keys(done.graph)
+        if param.buffer or (old is after[key] and after[key].requires_grad is learns):
             found[key] = after[key]
             continue
-        if old is not None:
-            learns = old.requires_grad
-        elif key in sources:
-            learns = any(before[source].requires_grad for source in sources[key] if source in before)
-        else:
-            learns = key not in frozen_keys(done.graph)
         found[key] = nn.Parameter(after[key], requires_grad=learns)
         if old is not None:
             vars(found[key]).update(vars(old))  # what users hang on a parameter, such as its own learning rate
@@ -120,7 +124,7 @@ class AveragePlan:
             self.grown: object = _grown_state(cast("Mapping[str, Any]", average), live.graph, done, what)
             return
         inner = find(average.module if isinstance(average, AveragedModel) else average, what)
-        if inner.graph.hash != live.graph.hash:
+        if function_hash(inner.graph) != function_hash(live.graph):
             raise ModelError(
                 f"{what} has another graph than the module: {inner.graph.hash[:12]}, {live.graph.hash[:12]}"
             )
@@ -129,11 +133,13 @@ class AveragePlan:
         self.grown = self._averaged or self._inner
 
     def _module(self, inner: Live, done: Rewrite) -> fx.GraphModule:
-        tensors = grown_tensors(inner, done, heirs_of(done.edits, list(inner.tensors)))
-        for key, tensor in tensors.items():
-            if key not in inner.tensors and isinstance(tensor, nn.Parameter):
-                tensor.requires_grad_(next(iter(inner.module.parameters()), tensor).requires_grad)
-        return rebuilt(inner.module, done.graph, tensors)
+        # An average is often kept with no gradients at all: what its parameters require is its own affair. What its
+        # document freezes is the module's, so that it can be saved as what will be trained.
+        heirs = heirs_of(done.edits, list(inner.tensors))
+        own = {heirs[key]: key in frozen_keys(inner.graph) for key in inner.tensors if key in heirs}
+        if not any(parameter.requires_grad for parameter in inner.module.parameters()):
+            own |= dict.fromkeys(param_table(done.graph).keys() - own.keys(), True)
+        return rebuilt(inner.module, done.graph, grown_tensors(inner, switched(done, own), heirs))
 
     def commit(self) -> None:
         """Change an AveragedModel, in place."""

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from torch import distributed, fx, nn
 
 from growir.backends.torch_fx.lowering import read_back
+from growir.document import function_hash
 from growir.errors import ModelError, PassRefused, cut
 from growir.graph import Graph
-from growir.live.carrying import AveragePlan, grown_masks, grown_tensors, heirs_of
+from growir.live.carrying import AveragePlan, grown_masks, grown_tensors, heirs_of, switched
 from growir.live.modules import Live, find, fitting_batch, largest_change, rebuilt
 from growir.live.optimizers import Grown, OptimizerPlan, places_of, plan_optimizers
 from growir.live.ranks import alike_on_all_ranks, world_size
 from growir.live.report import Place, Report, TensorChange
 from growir.network import Network
-from growir.params import array_digest
+from growir.params import array_digest, frozen_keys, with_frozen
 from growir.rewrite import Pass, Preserves, Rewrite
 from growir.trainable import check_trainable
 
@@ -138,6 +139,8 @@ def _planned(
     _check_arguments(live.module, optimizers, ema, verify, at_most)
     _check_range(step, live.tensors)
     heirs = heirs_of(done.edits, list(live.tensors))
+    if isinstance(step, Rewrite):  # perhaps of the module's document, which does not say what was frozen since
+        done = switched(done, {heirs[key]: held for key, held in live.switched.items() if key in heirs})
     tensors = grown_tensors(live, done, heirs)
     grown = rebuilt(live.module, done.graph, tensors)
     orders = _order(live.module, live.tensors), _order(grown, tensors)
@@ -170,19 +173,26 @@ def _planned(
     return _Planned(live.module, grown, report, recorded, plans, averages)
 
 
-def network_of(module: nn.Module, values: Mapping[str, NDArray[Any]] | None = None) -> Network:
-    """The network a live module is, to save or export it.
+def network_of(
+    module: nn.Module, values: Mapping[str, NDArray[Any]] | None = None, *, keep_frozen: bool = False
+) -> Network:
+    """The network a live module is, to save or export it: what requires no gradient is frozen.
 
     Args:
         module: A growir module.
         values: Arrays that passes were given, by sha256, as reports have them; without them a replay of the history
             starts from initialisers.
+        keep_frozen: Freeze what the module's document does, whatever requires a gradient now: for an average of the
+            weights or another copy that is only kept, none of whose parameters requires one.
 
     Raises:
         ModelError: It is no growir module.
     """
     live = find(module)
-    return Network(live.graph, read_back(live.graph, live.module), values)
+    said = {key for key in frozen_keys(live.graph) if key not in live.switched}
+    said |= {key for key, held in live.switched.items() if not held}
+    graph = with_frozen(live.graph, said) if keep_frozen else live.graph
+    return Network(graph, read_back(graph, live.module), values)
 
 
 def _check_arguments(
@@ -221,7 +231,7 @@ def _rewrite(step: Pass | Rewrite, graph: Graph) -> Rewrite:
         )
     history = step.graph.history
     base, steps = (graph, ()) if graph.history is None else (graph.history.base, graph.history.steps)
-    if history is None or history.base.hash != base.hash or history.steps[:-1] != steps:
+    if history is None or function_hash(history.base) != function_hash(base) or history.steps[:-1] != steps:
         raise ModelError(
             f"the rewrite is not of this module's graph ({graph.name!r}, {graph.hash[:12]}, {len(steps)} steps); "
             "give the pass itself, or rewrite the graph of network_of(module)"

@@ -8,12 +8,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import fx, nn
 
-from growir.backends.torch_fx.lowering import document_of, lower_tensors
+from growir.backends.torch_fx.lowering import document_of, frozen_among, lower_tensors
 from growir.backends.torch_fx.probe import lengthened, old_entries
 from growir.entries import Entries
 from growir.errors import ModelError, cut
 from growir.graph import Graph, suggestion
-from growir.params import owners, param_table
+from growir.params import frozen_keys, owners, param_table, with_frozen
 from growir.verify import load
 
 Tensors = dict[str, torch.Tensor]
@@ -27,14 +27,17 @@ class Live(NamedTuple):
 
     Attributes:
         module: The GraphModule, out of its wrappers.
-        graph: Its graph, with its history.
+        graph: Its graph, with its history, and frozen where the tensors require no gradient.
         tensors: Its tensors by key, tied ones once; learned ones are Parameters.
+        switched: The parameters whose `requires_grad` is not what the module's document says, and whether they are
+            frozen now.
         notes: What its wrappers and hooks leave to the caller.
     """
 
     module: fx.GraphModule
     graph: Graph
     tensors: Tensors
+    switched: Mapping[str, bool]
     notes: tuple[str, ...]
 
 
@@ -54,8 +57,10 @@ def find(module: object, what: str = "module") -> Live:
     assert document is not None
     graph = load(document)
     tensors = _tensors(inner, graph, what)
+    said, held = frozen_keys(graph), frozen_among(graph, tensors)
+    graph = with_frozen(graph, held)
     _check_code(inner, lower_tensors(graph, tensors), what)
-    return Live(inner, graph, tensors, (*notes, *_hooks(inner, what)))
+    return Live(inner, graph, tensors, {key: key in held for key in said ^ held}, (*notes, *_hooks(inner, what)))
 
 
 def _unwrapped(module: object, what: str) -> tuple[fx.GraphModule, list[str]]:
