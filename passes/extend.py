@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import Field
 
 from growir.errors import PassRefused, cut
-from growir.graph import Graph
+from growir.graph import Graph, Reference
 from growir.ops import Parameter
 from growir.ops.base import Int, NonNegativeInt, PositiveInt
 from growir.ops.ranges import zero_at_zero
 from growir.passes.held import Held, all_held, held
-from growir.passes.resizing import check_copies, check_growth, exceeds, grown_units, in_turn, unequal_parts
+from growir.passes.resizing import MAX_UNITS, check_copies, check_growth, exceeds, grown_units, in_turn, unequal_parts
 from growir.resize import Start, resize
 from growir.rewrite import Change, Pass, Preserves
 
@@ -46,10 +47,10 @@ class Extend(Pass):
 
     name: ClassVar[str] = "extend"
 
-    node: str
+    node: Reference
     axis: Int | None = None
     by: PositiveInt
-    copies: tuple[NonNegativeInt, ...] = ()
+    copies: Annotated[tuple[NonNegativeInt, ...], Field(max_length=MAX_UNITS)] = ()
     fresh: Literal["drawn", "mean", "zero"] | None = None
 
     def held(self, graph: Graph) -> Held:

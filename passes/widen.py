@@ -16,6 +16,7 @@ from growir.ops.base import NonNegativeInt, PositiveInt
 from growir.ops.spaces import Space
 from growir.passes.held import callers_hold, held
 from growir.passes.resizing import (
+    MAX_UNITS,
     Resizing,
     check_copies,
     check_growth,
