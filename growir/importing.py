@@ -30,7 +30,9 @@ def from_torch(
         example_inputs: The inputs of one call, with the batch as their first axis; floats or int64. The batch may have
             any size, also one: the network's is open.
         name: The name of the graph; the model's class if None.
-        check: Run the model and the network on the example and compare the outputs.
+        check: Run the model and the network on the example and on other sizes of it, and compare the outputs. Axes of
+            the inputs for which only the example's size is right stand in the graph (`fixed_sizes`), and the network's
+            modules refuse other sizes there; without the comparison these are all axes.
 
     Warns:
         UserWarning: What the network does not take over: lines that do something else in train mode, a batch size that

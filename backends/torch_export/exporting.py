@@ -122,6 +122,13 @@ def _exported(prepared: Prepared, symbolic: bool) -> ExportedProgram:
 
 
 @contextlib.contextmanager
+def undisturbed() -> Generator[None, None, None]:
+    """Run the model as it is exported, without what it prints and warns of."""
+    with _slow_path(), _quietly():
+        yield
+
+
+@contextlib.contextmanager
 def _slow_path() -> Generator[None, None, None]:
     """Without the fused inference path of nn.TransformerEncoder, which is one opaque call."""
     before = torch.backends.mha.get_fastpath_enabled()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from growir.backends.torch_export.naming import name_drafts, valid
 from growir.backends.torch_export.preparing import Example, Prepared, prepare
 from growir.backends.torch_export.reading import Draft, Reader
 from growir.backends.torch_export.recognising import recognise
+from growir.backends.torch_export.sizes import all_fixed, fixed_sizes
 from growir.backends.torch_export.training import notice_of, twins
 from growir.backends.torch_export.values import Held
 from growir.backends.torch_fx import lower
@@ -69,10 +70,14 @@ def import_model(model: nn.Module, example: Example, *, name: str | None = None,
     if left:
         shown = ", ".join(left[:MAX_SHOWN])
         notices.append(f"stays in eval mode in the model, but goes to train mode with the network: {shown}")
-    graph, arrays = _assembled(reader, name or type(prepared.model).__name__)
+    graph, arrays, tensors, lines = _assembled(reader, name or type(prepared.model).__name__)
     graph = graph.replace(train_differs=_differences(prepared, program, reader, strange))
     if check:
         _compare(prepared, program, graph, arrays, reader)
+        fixed = fixed_sizes(prepared, graph, tensors, [given for given, _ in reader.inputs], lines)
+    else:
+        fixed = all_fixed(graph, "it was imported without a comparison, so that no other size is known to be right")
+    graph = graph.replace(fixed_sizes=fixed)
     return Imported(graph, arrays, tuple(notices))
 
 
@@ -87,8 +92,23 @@ def _differences(prepared: Prepared, program: Program, reader: Reader, strange: 
     return list(dict.fromkeys(found))[:MAX_DIFFERENCES]
 
 
-def _assembled(reader: Reader, title: str) -> tuple[Graph, dict[str, NDArray[Any]]]:
-    """The graph of everything that the outputs need, and its tensors."""
+class _Assembled(NamedTuple):
+    """The graph of everything that the outputs need.
+
+    Attributes:
+        graph: The graph.
+        arrays: Its tensors by key.
+        tensors: The same in the memory of the model's own.
+        lines: The model's line for each node.
+    """
+
+    graph: Graph
+    arrays: dict[str, NDArray[Any]]
+    tensors: dict[str, torch.Tensor]
+    lines: dict[str, str]
+
+
+def _assembled(reader: Reader, title: str) -> _Assembled:
     count = len(reader.inputs)
     outputs = reader.outputs
     drafts = recognise(reader.drafts, outputs, [shape for _, shape in reader.inputs])
@@ -101,6 +121,7 @@ def _assembled(reader: Reader, title: str) -> tuple[Graph, dict[str, NDArray[Any
     name_of = dict(enumerate(inputs)) | {count + k: name for k, (name, _) in zip(needed, named, strict=True)}
     owners: dict[int, str] = {}
     arrays: dict[str, NDArray[Any]] = {}
+    tensors: dict[str, torch.Tensor] = {}
     nodes: list[Node] = []
     for draft, (name, source) in zip(kept, named, strict=True):
         tied: dict[str, str] = {}
@@ -111,7 +132,8 @@ def _assembled(reader: Reader, title: str) -> tuple[Graph, dict[str, NDArray[Any
             if owner != key:
                 tied[parameter] = owner
                 continue
-            arrays[key] = _array(held, draft)
+            tensors[key] = _tensor(held, draft)
+            arrays[key] = tensors[key].cpu().numpy().copy()
             if held.trained and not held.tensor.requires_grad:
                 frozen.append(parameter)
         reads = tuple(name_of[source_] for source_ in draft.inputs)
@@ -120,12 +142,13 @@ def _assembled(reader: Reader, title: str) -> tuple[Graph, dict[str, NDArray[Any
         Input(name=name, shape=shape.dims, dtype=shape.dtype) for name, (_, shape) in zip(inputs, reader.inputs)
     )
     graph = Graph(name=title, inputs=entries, nodes=tuple(nodes), outputs=tuple(name_of[k] for k in outputs))
-    return verify(graph), arrays
+    lines = {name: source_line(draft.call, folders=False) for draft, (name, _) in zip(kept, named, strict=True)}
+    return _Assembled(verify(graph), arrays, tensors, lines)
 
 
-def _array(held: Held, draft: Draft) -> NDArray[Any]:
-    array: NDArray[Any] = held.tensor.detach().cpu().numpy().copy()
-    return array.reshape(1) if array.ndim == 0 and draft.op.kind() == "parameter" else array
+def _tensor(held: Held, draft: Draft) -> torch.Tensor:
+    tensor = held.tensor.detach()
+    return tensor.reshape(1) if tensor.dim() == 0 and draft.op.kind() == "parameter" else tensor
 
 
 def _needed(drafts: list[Draft], outputs: list[int], inputs: int) -> list[int]:

@@ -36,6 +36,7 @@ from growir.ops import (
     Shape,
     Squeeze,
     Sub,
+    Sum,
     Unsqueeze,
 )
 from growir.ops.base import in_full
@@ -104,6 +105,23 @@ def _scaled_and_shifted(drafts: _Drafts, draft: Draft) -> Found | None:
     if inner is None or inner[0].shift != 0.0:
         return None
     return Affine(scale=inner[0].scale, shift=draft.op.shift), inner[1][0]
+
+
+def _mean(drafts: _Drafts, draft: Draft) -> Found | None:
+    """A sum over axes, divided by the number of their positions: for any number of them, a mean.
+
+    Where the model divides by that number whatever the size, the comparison on other sizes finds it out.
+    """
+    if not isinstance(draft.op, Affine) or draft.op.shift != 0.0:
+        return None
+    inner = drafts.inner(draft.inputs[0], Sum)
+    if inner is None:
+        return None
+    x = drafts.shape(inner[1][0])
+    count = math.prod(x.size(axis) for axis in inner[0].axes(x.rank))
+    if count == 1 or not math.isclose(draft.op.scale * count, 1.0, rel_tol=1e-12):
+        return None
+    return Mean(dim=inner[0].dim, keepdim=inner[0].keepdim), inner[1][0]
 
 
 def _hardsigmoid(drafts: _Drafts, draft: Draft) -> Found | None:
@@ -197,6 +215,7 @@ def _scaled_rms_norm(drafts: _Drafts, draft: Draft) -> Found | None:
 
 _PATTERNS: tuple[Callable[[_Drafts, Draft], Found | None], ...] = (
     _scaled_and_shifted,
+    _mean,
     _hardsigmoid,
     _hardswish,
     _local_response_norm,

@@ -126,10 +126,24 @@ def slice_(b: Builder, op: Slice) -> fx.Node:
 
 
 def reshape(b: Builder, op: Reshape) -> fx.Node:
-    if not b.shapes[0].batched:
+    """Axes that stay as they are, before and behind those that are cut or joined, may have any size.
+
+    (N, 5, 8) to [5, 4, 2] becomes (x.size(0), x.size(1), 4, 2): heads of any number of tokens.
+    """
+    x = b.shapes[0]
+    if not x.batched:
         return b.call(torch.reshape, b.inputs[0], op.shape)
-    size = b.method("size", b.inputs[0], 0)
-    return b.call(torch.reshape, b.inputs[0], (size, *op.shape))
+    old, new = x.sizes, op.infer(x).sizes
+    most = min(len(old), len(new))
+    front = next((k for k in range(most) if old[k] != new[k]), most)
+    back = next((k for k in range(most - front) if old[-1 - k] != new[-1 - k]), most - front)
+
+    def size(axis: int) -> fx.Node:
+        return b.method("size", b.inputs[0], axis)
+
+    ahead = [size(k) for k in range(1 + front)]
+    behind = [size(x.rank - k) for k in range(back, 0, -1)]
+    return b.call(torch.reshape, b.inputs[0], (*ahead, *op.shape[front : len(new) - back], *behind))
 
 
 def flatten(b: Builder, op: Flatten) -> fx.Node:
