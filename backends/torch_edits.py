@@ -46,9 +46,6 @@ class TorchBackend:
     def shape(self, array: torch.Tensor) -> tuple[int, ...]:
         return tuple(array.shape)
 
-    def mean(self, array: torch.Tensor) -> float:
-        return float(array.double().mean()) if array.numel() else 0.0
-
     def mean_along(self, array: torch.Tensor, axis: int) -> torch.Tensor:
         return array.double().mean(axis, keepdim=True).to(array.dtype)
 

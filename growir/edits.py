@@ -1,10 +1,7 @@
-"""What a rewrite does to tensors, as data, and its execution on numpy arrays and on optimizer state.
+"""What a rewrite does to tensors, as data, and its execution on numpy arrays and torch tensors.
 
 An edit names a parameter key and says where each entry of the new tensor comes from. The same edits run on weights and,
-by role, on everything that has a weight's shape. With w a unit's outgoing weight and L the loss: a copy that takes the
-share s of w leaves incoming weights as they are but receives s times the old gradient, so first moments there scale by
-s and second moments by s^2; the outgoing weights themselves scale by s and keep their gradient, so moments stay. Fresh
-entries get a zero first moment and the tensor's mean second moment (zero would make Adam's first step there long).
+by role, on everything that has a weight's shape (`growir.moments`).
 """
 
 from __future__ import annotations
@@ -21,24 +18,6 @@ from growir.ops import Init, Param
 from growir.params import draw, storage
 
 T = TypeVar("T")
-
-# How the entries of torch.optim's state follow the gradient: first moments linearly, second ones by the square, and
-# what is a step or its length (Adadelta's acc_delta, Rprop's step_size) not at all.
-MOMENTS: Mapping[str, int] = {
-    "exp_avg": 1,
-    "momentum_buffer": 1,
-    "grad_avg": 1,
-    "prev": 1,
-    "exp_inf": 1,
-    "exp_avg_sq": 2,
-    "max_exp_avg_sq": 2,
-    "square_avg": 2,
-    "sum": 2,
-    "acc_delta": 0,
-    "step_size": 0,
-}
-# Those that are sizes, never negative: their fresh entries take the tensor's mean, others zero.
-SIZES = frozenset({"exp_inf", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta", "step_size"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +158,6 @@ class Backend(Protocol[T]):
         """Its extents."""
         ...
 
-    def mean(self, array: T) -> float:
-        """The mean of all entries."""
-        ...
-
     def mean_along(self, array: T, axis: int) -> T:
         """The mean along an axis, which stays with extent 1; summed in float64, in the array's dtype."""
         ...
@@ -253,7 +228,7 @@ def apply_edits(
     return out
 
 
-def _mapped(array: T, part: AxisMap, backend: Backend[T], move: Callable[[T, AxisMap], T]) -> T:
+def mapped(array: T, part: AxisMap, backend: Backend[T], move: Callable[[T, AxisMap], T]) -> T:
     """One axis of a tensor moved, group by group where the map has groups."""
     if part.index.ndim == 1:
         return move(array, part)
@@ -283,115 +258,8 @@ def _remap(edit: Remap, array: T, backend: Backend[T], numbers: Callable[[str, t
         return array
 
     for part in edit.axes:
-        array = _mapped(array, part, backend, move)
+        array = mapped(array, part, backend, move)
     return array
-
-
-def carry_moments(
-    edits: Sequence[Edit], moments: Mapping[str, T], power: int, backend: Backend[T], *, size: bool | None = None
-) -> dict[str, T]:
-    """Optimizer moments (or gradients, power 1) after the edits.
-
-    Args:
-        edits: What was done to the weights.
-        moments: One moment per key; keys that have none yet may be missing, and created tensors start without.
-        power: 1 for what follows the gradient, 2 for what follows its square, 0 for what does not follow it.
-        backend: The array library.
-        size: Whether they are sizes, whose fresh entries take the mean and others zero; by default if `power` is 2.
-    """
-    sizes = power == 2 if size is None else size
-
-    def factor(part: AxisMap) -> NDArray[np.float64] | None:
-        if part.moment is None:
-            return None
-        if power == 0:
-            return np.where(part.moment == 0, 0.0, 1.0)
-        return (np.abs(part.moment) if sizes else part.moment) ** power
-
-    return _carry(edits, moments, factor, backend.mean if sizes else lambda _: 0.0, backend)
-
-
-def carry_masks(edits: Sequence[Edit], masks: Mapping[str, T], backend: Backend[T]) -> dict[str, T]:
-    """Masks (1 where a weight counts) after the edits: fresh entries count, and created tensors have no mask.
-
-    Raises:
-        GrowirError: A masked tensor is worked out anew from others, so that no entry of its mask means anything.
-    """
-    for edit in edits:
-        if isinstance(edit, Derive) and edit.key in masks:
-            raise GrowirError(
-                f"{cut(edit.key)}: the rewrite works it out anew, so its mask cannot follow; remove it first"
-            )
-    return _carry(edits, masks, lambda _: None, lambda _: 1.0, backend)
-
-
-def _carry(
-    edits: Sequence[Edit],
-    tensors: Mapping[str, T],
-    factor: Callable[[AxisMap], NDArray[np.float64] | None],
-    fresh: Callable[[T], float],
-    backend: Backend[T],
-) -> dict[str, T]:
-    """What lies beside weights, after the edits: gathered along each axis and scaled, fresh entries filled.
-
-    What is scaled by zero has no gradient of its own to go on from and counts as fresh.
-    """
-    out = dict(tensors)
-    for edit in edits:
-        match edit:
-            case Remap(key, axes) if key in out:
-                array = out[key]
-                fill = fresh(array)
-
-                def move(array: T, part: AxisMap, fill: float = fill) -> T:
-                    array = backend.take(array, part.axis, part.index.clip(0))
-                    scale = factor(part)
-                    if scale is not None:
-                        array = backend.scale(array, part.axis, scale)
-                    start = part.index < 0 if scale is None else (part.index < 0) | (scale == 0)
-                    return backend.put(array, part.axis, np.flatnonzero(start), fill) if start.any() else array
-
-                for part in axes:
-                    array = _mapped(array, part, backend, move)
-                out[key] = array
-            case Drop(key) | Derive(key):
-                out.pop(key, None)
-            case Rename(old, new) if old in out:
-                out[new] = out.pop(old)
-            case _:
-                pass
-    return out
-
-
-def carry_optimizer(
-    edits: Sequence[Edit], state: Mapping[str, Mapping[str, T]], backend: Backend[T]
-) -> dict[str, dict[str, T]]:
-    """Optimizer state by parameter key and entry ("exp_avg", ...), after the edits; scalars such as `step` stay.
-
-    A created tensor has no entry: the optimizer starts it as any new parameter.
-
-    Raises:
-        GrowirError: A resized parameter has an entry of its own shape that `MOMENTS` does not know.
-    """
-    entries = sorted({entry for slots in state.values() for entry in slots})
-    out: dict[str, dict[str, T]] = {}
-    for entry in entries:
-        column = {key: slots[entry] for key, slots in state.items() if entry in slots}
-        if entry in MOMENTS:
-            # RMSprop's momentum sums steps: gradients already divided by their size.
-            power = 0 if entry == "momentum_buffer" and "square_avg" in entries else MOMENTS[entry]
-            column = carry_moments(edits, column, power, backend, size=entry in SIZES)
-        else:
-            grown = {edit.key for edit in edits if isinstance(edit, Remap)}
-            if any(key in grown and backend.shape(array) for key, array in column.items()):
-                raise GrowirError(
-                    f"optimizer state {entry!r} has the shape of its parameter, and how it follows growth is unknown; "
-                    f"known are {', '.join(MOMENTS)}"
-                )
-            column = carry_moments([e for e in edits if not isinstance(e, Remap)], column, 1, backend)
-        for key, array in column.items():
-            out.setdefault(key, {})[entry] = array
-    return out
 
 
 class NumpyBackend:
@@ -419,9 +287,6 @@ class NumpyBackend:
 
     def shape(self, array: NDArray[Any]) -> tuple[int, ...]:
         return array.shape
-
-    def mean(self, array: NDArray[Any]) -> float:
-        return float(array.mean(dtype=np.float64)) if array.size else 0.0
 
     def mean_along(self, array: NDArray[Any], axis: int) -> NDArray[Any]:
         mean: NDArray[Any] = array.mean(axis, dtype=np.float64, keepdims=True).astype(array.dtype)

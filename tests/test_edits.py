@@ -6,25 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from growir.edits import (
     NUMPY,
     AxisMap,
     Create,
-    Derive,
     Drop,
     Fresh,
     Remap,
     Rename,
     Shift,
     apply_edits,
-    carry_masks,
-    carry_moments,
-    carry_optimizer,
 )
 from growir.errors import GrowirError, PassRefused
 from growir.graph import Node
+from growir.moments import carry_moments
 from growir.ops import Constant, Linear, Param, Relu
 from growir.passes import Widen
 from growir.testing import assert_preserves, random_network
@@ -110,69 +106,10 @@ def test_kinds_of_edits() -> None:
     assert {key: list(array) for key, array in done.items()} == {"a": [1.5, 7, 0], "d": [0], "e": [1, 1]}
     assert done["e"].dtype == np.float32
     assert list(arrays["a"]) == [0, 1, 2, 3]
-    first = carry_moments(edits, {"a": np.arange(4.0), "b": np.ones(2)}, 1, NUMPY)
+    first = carry_moments(edits, {"a": np.arange(4.0), "b": np.ones(2)}, "gradient", NUMPY)
     assert {key: list(array) for key, array in first.items()} == {"a": [0.75, 0, 0]}
-    second = carry_moments(edits, {"a": np.arange(4.0)}, 2, NUMPY)
+    second = carry_moments(edits, {"a": np.arange(4.0)}, "square", NUMPY, "mean")
     assert list(second["a"]) == [3 / 16, 1.5, 0]
-
-
-def test_optimizer_state_goes_by_name() -> None:
-    edits = (Drop("b"), Rename("c", "d"))
-    step = np.array(5.0)
-    state: dict[str, dict[str, NDArray[Any]]] = {key: {"exp_avg": np.ones(2), "step": step} for key in ("a", "b", "c")}
-    done = carry_optimizer(edits, state, NUMPY)
-    assert done.keys() == {"a", "d"}
-    assert done["d"]["step"] == step
-    none: dict[str, dict[str, NDArray[Any]]] = {}
-    assert carry_optimizer(edits, none, NUMPY) == {}
-
-
-def test_an_unknown_optimizer_entry_is_refused_rather_than_left_in_the_old_shape() -> None:
-    done = Widen(node="fc1", by=1).rewrite(mlp())
-    state = {"fc1.weight": {"ax": np.ones((4, 3)), "step": np.ones(())}}
-    with pytest.raises(GrowirError, match="'ax'"):
-        carry_optimizer(done.edits, state, NUMPY)
-
-
-def test_steps_and_their_lengths_do_not_follow_the_gradient() -> None:
-    """Adadelta's, Rprop's, and RMSprop's momentum, which sums steps; SGD's sums gradients."""
-    part = AxisMap(0, np.array([0, 0, -1]), None, np.array([0.25, 0.75, 1]), Fresh(Constant(0.0)))
-    edits = (Remap("a", (part,)),)
-
-    def carried(**slots: float) -> dict[str, list[float]]:
-        state = {"a": {entry: np.full(1, value) for entry, value in slots.items()}}
-        return {entry: list(array) for entry, array in carry_optimizer(edits, state, NUMPY)["a"].items()}
-
-    assert carried(step_size=3.0, prev=-8.0) == {"step_size": [3, 3, 3], "prev": [-2, -6, 0]}
-    assert carried(acc_delta=3.0, square_avg=16.0) == {"acc_delta": [3, 3, 3], "square_avg": [1, 9, 16]}
-    assert carried(momentum_buffer=4.0, square_avg=16.0) == {"momentum_buffer": [4, 4, 0], "square_avg": [1, 9, 16]}
-    assert carried(momentum_buffer=4.0) == {"momentum_buffer": [1, 3, 0]}
-    assert carried(exp_inf=4.0, exp_avg=4.0) == {"exp_inf": [1, 3, 4], "exp_avg": [1, 3, 0]}
-
-
-def test_a_copy_without_a_share_starts_anew() -> None:
-    """It has had no gradient: a zero second moment would make its first step long, an old momentum would move it."""
-    part = AxisMap(0, np.array([0, 0]), None, np.array([1.0, 0.0]), Fresh(Constant(0.0)))
-    state = {"a": {entry: np.full(1, 4.0) for entry in ("exp_avg", "exp_avg_sq", "momentum_buffer", "square_avg")}}
-    done = carry_optimizer((Remap("a", (part,)),), state, NUMPY)["a"]
-    assert {entry: list(array) for entry, array in done.items()} == {
-        "exp_avg": [4, 0],
-        "exp_avg_sq": [4, 4],
-        "momentum_buffer": [4, 0],
-        "square_avg": [4, 4],
-    }
-
-
-def test_masks_keep_their_entries_and_fresh_weights_count() -> None:
-    part = AxisMap(0, np.array([1, 0, -1]), np.array([0.5, 1, 1]), np.array([0.5, 1, 1]), Fresh(Constant(0.0)))
-    mask = np.array([True, False])
-    assert list(carry_masks((Remap("a", (part,)), Drop("b")), {"a": mask, "b": mask}, NUMPY)["a"]) == [
-        False,
-        True,
-        True,
-    ]
-    with pytest.raises(GrowirError, match="a: the rewrite works it out anew"):
-        carry_masks((Derive("a", lambda backend, a: a, ("a",)),), {"a": mask}, NUMPY)
 
 
 def test_numbers_can_be_given_in_place_of_the_edits_own() -> None:

@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BY_DATA = {"run": {"threads"}, "data": {"path", "variance"}, "policy": {"neurons", "ridge", "significance"}}
 BY_DATA["budget"] = {"parameters", "macs", "seconds"}
-BY_DATA["train"] = {"batch_size", "epochs_between", "epochs_trial", "epochs_final", "keep_final"}
+BY_DATA["train"] = {"batch_size", "epochs_between", "epochs_trial", "epochs_final", "keep_final", "fresh"}
 
 
 def blocks(language: str, text: str = README) -> list[str]:

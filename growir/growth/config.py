@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from growir.document import field_problems
 from growir.errors import Problem, RunError, cut, listed
 from growir.graph import suggestion
+from growir.moments import FreshState
 from growir.ops import ACTIVATIONS
 from growir.ops.base import MAX_REAL
 
@@ -175,6 +176,8 @@ class TrainConfig(_Section):
             directions that growth found and not its confidence: weights that were trained on a part of the data end
             in worse minima than young ones do (Ash and Adams 2020). By default 0.2 from 10 000 training samples on
             where the run starts from the empty graph, else 1.
+        fresh: What AdamW's second moments of fresh weights start with after a growth: by default "small", a
+            ten-thousandth of the old ones' mean; "mean" or "zero" (docs/live.md has what was measured).
     """
 
     batch_size: Count | None = None
@@ -185,6 +188,7 @@ class TrainConfig(_Section):
     learning_rate_final: Rate = 1e-2
     weight_decay: NonNegative = 0.1
     keep_final: Share | None = None
+    fresh: FreshState | None = None
 
     def resolved(self, samples: int) -> TrainConfig:
         """The same with every default that depends on the data filled in."""
@@ -192,12 +196,13 @@ class TrainConfig(_Section):
         final = self.epochs_final or min(60, max(30, round(3000 * batch / samples)))
         between = self.epochs_between or (max(1, round(final / 4)) if samples < 10_000 else 1)
         keep = self.keep_final or (1.0 if samples < 10_000 else 0.2)
-        given = {
+        given: dict[str, object] = {
             "batch_size": batch,
             "epochs_final": final,
             "epochs_between": between,
             "epochs_trial": self.epochs_trial or math.ceil(final / 2),
             "keep_final": keep,
+            "fresh": self.fresh or "small",
         }
         return self.model_copy(update=given)
 
@@ -261,8 +266,10 @@ class RunConfig(_Section):
     def going_on_from(self, started: RunConfig) -> RunConfig:
         """The same for going on with a run; what its file does not name was unknown when it started, and stays off."""
         given: dict[str, object] = {}
-        if started.train.keep_final is None and self.train.keep_final is None:
-            given["train"] = self.train.model_copy(update={"keep_final": 1.0})
+        before = {"keep_final": 1.0, "fresh": "mean"}
+        unknown = {k: v for k, v in before.items() if getattr(started.train, k) is getattr(self.train, k) is None}
+        if unknown:
+            given["train"] = self.train.model_copy(update=unknown)
         if started.data.variance is None and self.data.variance is None:
             given["data"] = self.data.model_copy(update={"variance": 1.0})
         return self.model_copy(update=given)

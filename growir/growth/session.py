@@ -193,7 +193,7 @@ class Session:
         """Change some tensors, then rewrite graph, tensors and optimizer state; return the names created."""
         done = step.rewrite(self.graph)
         grown = self._grown_tensors(done, updates)
-        state = grown_state(named_state(self.optimizer), done.edits)
+        state = grown_state(named_state(self.optimizer), done.edits, self.train_config.fresh or "small")
         table = param_table(done.graph)
         self.graph = done.graph
         self._values |= {array_digest(array): array for array in step.values.values()}

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from growir.backends.torch_edits import TORCH
-from growir.edits import Edit, carry_optimizer
+from growir.edits import Edit
 from growir.growth.loss import Loss
+from growir.moments import ADAM, FreshState, carry_optimizer
 
 State = Mapping[str, Mapping[str, torch.Tensor]]
 
@@ -45,9 +46,9 @@ def restore_state(optimizer: torch.optim.Optimizer, state: State) -> None:
                 optimizer.state[parameter] = dict(state[key])
 
 
-def grown_state(state: State, edits: Sequence[Edit]) -> dict[str, dict[str, torch.Tensor]]:
-    """Optimizer state after a rewrite's edits."""
-    return carry_optimizer(edits, state, TORCH)
+def grown_state(state: State, edits: Sequence[Edit], fresh: FreshState) -> dict[str, dict[str, torch.Tensor]]:
+    """AdamW's state after a rewrite's edits."""
+    return carry_optimizer(edits, state, TORCH, ADAM, fresh)
 
 
 def train(

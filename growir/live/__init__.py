@@ -5,5 +5,7 @@ module, report = growir.live.grow(module, Widen(node="fc1", by=8), optimizer)
 
 from growir.live.growing import grow, network_of
 from growir.live.report import Place, Report, TensorChange
+from growir.live.rows import register
+from growir.moments import Follows, FreshState
 
-__all__ = ["Place", "Report", "TensorChange", "grow", "network_of"]
+__all__ = ["Follows", "FreshState", "Place", "Report", "TensorChange", "grow", "network_of", "register"]

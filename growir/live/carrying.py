@@ -13,10 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from growir.backends.torch_edits import TORCH, TorchBackend
 from growir.document import function_hash
-from growir.edits import Create, Derive, Drop, Edit, Rename, apply_edits, carry_masks, carry_moments
+from growir.edits import Create, Derive, Drop, Edit, Rename, apply_edits
 from growir.errors import GrowirError, ModelError, cut
 from growir.graph import Graph, suggestion
 from growir.live.modules import Live, Tensors, find, rebuilt
+from growir.moments import carry_masks, carry_moments
 from growir.params import frozen_keys, owners, param_table, with_frozen
 from growir.rewrite import Rewrite
 
@@ -83,7 +84,7 @@ def grown_tensors(live: Live, done: Rewrite, heirs: Mapping[str, str]) -> Tensor
             f"{cut(sparse[0])} has a sparse gradient, which cannot follow; zero the gradients before growing"
         )
     after = edited(before, done.edits)
-    grads = carry_moments(done.edits, {k: t.grad for k, t in before.items() if t.grad is not None}, 1, TORCH)
+    grads = carry_moments(done.edits, {k: t.grad for k, t in before.items() if t.grad is not None}, "gradient", TORCH)
     old_keys = {new: old for old, new in heirs.items()}
     found: Tensors = {}
     for key, param in param_table(done.graph).items():

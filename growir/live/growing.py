@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -21,6 +21,7 @@ from growir.live.modules import Live, find, fitting_batch, largest_change, rebui
 from growir.live.optimizers import Grown, OptimizerPlan, places_of, plan_optimizers
 from growir.live.ranks import alike_on_all_ranks, world_size
 from growir.live.report import Place, Report, TensorChange
+from growir.moments import FreshState
 from growir.network import Network
 from growir.params import array_digest, frozen_keys, with_frozen
 from growir.rewrite import Pass, Preserves, Rewrite
@@ -40,6 +41,7 @@ def grow(
     *,
     verify: torch.Tensor | Sequence[torch.Tensor] | None = None,
     at_most: float | None = None,
+    fresh: FreshState = "small",
     train_as_imported: bool = False,
     on_all_ranks: bool = False,
 ) -> tuple[fx.GraphModule, Report]:
@@ -49,9 +51,9 @@ def grow(
     so the old one is to be dropped; one that changes is new, requires a gradient as before, and keeps its accumulated
     gradient. Buffers and the mode (train or eval) of every part go along.
 
-    The optimizer is changed in place: state by the law of `growir.edits`, groups by name. A created parameter starts
-    without state in the group of its nearest relative (`growir.live.relatives`), one that is gone leaves. Schedulers
-    and GradScaler hold the optimizer and need nothing.
+    The optimizer is changed in place: state by the row of its class (`live.register`), groups by name. A created
+    parameter starts without state in the group of its nearest relative (`growir.live.relatives`), one that is gone
+    leaves. Schedulers and GradScaler hold the optimizer and need nothing.
 
     Args:
         module: A module that `Network.to_torch` made; one that torch.compile wrapped is unwrapped, and to be compiled
@@ -67,6 +69,9 @@ def grow(
             longer, the batch is of the old shape, and the old entries are compared.
         at_most: With `verify`, refuse a larger change than this part of an output's largest value, whatever the pass
             promises.
+        fresh: What fresh entries of optimizer state start with, where they are sizes such as Adam's second moment:
+            "small" (a ten-thousandth of the mean of the old ones along the axis that grows), "mean" or "zero". The
+            smaller, the longer are the first steps of what is new; docs/live.md has what was measured.
         train_as_imported: Go on with a network whose train mode is known not to be that of the model it was imported
             from (`Graph.train_differs`).
         on_all_ranks: Where a process group of several ranks is up: every rank makes this same call, and whatever wraps
@@ -87,7 +92,7 @@ def grow(
         optimizers = [*optimizer]
 
     def work() -> _Planned:
-        return _planned(module, step, optimizers, ema, masks, verify, at_most, train_as_imported)
+        return _planned(module, step, optimizers, ema, masks, verify, at_most, fresh, train_as_imported)
 
     planned = alike_on_all_ranks(work, _Planned.summary, on_all_ranks)
     planned.commit()
@@ -102,6 +107,7 @@ class _Planned:
     grown: fx.GraphModule
     report: Report
     step: str
+    given: Sequence[torch.optim.Optimizer]
     optimizers: Sequence[OptimizerPlan]
     averages: Sequence[AveragePlan]
 
@@ -117,7 +123,7 @@ class _Planned:
         for average in self.averages:
             average.commit()
         if self.report.changes:
-            _OUTGROWN.setdefault(self.before, WeakSet()).update(plan.optimizer for plan in self.optimizers)
+            _OUTGROWN.setdefault(self.before, WeakSet()).update(self.given)
 
 
 def _planned(
@@ -128,6 +134,7 @@ def _planned(
     masks: Mapping[str, torch.Tensor] | None,
     verify: torch.Tensor | Sequence[torch.Tensor] | None,
     at_most: float | None,
+    fresh: FreshState,
     train_as_imported: bool,
 ) -> _Planned:
     """Everything that `grow` does and that may fail."""
@@ -136,7 +143,7 @@ def _planned(
     live = find(module)
     check_trainable(live.graph, train_as_imported, ModelError)
     done = _rewrite(step, live.graph)
-    _check_arguments(live.module, optimizers, ema, verify, at_most)
+    _check_arguments(live.module, optimizers, ema, verify, at_most, fresh)
     _check_range(step, live.tensors)
     heirs = heirs_of(done.edits, list(live.tensors))
     if isinstance(step, Rewrite):  # perhaps of the module's document, which does not say what was frozen since
@@ -144,7 +151,7 @@ def _planned(
     tensors = grown_tensors(live, done, heirs)
     grown = rebuilt(live.module, done.graph, tensors)
     orders = _order(live.module, live.tensors), _order(grown, tensors)
-    plans = plan_optimizers(optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders))
+    plans = plan_optimizers(optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders, fresh))
     averages = [AveragePlan(average, k, live, done) for k, average in enumerate(ema)]
     carried = grown_masks({} if masks is None else masks, live.graph, done)
     measured = None
@@ -165,12 +172,17 @@ def _planned(
         values={array_digest(array): array for array in step.values.values()} if isinstance(step, Pass) else {},
         measured=measured,
         rng=rng,
-        notes=(*live.notes, *(note for average in averages for note in average.notes), *_single_rank()),
+        notes=(
+            *live.notes,
+            *(note for plan in plans for note in plan.notes),
+            *(note for average in averages for note in average.notes),
+            *_single_rank(),
+        ),
         seconds=time.perf_counter() - start,
         callers=done.callers,
     )
     recorded = _recorded(done.graph)
-    return _Planned(live.module, grown, report, recorded, plans, averages)
+    return _Planned(live.module, grown, report, recorded, optimizers, plans, averages)
 
 
 def network_of(
@@ -196,7 +208,7 @@ def network_of(
 
 
 def _check_arguments(
-    module: nn.Module, optimizers: Sequence[object], ema: object, verify: object, at_most: float | None
+    module: nn.Module, optimizers: Sequence[object], ema: object, verify: object, at_most: float | None, fresh: object
 ) -> None:
     """Raise ModelError for what no later step would notice, or would name less clearly."""
     if torch.is_inference_mode_enabled():
@@ -208,6 +220,8 @@ def _check_arguments(
         )
     if isinstance(ema, nn.Module | Mapping):
         raise ModelError("ema: a list of averages is needed; give [average]")
+    if fresh not in get_args(FreshState):
+        raise ModelError(f"fresh: one of {', '.join(map(repr, get_args(FreshState)))} is needed, but it is {fresh!r}")
     if at_most is not None and (verify is None or not at_most >= 0):
         raise ModelError(f"at_most: a number from 0 on and a batch to `verify` are needed, but it is {at_most}")
 

@@ -1,7 +1,8 @@
 """Optimizers that grow along: first a plan, which may fail, then a change in place, which may not.
 
-Param groups keep their order, their settings and, by name, their members, so that whatever holds the optimizer (a
-learning rate scheduler, a GradScaler) stays valid.
+Each class is carried by its row (`growir.live.rows`), and what it holds by theirs. Param groups keep their order, their
+settings and, by name, their members, so that whatever holds the optimizer (a learning rate scheduler, a GradScaler)
+stays valid.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import torch
 from torch import nn
 
 from growir.backends.torch_edits import TORCH
-from growir.edits import MOMENTS, Derive, Edit, carry_optimizer
+from growir.edits import Derive, Edit
 from growir.errors import GrowirError, ModelError, cut
 from growir.graph import Graph
 from growir.live.relatives import nearest
 from growir.live.report import Place
+from growir.live.rows import held_by, row_of, taken_for
+from growir.moments import FreshState, carry_optimizer
 
 Slots = dict[str, Any]
 
@@ -35,6 +38,7 @@ class Grown:
         heirs: The new key of every old key that is still there.
         old_order: Where each parameter stood among the old module's.
         order: Where each parameter stands among the new module's.
+        fresh: What fresh entries of optimizer state start with.
     """
 
     graph: Graph
@@ -44,6 +48,7 @@ class Grown:
     heirs: Mapping[str, str]
     old_order: Mapping[str, int]
     order: Mapping[str, int]
+    fresh: FreshState = "small"
 
 
 @dataclass(slots=True, eq=False)
@@ -56,29 +61,34 @@ class _Member:
 
 
 class OptimizerPlan:
-    """What an optimizer will be after growth."""
+    """What an optimizer will be after growth, and what those will be that it holds.
 
-    def __init__(self, optimizer: object, grown: Grown) -> None:
+    Attributes:
+        optimizer: The optimizer.
+        groups: The members of each of its groups.
+        notes: What the next step will not be.
+    """
+
+    def __init__(self, optimizer: object, grown: Grown, *, held: bool = False) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ModelError(
                 f"a torch.optim.Optimizer is needed, but this is a {type(optimizer).__name__}; "
                 "give the optimizer inside it, which is often its attribute `optimizer`"
             )
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise ModelError(
-                "LBFGS keeps one flat history of all parameters, which cannot follow growth; make a new one"
-            )
-        self.optimizer = optimizer
+        self.optimizer = taken_for(optimizer)
+        self._row = row_of(self.optimizer)
+        self._inner = [OptimizerPlan(other, grown, held=True) for _, other in held_by(self.optimizer)]
         self._grown = grown
         keys = {id(tensor): key for key, tensor in grown.before.items()}
-        self.groups = [self._members(group, keys) for group in optimizer.param_groups]
-        held = {member.key for group in self.groups for member in group if member.key is not None}
-        if not held:
+        self.groups = [self._members(group, keys) for group in self.optimizer.param_groups]
+        keys_held = {member.key for group in self.groups for member in group if member.key is not None}
+        if not (keys_held or held):
             raise ModelError(
                 f"the {type(optimizer).__name__} holds no parameter of this module; was it made for another, or for "
                 "the module as it was before an earlier growth?"
             )
-        self._state = self._carried(held)
+        self._state = self._carried(keys_held)
+        self.notes: tuple[str, ...] = (*self._own_notes(keys_held), *(n for plan in self._inner for n in plan.notes))
         self._in_order = [self._is_in_order(group) for group in self.groups]
         self.groups = [self._followed(group) for group in self.groups]
 
@@ -86,11 +96,28 @@ class OptimizerPlan:
         names = group.get("param_names") or [None] * len(group["params"])
         return [_Member(p, name, keys.get(id(p))) for p, name in zip(group["params"], names, strict=True)]
 
+    def _own_notes(self, held: set[str]) -> list[str]:
+        if self._row.coordinatewise or all(self._stays(key) for key in held):
+            return []
+        name = type(self.optimizer).__name__
+        return [
+            f"{name} steps by whole tensors: what it keeps is carried exactly, but the next step of the tensors that "
+            "changed is another one on old coordinates too (docs/live.md, Optimizers)"
+        ]
+
+    def _stays(self, key: str) -> bool:
+        """Whether a parameter is the same object before and after."""
+        heir = self._grown.heirs.get(key)
+        return heir is not None and self._grown.after[heir] is self._grown.before[key]
+
     def _carried(self, held: set[str]) -> dict[str, Slots]:
         """The state of the module's parameters by new key; what is no tensor goes along as it is."""
         old = {key: self._slots(key) for key in held if self._grown.before[key] in self.optimizer.state}
+        if self._row.entries is None:
+            return {self._grown.heirs[key]: slots for key, slots in old.items() if self._stays(key)}
         tensors = {k: {e: v for e, v in s.items() if isinstance(v, torch.Tensor)} for k, s in old.items()}
-        carried: dict[str, Slots] = {k: dict(s) for k, s in carry_optimizer(self._grown.edits, tensors, TORCH).items()}
+        grown = carry_optimizer(self._grown.edits, tensors, TORCH, self._row.entries, self._grown.fresh)
+        carried: dict[str, Slots] = {key: dict(slots) for key, slots in grown.items()}
         anew = {edit.key for edit in self._grown.edits if isinstance(edit, Derive)}
         for key, slots in old.items():
             heir = self._grown.heirs.get(key)
@@ -102,19 +129,27 @@ class OptimizerPlan:
     def _slots(self, key: str) -> Slots:
         tensor = self._grown.before[key]
         slots: Slots = self.optimizer.state[tensor]
-        heir = self._grown.heirs.get(key)
-        if heir is None or self._grown.after[heir] is tensor:
+        if self._row.entries is None or self._stays(key) or key not in self._grown.heirs:
             return slots
+        what = f"{type(self.optimizer).__name__}'s state"
         for entry, value in slots.items():
             if not (value is None or isinstance(value, (int, float, torch.Tensor))):
                 raise GrowirError(
-                    f"optimizer state {entry!r} of {cut(key)} is a {type(value).__name__}, and how it follows growth "
-                    "is unknown; make a new optimizer after growing"
+                    f"{what} {entry!r} of {cut(key)} is a {type(value).__name__}, and how it follows growth is "
+                    "unknown; make a new optimizer after growing"
                 )
-            if entry in MOMENTS and isinstance(value, torch.Tensor) and value.shape != tensor.shape:
+            if entry not in self._row.entries or not isinstance(value, torch.Tensor):
+                continue
+            if value.shape != tensor.shape:
                 raise GrowirError(
-                    f"optimizer state {entry!r} of {cut(key)} has shape {list(value.shape)}, but the parameter "
+                    f"{what} {entry!r} of {cut(key)} has shape {list(value.shape)}, but the parameter "
                     f"{list(tensor.shape)}; how it follows growth is unknown: make a new optimizer after growing"
+                )
+            if not value.is_floating_point():
+                raise GrowirError(
+                    f"{what} {entry!r} of {cut(key)} is {str(value.dtype).removeprefix('torch.')}, a code that cannot "
+                    "be scaled; make a new optimizer after growing, or let what changes start anew: "
+                    f"live.register({type(self.optimizer).__name__}, None)"
                 )
         return slots
 
@@ -145,6 +180,9 @@ class OptimizerPlan:
 
     def take(self, key: str, relative: str) -> None:
         """Put a new parameter into the group of a relative, behind the last that precedes it in the new module."""
+        for plan in self._inner:
+            if relative in plan.places:
+                plan.take(key, relative)
         group, order = self.groups[self.places[relative]], self._grown.order
         name = next(member.name for member in group if member.key == relative)
         named = None if name is None else name.removesuffix(relative) + key
@@ -157,6 +195,8 @@ class OptimizerPlan:
 
         A saved optimizer counts parameters, and one that is made anew to load it has them in the module's order.
         """
+        for plan in self._inner:
+            plan.arrange()
         for group, in_order in zip(self.groups, self._in_order, strict=True):
             slots = [k for k, member in enumerate(group) if in_order and member.key is not None]
             ours = sorted((group[k] for k in slots), key=lambda member: self._grown.order[member.key or ""])
@@ -166,7 +206,9 @@ class OptimizerPlan:
     # -- the change -------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Change the optimizer, in place."""
+        """Change the optimizer and those it holds, in place."""
+        for plan in self._inner:
+            plan.commit()
         state = self.optimizer.state
         kept = {id(tensor) for tensor in self._grown.after.values()}
         for tensor in self._grown.before.values():

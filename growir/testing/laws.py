@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from growir.backends.torch_fx import lower
 from growir.backends.torch_fx.probe import lengthened, old_entries
 from growir.channels import analyse
-from growir.edits import NUMPY, Edit, Remap, Rename, carry_moments
+from growir.edits import NUMPY, Edit, Remap, Rename
 from growir.entries import UNCHANGED, Entries
 from growir.graph import Graph
+from growir.moments import Follows, carry_moments
 from growir.network import Network
 from growir.ops import Constant, Normal, Param, Uniform
 from growir.ops.rule import ParamAxes
@@ -26,6 +27,7 @@ from growir.rewrite import Pass, Preserves, Rewrite
 TOLERANCE = 1e-9  # of the largest value
 GRADIENT = 1e-7  # of the largest gradient: norms divide by what may be small
 FLOOR = 1e-3  # values smaller than this are measured against this
+FOLLOWS: dict[int, Follows] = {0: "update", 1: "gradient", 2: "square"}  # by the power of the gradient
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -200,7 +202,7 @@ def carried_pairs(
 
     Along an axis that is normalised as a whole only the sum over a channel's copies is determined.
     """
-    carried = carry_moments(done.edits, before, power, NUMPY)
+    carried = carry_moments(done.edits, before, FOLLOWS[power], NUMPY)
     analysis = analyse(graph)
     uniform: set[Space | None] = {s.space for s in analysis.spaces if s.uniform}
     names = {edit.new: edit.old for edit in done.edits if isinstance(edit, Rename)}

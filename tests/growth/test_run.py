@@ -480,13 +480,14 @@ def test_a_run_from_before_a_setting_existed_goes_on_without_it(tmp_path: Path) 
     arrays = spirals()
     for key in ("x_train", "x_test"):
         arrays[key] = np.pad(arrays[key] * [1, 1, 0.01], ((0, 0), (0, 1)), mode="edge").reshape(-1, 2, 2)
-    off = small_config(data={"variance": 1.0}, train={"keep_final": 1.0}).model_copy(update={"threads": 1})
+    off = small_config(data={"variance": 1.0}, train={"keep_final": 1.0, "fresh": "mean"})
+    off = off.model_copy(update={"threads": 1})
     run(tmp_path / "off", off, arrays)
     shutil.copytree(tmp_path / "off", tmp_path / "old")
     (tmp_path / "old" / "summary.json").unlink()
     lines = (tmp_path / "off" / "run.toml").read_text().splitlines(keepends=True)
-    older = [line for line in lines if not line.startswith(("keep_final", "variance"))]
-    assert len(older) == len(lines) - 2
+    older = [line for line in lines if not line.startswith(("keep_final", "fresh", "variance"))]
+    assert len(older) == len(lines) - 3
     (tmp_path / "old" / "run.toml").write_text("".join(older))
     run(tmp_path / "old", CONFIG, arrays, resume=True)
     shutil.copyfile(tmp_path / "off" / "run.toml", tmp_path / "old" / "run.toml")

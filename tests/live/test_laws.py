@@ -50,6 +50,7 @@ OPTIMIZERS: dict[str, tuple[Make, int, int]] = {
     "adadelta": (lambda p: torch.optim.Adadelta(p, lr=0.01, eps=EPS), 0, 2),
     "adamax": (lambda p: torch.optim.Adamax(p, lr=0.01, eps=EPS), 0, 2),
     "rprop": (lambda p: torch.optim.Rprop(p, lr=0.01), 0, 3),
+    "asgd": (lambda p: torch.optim.ASGD(p, lr=0.01, lambd=0.0, t0=1.0), 1, 2),
 }
 
 

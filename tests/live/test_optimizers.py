@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from growir import live
-from growir.errors import GrowirError, ModelError
 from growir.graph import Graph, Node
 from growir.live.relatives import nearest
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, Relu
-from growir.passes import AddEdge, AddNode, EliminateDead, Widen
+from growir.passes import AddNode, EliminateDead, Widen
 from growir.testing import random_batch
 from tests.live.training import module_of, one_step, params_of, twins
 from tests.samples import graph_of, mlp, residual_convnet
@@ -184,49 +183,6 @@ def test_a_gradient_scaler_goes_on() -> None:
     assert wanted is not None
     torch.testing.assert_close(module.get_parameter("head.bias").detach(), before - 0.01 * wanted)
     assert scaler.get_scale() == 1024.0
-
-
-def test_an_unknown_state_is_refused_and_nothing_has_changed() -> None:
-    from tests.live.training import snapshot
-
-    module, batch = module_of(mlp()), random_batch(mlp())
-    optimizer = torch.optim.ASGD(module.parameters())
-    one_step(module, optimizer, batch)
-    unchanged = snapshot(module, optimizer)
-    with pytest.raises(GrowirError, match="optimizer state 'ax' has the shape of its parameter"):
-        live.grow(module, Widen(node="fc1", by=1), optimizer)
-    unchanged()
-    # A rewrite that changes no parameter it holds state for is taken.
-    grown, _ = live.grow(module, AddEdge(source="x", target="head"), optimizer)
-    one_step(grown, optimizer, batch)
-
-
-def test_optimizers_that_cannot_follow_are_refused() -> None:
-    module = module_of(mlp())
-    step = Widen(node="fc1", by=1)
-    with pytest.raises(ModelError, match="LBFGS keeps one flat history"):
-        live.grow(module, step, torch.optim.LBFGS(module.parameters()))
-    with pytest.raises(ModelError, match="the Adam holds no parameter of this module"):
-        live.grow(module, step, torch.optim.Adam(module_of(mlp()).parameters()))
-    with pytest.raises(ModelError, match=r"a torch\.optim\.Optimizer is needed, but this is a dict"):
-        live.grow(module, step, [{}])  # type: ignore[list-item]
-    factored = torch.optim.Adafactor(module.parameters())
-    one_step(module, factored, random_batch(mlp()))
-    with pytest.raises(GrowirError, match=r"optimizer state '(col|row)_var'"):
-        live.grow(module, step, factored)
-
-
-def test_state_of_another_shape_is_refused() -> None:
-    module, batch = module_of(mlp()), random_batch(mlp())
-    optimizer = torch.optim.Adam(module.parameters())
-    one_step(module, optimizer, batch)
-    weight = module.get_parameter("fc1.weight")
-    optimizer.state[weight]["exp_avg"] = torch.zeros(3)
-    with pytest.raises(GrowirError, match=r"'exp_avg' of fc1.weight has shape \[3\]"):
-        live.grow(module, Widen(node="fc1", by=1), optimizer)
-    optimizer.state[weight]["exp_avg"] = [torch.zeros(3)]
-    with pytest.raises(GrowirError, match=r"'exp_avg' of fc1.weight is a list"):
-        live.grow(module, Widen(node="fc1", by=1), optimizer)
 
 
 def test_the_nearest_relative_is_alike_first_and_close_second() -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from growir.backends.torch_edits import TORCH
-from growir.edits import NUMPY, Derive, carry_optimizer
+from growir.edits import NUMPY, Derive
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
+from growir.moments import carry_optimizer
 from growir.ops import BatchNorm, Conv1d, Conv2d, Conv3d, ConvTranspose2d, Linear, Op, Param, Parameter, Relu, Uniform
 from growir.passes import FoldBatchNorm
 from growir.passes.fold_batch_norm import folded_weight, weight_views

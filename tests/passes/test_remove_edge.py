@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from growir.edits import NUMPY, Rename, carry_optimizer
+from growir.edits import NUMPY, Rename
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
+from growir.moments import carry_optimizer
 from growir.ops import Add, BatchNorm, Bias, Conv2d, Dropout, LayerNorm, Linear, Relu
 from growir.passes import AddEdge, AddNode, RemoveEdge
 from growir.rewrite import Preserves
