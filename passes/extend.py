@@ -14,7 +14,7 @@ from growir.graph import Graph, Reference
 from growir.ops import Parameter
 from growir.ops.base import Int, NonNegativeInt, PositiveInt
 from growir.ops.ranges import zero_at_zero
-from growir.passes.held import Held, all_held, held
+from growir.passes.held import Held, all_held, check_constants, held
 from growir.passes.resizing import MAX_UNITS, check_copies, check_growth, exceeds, grown_units, in_turn, unequal_parts
 from growir.resize import Start, resize
 from growir.rewrite import Change, Pass, Preserves
@@ -74,6 +74,8 @@ class Extend(Pass):
             check_copies(self.where, found.space, self.copies, steps * found.space.growth[found.space.space])
         if self.fresh == "mean" and _is_read(found):
             raise PassRefused(f'{self.where}: what reads new features starts at "zero", or "drawn", not as the mean')
+        if not (self.copies or found.space.uniform or found.space.partial):
+            check_constants(graph, found.analysis, found.space, self.values, self.where)
         self._check_tables(graph, found)
 
     def _check_tables(self, graph: Graph, found: Held) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 from growir.channels import Analysis, ChannelSpace, opened
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, suggestion
-from growir.ops import Embedding
+from growir.ops import Embedding, Parameter
 from growir.ops.spaces import Axis, Space, length
 from growir.shapes import shapes_of
 
@@ -94,6 +94,21 @@ def held(graph: Graph, node: str, axis: int | None, where: str) -> Held:
         f"{where}: no input or output of the graph, and no embedding, holds entries of {cut(node)} {shapes[node]}; a "
         "width inside is changed by widen"
     )
+
+
+def check_constants(graph: Graph, analysis: Analysis, space: ChannelSpace, given: Iterable[str], where: str) -> None:
+    """Raise PassRefused if a constant needs numbers for new entries: no pass can know how a constant goes on."""
+    known = set(given)
+    for key, use in analysis.params.items():
+        host = key.rpartition(".")[0]
+        op = graph[host].op
+        if not (isinstance(op, Parameter) and op.buffer) or key in known:
+            continue
+        if any(other in space.growth for axis in use.axes for other, _ in axis if other is not None):
+            raise PassRefused(
+                f"{where}: {cut(host)} is a constant with numbers of its own for each entry, and none is known for new "
+                f"ones; give them, values={{{cut(key)!r}: ...}}"
+            )
 
 
 def all_held(graph: Graph) -> Iterator[tuple[str, Held]]:

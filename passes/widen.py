@@ -14,7 +14,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.ops.base import NonNegativeInt, PositiveInt
 from growir.ops.spaces import Space
-from growir.passes.held import callers_hold, held
+from growir.passes.held import callers_hold, check_constants, held
 from growir.passes.resizing import (
     MAX_UNITS,
     Resizing,
@@ -74,6 +74,9 @@ class Widen(Resizing):
     def check(self, graph: Graph) -> None:
         space = self.free_space(graph)
         steps = check_growth(self.where, space, self.by, space.step)
+        analysis = self.analysis(graph)
+        if analysis is not analyse(graph) and not (self.copies or space.uniform or space.partial):
+            check_constants(graph, analysis, space, self.values, self.where)
         if self.copies:
             self._check_copies(space, steps * space.growth[space.space])
         elif self.shares:

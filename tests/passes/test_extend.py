@@ -17,6 +17,7 @@ from growir.errors import PassRefused
 from growir.graph import FixedSize, Graph, Node
 from growir.network import Network
 from growir.ops import (
+    Add,
     BatchNorm,
     Conv2d,
     Flatten,
@@ -27,6 +28,7 @@ from growir.ops import (
     Mean,
     Mul,
     Op,
+    Parameter,
     Relu,
     Softmax,
     Standardise,
@@ -117,6 +119,19 @@ def test_more_classes(step: Pass) -> None:
     assert more.replayed(net.arrays).graph.hash == more.graph.hash
     batch = random_batch(graph)
     assert np.allclose(outputs(more, batch)[0][:, :3], outputs(net, batch)[0], rtol=1e-12)
+
+
+def test_a_constant_along_the_classes_is_asked_for() -> None:
+    """Logits are shifted by a constant, the logarithm of how often each class occurs, say."""
+    prior = Node(name="prior", op=Parameter(shape=(3,), buffer=True))
+    graph = classifier(prior, Node(name="shifted", op=Add(), inputs=("head", "prior")))
+    for kind in (Extend, Widen):
+        with pytest.raises(PassRefused, match=r"head: prior is a constant .* give them, values=\{'prior.weight': "):
+            kind(node="head", by=1).rewrite(graph)
+        step = kind(node="head", by=1, values={"prior.weight": np.full(1, -3.0)})
+        more = assert_preserves(step, graph)
+        assert more.arrays["prior.weight"][3] == -3.0
+    assert_preserves(Extend(node="head", by=1, copies=(1,)), graph)  # a copy takes its class's
 
 
 def test_widen_and_extend_are_one_mechanism() -> None:

@@ -14,14 +14,17 @@ import growir
 from growir.backends.agreement import check_agreement
 from growir.backends.torch_fx import lower
 from growir.channels import ChannelSpace, analyse
+from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.network import Network
-from growir.passes import Prune, Split, Widen
+from growir.passes import Extend, Prune, Split, Widen
 from growir.rewrite import Pass
-from growir.testing import TOLERANCE, masked, worst
+from growir.testing import TOLERANCE, deviations, masked, worst
+from growir.testing.laws import GRADIENT
 from tests.zoo import ZOO
 
 FREE = Path(__file__).parent.parent / "golden" / "zoo_free.txt"
+LONGER = FREE.with_name("zoo_longer.txt")
 every_net = pytest.mark.parametrize("name", sorted(ZOO))
 
 
@@ -85,6 +88,47 @@ def test_every_free_space_shrinks(name: str) -> None:
         found = run(net.apply(step), batch)
         if not (space.uniform or space.tied or space.partial):
             assert_same(run(masked(net, step), batch), found, step)
+
+
+def test_what_callers_hold_can_become_longer(golden: Callable[[Path, str], None]) -> None:
+    """Classes of every head, tokens of every embedding, features of every input that none averages or slides over."""
+    lines: list[str] = []
+    for name in sorted(ZOO):
+        found = (f"{s.node}@{'entries' if s.axis is None else s.axis}" for s in longer(network(name)))
+        lines.append(f"{name} {' '.join(found)}\n")
+    golden(LONGER, "".join(lines))
+
+
+def longer(net: Network) -> list[Extend]:
+    """Everything that can be extended, by fresh entries."""
+    return [step for step in Extend.candidates(net.graph) if not step.copies]
+
+
+@every_net
+def test_old_entries_stay_when_others_come(name: str) -> None:
+    """Outputs in both modes, and the gradients of a loss that reads old entries only."""
+    net = network(name)
+    for step in longer(net):
+        for found in deviations(step, net, ZOO[name].inputs(2)):
+            assert found.error <= (GRADIENT if found.gradient else TOLERANCE), (step, found)
+        grown = net.apply(step)
+        assert grown.replayed(net.arrays).graph.hash == grown.graph.hash
+
+
+def test_a_longer_context_is_the_model_imported_with_a_longer_example() -> None:
+    """Constants with a row for each position are asked for; with them, new positions are right too."""
+    entry = ZOO["decoder_rotary"]
+    net = network("decoder_rotary")
+    ids = torch.randint(entry.vocabulary, (2, 10), generator=torch.Generator().manual_seed(2))
+    whole = growir.from_torch(entry.make(), (ids,))
+    with pytest.raises(
+        PassRefused, match=r"parameter is a constant with numbers of its own .*'parameter.weight': \.\.\.\}"
+    ):
+        net.apply(Extend(node="ids", by=3))
+    rows = {key: array[:, :, 7:] for key, array in whole.arrays.items() if key.startswith("parameter")}
+    assert len(rows) == 2
+    grown = net.apply(Extend(node="ids", by=3, values=rows), verify=True)
+    assert_same(run(whole, (ids,)), run(grown, (ids,)), "all ten positions")
 
 
 def chain(net: Network, length: int) -> list[Pass]:
