@@ -104,10 +104,11 @@ def _inputs(before: Graph, after: Graph) -> list[str]:
 
 
 def _numbers(graph: Graph, name: str, old: Shape, new: Shape) -> list[str]:
-    """What of an input's old sizes stays in the graph as a number."""
+    """Where the old size of an axis became a number of the graph: lengths have followed, other uses have not."""
     return [
-        f"that it was {old.dims[rule.axis]} on axis {rule.axis} is a number in the graph and stays one"
+        f"its size {old.dims[rule.axis]} became a number of the graph"
         + (f" ({cut(rule.why)})" if rule.why else "")
+        + f": where that is more than a length, a divisor say, it is still {old.dims[rule.axis]}"
         for rule in graph.fixed_sizes
         if rule.input == name and old.dims[rule.axis] != new.dims[rule.axis]
     ]
