@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
+from growir.backends.torch_export.copying import undisturbed
 from growir.backends.torch_export.exporting import Program, export, source_line
 from growir.backends.torch_export.naming import name_drafts, valid
 from growir.backends.torch_export.preparing import Example, Prepared, prepare
@@ -55,7 +56,15 @@ def import_model(model: nn.Module, example: Example, *, name: str | None = None,
     Raises:
         ModelError: Everything in the model that has no place in a graph, with the model's own lines.
     """
-    prepared = prepare(model, example)
+    with undisturbed() as hooked:
+        found = _imported(prepare(model, example), name, check)
+    if hooked:
+        text = "the hooks of all modules (register_module_forward_hook and its like) are no part of the model; none ran"
+        found = replace(found, notices=(*found.notices, text))
+    return found
+
+
+def _imported(prepared: Prepared, name: str | None, check: bool) -> Imported:
     program = export(prepared)
     notices = [*program.notices]
     pairs, strange = twins(program.exported, program.training) if program.training else ({}, [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.nn.utils import parametrize
 
 from growir.backends.torch_export.attention import attend
+from growir.backends.torch_export.copying import copied
 from growir.errors import ModelError, Problem, cut, listed
 
 Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -58,11 +58,13 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
     if problems:
         raise ModelError(listed(problems, "this model cannot be imported"))
     left = tuple(name for name, part in modules_of(model) if model.training and not part.training)
+    own = copied(model)
     try:
-        copied = copy.deepcopy(model).cpu().eval()
-    except RuntimeError as error:  # torch's word for a tensor that is the result of a computation
-        raise ModelError(f"the model cannot be copied: {cut(str(error).splitlines()[0])}") from None
-    for part in copied.modules():
+        own = own.cpu().eval()
+    except Exception as error:  # a model may have methods of these names of its own
+        text = f"{type(error).__name__}: {cut(str(error), 200)}"
+        raise ModelError(f"the model cannot be put on the CPU and into eval mode: {text}") from None
+    for part in own.modules():
         if isinstance(part, nn.MultiheadAttention):
             part.__dict__["forward"] = types.MethodType(attend, part)
     sizes = {d for _, t in _tensors(model) for d in t.shape}
@@ -72,7 +74,7 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
     def repeated(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().cpu()[torch.arange(batch) % tensor.shape[0]]
 
-    return Prepared(copied, tuple(map(repeated, args)), {name: repeated(t) for name, t in kwargs.items()}, batch, left)
+    return Prepared(own, tuple(map(repeated, args)), {name: repeated(t) for name, t in kwargs.items()}, batch, left)
 
 
 def _unwrapped(model: object) -> nn.Module:
