@@ -129,7 +129,7 @@ def _own_hook(hook: Hook, memo: Memo) -> Hook:
     The copy of this hook updates a copy of `seen`. What belongs to the model is the copied model's.
     """
     if isinstance(hook, functools.partial):
-        return _own_partial(hook, memo)
+        return _own_partial(hook, memo)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(hook, types.MethodType):
         owner = _isolated(hook.__self__, memo)
         return types.MethodType(_own_hook(hook.__func__, memo), owner)
