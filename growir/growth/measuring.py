@@ -106,8 +106,8 @@ class Measured:
     def moments(self, edge: Edge, target: StateView) -> tuple[Moment, Moment | None]:
         """Second moments of what an edge reads, and of what feeds its target with it, if anything does."""
         key = self._key(edge, target.shape)
-        rows = [[self.gram(self._key(there, target.shape), key)] for there in target.edges]
-        if target.bias is not None:
+        rows = [[self.gram(self._key(there, target.shape), key)] for there in target.moving]
+        if target.moving_bias is not None:
             rows.append([self.gram.mean(key).T])
         return self.gram(key, key), stacked(rows) if rows else None
 
@@ -126,10 +126,10 @@ class Measured:
         """What a state lacks."""
         if state.node not in self._bottlenecks:
             places = self.places(state.shape)
-            keys = [self._key(edge, state.shape) for edge in state.edges]
+            keys = [self._key(edge, state.shape) for edge in state.moving]
             parts = [self._design_of(key) for key in keys]
             desired = -places.of(self.opt.slopes[state.node])
-            if state.bias is not None:
+            if state.moving_bias is not None:
                 parts.append(torch.ones(len(desired), 1))
             found = measure(state, keys, parts, desired, self.gram, self.ridge, places.positions)
             features = len(found.wish)
@@ -139,8 +139,8 @@ class Measured:
 
     def sources(self, state: StateView, part: Part) -> list[torch.Tensor]:
         """What the parameters of a vector's edges and its bias multiply, on some samples."""
-        found = [part.carried(edge) for edge in state.edges]
-        if state.bias is not None:
+        found = [part.carried(edge) for edge in state.moving]
+        if state.moving_bias is not None:
             found.append(torch.ones(len(part.targets), 1))
         return found
 
@@ -227,7 +227,7 @@ def _run(
     slopes: dict[str, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
     """The wanted values, and dL/d(value) of those in `fitting`, L the loss summed over samples."""
-    run = run_section(session.graph, session.tensors, names, wanted)
+    run = run_section(session.graph, session.sloped_tensors() if fitting else session.tensors, names, wanted)
     chunks: list[Sequence[torch.Tensor]] = []
     found: list[Sequence[torch.Tensor]] = []
     for k in range(0, len(targets), CHUNK):

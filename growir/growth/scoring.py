@@ -35,7 +35,7 @@ from growir.rewrite import Pass, Rewrite
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solved:
-    """The joint least squares of one fed state: changes of its edges and bias, and weights of what is new."""
+    """The joint least squares of one fed state: changes of what may move of it, and weights of what is new."""
 
     target: StateView
     edges: tuple[Edge, ...]
@@ -258,13 +258,13 @@ class Scoring:
         found = fit(bottleneck, torch.cat(designs, dim=1), self.config.ridge, *moments)
         sizes = [part.shape[1] for part in bottleneck.parts]
         existing = list(torch.split(found.existing.float(), sizes)) if sizes else []
-        bias = existing.pop()[0] if target.bias is not None else None
+        bias = existing.pop()[0] if target.moving_bias is not None else None
         blocks = torch.split(found.new.float(), [part.shape[1] for part in designs])
         return Solved(
             target,
             edges,
             found,
-            tuple(as_weight(edge.op, block) for edge, block in zip(target.edges, existing, strict=True)),
+            tuple(as_weight(edge.op, block) for edge, block in zip(target.moving, existing, strict=True)),
             bias,
             tuple(as_weight(edge.op, block) for edge, block in zip(edges, blocks, strict=True)),
         )
@@ -281,7 +281,7 @@ class Scoring:
             beyond = torch.cat(reads, dim=1) - combine(self.measured.sources(target, part), known)
             return self.measured.wished(target, part) + beyond @ solved.fit.new.float()
         total = torch.zeros_like(part.values[target.node])
-        for edge, weight in zip(target.edges, solved.existing, strict=True):
+        for edge, weight in zip(target.moving, solved.existing, strict=True):
             total = total + run_layer(edge.op, part.carried(edge), weight)
         if solved.bias is not None:
             total = total + along_channels(solved.bias, total)
@@ -334,11 +334,11 @@ class Scoring:
         return float(scale.square().max())
 
     def _updates(self, solved: Solved, amplitude: float) -> dict[str, torch.Tensor]:
-        """The existing edges of a state, moved as the joint solve says."""
+        """The existing edges of a state that may change, moved as the joint solve says."""
         tensors = self.measured.session.tensors
-        moves = {edge.weight: move for edge, move in zip(solved.target.edges, solved.existing, strict=True)}
-        if solved.target.bias is not None and solved.bias is not None:
-            moves[solved.target.bias] = solved.bias
+        moves = {edge.weight: move for edge, move in zip(solved.target.moving, solved.existing, strict=True)}
+        if solved.target.moving_bias is not None and solved.bias is not None:
+            moves[solved.target.moving_bias] = solved.bias
         return {key: tensors[key].detach() + amplitude * move for key, move in moves.items()}
 
     def _with_values(

@@ -23,7 +23,7 @@ from growir.growth.section import constant_prefix, run_section, section
 from growir.growth.train import grown_state, make_optimizer, named_state, predict, restore_state, train
 from growir.network import Network
 from growir.ops import BatchNorm
-from growir.params import array_digest, param_table
+from growir.params import array_digest, frozen_keys, param_table
 from growir.rewrite import Pass, Rewrite
 
 Tick = Callable[[str, int, int], None]
@@ -42,9 +42,18 @@ def resolved(config: RunConfig, data: Dataset) -> RunConfig:
 
 def live_tensors(network: Network) -> dict[str, torch.Tensor]:
     """Copies of a network's tensors, learned ones as Parameters."""
-    table = param_table(network.graph)
-    tensors = {key: torch.from_numpy(np.array(array)) for key, array in network.arrays.items()}
-    return {key: tensor if table[key].buffer else nn.Parameter(tensor) for key, tensor in tensors.items()}
+    return as_parameters(
+        network.graph, {key: torch.from_numpy(np.array(array)) for key, array in network.arrays.items()}
+    )
+
+
+def as_parameters(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A graph's tensors with parameters as Parameters, of which those that it freezes require no gradient."""
+    table, still = param_table(graph), frozen_keys(graph)
+    return {
+        key: tensor if table[key].buffer else nn.Parameter(tensor, requires_grad=key not in still)
+        for key, tensor in tensors.items()
+    }
 
 
 class Session:
@@ -104,8 +113,14 @@ class Session:
 
     @property
     def learned(self) -> dict[str, nn.Parameter]:
-        """The parameters that are trained, by key."""
-        return {key: tensor for key, tensor in self.tensors.items() if isinstance(tensor, nn.Parameter)}
+        """The parameters that are trained, by key: all but those that the graph freezes."""
+        parameters = {key: tensor for key, tensor in self.tensors.items() if isinstance(tensor, nn.Parameter)}
+        return {key: parameter for key, parameter in parameters.items() if parameter.requires_grad}
+
+    def sloped_tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors, of which frozen ones require a gradient too, so that every value has its slope."""
+        still = frozen_keys(self.graph)
+        return {key: t.detach().requires_grad_() if key in still else t for key, t in self.tensors.items()}
 
     @property
     def output(self) -> str:
@@ -194,12 +209,11 @@ class Session:
         done = step.rewrite(self.graph)
         grown = self._grown_tensors(done, updates)
         state = grown_state(named_state(self.optimizer), done.edits, self.train_config.fresh or "small")
-        table = param_table(done.graph)
         self.graph = done.graph
         self._values |= {array_digest(array): array for array in step.values.values()}
-        self.tensors = {
-            key: tensor if table[key].buffer else nn.Parameter(tensor.detach().clone()) for key, tensor in grown.items()
-        }
+        table = param_table(done.graph)
+        copies = {key: tensor if table[key].buffer else tensor.detach().clone() for key, tensor in grown.items()}
+        self.tensors = as_parameters(done.graph, copies)
         self.optimizer = self._new_optimizer(state)
         return done.created
 
@@ -225,8 +239,13 @@ class Session:
         return self.loss.each(predict(lambda *batch: run(*batch)[0], [values[name] for name in names]), targets)
 
     def train_between(self, step: int, *branch: int) -> float:
-        """Train at a constant rate on the first two parts; the optimizer goes on from where it is."""
+        """Train at a constant rate on the first two parts; the optimizer goes on from where it is.
+
+        Where nothing learns, this only says the loss.
+        """
         config = self.train_config
+        if not self.learned:
+            return self.loss_on(self.parts.between)
         # Two operations a multiply-accumulate, as many again for each of the two gradients.
         self.meter.count(6.0 * self.graph.costs().macs * len(self.parts.between) * (config.epochs_between or 1))
         return train(

@@ -25,6 +25,7 @@ from growir.ops import (
     Softmax,
     Standardise,
 )
+from growir.params import frozen_keys
 from growir.passes.eliminate_dead import live_nodes
 from growir.passes.state import find_state
 from growir.shapes import owners, shapes_of
@@ -69,6 +70,7 @@ class StateView:
         edges: The edges that are summed.
         bias: Key of its bias, if it has one.
         shape: Of `node`.
+        frozen: Which of its weights and its bias stay as they are.
     """
 
     node: str
@@ -76,6 +78,17 @@ class StateView:
     edges: tuple[Edge, ...]
     bias: str | None
     shape: Shape
+    frozen: frozenset[str] = frozenset()
+
+    @property
+    def moving(self) -> tuple[Edge, ...]:
+        """The edges whose weights may change: all that a growth can move of what is there, with `moving_bias`."""
+        return tuple(edge for edge in self.edges if edge.weight not in self.frozen)
+
+    @property
+    def moving_bias(self) -> str | None:
+        """Key of its bias, if it has one that may change."""
+        return None if self.bias in self.frozen else self.bias
 
     @property
     def width(self) -> int:
@@ -87,7 +100,7 @@ class StateView:
 def states_of(graph: Graph) -> Sequence[StateView]:
     """The states that are vectors (N, F) or maps (N, C, H, W), in document order."""
     shapes, live = shapes_of(graph), live_nodes(graph)
-    users = Counter(owners(graph).values())
+    users, still = Counter(owners(graph).values()), frozen_keys(graph)
     found: dict[str, StateView] = {}
     for node in graph.nodes:
         if not _feeds(node.op, shapes[node.name]) or node.name not in live:
@@ -117,7 +130,8 @@ def states_of(graph: Graph) -> Sequence[StateView]:
         readers = graph.consumers[state.node]
         alone = len(readers) == 1 and state.node not in graph.outputs
         post = readers[0] if alone and graph[readers[0]].op.kind() in ACTIVATIONS else None
-        found[state.node] = StateView(state.node, post, tuple(edges), bias, shapes[state.node])
+        own = still & {*(edge.weight for edge in edges), bias}
+        found[state.node] = StateView(state.node, post, tuple(edges), bias, shapes[state.node], own)
     return list(found.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +26,8 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], rate: float, decay: f
         for chosen, amount in ((matrices, decay), (vectors, 0.0))
         if chosen
     ]
-    return torch.optim.AdamW(groups, lr=rate, fused=True)
+    nothing: list[dict[str, Any]] = [{"params": [], "names": []}]  # torch takes an empty group, but no empty list
+    return torch.optim.AdamW(groups or nothing, lr=rate, fused=True)
 
 
 def named_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, torch.Tensor]]:
