@@ -18,6 +18,7 @@ from growir.errors import ModelError, PassRefused, cut
 from growir.graph import Graph
 from growir.live.carrying import AveragePlan, grown_masks, grown_tensors, heirs_of, switched
 from growir.live.modules import Live, find, fitting_batch, largest_change, rebuilt
+from growir.live.normalised import uneven_copies
 from growir.live.optimizers import Grown, OptimizerPlan, places_of, plan_optimizers
 from growir.live.ranks import alike_on_all_ranks, world_size
 from growir.live.report import Place, Report, TensorChange
@@ -157,6 +158,8 @@ def _planned(
     measured = None
     if verify is not None:
         measured = _measure(live, grown, fitting_batch(live.graph, verify), done, at_most)
+    carries = bool(plans) or any(tensor.grad is not None for tensor in live.tensors.values())
+    uneven = uneven_copies(live.graph, done.edits) if carries else ()
     places = places_of(plans)
     untrained = [key for key, p in grown.named_parameters() if p.requires_grad and key not in places] if plans else []
     report = Report(
@@ -176,6 +179,7 @@ def _planned(
             *live.notes,
             *(note for plan in plans for note in plan.notes),
             *(note for average in averages for note in average.notes),
+            *uneven,
             *_single_rank(),
         ),
         seconds=time.perf_counter() - start,
