@@ -54,6 +54,7 @@ def _sigmoid(x: Vector) -> Vector:
 # By operators that arrays of numpy and of torch have alike.
 ACTIVATIONS: Mapping[type[ops.Op], Callable[[Any, Vector], Vector]] = {
     ops.Identity: lambda _, x: x,
+    ops.Detach: lambda _, x: x,
     ops.Dropout: lambda _, x: x,
     ops.Relu: lambda _, x: _relu(x),
     ops.Relu6: lambda _, x: _clamp(x, 0, 6),

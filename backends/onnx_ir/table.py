@@ -69,6 +69,7 @@ TABLE: dict[str, Callable[[Scope, Any], None]] = {
     # As they are at inference.
     **{kind: plain("Identity") for kind in ("dropout", "dropout1d", "dropout2d", "dropout3d")},
     "identity": plain("Identity"),
+    "detach": plain("Identity"),
     "softmax": activations.softmax,
     "relu": plain("Relu"),
     "leaky_relu": activations.leaky_relu,

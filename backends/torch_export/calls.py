@@ -34,8 +34,10 @@ def full_name(node: fx.Node) -> str:
 
 
 def writes(node: fx.Node) -> bool:
-    """Whether a call changes its first argument."""
+    """Whether a call changes its first argument; detach_ changes none of its numbers."""
     op = overload(node)
+    if op is not None and _schema(op).name == "aten::detach_":
+        return False
     first = _schema(op).arguments[:1] if op is not None else []
     return any(argument.alias_info is not None and argument.alias_info.is_write for argument in first)
 
@@ -43,7 +45,7 @@ def writes(node: fx.Node) -> bool:
 def name_of(node: fx.Node) -> str:
     """The name of a call's entry in the table: relu for aten.relu_ as for aten.relu."""
     name = full_name(node).removeprefix("aten.")
-    return name.rstrip("_") if writes(node) else name
+    return name.rstrip("_") if writes(node) or name == "detach_" else name
 
 
 def bound(node: fx.Node) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import tree_leaves
 
+from growir.backends.torch_export.gradless import followed, inline
 from growir.backends.torch_export.preparing import Prepared
 from growir.backends.torch_export.values import Batch
 from growir.errors import ModelError
@@ -115,7 +116,12 @@ def _exported(prepared: Prepared, symbolic: bool) -> ExportedProgram:
     for part in averaging:
         part.momentum = 0.1  # type: ignore[assignment]
     try:
-        return torch.export.export(prepared.model, prepared.args, prepared.kwargs, dynamic_shapes=shapes, strict=False)
+        with followed():
+            program = torch.export.export(
+                prepared.model, prepared.args, prepared.kwargs, dynamic_shapes=shapes, strict=False
+            )
+        inline(program)
+        return program
     finally:
         for part in averaging:
             part.momentum = None  # type: ignore[assignment]

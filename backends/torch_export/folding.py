@@ -164,12 +164,18 @@ class _Run:
         return result
 
     def _known(self, node: fx.Node) -> bool:
-        """Whether all that the call needs is there."""
+        """Whether all that the call needs is there.
+
+        Of x.view_as(y) the numbers are those of x, and y may be any input. It counts which argument is unknown, not
+        which tensor: in y.view_as(y) it is both.
+        """
         unknown = [n for n in node.all_input_nodes if n not in self.live]
         if not unknown or overload(node) is None:
             return not unknown
         like = _LIKE.get(name_of(node))
-        return like is not None and all(bound(node)[like] is n for n in unknown)
+        needed: list[fx.Node] = []
+        fx.map_arg([value for name, value in bound(node).items() if name != like], needed.append)
+        return like is not None and all(n in self.live for n in needed)
 
     def _stand_in(self, node: fx.Node) -> torch.Tensor:
         """A tensor of the right size and dtype, and no memory to speak of."""

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from growir.backends.torch_export.calls import Call, tensor_of
 from growir.backends.torch_export.reading import Reader
-from growir.backends.torch_export.values import Layout, Unsupported, Value
-from growir.ops import Flatten, Permute, PixelShuffle, PixelUnshuffle, Reshape, Squeeze, Unsqueeze
+from growir.backends.torch_export.values import Held, Layout, Unsupported, Value
+from growir.ops import Detach, Flatten, Permute, PixelShuffle, PixelUnshuffle, Reshape, Squeeze, Unsqueeze
 
 Handler = Callable[[Reader, Call], Any]
 Sizes = Sequence[int]
@@ -169,6 +169,15 @@ def same(r: Reader, c: Call) -> Value:
     return x
 
 
+def detach(r: Reader, c: Call) -> Any:
+    """The same numbers, through which no gradient goes back. What has none anyway stays as it is."""
+    item = c.item("self")
+    if not c.result.is_floating_point() or not (isinstance(item, Value) or (isinstance(item, Held) and item.trained)):
+        return item
+    x = c.value("self")
+    return r.emit(Detach(), x, layout=x.layout)
+
+
 def with_axis(r: Reader, x: Value, dim: int) -> Value:
     if not x.batched:
         return r.emit(Unsqueeze(dim=dim), x)
@@ -218,9 +227,10 @@ TABLE: dict[str, Handler] = {
     "numpy_T": reversed_axes,
     **dict.fromkeys(("movedim", "moveaxis"), movedim),
     **dict.fromkeys(
-        ("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "to", "_to_copy", "type_as", "float", "double"),
+        ("contiguous", "clone", "alias", "lift_fresh_copy", "to", "_to_copy", "type_as", "float", "double"),
         same,
     ),
+    "detach": detach,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     "channel_shuffle": channel_shuffle,

@@ -311,8 +311,6 @@ def finite(tensor: torch.Tensor) -> torch.Tensor:
 
 def _opaque(node: fx.Node) -> str:
     name = full_name(node)
-    if "set_grad_enabled" in name:
-        return "switches gradients off inside the model; freeze those parameters with requires_grad_(False) instead"
     if name in ("cond", "while_loop", "map_impl", "scan"):
         return "is control flow on values, which a graph does not have; decide it by the model's configuration"
     return "is no operator of torch.aten; write it with torch's own functions"

@@ -35,9 +35,16 @@ def _calls(program: ExportedProgram) -> list[fx.Node]:
     result: list[fx.Node] = []
     for node in program.graph.nodes:
         called = node.op == "call_function" and overload(node) is not None and holds_tensor(node)
-        if called and not _counts(node) and name_of(node) not in ("lift_fresh_copy", "detach"):
+        if called and not _counts(node) and not _lifts(node):
             result.append(node)
     return result
+
+
+def _lifts(node: fx.Node) -> bool:
+    """Whether a call only brings in a number of the model's code."""
+    if name_of(node) == "detach" and isinstance(node.args[0], fx.Node) and node.args[0].op == "call_function":
+        node = node.args[0]
+    return name_of(node) == "lift_fresh_copy"
 
 
 def _counts(node: fx.Node) -> bool:

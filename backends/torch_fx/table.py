@@ -353,6 +353,10 @@ def identity(b: Builder, op: Op) -> fx.Node:
     return b.inputs[0]
 
 
+def detach(b: Builder, op: Op) -> fx.Node:
+    return b.call(torch.detach, b.inputs[0])
+
+
 def softmax(b: Builder, op: Softmax) -> fx.Node:
     return b.call(F.softmax, b.inputs[0], dim=op.dim)
 
@@ -477,6 +481,7 @@ TABLE: dict[str, Emit] = {
     "dropout2d": feature_dropout(nn.Dropout2d),
     "dropout3d": feature_dropout(nn.Dropout3d),
     "identity": identity,
+    "detach": detach,
     "softmax": softmax,
     "relu": plain(F.relu),
     "leaky_relu": leaky_relu,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from growir.ops.activation import (
     Activation,
     Celu,
+    Detach,
     Dropout,
     Dropout1d,
     Dropout2d,
@@ -134,6 +135,7 @@ OPS: tuple[type[Op], ...] = (
     Dropout2d,
     Dropout3d,
     Identity,
+    Detach,
     Softmax,
     Relu,
     LeakyRelu,
@@ -207,6 +209,7 @@ __all__ = [
     "ConvTranspose3d",
     "Cos",
     "DType",
+    "Detach",
     "Div",
     "Dropout",
     "Dropout1d",

@@ -37,6 +37,18 @@ class Identity(Elementwise):
     integers = True
 
 
+class Detach(Elementwise):
+    """y = x, and no gradient goes back: a stop-gradient, as targets and straight-through estimators need it."""
+
+    op: Literal["detach"] = "detach"
+    integers = True
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        # A parameter behind it is still that parameter, which a layer may use as its weight.
+        rule.part(range(len(xs[0])))
+        return xs[0]
+
+
 class Relu(Activation):
     """y = max(x, 0)."""
 

@@ -96,7 +96,7 @@ _GIVES: Mapping[str, Rule] = {
     "maximum": _union,
     "minimum": _union,
     "concat": _union,
-    **dict.fromkeys([*_MOVES, *_MAXIMA], _same),
+    **dict.fromkeys(["detach", *_MOVES, *_MAXIMA], _same),
     **dict.fromkeys(_MEANS, _sign),
 }
 

@@ -23,6 +23,7 @@ from growir.ops import (
     Concat,
     Constant,
     Conv2d,
+    Detach,
     Dropout,
     Flatten,
     Identity,
@@ -253,11 +254,17 @@ def _weight(s: Sketch, x: str) -> str:
     if spare:
         weight = s.add(Slice(axis=1, start=s.number(0, spare), length=shape.size(-1)), weight)
     if s.number(0, 4) == 0:
-        weight = s.add(Identity(), weight)  # a computed weight
+        weight = s.add(s.one_of((Identity(), Detach())), weight)  # a computed weight, and one that does not learn here
     value = s.add(Linear(bias=s.flag()), x, weight)
     if out == s.shapes[x].size(-1) and s.flag() and shape.rank == 3 and shape.size(1) == out:
         value = s.add(Add(), value, weight)
     return value
+
+
+def _stopped(s: Sketch, x: str) -> str:
+    """A value that hands no gradient back, perhaps beside one that does."""
+    kept = s.add(Detach(), x)
+    return s.add(Add(), s.like(x, lambda a, b: a == b), kept) if s.flag() else kept
 
 
 def _tied(s: Sketch, x: str) -> str:
@@ -291,7 +298,7 @@ ANYWHERE: tuple[Move, ...] = (
     _dense, _norm, _normalised, _prelu, _residual, _join, _gate, _concat, _slice, _halves, _reshape, _flatten, _value,
     _weight, _tied
 )  # fmt: skip
-SELDOM: tuple[Move, ...] = (_softmax, _standardise, _dropout)
+SELDOM: tuple[Move, ...] = (_softmax, _standardise, _dropout, _stopped)
 ON_IMAGES: tuple[Move, ...] = (_conv, _conv, _conv, _depthwise, _pool, *BLOCKS_ON_IMAGES)
 
 

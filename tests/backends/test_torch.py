@@ -322,6 +322,7 @@ REFERENCES: dict[str, Reference] = {
     "local_response_norm": by_module(nn.LocalResponseNorm),
     **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d"), lambda a, p, xs: xs[0]),
     "identity": lambda a, p, xs: xs[0],
+    "detach": lambda a, p, xs: xs[0],
     "softmax": lambda a, p, xs: torch.exp(xs[0]) / torch.exp(xs[0]).sum(a.get("dim", -1), keepdim=True),
     "relu": lambda a, p, xs: xs[0].clamp(min=0),
     "leaky_relu": by_module(nn.LeakyReLU),

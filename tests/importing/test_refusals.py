@@ -58,13 +58,6 @@ class Random(Model):
         return self.fc(x) + torch.rand(4)
 
 
-class NoGrad(Model):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            y = self.fc(x)
-        return self.fc(y)
-
-
 class Merges(Model):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(x).view(-1, 2)
@@ -117,7 +110,6 @@ class Positions(Model):
         (Reads, "selects from the batch axis"),
         (Divides, "computes with the batch size"),
         (Random, "draws random numbers; a graph draws only in dropout"),
-        (NoGrad, "freeze those parameters with requires_grad_(False) instead"),
         (Merges, "a graph's outputs have the batch as their first axis"),
         (Constant, "output 1 does not depend on the inputs"),
         (Fixed, "does not run on the example inputs, repeated to a batch of 3"),
