@@ -95,6 +95,11 @@ class Analysis:
     spaces: tuple[ChannelSpace, ...]
     entries: Mapping[str, Axis] = field(default_factory=dict[str, Axis])  # what integers choose from, by node
 
+    def callers_hold(self, space: ChannelSpace, graph: Graph) -> bool:
+        """Whether a space lies on an axis of a graph output, or is what integers choose from."""
+        outside = [axis for name in graph.outputs for axis in self.values[name]]
+        return any(held is space.space for axis in (*outside, *self.entries.values()) for held, _ in axis)
+
     def find(self, node: str, graph: Graph) -> ChannelSpace:
         """The space a pass means by `node`. Raises PassRefused, saying what would work."""
         for space in self.spaces:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from growir.channels import ChannelSpace, Slot, channel_spaces
-from growir.errors import cut
+from growir.channels import ChannelSpace, Slot, channel_spaces, opened
+from growir.errors import PassRefused, cut
 from growir.graph import Graph
 from growir.show import MAX_ROWS, Grid, Json, some
 
@@ -51,14 +52,27 @@ def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
     joint = [f"  {cut(s.name)} with {some(_partners(s, names))}" for s in shown if "joint" in _marks(s)]
     if joint:
         parts.append("\n".join(["joint steps", *joint]))
-    pinned = [line for space in shown if space.pins for line in _pin_lines(space)]
+    pinned = [line for space in shown if space.pins for line in _pin_lines(graph, space)]
     if pinned:
         parts.append("\n".join(["pinned", *pinned]))
     return parts
 
 
-def _pin_lines(space: ChannelSpace) -> list[str]:
-    return [f"  {cut(space.name)}, width {space.width}", *(f"    {cut(pin.node)}: {pin.reason}" for pin in space.pins)]
+def _pin_lines(graph: Graph, space: ChannelSpace) -> list[str]:
+    reasons = [f"    {cut(pin.node)}: {pin.reason}" for pin in space.pins]
+    way = ["    the pass extend makes it longer, for callers too"] if _extends(graph, space) else []
+    return [f"  {cut(space.name)}, width {space.width}", *reasons, *way]
+
+
+def _extends(graph: Graph, space: ChannelSpace) -> bool:
+    """Whether only callers hold a pinned space back."""
+    if not space.pins:
+        return False
+    analysis = opened(graph)
+    with suppress(PassRefused):
+        found = analysis.find(space.name, graph)
+        return not found.pins and analysis.callers_hold(found, graph)
+    return False
 
 
 def _marks(space: ChannelSpace) -> list[str]:
@@ -114,6 +128,7 @@ def _space(graph: Graph, space: ChannelSpace, names: Mapping[Any, str]) -> Json:
         "step": space.step,
         "units": space.units,
         "free": not space.pins,
+        "extend": _extends(graph, space),
         "uniform": space.uniform,
         "tied": space.tied,
         "partial": space.partial,

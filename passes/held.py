@@ -141,17 +141,13 @@ def _candidates(graph: Graph, node: str, axis: int | None) -> Iterator[_Found]:
         return
     inside = list(_on(free, node, axis, _outside(graph, free)))
     yield from inside
-    if inside:
+    if any(not one.space.pins for one in inside):
         return
+    # An input may hold it back: positions, or numbers that are added to an output.
     for entry in graph.inputs:
         for k in range(1, len(entry.shape)):
             analysis = opened(graph, (entry.name, k))
             yield from _on(analysis, node, axis, [analysis.values[entry.name][k]])
-
-
-def callers_hold(graph: Graph, analysis: Analysis, space: ChannelSpace) -> bool:
-    """Whether a space lies on an axis of an output, or is what integers choose from."""
-    return space in _spaces(analysis, [*_outside(graph, analysis), *analysis.entries.values()])
 
 
 def _outside(graph: Graph, analysis: Analysis) -> list[Axis]:

@@ -14,7 +14,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.ops.base import NonNegativeInt, PositiveInt
 from growir.ops.spaces import Space
-from growir.passes.held import callers_hold, check_constants, held
+from growir.passes.held import check_constants, held
 from growir.passes.resizing import (
     MAX_UNITS,
     Resizing,
@@ -67,7 +67,7 @@ class Widen(Resizing):
         free = opened(graph)
         with suppress(PassRefused):
             space = free.find(self.node, graph)
-            if not space.pins and callers_hold(graph, free, space):
+            if not space.pins and free.callers_hold(space, graph):
                 return free
         return closed
 

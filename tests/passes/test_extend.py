@@ -381,6 +381,23 @@ def test_one_after_another() -> None:
     assert more.replayed(random_network(graph).arrays).graph.hash == more.graph.hash
 
 
+def test_an_input_that_is_added_to_an_output_grows_with_it() -> None:
+    graph = growir.load_graph(
+        {
+            "schema": "growir/1",
+            "inputs": [{"name": "x", "shape": ["N", 4]}, {"name": "y", "shape": ["N", 3]}],
+            "nodes": [
+                {"name": "head", "op": "linear", "inputs": ["x"], "out_features": 3},
+                {"name": "sum_", "op": "add", "inputs": ["head", "y"]},
+            ],
+            "outputs": ["sum_"],
+        }
+    )
+    for node in ("head", "sum_", "y"):
+        assert_preserves(Extend(node=node, by=2), graph)
+        assert [entry.shape for entry in Extend(node=node, by=2).rewrite(graph).graph.inputs] == [("N", 4), ("N", 5)]
+
+
 def test_an_axis_in_two_parts_is_named_by_its_parts() -> None:
     graph = growir.load_graph(
         {
