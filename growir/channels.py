@@ -97,8 +97,12 @@ class Analysis:
 
     def callers_hold(self, space: ChannelSpace, graph: Graph) -> bool:
         """Whether a space lies on an axis of a graph output, or is what integers choose from."""
-        outside = [axis for name in graph.outputs for axis in self.values[name]]
-        return any(held is space.space for axis in (*outside, *self.entries.values()) for held, _ in axis)
+        outside = (axis for name in graph.outputs for axis in self.values[name])
+        return self.looked_up(space) or any(held is space.space for axis in outside for held, _ in axis)
+
+    def looked_up(self, space: ChannelSpace) -> bool:
+        """Whether integers choose from what a space has, as tokens do from an embedding's rows."""
+        return any(held is space.space for axis in self.entries.values() for held, _ in axis)
 
     def find(self, node: str, graph: Graph) -> ChannelSpace:
         """The space a pass means by `node`. Raises PassRefused, saying what would work."""

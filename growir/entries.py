@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from growir.errors import cut
 from growir.graph import Graph
 from growir.ops import Embedding, Shape
+from growir.params import frozen_keys, param_table
 from growir.shapes import shapes_of
 
 Index = NDArray[np.int64]
@@ -89,7 +90,8 @@ def _chained(first: Moves, then: Moves) -> Moves:
 
 def for_callers(before: Graph, after: Graph) -> tuple[str, ...]:
     """What a rewrite asks of those who call the network: one sentence for each input, output or table that grew."""
-    return (*_inputs(before, after), *_tables(before, after), *_outputs(before, after))
+    asked = (*_inputs(before, after), *_tables(before, after), *_outputs(before, after))
+    return (*asked, *_frozen(before, after)) if asked else ()
 
 
 def _inputs(before: Graph, after: Graph) -> list[str]:
@@ -140,6 +142,13 @@ def _outputs(before: Graph, after: Graph) -> list[str]:
                 "that count them must follow"
             )
     return found
+
+
+def _frozen(before: Graph, after: Graph) -> list[str]:
+    """Frozen tensors with new entries."""
+    old, new = param_table(before), param_table(after)
+    grown = [k for k in sorted(frozen_keys(after)) if k in old and k in new and old[k].elements < new[k].elements]
+    return [f"{cut(key)} is frozen, so its new entries are not trained unless it is thawed" for key in grown]
 
 
 def _new(old: Shape, new: Shape) -> str:

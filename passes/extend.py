@@ -74,7 +74,7 @@ class Extend(Pass):
             check_copies(self.where, found.space, self.copies, steps * found.space.growth[found.space.space])
         if self.fresh == "mean" and _is_read(found):
             raise PassRefused(f'{self.where}: what reads new features starts at "zero", or "drawn", not as the mean')
-        if not (self.copies or found.space.uniform or found.space.partial):
+        if not (self.copies or _copies_needed(found)):
             check_constants(graph, found.analysis, found.space, self.values, self.where)
         self._check_tables(graph, found)
 
@@ -122,7 +122,7 @@ class Extend(Pass):
     def resolved(self, graph: Graph) -> Self:
         found = self.held(graph)
         space, copies = found.space, self.copies
-        if not copies and (space.uniform or space.partial):
+        if not copies and _copies_needed(found):
             copies = in_turn(space.space, self.by // found.step * space.growth[space.space])
         fresh = self.fresh or ("zero" if _is_read(found) else "mean" if found.kind == "table" else "drawn")
         return self.model_copy(update={"axis": found.axis, "copies": copies, "fresh": fresh})
@@ -161,6 +161,14 @@ class Extend(Pass):
             if not (found.space.uniform or found.space.tied or _is_read(found)):
                 units = found.space.growth[found.space.space]
                 yield step.model_copy(update={"copies": in_turn(found.space.space, units)})
+
+
+def _copies_needed(found: Held) -> bool:
+    """Whether fresh entries could not be kept apart, or would not be finite: they begin as copies.
+
+    New positions of an input are what callers make them, whatever rows they are added to.
+    """
+    return found.space.uniform or (found.space.partial and found.kind != "input")
 
 
 def _is_read(found: Held) -> bool:

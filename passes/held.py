@@ -171,9 +171,7 @@ def _kind(graph: Graph, one: _Found) -> Kind:
     for entry in graph.inputs:
         if any(s is one.space.space for axis in one.analysis.values[entry.name] for s, _ in axis):
             return "input"
-    if any(s is one.space.space for axis in one.analysis.entries.values() for s, _ in axis):
-        return "table"
-    return "output"
+    return "table" if one.analysis.looked_up(one.space) else "output"
 
 
 def _harmless(graph: Graph, one: _Found) -> bool:

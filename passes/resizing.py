@@ -15,7 +15,7 @@ from growir.edits import Edit
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, Reference
 from growir.ops.spaces import Space
-from growir.resize import Units, resize
+from growir.resize import AS_EVER, Start, Units, resize
 from growir.rewrite import Change, Pass
 
 MAX_UNITS = 10**7  # of one space; its new units are listed one by one
@@ -51,6 +51,10 @@ class Resizing(Pass):
         """How messages begin."""
         return f"{self.name} {cut(self.node)}"
 
+    def start(self, graph: Graph) -> Start:
+        """How fresh entries start where no numbers are given."""
+        return AS_EVER
+
     @abstractmethod
     def plan(self, space: ChannelSpace) -> dict[Space, Units]:
         """The new units of the space and of those that move with it, once every choice is resolved."""
@@ -66,8 +70,15 @@ class Resizing(Pass):
             changed = {node.name: node for node, _ in first}
             graph = graph.replace(nodes=[changed.get(node.name, node) for node in graph.nodes])
             space = self.space(graph)
-        plan, analysis = self.plan(space), self.analysis(graph)
-        done = resize(graph, plan, seed=self.seed, step=step, values=self.values, analysis=analysis)
+        done = resize(
+            graph,
+            self.plan(space),
+            seed=self.seed,
+            step=step,
+            values=self.values,
+            analysis=self.analysis(graph),
+            start=self.start(graph),
+        )
         edits = (*(edit for _, edit in first), *done.edits, *self.more(graph, space, step))
         return Change(done.nodes, graph.outputs, edits, inputs=done.inputs, entries=done.entries)
 

@@ -25,7 +25,7 @@ from growir.passes.resizing import (
     in_turn,
     unequal_parts,
 )
-from growir.resize import Units
+from growir.resize import AS_EVER, Start, Units
 from growir.rewrite import Preserves
 
 Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
@@ -116,6 +116,10 @@ class Widen(Resizing):
         if not copies:
             return self
         return self.model_copy(update={"copies": copies, "shares": shares or unequal_parts(copies)})
+
+    def start(self, graph: Graph) -> Start:
+        tokens = self.analysis(graph).looked_up(self.space(graph))
+        return Start(made="mean") if tokens else AS_EVER  # for the reason that `Extend` gives
 
     def plan(self, space: ChannelSpace) -> dict[Space, Units]:
         return grown_units(space, self.by // space.step, self.copies, self.shares)

@@ -135,10 +135,17 @@ def test_a_constant_along_the_classes_is_asked_for() -> None:
 
 
 def test_widen_and_extend_are_one_mechanism() -> None:
-    net = random_network(classifier())
-    a, b = (net.apply(step) for step in (Extend(node="head", by=2), Widen(node="head", by=2)))
-    assert a.graph == b.graph
-    assert all(np.array_equal(a.arrays[key], b.arrays[key]) for key in a.arrays)
+    for net, node in ((random_network(classifier()), "head"), (random_network(measuring()), "x"), (language(), "head")):
+        a, b = (net.apply(step) for step in (Extend(node=node, by=2), Widen(node=node, by=2)))
+        assert a.graph == b.graph
+        assert all(np.array_equal(a.arrays[key], b.arrays[key]) for key in a.arrays)
+
+
+def test_new_entries_of_what_is_frozen_are_spoken_of() -> None:
+    graph = classifier()
+    frozen = [n.model_copy(update={"frozen": ("weight",)}) if n.name == "head" else n for n in graph.nodes]
+    callers = Extend(node="head", by=1).rewrite(graph.replace(nodes=frozen)).callers
+    assert callers[1:] == ("head.weight is frozen, so its new entries are not trained unless it is thawed",)
 
 
 def test_what_asks_for_candidates_of_widen_never_changes_the_classes() -> None:
@@ -250,6 +257,27 @@ def test_a_longer_context_of_a_causal_network(table: bool) -> None:
     # The rows for positions name the same entries.
     name = "pos"
     assert Extend(node=name, by=3, axis=-2).rewrite(net.graph).graph == more.graph
+
+
+class Gated(nn.Module):
+    """A norm written out, which divides by what might be zero, before causal attention with learned positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pos, self.block, self.head = nn.Parameter(torch.randn(5, 8)), Block(8, causal=True), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.pos
+        found: torch.Tensor = self.head(self.block(x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5)))
+        return found
+
+
+def test_positions_that_are_divided_by_start_like_any_others() -> None:
+    net = growir.from_torch(Gated(), torch.randn(2, 5, 8))
+    step = Extend(node="x", axis=1, by=2)
+    assert step.resolved(net.graph).copies == ()
+    more = assert_preserves(step, net.graph)
+    assert more.arrays["pos.weight"].shape == (7, 8)
 
 
 def test_all_tokens_that_see_each_other_have_no_old_entries() -> None:
