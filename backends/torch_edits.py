@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from growir.backends.torch_arrays import to_tensor
 from growir.edits import Backend
 
 
@@ -50,14 +51,14 @@ class TorchBackend:
         return array.double().mean(axis, keepdim=True).to(array.dtype)
 
     def create(self, block: NDArray[Any]) -> torch.Tensor:
-        made = torch.from_numpy(np.array(block))
+        made = to_tensor(block)
         if self.like is None:
             return made
         return made.to(self.like.device, self.like.dtype if made.is_floating_point() else None)
 
 
 def _tensor(block: torch.Tensor | NDArray[Any]) -> torch.Tensor:
-    return block if isinstance(block, torch.Tensor) else torch.from_numpy(np.array(block))
+    return block if isinstance(block, torch.Tensor) else to_tensor(block)
 
 
 TORCH: Backend[torch.Tensor] = TorchBackend()

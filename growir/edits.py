@@ -279,7 +279,7 @@ class NumpyBackend:
         return array
 
     def add(self, array: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
-        total: NDArray[Any] = np.add(array, block, dtype=array.dtype, casting="same_kind")
+        total: NDArray[Any] = array + block.astype(array.dtype)
         return total
 
     def join(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

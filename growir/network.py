@@ -150,7 +150,7 @@ class Network:
         from growir.backends.torch_fx.probe import largest_change
 
         # In float64, where a share such as 1/3 does not drown in the rounding of the weights.
-        exact = {k: a.astype(np.float64) if a.dtype.kind == "f" else a for k, a in self.arrays.items()}
+        exact = {k: a.astype(np.float64) if a.dtype.name in FLOATS else a for k, a in self.arrays.items()}
         moved = apply_edits(done.edits, exact, NUMPY, np.dtype(np.float64))
         return largest_change((self.graph, exact), (done.graph, moved), done.entries)
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, assert_never
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 Arrays = Mapping[str, "NDArray[Any]"]
 
-FLOATS = ("float16", "float32", "float64")
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)  # which numpy itself does not have
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @per_graph

@@ -18,7 +18,7 @@ from growir.graph import Graph
 from growir.params import array_digest
 
 GRAPH, PARAMS, HISTORY = "graph.json", "params.safetensors", "history.safetensors"
-NUMPY_KINDS = frozenset("BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 F32 F64".split())  # as safetensors calls them
+NUMPY_KINDS = frozenset("BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64".split())  # as safetensors calls them
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
+from growir.backends.torch_arrays import to_array
 from growir.backends.torch_export.copying import undisturbed
 from growir.backends.torch_export.exporting import Program, export, source_line
 from growir.backends.torch_export.naming import name_drafts, valid
@@ -26,7 +27,7 @@ from growir.verify import verify
 
 MAX_SHOWN = 8  # parts in one warning
 # How far apart the model and the network may be, as a part of the largest output.
-_CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2}
+_CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
                 tied[parameter] = owner
                 continue
             tensors[key] = _tensor(held, draft)
-            arrays[key] = tensors[key].cpu().numpy().copy()
+            arrays[key] = to_array(tensors[key])
             if held.trained and not held.tensor.requires_grad:
                 frozen.append(parameter)
         reads = tuple(name_of[source_] for source_ in draft.inputs)

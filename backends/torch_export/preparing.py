@@ -19,6 +19,7 @@ from growir.errors import ModelError, Problem, cut, listed
 
 Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Batch sizes to export with: primes, so that a size is a multiple of one only if it has to do with the batch.
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53)
 
@@ -148,8 +149,8 @@ def _tensor_problems(model: nn.Module) -> Iterable[Problem]:
             yield Problem(name, "has no shape yet; run the model once before importing it")
         elif tensor.device.type == "meta":
             yield Problem(name, "is on the meta device and holds no numbers; move the model with to_empty and load it")
-        elif tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
-            yield Problem(name, f"is of {tensor.dtype}, which numpy does not have; call model.float() first")
+        elif tensor.is_floating_point() and tensor.dtype not in FLOATS:
+            yield Problem(name, f"is of {tensor.dtype}, which no network is; call model.float() first")
         elif tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
             yield Problem(name, f"is a {tensor.dtype} tensor of layout {tensor.layout}; only dense floats are imported")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from growir.backends.torch_arrays import to_array
 from growir.backends.torch_export import aliasing
 from growir.backends.torch_export.calls import Call, full_name, holds_tensor, overload, writes
 from growir.backends.torch_export.exporting import source_line
@@ -78,9 +80,9 @@ class Reader:
         self.constants: dict[object, Held] = {}  # those of the model's code, by their numbers
         self.values: dict[int, Value] = {}  # parameters that are values, by the tensor's id
         self.folded = Folded()
-        placed = (node.meta.get("val") for node in exported.graph.nodes if node.op == "placeholder")
-        # Of the inputs, the weights, and whatever the model turns them into.
-        self.dtypes = {x.dtype for x in placed if isinstance(x, torch.Tensor) and x.is_floating_point()}
+        self.dtype = _common_dtype(exported)
+        self.dtypes = {self.dtype}  # and whatever else the model computes in
+        self.cast: dict[int, torch.Tensor] = {}  # tensors of other dtypes as the network holds them, by their id
         self.call: fx.Node
         self.first_input: fx.Node  # the one that tells the batch size
         self.order = {node: k for k, node in enumerate(exported.graph.nodes)}
@@ -224,7 +226,7 @@ class Reader:
             if x.shape.dtype != "float32" and not op.integers:
                 raise Unsupported(f"takes integers, but {op.kind()} takes floats")
         shape = op.infer(*(x.shape for x in inputs))
-        kept = {name: held for name, held in (params or {}).items() if held is not None}
+        kept = {name: self._in_one_dtype(held) for name, held in (params or {}).items() if held is not None}
         self.drafts.append(Draft(op, tuple(x.source for x in inputs), kept, self.call, shape))
         return Value(len(self.inputs) + len(self.drafts) - 1, shape, layout)
 
@@ -254,10 +256,7 @@ class Reader:
         """One tensor for all constants of the model's code that hold the same numbers."""
         if held.trained or held.keys:
             return held
-        if held.tensor.dtype == torch.bfloat16:  # numpy has none
-            held = Held(held.tensor.float())
-        array = held.tensor.contiguous()
-        key = (held.tensor.dtype, tuple(held.tensor.shape), array.numpy().tobytes())
+        key = (held.tensor.dtype, tuple(held.tensor.shape), to_array(held.tensor).tobytes())
         return self.constants.setdefault(key, held)
 
     def _parameter(self, held: Held) -> Value:
@@ -271,6 +270,17 @@ class Reader:
             raise Unsupported("uses complex numbers; write the real and the imaginary parts")
         dtype: DType = "float32" if tensor.is_floating_point() else "int64"
         return self.emit(Parameter(shape=shape, buffer=not held.trained, dtype=dtype), params={"weight": held})
+
+    def _in_one_dtype(self, held: Held) -> Held:
+        """A tensor as the network holds it: all of its floats are of one dtype, the widest of weights and inputs."""
+        tensor = held.tensor
+        if not tensor.is_floating_point() or tensor.dtype == self.dtype:
+            return held
+        if torch.promote_types(tensor.dtype, self.dtype) != self.dtype:
+            self.computes_in(tensor.dtype)
+        if id(tensor) not in self.cast:
+            self.cast[id(tensor)] = tensor.detach().to(self.dtype).requires_grad_(tensor.requires_grad)
+        return replace(held, tensor=self.cast[id(tensor)])
 
     def number(self, value: Any) -> Any:
         """A size or number of the program as a plain one. Raises Unsupported if it depends on the batch."""
@@ -294,6 +304,17 @@ class Reader:
     def twin(self) -> fx.Node | None:
         """The same call in train mode, if it was found there."""
         return self.twins.get(self.call)
+
+
+def _common_dtype(exported: ExportedProgram) -> torch.dtype:
+    """The dtype of a network: the widest of the model's weights and inputs, else of its buffers."""
+    kinds = {spec.arg.name: spec.kind for spec in exported.graph_signature.input_specs}
+    found: dict[bool, list[torch.dtype]] = {True: [], False: []}
+    for node in exported.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "placeholder" and isinstance(value, torch.Tensor) and value.is_floating_point():
+            found[kinds[node.name] in (InputKind.PARAMETER, InputKind.USER_INPUT)].append(value.dtype)
+    return reduce(torch.promote_types, found[True] or found[False] or [torch.get_default_dtype()])
 
 
 def finite(tensor: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ from growir.shapes import shapes_of
 MAX_WHY = 1000  # characters
 CHEAP = 10**8  # multiply-accumulates for a sample; above it fewer sizes are tried
 # Rounding alone, as a part of the largest output: more than in the comparison on the example, for sums are longer.
-_CLOSE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 5e-2}
+_CLOSE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 
 class Axis(NamedTuple):

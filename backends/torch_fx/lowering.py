@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
+from growir.backends.torch_arrays import to_array, to_tensor
 from growir.backends.torch_fx.modules import FixedSizes
 from growir.backends.torch_fx.table import TABLE
 from growir.document import decode, draft, dumps, function_hash
@@ -147,7 +147,7 @@ def lower(
     place = torch.get_default_device() if device is None else torch.device(device)
     tensors: dict[str, torch.Tensor] = {}
     for key, param in param_table(graph).items():
-        tensor = torch.from_numpy(np.array(arrays[key]))
+        tensor = to_tensor(arrays[key])
         tensor = tensor.to(device=place, dtype=None if param.dtype == "int64" else dtype)
         trained = key not in frozen_keys(graph)
         tensors[key] = tensor if param.buffer else nn.Parameter(tensor, requires_grad=trained)
@@ -225,9 +225,7 @@ def read_back(graph: Graph, module: nn.Module) -> dict[str, NDArray[Any]]:
             raise ModelError(
                 f"{cut(key)}: the module's tensor is {list(tensor.shape)}, the graph's {list(param.shape)}"
             )
-        if tensor.dtype == torch.bfloat16:
-            raise ModelError(f"{cut(key)}: numpy has no bfloat16; call module.float() first")
-        found[key] = tensor.detach().cpu().numpy().copy()
+        found[key] = to_array(tensor)
     document = document_of(inner)
     if document is not None and document != dumps(graph):
         made = draft(decode(document)).graph

@@ -23,7 +23,7 @@ from growir.errors import cut
 from growir.graph import Graph
 from growir.names import RESERVED
 from growir.ops import Constant, Normal, Param, Uniform
-from growir.params import owners, param_table
+from growir.params import FLOATS, owners, param_table
 from growir.shapes import own_tables, shapes_of
 
 MARK = "# Written by growir"
@@ -178,7 +178,7 @@ class _Source:
     def _dtypes(self) -> Iterator[str]:
         """Casts, where tensors are not float32."""
         kinds = {
-            k: a.dtype.name for k, a in self.arrays.items() if a.dtype.kind == "f" and k in param_table(self.graph)
+            k: a.dtype.name for k, a in self.arrays.items() if a.dtype.name in FLOATS and k in param_table(self.graph)
         }
         if not kinds:
             return

@@ -144,7 +144,7 @@ def spectral() -> nn.Module:
     ("model", "says"),
     [
         (lambda: nn.Linear(4, 4, device="meta"), "weight: is on the meta device and holds no numbers"),
-        (lambda: nn.Linear(4, 4).bfloat16(), "weight: is of torch.bfloat16, which numpy does not have"),
+        (lambda: nn.Linear(4, 4).to(torch.float8_e5m2), "weight: is of torch.float8_e5m2, which no network is"),
         (lambda: nn.LazyLinear(4), "weight: has no shape yet; run the model once"),
         (shared, "1.weight: shares memory with '0.weight' but is another tensor"),
         (overlapping, "shares memory with"),
