@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -127,19 +128,40 @@ def index_select(r: Reader, c: Call) -> Value:
 
 
 def index(r: Reader, c: Call) -> Value:
-    """x[..., constant, ...] with one tensor of fixed positions."""
+    """x[..., constants, ...]: fixed positions of one axis, or of several adjacent ones taken together."""
     x = c.value("self")
     entries = cast("Sequence[fx.Node | None]", c.arguments["indices"])
-    given = [(dim, entry) for dim, entry in enumerate(entries) if entry is not None]
-    if len(given) != 1:
-        raise Unsupported("indexes by several tensors at once; growir selects fixed positions of one axis")
-    dim, entry = given[0]
-    held = r.env[entry]
-    if not isinstance(held, Held) or held.trained or held.tensor.dtype == torch.bool:
+    given: dict[int, torch.Tensor] = {}
+    dim = 0
+    for entry in entries:
+        for positions in () if entry is None else _index_tensors(r.env[entry]):
+            given[dim] = positions
+            dim += 1
+        dim += entry is None
+    dims = list(given)
+    if dims != list(range(dims[0], dims[0] + len(dims))):
+        raise Unsupported("indexes axes that do not lie side by side; growir selects fixed positions of adjacent axes")
+    # x[:, rows, columns] is x.flatten(1, 2)[:, rows * width + columns].
+    sizes = [x.size(d) for d in dims]
+    places = torch.zeros((), dtype=torch.int64)
+    for positions, size in zip(given.values(), sizes, strict=True):
+        places = places * size + positions % size
+    if len(dims) > 1:
+        shape = list(c.shape("self"))
+        x = reshaped(r, x, [*shape[: dims[0]], math.prod(sizes), *shape[dims[-1] + 1 :]])
+    if not places.numel():
+        raise Unsupported("selects nothing; a graph has no empty axes")
+    found = _positions(r, x, dims[0], [int(k) for k in places.reshape(-1)])
+    return found if places.dim() == 1 else reshaped(r, found, c.result.shape)
+
+
+def _index_tensors(item: object) -> tuple[torch.Tensor, ...]:
+    """What an index says, as one tensor of positions for each axis that it covers: a mask covers all of its own."""
+    if not isinstance(item, Held) or item.trained:
         raise Unsupported("takes positions that are computed from the inputs; growir selects fixed positions")
-    size = x.size(dim)
-    found = _positions(r, x, dim, [int(k) % size for k in held.tensor.reshape(-1)])
-    return found if held.tensor.dim() == 1 else reshaped(r, found, c.result.shape)
+    if item.tensor.dtype in (torch.bool, torch.uint8):
+        return item.tensor.nonzero(as_tuple=True)
+    return (item.tensor,)
 
 
 def flip(r: Reader, c: Call) -> Value:

@@ -117,6 +117,13 @@ def expand(r: Reader, c: Call) -> Value:
     return r.emit(Expand(shape=_kept(known, sizes)), x, r.value(r.env[r.first_input]))
 
 
+def copy(r: Reader, c: Call) -> Value:
+    """What is copied over a tensor of the same size."""
+    if c.shape("src") != c.result.shape:
+        raise Unsupported("copies a smaller tensor over a larger one; expand it first")
+    return c.value("src")
+
+
 def _kept(old: Sizes, new: Sizes) -> tuple[int, ...]:
     """The sizes of an expand, with -1 for those that stay."""
     return tuple(-1 if a == b else b for a, b in zip(old, new, strict=True))
@@ -204,4 +211,5 @@ TABLE: dict[str, Handler] = {
         ("pad", "constant_pad_nd", *(f"{m}_pad{n}d" for m in ("reflection", "replication") for n in (1, 2, 3))), pad
     ),
     "roll": roll,
+    "copy": copy,
 }

@@ -12,12 +12,14 @@ from torch import fx, nn
 
 from growir.backends.torch_arrays import to_array
 from growir.backends.torch_export.copying import undisturbed
+from growir.backends.torch_export.decomposing import decompose
 from growir.backends.torch_export.exporting import Program, export, source_line
 from growir.backends.torch_export.naming import name_drafts, valid
 from growir.backends.torch_export.preparing import Example, Prepared, prepare
 from growir.backends.torch_export.reading import Draft, Reader
 from growir.backends.torch_export.recognising import recognise
 from growir.backends.torch_export.sizes import all_fixed, fixed_sizes
+from growir.backends.torch_export.table import knows
 from growir.backends.torch_export.training import notice_of, twins
 from growir.backends.torch_export.values import Held
 from growir.backends.torch_fx import lower
@@ -71,6 +73,7 @@ def _imported(prepared: Prepared, name: str | None, check: bool) -> Imported:
     pairs, strange = twins(program.exported, program.training) if program.training else ({}, [])
     if strange:
         notices.append(notice_of(strange))
+    decompose(program.exported, knows)
     reader = Reader(program.exported, program.batch, pairs, prepared.model)
     reader.run()
     if reader.problems:

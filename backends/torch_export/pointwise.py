@@ -171,10 +171,24 @@ def extremum(op: Op) -> Handler:
 
 
 def clamp(r: Reader, c: Call) -> Value:
-    if c.is_tensor("min") or c.is_tensor("max"):
-        raise Unsupported("clamps between tensors; growir clamps between numbers")
-    least, most = c.get("min") if "min" in c.arguments else None, c.get("max") if "max" in c.arguments else None
-    return between(r, c.value("self"), least, most)
+    bounds = {name: operand(c, name) for name in ("min", "max") if c.is_tensor(name)}
+    numbers = {
+        name: c.real(name) for name in ("min", "max") if c.arguments.get(name) is not None and not bounds.get(name)
+    }
+    x = c.value("self")
+    if (low := bounds.get("min")) is not None:
+        x = joined(r, Maximum(), x, low)
+    x = between(r, x, numbers.get("min"), numbers.get("max"))
+    high = bounds.get("max")
+    return x if high is None else joined(r, Minimum(), x, high)
+
+
+def lerp(r: Reader, c: Call) -> Value:
+    """self + weight * (end - self)."""
+    x, weight = c.value("self"), operand(c, "weight")
+    apart = joined(r, Sub(), c.value("end"), x)
+    step = scaled(r, apart, c.real("weight"), 0.0) if weight is None else joined(r, Mul(), weight, apart)
+    return joined(r, Add(), x, step)
 
 
 def between(r: Reader, x: Value, least: float | None, most: float | None) -> Value:
@@ -348,6 +362,7 @@ TABLE: dict[str, Handler] = {
     "clamp": clamp,
     "clamp_min": clamp,
     "clamp_max": clamp,
+    "lerp": lerp,
     **dict.fromkeys(("softmax", "_softmax"), softmax(Softmax)),
     **dict.fromkeys(("log_softmax", "_log_softmax"), softmax(LogSoftmax)),
     "glu": glu,

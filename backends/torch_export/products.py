@@ -11,7 +11,7 @@ from torch import fx
 
 from growir.backends.torch_export.calls import Call, bound, tensor_of
 from growir.backends.torch_export.joints import aligned, interleaved
-from growir.backends.torch_export.layout import permuted, reshaped
+from growir.backends.torch_export.layout import permuted, reshaped, row_by_row, with_axis
 from growir.backends.torch_export.pointwise import joined, scaled
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Spread, Unsupported, Value, mapped
@@ -21,16 +21,24 @@ Handler = Callable[[Reader, Call], Any]
 
 
 def matmul(r: Reader, c: Call) -> Value:
-    other = next(name for name in ("other", "mat2") if name in c.arguments)
-    return product(r, c.value("self"), c.value(other))
+    other = next(name for name in ("other", "mat2", "vec") if name in c.arguments)
+    x, y = c.value("self"), c.value(other)
+    if x.rank > 1 and y.rank > 1:
+        return product(r, x, y)
+    # A vector is a matrix of one row on the left and of one column on the right.
+    return reshaped(
+        r,
+        product(r, with_axis(r, x, 0) if x.rank == 1 else x, with_axis(r, y, 1) if y.rank == 1 else y),
+        c.result.shape,
+    )
 
 
 def product(r: Reader, x: Value, y: Value) -> Value:
     """x @ y, where neither the rows nor the columns that meet hold the batch."""
-    if x.rank < 2 or y.rank < 2:
-        raise Unsupported("multiplies by a vector; give it a second axis")
     if x.is_batch(x.rank - 1) or any(y.is_batch(y.rank - k) for k in (1, 2)):
         raise Unsupported("multiplies along the batch axis; a graph never mixes samples")
+    if not y.batched and y.rank > 2 and set(y.shape.sizes[:-2]) == {1} and x.rank >= y.rank:
+        y = row_by_row(r, y, y.shape.sizes[-2:], -1)
     if not y.batched and y.rank == 2:
         return r.emit(MatMul(), x, y, layout=x.layout)
     if x.is_batch(x.rank - 2):
@@ -47,21 +55,49 @@ def sum_and_product(r: Reader, c: Call) -> Value:
     return found if beta == 0 else joined(r, Add(), scaled(r, c.value("self"), beta, 0.0), found)
 
 
-def einsum(r: Reader, c: Call) -> Value:
-    """A product of two tensors by letters: as matrices, with the letters that both keep in front."""
-    equation = str(c.arguments["equation"]).replace(" ", "")
+def is_product(call: fx.Node) -> bool:
+    """Whether an einsum multiplies two tensors as matrices: each letter once in each, none of one alone summed over."""
+    terms, out = _letters(call)
+    if len(terms) != 2 or any(len(set(t)) < len(t) for t in (*terms, out)):
+        return False
+    sizes: dict[str, set[str]] = {}
+    for term, node in zip(terms, cast("Sequence[fx.Node]", bound(call)["tensors"]), strict=True):
+        for letter, size in zip(term, tensor_of(node).shape, strict=True):
+            sizes.setdefault(letter, set()).add(str(size))
+    alike = all(len(found) == 1 for found in sizes.values())
+    return alike and set("".join(terms)) <= {*out, *(set(terms[0]) & set(terms[1]))}
+
+
+def _letters(call: fx.Node) -> tuple[list[str], str]:
+    """The terms of an einsum and its result, with letters for `...` too: "...i,ij" of a matrix is "Zi,ij->Zj"."""
+    equation = str(bound(call)["equation"]).replace(" ", "")
     left, _, out = equation.partition("->")
     terms = left.split(",")
+    spare = [chr(code) for code in (*range(65, 91), *range(97, 123)) if chr(code) not in equation]
+    most = 0
+    for k, node in enumerate(cast("Sequence[fx.Node]", bound(call)["tensors"])):
+        count = tensor_of(node).dim() - (len(terms[k]) - 3)
+        if "..." in terms[k]:
+            most = max(most, count)
+            terms[k] = terms[k].replace("...", "".join(spare[len(spare) - count :]))
+    ahead = "".join(spare[len(spare) - most :])
+    if "->" not in equation:  # whatever stands once, in alphabetical order, behind what the dots stand for
+        every = "".join(terms)
+        return terms, ahead + "".join(sorted(x for x in set(every) - set(ahead) if every.count(x) == 1))
+    return terms, out.replace("...", ahead)
+
+
+def einsum(r: Reader, c: Call) -> Value:
+    """A product of two tensors by letters: as matrices, with the letters that both keep in front."""
+    if not is_product(c.node):
+        raise Unsupported(f"has the equation {c.arguments['equation']}, which mixes samples or takes a diagonal")
+    terms, out = _letters(c.node)
     nodes = cast("Sequence[fx.Node]", c.arguments["tensors"])
-    if len(terms) != 2 or "." in equation or not out or any(len(set(t)) < len(t) for t in (*terms, out)):
-        raise Unsupported(f"has the equation {equation}; growir takes two tensors, each letter once in each")
     sizes: dict[str, Any] = {}
     for term, node in zip(terms, nodes, strict=True):
         sizes.update(zip(term, tensor_of(node).shape, strict=True))
     one, two = terms
     summed = [x for x in one if x in two and x not in out]
-    if set(one + two) - set(out) - set(summed):
-        raise Unsupported(f"sums over a letter of one tensor alone ({equation}); sum it before")
     shared = [x for x in one if x in two and x in out]
     rows, columns = [x for x in one if x not in two], [x for x in two if x not in one]
     batch = [x for x in rows if r.batch.factor(sizes[x]) is not None]
@@ -142,7 +178,7 @@ def _is_causal(mask: torch.Tensor, queries: int, keys: int) -> bool:
 
 
 TABLE: dict[str, Handler] = {
-    **dict.fromkeys(("matmul", "mm", "bmm"), matmul),
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv"), matmul),
     **dict.fromkeys(("addmm", "baddbmm"), sum_and_product),
     "einsum": einsum,
     "scaled_dot_product_attention": scaled_dot_product_attention,

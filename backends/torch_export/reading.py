@@ -178,7 +178,16 @@ class Reader:
         varied = next((item for item in items if isinstance(item, Varied)), None)
         if varied is not None:
             raise Unsupported(f"reads what {varied.why}")
-        return aliasing.read(self, Call(self, node))
+        found = aliasing.read(self, Call(self, node))
+        if isinstance(found, Value):
+            self._count(node, found)
+        return found
+
+    def _count(self, node: fx.Node, found: Value) -> None:
+        """Settle sizes that export left open and that the graph knows: how many channels a constant mask chooses."""
+        for k, size in enumerate(node.meta["val"].shape):
+            if isinstance(size, torch.SymInt) and not found.is_batch(k):
+                self.batch.count(size, found.size(k))
 
     def _finish(self, node: fx.Node) -> None:
         from torch.utils import _pytree as pytree
@@ -286,6 +295,8 @@ class Reader:
         """A size or number of the program as a plain one. Raises Unsupported if it depends on the batch."""
         if isinstance(value, fx.Node):
             value = self.folded.numbers.get(value, value.meta["val"])
+        if isinstance(value, torch.SymInt):
+            value = self.batch.settled(value)
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             if free_unbacked_symbols(value):
                 raise Unsupported("computes with a number read from a tensor; keep it a tensor")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from growir.backends.torch_export import pointwise
 from growir.backends.torch_export.calls import Call
+from growir.backends.torch_export.layout import reshaped
 from growir.backends.torch_export.pointwise import each
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Layout, Unsupported, Value
-from growir.ops import Abs, Amax, Amin, Mean, Norm, Op, Sqrt, Sum, Var
+from growir.ops import Abs, Add, Amax, Amin, Exp, Log, Mean, Norm, Op, Sqrt, Sub, Sum, Var
 
 Handler = Callable[[Reader, Call], Any]
 
@@ -63,16 +65,36 @@ def std(r: Reader, c: Call) -> Value:
     return each(r, Sqrt(), var(r, c))
 
 
+def with_mean(spread: Handler) -> Handler:
+    """var_mean and std_mean: the variance or its root, and the mean."""
+
+    def handle(r: Reader, c: Call) -> tuple[Value, Value]:
+        return spread(r, c), reduced(r, Mean, c.value("self"), c.ints("dim"), bool(c.arguments.get("keepdim")))
+
+    return handle
+
+
+def logsumexp(r: Reader, c: Call) -> Value:
+    """The logarithm of a sum of exponentials, m + log(sum(exp(x - m))) with the largest m, as torch computes it."""
+    x, dims = c.value("self"), c.ints("dim")
+    largest = reduced(r, Amax, x, dims, keepdim=True)
+    terms = each(r, Exp(), pointwise.joined(r, Sub(), x, largest))
+    found = pointwise.joined(r, Add(), each(r, Log(), reduced(r, Sum, terms, dims, keepdim=True)), largest)
+    return reshaped(r, found, c.result.shape)
+
+
 def norm(r: Reader, c: Call) -> Value:
-    """The 1- or 2-norm along axes."""
+    """The 1-, 2- or largest norm along axes."""
     x = c.value("self")
     order = c.arguments.get("ord", c.arguments.get("p"))
     order = 2.0 if order is None else float(order)
     keep = bool(c.get("keepdim"))
     if order == 1:
         return reduced(r, Sum, each(r, Abs(), x), c.ints("dim"), keep)
+    if math.isinf(order):
+        return reduced(r, Amax if order > 0 else Amin, each(r, Abs(), x), c.ints("dim"), keep)
     if order != 2:
-        raise Unsupported(f"takes the {order}-norm; growir writes down the 1-norm and the 2-norm")
+        raise Unsupported(f"takes the {order}-norm; growir writes down the norms 1, 2, inf and -inf")
     return reduced(r, Norm, x, c.ints("dim"), keep)
 
 
@@ -85,6 +107,9 @@ TABLE: dict[str, Handler] = {
     "min": extremum(Amin, "minimum"),
     "var": var,
     "std": std,
+    "var_mean": with_mean(var),
+    "std_mean": with_mean(std),
+    **dict.fromkeys(("logsumexp", "special_logsumexp"), logsumexp),
     "linalg_vector_norm": norm,
     "norm": norm,
 }

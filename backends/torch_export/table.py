@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import fx
+
 from growir.backends.torch_export import cuts, joints, layers, layout, pointwise, pools, products, reductions
-from growir.backends.torch_export.calls import Call
+from growir.backends.torch_export.calls import Call, name_of
 from growir.backends.torch_export.reading import Reader
 
 TABLE: dict[str, Callable[[Reader, Call], Any]] = {
@@ -19,3 +21,8 @@ TABLE: dict[str, Callable[[Reader, Call], Any]] = {
     **reductions.TABLE,
     **pools.TABLE,
 }
+
+
+def knows(call: fx.Node) -> bool:
+    """Whether the table reads a call as it is; otherwise torch's definition of it may be read instead."""
+    return name_of(call) in TABLE and (name_of(call) != "einsum" or products.is_product(call))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from growir.ops import BATCH, Shape
 
@@ -162,26 +163,43 @@ class Batch:
         size: The batch size of the example that was exported.
         symbolic: Whether export kept it open; otherwise sizes that are multiples of `size`, a prime that divides no
             size of the model's own tensors, are taken for it.
+        counted: Sizes that export left open because they depend on numbers in a constant, a mask that chooses channels
+            say, by their symbols: they are known once the constant is read.
     """
 
     size: int
     symbolic: bool
+    counted: dict[Any, int] = field(default_factory=dict[Any, int])
+
+    def settled(self, size: int | torch.SymInt) -> int | torch.SymInt:
+        """The size as a plain number, where it does not depend on the batch and is known by now."""
+        if isinstance(size, int):
+            return size
+        expression = cast(Any, size.node.expr).subs(self.counted)
+        return size if expression.free_symbols else int(expression)
+
+    def count(self, size: int | torch.SymInt, found: int) -> None:
+        """Say what an open size has turned out to be."""
+        if isinstance(size, torch.SymInt):
+            symbol = cast(Any, size.node.expr)
+            if symbol.is_Symbol and size.node.hint is None:
+                self.counted[symbol] = found
 
     def factor(self, size: int | torch.SymInt) -> int | None:
         """How many times the batch size this is, or None if it does not depend on the batch."""
+        size = self.settled(size)
         if isinstance(size, int):
             return None if self.symbolic or size == 0 or size % self.size else size // self.size
-        value = cast("int | None", size.node.hint)
-        free = cast("set[Any]", size.node.expr.free_symbols)
-        if value is None:
+        expression = cast(Any, size.node.expr).subs(self.counted)
+        free = cast("set[Any]", expression.free_symbols)
+        if free_unbacked_symbols(size) & free:
             raise Unsupported(f"has a size that depends on the numbers in a tensor, {size}")
         if len(free) != 1:
             raise Unsupported(f"has the size {size}, which does not follow from the batch size alone")
-        expression = cast(Any, size.node.expr)
         one, two = (int(expression.subs(dict.fromkeys(free, k * self.size))) for k in (1, 2))
         if two != 2 * one or one % self.size:
             raise Unsupported(f"has the size {size}; a graph's sizes are fixed or multiples of the batch size")
-        return value // self.size
+        return one // self.size
 
     def split(self, shape: Sequence[int | torch.SymInt]) -> tuple[tuple[int, ...], int, int]:
         """A shape without the axis that holds the batch, that axis (-1 if there is none), and its multiple."""
@@ -190,9 +208,9 @@ class Batch:
         if len(found) > 1:
             raise Unsupported(f"has the batch in {len(found)} of its axes, {list(shape)}")
         if not found:
-            return tuple(int(size) for size in shape), -1, 1
+            return tuple(int(self.settled(size)) for size in shape), -1, 1
         place = found[0]
-        return tuple(int(s) for k, s in enumerate(shape) if k != place), place, factors[place] or 1
+        return tuple(int(self.settled(s)) for k, s in enumerate(shape) if k != place), place, factors[place] or 1
 
 
 def shape_of(sizes: Sequence[int], batched: bool, integer: bool) -> Shape:
