@@ -120,7 +120,7 @@ def expand(r: Reader, c: Call) -> Value:
 def copy(r: Reader, c: Call) -> Value:
     """What is copied over a tensor of the same size."""
     if c.shape("src") != c.result.shape:
-        raise Unsupported("copies a smaller tensor over a larger one; expand it first")
+        raise Unsupported("writes into a tensor in place; put the parts together with torch.cat, or use a mask")
     return c.value("src")
 
 
