@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -17,6 +17,7 @@ from growir.document import function_hash
 from growir.errors import ModelError, PassRefused, cut
 from growir.graph import Graph
 from growir.live.carrying import AveragePlan, grown_masks, grown_tensors, heirs_of, switched
+from growir.live.groups import Groups
 from growir.live.modules import Live, find, fitting_batch, largest_change, rebuilt
 from growir.live.normalised import uneven_copies
 from growir.live.optimizers import Grown, OptimizerPlan, places_of, plan_optimizers
@@ -43,6 +44,7 @@ def grow(
     verify: torch.Tensor | Sequence[torch.Tensor] | None = None,
     at_most: float | None = None,
     fresh: FreshState = "small",
+    groups: Groups | None = None,
     train_as_imported: bool = False,
     on_all_ranks: bool = False,
 ) -> tuple[fx.GraphModule, Report]:
@@ -53,8 +55,8 @@ def grow(
     gradient. Buffers and the mode (train or eval) of every part go along.
 
     The optimizer is changed in place: state by the row of its class (`live.register`), groups by name. A created
-    parameter starts without state in the group of its nearest relative (`growir.live.relatives`), one that is gone
-    leaves. Schedulers and GradScaler hold the optimizer and need nothing.
+    parameter starts without state in the group that `groups` says, or in that of its nearest relative
+    (`growir.live.relatives`); one that is gone leaves. Schedulers and GradScaler hold the optimizer and need nothing.
 
     Args:
         module: A module that `Network.to_torch` made; one that torch.compile wrapped is unwrapped, and to be compiled
@@ -73,6 +75,9 @@ def grow(
         fresh: What fresh entries of optimizer state start with, where they are sizes such as Adam's second moment:
             "small" (a ten-thousandth of the mean of the old ones along the axis that grows), "mean" or "zero". The
             smaller, the longer are the first steps of what is new; docs/live.md has what was measured.
+        groups: A function of a created parameter's key and the parameter that says where it is trained: the index of
+            the optimizer's group, (optimizer, group) where several are given, a group's "name", or None for the group
+            of its nearest relative. Without it the report notes where likeness was weak.
         train_as_imported: Go on with a network whose train mode is known not to be that of the model it was imported
             from (`Graph.train_differs`).
         on_all_ranks: Where a process group of several ranks is up: every rank makes this same call, and whatever wraps
@@ -93,7 +98,7 @@ def grow(
         optimizers = [*optimizer]
 
     def work() -> _Planned:
-        return _planned(module, step, optimizers, ema, masks, verify, at_most, fresh, train_as_imported)
+        return _planned(module, step, optimizers, ema, masks, verify, at_most, fresh, groups, train_as_imported)
 
     planned = alike_on_all_ranks(work, _Planned.summary, on_all_ranks)
     planned.commit()
@@ -136,6 +141,7 @@ def _planned(
     verify: torch.Tensor | Sequence[torch.Tensor] | None,
     at_most: float | None,
     fresh: FreshState,
+    groups: Groups | None,
     train_as_imported: bool,
 ) -> _Planned:
     """Everything that `grow` does and that may fail."""
@@ -145,6 +151,8 @@ def _planned(
     check_trainable(live.graph, train_as_imported, ModelError)
     done = _rewrite(step, live.graph)
     _check_arguments(live.module, optimizers, ema, verify, at_most, fresh)
+    if not (groups is None or (callable(cast("object", groups)) and optimizers)):
+        raise ModelError("groups: a function (key, parameter) -> group is needed, and an optimizer that has groups")
     _check_range(step, live.tensors)
     heirs = heirs_of(done.edits, list(live.tensors))
     if isinstance(step, Rewrite):  # perhaps of the module's document, which does not say what was frozen since
@@ -152,7 +160,9 @@ def _planned(
     tensors = grown_tensors(live, done, heirs)
     grown = rebuilt(live.module, done.graph, tensors)
     orders = _order(live.module, live.tensors), _order(grown, tensors)
-    plans = plan_optimizers(optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders, fresh))
+    plans, unsure = plan_optimizers(
+        optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders, fresh), groups
+    )
     averages = [AveragePlan(average, k, live, done) for k, average in enumerate(ema)]
     carried = grown_masks({} if masks is None else masks, live.graph, done)
     measured = None
@@ -176,6 +186,7 @@ def _planned(
         measured=measured,
         rng=rng,
         notes=(
+            *unsure,
             *live.notes,
             *(note for plan in plans for note in plan.notes),
             *(note for average in averages for note in average.notes),

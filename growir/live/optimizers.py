@@ -18,6 +18,7 @@ from growir.backends.torch_edits import TORCH
 from growir.edits import Derive, Edit
 from growir.errors import GrowirError, ModelError, cut
 from growir.graph import Graph
+from growir.live.groups import Groups, asked, weakness
 from growir.live.relatives import nearest
 from growir.live.report import Place
 from growir.live.rows import held_by, row_of, taken_for
@@ -178,17 +179,25 @@ class OptimizerPlan:
         """The group of every parameter of the module that this optimizer trains."""
         return {m.key: k for k, group in enumerate(self.groups) for m in group if m.key is not None}
 
-    def take(self, key: str, relative: str) -> None:
-        """Put a new parameter into the group of a relative, behind the last that precedes it in the new module."""
+    def take(self, key: str, number: int) -> None:
+        """Put a new parameter into a group, behind the last that precedes it in the new module."""
+        given, order = self.optimizer.param_groups[number], self._grown.order
         for plan in self._inner:
-            if relative in plan.places:
-                plan.take(key, relative)
-        group, order = self.groups[self.places[relative]], self._grown.order
-        name = next(member.name for member in group if member.key == relative)
-        named = None if name is None else name.removesuffix(relative) + key
+            for k, theirs in enumerate(plan.optimizer.param_groups):
+                if theirs is given or {m.key for m in plan.groups[k]} & {m.key for m in self.groups[number]} - {None}:
+                    plan.take(key, k)
+                    break
+        group = self.groups[number]
+        named = self._prefix() + key if "param_names" in given else None
         ours = [k for k, member in enumerate(group) if member.key is not None]
         earlier = [k for k in ours if order[group[k].key or ""] < order[key]]
-        group.insert(earlier[-1] + 1 if earlier else ours[0], _Member(self._grown.after[key], named, key))
+        at = earlier[-1] + 1 if earlier else ours[0] if ours else len(group)
+        group.insert(at, _Member(self._grown.after[key], named, key))
+
+    def _prefix(self) -> str:
+        """What stands before the keys in the names that the optimizer has for this module's parameters."""
+        named = (member for group in self.groups for member in group if member.name is not None and member.key)
+        return next(((member.name or "").removesuffix(member.key or "") for member in named), "")
 
     def arrange(self) -> None:
         """Put groups that were in the order of the module's parameters into that of the new module's.
@@ -225,29 +234,41 @@ class OptimizerPlan:
                 group["param_names"][:] = [member.name for member in members]
 
 
-def plan_optimizers(optimizers: Sequence[object], grown: Grown) -> list[OptimizerPlan]:
-    """What each optimizer will be, with the parameters that come into being.
+def plan_optimizers(
+    optimizers: Sequence[object], grown: Grown, groups: Groups | None = None
+) -> tuple[list[OptimizerPlan], list[str]]:
+    """What each optimizer will be, with the parameters that come into being, and notes on those it is unsure of.
 
-    One that is worked out from others joins the first of them; any other joins its nearest relative.
+    One goes where `groups` says. Without that, one that is worked out from others joins the first of them, and any
+    other its nearest relative.
 
     Raises:
-        GrowirError: An optimizer is none of this module, or has state that cannot follow.
+        GrowirError: An optimizer is none of this module, or has state that cannot follow; or there is no such group.
     """
     plans = [OptimizerPlan(optimizer, grown) for optimizer in optimizers]
+    notes: list[str] = []
     if not plans:
-        return plans
+        return plans, notes
+    given = [plan.optimizer.param_groups for plan in plans]
     sources = {edit.key: edit.sources for edit in grown.edits if isinstance(edit, Derive)}
     old = set(grown.heirs.values())
-    settled = {key: plan for plan in reversed(plans) for key in plan.places}
+    settled = places_of(plans)
     for key, tensor in grown.after.items():
-        if key not in old and isinstance(tensor, nn.Parameter):
-            parents = [grown.heirs[s] for s in sources.get(key, ()) if grown.heirs.get(s) in settled]
-            relative = parents[0] if parents else nearest(grown.graph, key, settled)
-            if relative is not None:
-                settled[relative].take(key, relative)
+        if key in old or not isinstance(tensor, nn.Parameter):
+            continue
+        place = None if groups is None else asked(groups, key, tensor, given)
+        parents = [grown.heirs[s] for s in sources.get(key, ()) if grown.heirs.get(s) in settled]
+        if place is None and parents:
+            place = settled[parents[0]]
+        elif place is None and (relative := nearest(grown.graph, key, settled)) is not None:
+            place = settled[relative.key]
+            weak = weakness(grown.graph, key, relative, settled)
+            notes += [weak] if weak else []
+        if place is not None:
+            plans[place.optimizer].take(key, place.group)
     for plan in plans:
         plan.arrange()
-    return plans
+    return plans, notes
 
 
 def places_of(plans: Sequence[OptimizerPlan]) -> dict[str, Place]:

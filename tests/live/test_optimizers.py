@@ -11,7 +11,7 @@ from torch import nn
 
 from growir import live
 from growir.graph import Graph, Node
-from growir.live.relatives import nearest
+from growir.live.relatives import Relative, nearest
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, Relu
 from growir.passes import AddNode, EliminateDead, Widen
 from growir.testing import random_batch
@@ -185,6 +185,10 @@ def test_a_gradient_scaler_goes_on() -> None:
     assert scaler.get_scale() == 1024.0
 
 
+def key_of(relative: Relative | None) -> str | None:
+    return None if relative is None else relative.key
+
+
 def test_the_nearest_relative_is_alike_first_and_close_second() -> None:
     graph = two_towers().replace(
         nodes=[
@@ -196,11 +200,11 @@ def test_the_nearest_relative_is_alike_first_and_close_second() -> None:
         ]
     )
     old = list(params_of(two_towers(), module_of(two_towers())))
-    assert nearest(graph, "new.weight", old) == "fc1.weight"
-    assert nearest(graph, "new.bias", old) == "fc1.bias"
-    assert nearest(graph, "newnorm.weight", old) == "norm.weight"  # far away, but a norm's
-    assert nearest(graph, "new.weight", ["conv.weight", "head.bias"]) == "conv.weight"
-    assert nearest(graph, "new.weight", ["conv.bias", "head.bias"]) == "head.bias"
+    assert key_of(nearest(graph, "new.weight", old)) == "fc2.weight"  # as near as fc1, and reads an activation too
+    assert key_of(nearest(graph, "new.bias", old)) == "fc2.bias"
+    assert key_of(nearest(graph, "newnorm.weight", old)) == "norm.weight"  # far away, but a norm's
+    assert key_of(nearest(graph, "new.weight", ["conv.weight", "head.bias"])) == "conv.weight"
+    assert key_of(nearest(graph, "new.weight", ["conv.bias", "head.bias"])) == "head.bias"
     assert nearest(graph, "new.weight", []) is None
 
 
