@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from growir.backends.torch_export.decisions import Decision, decisions
 from growir.backends.torch_export.exporting import failure, undisturbed
 from growir.backends.torch_export.gates import opened
 from growir.backends.torch_export.preparing import Prepared
@@ -34,6 +35,7 @@ from growir.shapes import shapes_of
 
 MAX_WHY = 1000  # characters
 CHEAP = 10**8  # multiply-accumulates for a sample; above it fewer sizes are tried
+DEAR = 3 * 10**9  # about as many at which a single size is not tried any more
 # Rounding alone, as a part of the largest output: more than in the comparison on the example, for sums are longer.
 _CLOSE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
@@ -59,11 +61,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One comparison: its sizes and what came of it; why the model refused them, or ''."""
+    """One comparison: its sizes and what came of it; why the model refused them, and the line to blame, if known."""
 
     sizes: Sizes
     verdict: Verdict
-    refusal: str
+    refusal: str = ""
+    line: str = ""
 
 
 def fixed_sizes(
@@ -154,7 +157,7 @@ class _Pair:
         inputs = self._inputs(sizes)
         refusal, wanted = "", None
         try:
-            wanted = self._outputs(inputs)
+            wanted = self.outputs(inputs)
         except Exception as error:  # whatever the model's own code raises
             refusal = failure(error, folders=False)
         try:
@@ -175,7 +178,8 @@ class _Pair:
         """The line of the model that computes with the size, or that refuses another."""
         if trial.refusal:
             return f"the model refuses other sizes: {trial.refusal}"
-        return first_use(lambda: self._outputs(self.example), lambda: self._outputs(self._inputs(trial.sizes)))
+        other = self._inputs(trial.sizes)
+        return trial.line or first_use(lambda: self.outputs(self.example), lambda: self.outputs(other))
 
     def size(self, axis: Axis) -> int:
         return self.example[axis.input].shape[axis.axis]
@@ -183,7 +187,8 @@ class _Pair:
     def axes(self) -> list[Axis]:
         return [Axis(k, axis) for k, tensor in enumerate(self.example) for axis in range(1, tensor.dim())]
 
-    def _outputs(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def outputs(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """What the model gives."""
         given = [tensor.clone() for tensor in inputs]
         named = dict(zip(self.names[self.positional :], given[self.positional :], strict=True))
         with torch.no_grad():
@@ -230,10 +235,9 @@ def _found(pair: _Pair, graph: Graph) -> dict[Axis, Trial]:
             fixed.update(dict.fromkeys(group, outcome))
         elif outcome:
             taken[group] = outcome
-    for trial in _together(pair, taken, cheap):
+    for trial in itertools.chain(_together(pair, taken, cheap), _decided(pair, list(taken), costs_of(graph).macs)):
         if trial.verdict is Verdict.APART:
             fixed.update(dict.fromkeys(trial.sizes, trial))
-            break
     return fixed
 
 
@@ -285,6 +289,30 @@ def _groups(
             found = left(candidates)
             if len(found) > 1:
                 yield found
+
+
+def _decided(pair: _Pair, groups: Sequence[tuple[Axis, ...]], macs: int) -> Iterator[Trial]:
+    """Comparisons around the sizes with which the model compares its own."""
+    for decision in decisions(lambda: pair.outputs(pair.example)) if groups else ():
+        for group in groups:
+            usual = pair.size(group[0])
+            for size in _around(decision, usual):
+                sizes = dict.fromkeys(group, size)
+                if size <= 2 * usual or macs * (size / usual) ** 2 <= DEAR:
+                    yield replace(pair.trial(sizes), line=decision.line)
+                elif decision.size == usual and decision.line:  # too large to run
+                    yield Trial(sizes, Verdict.APART, line=decision.line)
+
+
+def _around(decision: Decision, usual: int) -> list[int]:
+    """Sizes of an input on both sides of a decision.
+
+    The size that is compared may be an inner one, which is 8 where the input has 32; then 512 stands for about 2048.
+    """
+    up = decision.number > decision.size
+    near = [-(-number * usual // decision.size) for number in (decision.number, decision.number + (1 if up else -1))]
+    far = 2 * near[1] if up else near[1] // 2
+    return [size for size in dict.fromkeys([*near, far]) if size not in (0, usual)]
 
 
 def _together(pair: _Pair, taken: Mapping[tuple[Axis, ...], list[int]], cheap: bool) -> Iterator[Trial]:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from growir.backends.torch_export.exporting import foreign
 
+_HERE = str(Path(__file__).parent)
 # Calls whose numbers say how much there is, not what is computed with it: blamed only if nothing else differs.
 _SHAPING = frozenset(
     "view reshape expand expand_as repeat tile broadcast_to unflatten flatten split chunk view_as reshape_as "
@@ -33,7 +34,7 @@ class _Use:
 
     function: str
     numbers: str
-    line: tuple[str, int] | None
+    line: Line | None
 
     @property
     def rank(self) -> int:
@@ -59,8 +60,34 @@ def first_use(one: Callable[[], object], two: Callable[[], object]) -> str:
     known = [use for use in found if use.line is not None]
     if not known:
         return ""
-    file, number = cast("tuple[str, int]", min(known, key=lambda use: use.rank).line)
-    return f"{Path(file).name}:{number}: {linecache.getline(file, number).strip()}"
+    return line_text(cast("Line", min(known, key=lambda use: use.rank).line))
+
+
+class Line(NamedTuple):
+    """A line of code."""
+
+    file: str
+    number: int
+
+
+def line_text(line: Line) -> str:
+    """A line as messages show it, 'file:line: code', without the folders of this machine."""
+    return f"{Path(line.file).name}:{line.number}: {linecache.getline(line.file, line.number).strip()}"
+
+
+def calling_line(frame: FrameType | None) -> Line | None:
+    """The innermost line of the model that led to a frame of this package; none if torch's own code alone did."""
+    inside = True
+    while frame is not None:
+        file = frame.f_code.co_filename
+        own = file.startswith(_HERE)
+        if own and not inside:
+            return None  # whoever runs the model
+        inside = inside and own
+        if foreign(file):
+            return Line(file, frame.f_lineno)
+        frame = frame.f_back
+    return None
 
 
 class _Recorder(TorchFunctionMode):
@@ -74,7 +101,7 @@ class _Recorder(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = str(getattr(func, "__name__", func))
-        self.uses.append(_Use(name, repr(_numbers((args, kwargs or {}))), _line(inspect.currentframe())))
+        self.uses.append(_Use(name, repr(_numbers((args, kwargs or {}))), calling_line(inspect.currentframe())))
         return func(*args, **(kwargs or {}))
 
 
@@ -83,15 +110,6 @@ def _recorded(run: Callable[[], object]) -> list[_Use]:
     with recorder:
         run()
     return recorder.uses
-
-
-def _line(frame: FrameType | None) -> tuple[str, int] | None:
-    """The innermost line of the model; none if torch itself, or a module without code of its own, makes the call."""
-    while frame is not None and frame.f_code is not _recorded.__code__:
-        if foreign(frame.f_code.co_filename):
-            return frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back
-    return None
 
 
 def _numbers(value: Any) -> Any:

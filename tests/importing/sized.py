@@ -166,6 +166,32 @@ class DecidesByLength(Model):
         return torch.relu(y) if x.shape[1] > 8 else y
 
 
+class DecidesFarAway(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.f(x)
+        if x.shape[1] > 512:
+            y = torch.relu(y)
+        return y
+
+
+class DecidesByAnInnerSize(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = F.max_pool2d(self.f(x), 2)
+        return F.max_pool2d(y, 2) if min(y.shape[2] + 2, 100) == 100 else y
+
+
+class ReadsTheFirst(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.f(x[..., :600, :])
+        return y
+
+
+class ReadsTheLast(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.f(x)
+        return y[:, -70:]
+
+
 class PadsToAPowerOfTwo(Model):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.f(x)
@@ -315,6 +341,10 @@ PROGRAMS: dict[str, Sized] = {
     "norm of whole maps": Sized(lambda: NormOfWholeMaps(f=filters()), (MAPS,)),
     "token by token": Sized(lambda: TokenByToken(f=vector())),
     "decides by length": Sized(lambda: DecidesByLength(f=vector())),
+    "decides far away": Sized(lambda: DecidesFarAway(f=vector())),
+    "decides by an inner size": Sized(lambda: DecidesByAnInnerSize(f=filters()), ((3, 12, 9),), frozenset({(0, 3)})),
+    "reads the first": Sized(lambda: ReadsTheFirst(f=vector())),
+    "reads the last": Sized(lambda: ReadsTheLast(f=vector())),
     "pads to a power of two": Sized(lambda: PadsToAPowerOfTwo(f=vector())),
     "merged with the batch": Sized(lambda: MergedWithTheBatch(f=vector()), free=LENGTH),
     "only squares": Sized(lambda: OnlySquares(f=filters()), ((3, 12, 12),), PLACES),

@@ -63,7 +63,7 @@ def others(shapes: tuple[tuple[int, ...], ...], few: bool = False) -> Iterator[S
         alike = [axis for axis, other in axes.items() if other == size]
         groups = [(axis,) for axis in alike] + [g for n in (2, len(alike)) for g in itertools.combinations(alike, n)]
         for group in dict.fromkeys(groups):
-            for other in (1, size - 2, size + 5, 2 * size, *(() if few else (3 * size + 1, 4 * size, 40))):
+            for other in (1, size - 2, size + 5, 2 * size, *(() if few else (3 * size + 1, 4 * size, 40, 700))):
                 if other not in (0, size) and other > 0:
                     yield dict.fromkeys(group, other)
     yield {axis: size + 2 + k for k, (axis, size) in enumerate(axes.items())}
@@ -131,6 +131,8 @@ WHY = {
     "last from the end": "return y[:, -1]",
     "back to the input's size": 'return F.interpolate(self.f(F.max_pool2d(x, 3)), size=x.shape[-2:], mode="bilinear")',
     "sliced positions": "y: torch.Tensor = self.f(x) + self.position[:, : x.shape[1]]",
+    "decides far away": "if x.shape[1] > 512:",
+    "reads the last": "return y[:, -70:]",
     "decides by length": "return torch.relu(y) if x.shape[1] > 8 else y",
     "token by token": "y = torch.tanh(self.f(x[:, k]) + y)",
     "one of two by number": "return (queries @ keys.mT / y.shape[1]).softmax(-1) @ keys",
