@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from growir.errors import PassRefused, cut
+from growir.factors import Reading, limit, settle
 from growir.graph import Graph, per_graph, suggestion
 from growir.ops import Shape
+from growir.ops.algebra import Algebra
 from growir.ops.rule import Follower, ParamAxes, Rule, Selected
-from growir.ops.spaces import Algebra, Axes, Axis, Pin, Space, fixed, length
+from growir.ops.spaces import (
+    Axes,
+    Axis,
+    Pin,
+    Space,
+    as_axis,
+    extent,
+    fixed,
+    grown,
+    is_nested,
+    length,
+    shares_of,
+    spaces_on,
+)
 from growir.shapes import owners, shapes_of
 from growir.steps import Step, Steps
 
 Place = tuple[str, int]  # an axis of a graph input
-
-MAX_ROUNDS = 4  # of taking back choices that led nowhere
+IN_BETWEEN = "new positions would not be the last ones here, and later ones see them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +112,11 @@ class Analysis:
     def callers_hold(self, space: ChannelSpace, graph: Graph) -> bool:
         """Whether a space lies on an axis of a graph output, or is what integers choose from."""
         outside = (axis for name in graph.outputs for axis in self.values[name])
-        return self.looked_up(space) or any(held is space.space for axis in outside for held, _ in axis)
+        return self.looked_up(space) or any(space.space in spaces_on(axis) for axis in outside)
 
     def looked_up(self, space: ChannelSpace) -> bool:
         """Whether integers choose from what a space has, as tokens do from an embedding's rows."""
-        return any(held is space.space for axis in self.entries.values() for held, _ in axis)
+        return any(space.space in spaces_on(axis) for axis in self.entries.values())
 
     def find(self, node: str, graph: Graph) -> ChannelSpace:
         """The space a pass means by `node`. Raises PassRefused, saying what would work."""
@@ -119,9 +133,11 @@ class Analysis:
             raise PassRefused(
                 f"{cut(base)} ({kind}): its value holds no channel space, so it has no width to change{hint}"
             )
-        free = [s for s in inside if not s.space.pins] or inside
-        if base == node and len(free) == 1 and _holds_only(self.values[base], free[0].space):
-            return free[0]
+        if base == node:
+            only = _only([s.space for s in inside], self.values[base], _outer(self.values))
+            found = next((s for s in inside if s.space is only), None)
+            if found is not None:
+                return found
         names = ", ".join(cut(s.name) for s in inside[:8])
         raise PassRefused(f"{cut(node)} does not name one space; its value holds: {names}")
 
@@ -133,20 +149,15 @@ def channel_spaces(graph: Graph) -> list[ChannelSpace]:
 
 @per_graph
 def analyse(graph: Graph) -> Analysis:
-    """Derive all channel spaces of a graph by the operators' channel rules.
-
-    A reshape has to choose which factor scales before it is known what follows. Choices that turn out to be pinned are
-    taken back, and the walk is repeated; the one that leaves most free is kept.
-    """
-    return _settled(graph, None)
+    """Derive all channel spaces of a graph by the operators' channel rules."""
+    return _Walk(graph).analysis()
 
 
 def opened(graph: Graph, place: Place | None = None) -> Analysis:
     """The channel spaces of a graph where those that callers hold may change too.
 
     Graph outputs pin nothing, and what integers choose from (an embedding) may get more entries. One axis of one graph
-    input is a space as well, if it is named: several at once would stand in each other's way, for a reshape lets only
-    one of the axes that it joins change.
+    input is a space as well, if it is named: several at once would have to grow together wherever they meet.
     """
     return graph.recall(_Opened(place))
 
@@ -158,28 +169,13 @@ class _Opened:
     place: Place | None
 
     def __call__(self, graph: Graph) -> Analysis:
-        return _settled(graph, self)
-
-
-def _settled(graph: Graph, opening: _Opened | None) -> Analysis:
-    best = walk = _Walk(graph, {}, opening)
-    for _ in range(MAX_ROUNDS):
-        stuck = walk.stuck()
-        if not stuck:
-            break
-        # One factor at a time: the next best may be stuck too, and the one after it free.
-        forbidden = {**walk.forbidden, **{node: walk.avoided(node) | axes for node, axes in stuck.items()}}
-        walk = _Walk(graph, forbidden, opening)
-        if walk.free() > best.free():
-            best = walk
-    return best.analysis()
+        return _Walk(graph, self).analysis()
 
 
 class _Walk:
-    """One walk over a graph with every operator's rule applied; `forbidden` are axes reshapes must not scale."""
+    """One walk over a graph with every operator's rule applied."""
 
-    def __init__(self, graph: Graph, forbidden: Mapping[str, frozenset[int]], opening: _Opened | None = None) -> None:
-        self.forbidden = forbidden
+    def __init__(self, graph: Graph, opening: _Opened | None = None) -> None:
         self.algebra = algebra = Algebra()
         self.rule = rule = Rule(algebra, "", (), (), opened=opening is not None)
         shapes, own = shapes_of(graph), owners(graph)
@@ -197,60 +193,49 @@ class _Walk:
                 algebra.pin(axis, "graph output")
         for node, axis in rule.ordered:
             algebra.node = node
-            for space, _ in algebra.resolve(axis)[:-1]:
-                algebra.pin(((space, 1),), "new positions would not be the last ones here, and later ones see them")
+            *others, (_, block) = algebra.resolve(axis)
+            algebra.pin((*others, *as_axis(block)), IN_BETWEEN)
         _values_produce(graph, rule)
-        self.steps = Steps(algebra, rule.balances, rule.uniform)
-        resolve = algebra.resolve
-        self.resolved = {name: tuple([resolve(axis) for axis in axes]) for name, axes in self.values.items()}
+        settle(algebra, self._parameter_axes())
+        limit(algebra, (axis for _, axis in self._parameter_axes()))
+        limit(algebra, (axis for axes in self.values.values() for axis in axes))
+        self.steps = Steps(algebra, self._reading(), rule.balances, rule.uniform)
+        self.read = read = self._reading()
+        self.resolved = {name: tuple([read(axis) for axis in axes]) for name, axes in self.values.items()}
 
     def _apply(self, graph: Graph, shapes: Mapping[str, Shape], own: Mapping[str, str]) -> None:
         """Every operator's rule, in document order."""
         algebra, rule = self.algebra, self.rule
         for node in graph.nodes:
             algebra.node = rule.node = node.name
-            algebra.forbidden = self.avoided(node.name)
             rule.inputs = node.inputs
             rule.sizes = tuple(1 if d == "N" else d for d in shapes[node.name].dims)
             rule.owners = {name: own[f"{node.name}.{name}"] for name in node.tied}
             axes = node.op.channels(rule, *(self.values[i] for i in node.inputs))
             self.values[node.name] = tuple([algebra.bounded(axis) for axis in axes])
 
-    def avoided(self, node: str) -> frozenset[int]:
-        """The axes that a reshape was not to scale."""
-        return self.forbidden.get(node, frozenset())
+    def _parameter_axes(self) -> Iterator[tuple[str, Axis]]:
+        for key, use in self.rule.params.items():
+            node = key.rpartition(".")[0]
+            for axis in (*use.axes, *use.rows):
+                yield node, axis
 
-    def stuck(self) -> dict[str, frozenset[int]]:
-        """The choices among factors of which nothing is left free."""
-        found: dict[str, frozenset[int]] = {}
-        for choice in self.algebra.choices:
-            if not self.algebra.free_units(choice.factor):
-                found[choice.node] = found.get(choice.node, frozenset()) | {choice.axis}
-        return found
-
-    def free(self) -> int:
-        """Positions of all values that may change."""
-        return sum(
-            space.size * block
-            for axes in self.resolved.values()
-            for axis in axes
-            for space, block in axis
-            if space is not None and not space.pins
-        )
+    def _reading(self) -> Reading:
+        return Reading(self.algebra, (axis for _, axis in self._parameter_axes()))
 
     def analysis(self) -> Analysis:
         """What the walk found."""
-        rule, resolve = self.rule, self.algebra.resolve
+        rule, read = self.rule, self.read
         for use in rule.params.values():
-            use.axes = tuple([resolve(axis) for axis in use.axes])
-            use.rows = tuple([resolve(row) for row in use.rows])
-        followers = tuple(Follower(f.node, f.attribute, f.index, resolve(f.axis)) for f in rule.followers)
-        selected = tuple(Selected(s.node, s.attribute, resolve(s.axis), s.positions) for s in rule.selected)
-        entries = {node: resolve(axis) for node, axis in rule.entries.items()}
+            use.axes = tuple([read(axis) for axis in use.axes])
+            use.rows = tuple([read(row) for row in use.rows])
+        followers = tuple(Follower(f.node, f.attribute, f.index, read(f.axis)) for f in rule.followers)
+        selected = tuple(Selected(s.node, s.attribute, read(s.axis), s.positions) for s in rule.selected)
+        entries = {node: read(axis) for node, axis in rule.entries.items()}
         return Analysis(self.resolved, rule.params, followers, selected, self._spaces(), entries)
 
     def _holders(self, holders: list[Axes]) -> set[Space]:
-        return {space for axes in holders for axis in axes for space, _ in self.algebra.resolve(axis) if space}
+        return {space for axes in holders for axis in axes for space in spaces_on(self.read(axis))}
 
     def _spaces(self) -> tuple[ChannelSpace, ...]:
         """Every space under its name, in the order in which values hold them; last those of tables alone."""
@@ -272,8 +257,8 @@ class _Walk:
                 pins = (*pins, Pin(name, f"is {what} and tied at once, so neither copies nor fresh channels are exact"))
             return ChannelSpace(
                 name=name,
-                width=max(sum([space.size * b for s, b in axis if s is space]) for axis in axes),
-                step=max(sum([growth.get(s, 0) * b for s, b in axis if s is not None]) for axis in axes),
+                width=max(_share(axis, space) * space.size for axis in axes),
+                step=max(grown(axis, growth) - length(axis) for axis in axes),
                 nodes=tuple(where),
                 producers=tuple(slots[0].get(space, ())),
                 consumers=tuple(used),
@@ -289,8 +274,8 @@ class _Walk:
 
         names = {space: pure.get(space, places[space]) for space in nodes}
         lying = [found(s, names[s], where, self.resolved[pure.get(s, where[0])]) for s, where in nodes.items()]
-        looked_up = {key: self.algebra.resolve(axis) for key, axis in self.rule.entries.items()}
-        unseen = {s: (node, axis) for node, axis in looked_up.items() for s, _ in axis if s is not None}
+        looked_up = {key: self.read(axis) for key, axis in self.rule.entries.items()}
+        unseen = {s: (node, axis) for node, axis in looked_up.items() for s in spaces_on(axis)}
         beside = [found(s, f"{n}.weight", [], (axis,)) for s, (n, axis) in unseen.items() if s not in nodes]
         return tuple(lying + beside)
 
@@ -306,34 +291,84 @@ def _values_produce(graph: Graph, rule: Rule) -> None:
                 use.produces |= frozenset(range(len(use.axes)))
 
 
-def _holds_only(axes: Axes, space: Space) -> bool:
-    """Whether the space has one axis to itself, and no other axis may change."""
-    held = [axis for axis in axes if any(s is not None and (s is space or not s.pins) for s, _ in axis)]
-    return len(held) == 1 and all(s is space for s, _ in held[0])
+def _share(axis: Axis, space: Space) -> int:
+    """Positions that one unit of a space takes on an axis."""
+    return sum([positions for s, positions in shares_of(axis) if s is space])
+
+
+def _holds_only(axes: Axes, space: Space, outer: frozenset[Space]) -> bool:
+    """Whether the space has one axis to itself, and no other axis may change; what it lies inside of does not count."""
+    held = [axis for axis in axes if any(s is space or not (s.pins or s in outer) for s in spaces_on(axis))]
+    return len(held) == 1 and _covers(held[0], space, outer)
+
+
+def _only(held: list[Space], axes: Axes, outer: frozenset[Space]) -> Space | None:
+    """The space that a value of these axes is called after, if there is one."""
+    free = [space for space in held if not space.pins]
+    inner = [space for space in free if space not in outer]
+    for chosen in (inner, [space for space in free if space in outer], () if free else held):
+        if len(chosen) == 1 and _holds_only(axes, chosen[0], outer - {chosen[0]}):
+            return chosen[0]
+    return None
+
+
+def _covers(axis: Axis, space: Space, outer: frozenset[Space]) -> bool:
+    return all(
+        s is space or (s in outer and not isinstance(block, int) and _covers(block, space, outer)) for s, block in axis
+    )
+
+
+def _outer(values: Mapping[str, Axes]) -> frozenset[Space]:
+    """Spaces with others in their blocks; both may change."""
+    nested = [axis for axes in values.values() for axis in axes if is_nested(axis)]
+    return frozenset(space for axis in nested for space in _with_blocks(axis))
+
+
+def _with_blocks(axis: Axis) -> Iterator[Space]:
+    for space, block in axis:
+        if not isinstance(block, int):
+            if space is not None:
+                yield space
+            yield from _with_blocks(block)
 
 
 def _places(values: Mapping[str, Axes]) -> tuple[dict[Space, list[str]], dict[Space, str], dict[Space, str]]:
-    """For each space the values that hold it, the first that holds only it, and its first place in any."""
+    """For each space the values that hold it, the first that holds only it, and its first place in any.
+
+    Where units of one space hold another, the value bears the name of the inner one; the outer one is called after a
+    value that holds it alone, as whole groups of heads are after their keys, or after a place where it lies by itself.
+    """
     nodes: dict[Space, list[str]] = {}
     pure: dict[Space, str] = {}
     places: dict[Space, str] = {}
+    nested: dict[Space, str] = {}  # places in, or around, other spaces
+    outer = _outer(values)
     for name, axes in values.items():
         held: dict[Space, None] = {}
         for k, axis in enumerate(axes):
             position = 0
             for space, block in axis:
-                if space is None:
-                    position += block
-                    continue
-                held[space] = None
-                if space not in places:
-                    places[space] = f"{name}@{position}" if k == 1 else f"{name}@{k}:{position}"
-                position += space.size * block
+                if space is not None:
+                    place = f"{name}@{position}" if k == 1 else f"{name}@{k}:{position}"
+                    inside = () if isinstance(block, int) else tuple(spaces_on(block))
+                    held |= dict.fromkeys((space, *inside))
+                    (nested if inside else places).setdefault(space, place)
+                    for inner in inside:
+                        nested.setdefault(inner, place)
+                position += extent(block) * (1 if space is None else space.size)
         for space in held:
             nodes.setdefault(space, []).append(name)
-        free = [space for space in held if not space.pins] or list(held)
-        if len(free) == 1 and free[0] not in pure and _holds_only(axes, free[0]):
-            pure[free[0]] = name
+        found = _only(list(held), axes, outer)
+        if found is not None:
+            pure.setdefault(found, name)
+    taken = {*pure.values(), *places.values()}
+    for space, place in nested.items():
+        if space not in places:
+            depth = 0
+            while (called := f"{place}/{depth}" if depth else place) in taken:
+                depth += 1
+            places[space] = called
+            taken.add(called)
     return nodes, pure, places
 
 
@@ -363,15 +398,20 @@ def _slots(params: Mapping[str, ParamAxes]) -> tuple[dict[Space, list[Slot]], di
 
 def _runs(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
     """For each space on an axis its (first position, units, positions per unit)."""
-    if len(axis) == 1:
-        space, block = axis[0]
+    if len(axis) == 1 and isinstance(block := axis[0][1], int):
+        space = axis[0][0]
         return {} if space is None else {space: ((0, space.size, block),)}
     found: dict[Space, list[tuple[int, int, int]]] = {}
-    position = 0
-    for space, block in axis:
-        if space is None:
-            position += block
-        else:
-            found.setdefault(space, []).append((position, space.size, block))
-            position += space.size * block
+    _add_runs(axis, 0, found)
     return {space: tuple(runs) for space, runs in found.items()}
+
+
+def _add_runs(axis: Axis, position: int, found: dict[Space, list[tuple[int, int, int]]]) -> None:
+    for space, block in axis:
+        size = extent(block)
+        if space is not None:
+            found.setdefault(space, []).append((position, space.size, size))
+        for k in range(1 if space is None else space.size):
+            if not isinstance(block, int):
+                _add_runs(block, position + k * size, found)
+        position += size * (1 if space is None else space.size)

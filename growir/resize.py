@@ -20,7 +20,7 @@ from growir.entries import Entries, Moves, first_of_each
 from growir.graph import Graph, Input, Node
 from growir.ops import Constant, Init, Normal, Param, Shape, Uniform
 from growir.ops.rule import ParamAxes, Selected
-from growir.ops.spaces import Axis, Space, length
+from growir.ops.spaces import Axis, Space, as_axis, extent, grown, length, spaces_on
 from growir.shapes import shapes_of
 
 ZERO = Constant(0.0)
@@ -66,30 +66,39 @@ Plan = Mapping[Space, Units]
 
 def new_length(axis: Axis, plan: Plan) -> int:
     """Positions on an axis after the resize."""
-    return sum(
-        block if space is None else (len(plan[space].index) if space in plan else space.size) * block
-        for space, block in axis
-    )
+    return grown(axis, {space: len(units.index) - space.size for space, units in plan.items()})
 
 
 def axis_positions(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
     """For each new position of an axis the old one (-1: fresh) and its share; None where nothing changes."""
-    if not any(space in plan for space, _ in axis):
+    if not _touches(axis, plan):
         return None
+    return _positions_of(axis, plan)
+
+
+def _touches(axis: Axis, plan: Plan) -> bool:
+    return any(space in plan for space in spaces_on(axis))
+
+
+def _positions_of(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     index: list[NDArray[np.int64]] = []
     share: list[NDArray[np.float64]] = []
     start = 0
     for space, block in axis:
-        size = block if space is None else space.size * block
-        if space is None or space not in plan:
+        positions = extent(block)
+        size = positions * (1 if space is None else space.size)
+        if not _touches(((space, block),), plan):
             index.append(np.arange(start, start + size))
             share.append(np.ones(size))
         else:
-            units = plan[space]
-            inner = np.arange(block)
-            at = np.where(units.index[:, None] < 0, -1, start + units.index[:, None] * block + inner)
-            index.append(at.ravel())
-            share.append(np.repeat(units.share, block))
+            assert space is not None
+            units = plan[space].index if space in plan else np.arange(space.size)
+            shares = plan[space].share if space in plan else np.ones(space.size)
+            # A unit's block may change too: what is fresh in the block is fresh in each unit, and shares multiply.
+            inner, parts = _positions_of(as_axis(block), plan)
+            old = start + units[:, None] * positions + inner
+            index.append(np.where((units[:, None] < 0) | (inner < 0), -1, old).ravel())
+            share.append((shares[:, None] * parts).ravel())
         start += size
     return np.concatenate(index), np.concatenate(share)
 
@@ -120,7 +129,7 @@ def resize(
     nodes = {node.name: node for node in _follow(graph, analysis, plan)}
     edits: list[Edit] = []
     for key, use in analysis.params.items():
-        if not any(space in plan for axis in (*use.axes, *use.rows) for space, _ in axis):
+        if not any(_touches(axis, plan) for axis in (*use.axes, *use.rows)):
             continue
         host, _, parameter = key.rpartition(".")
         node = nodes[host]
@@ -168,7 +177,7 @@ def _positions(use: ParamAxes, axis: int, plan: Plan) -> tuple[NDArray[np.int64]
     rows = [axis_positions(row, plan) for row in use.rows]
     if not any(rows):
         return None
-    width = sum(block if space is None else space.size * block for space, block in use.rows[0])
+    width = length(use.rows[0])
     same = np.arange(width), np.ones(width)
     index, share = zip(*(row or same for row in rows), strict=True)
     return np.stack(index), np.stack(share)
@@ -207,7 +216,7 @@ def _follow(graph: Graph, analysis: Analysis, plan: Plan) -> list[Node]:
     """The nodes with every attribute that is a width brought up to date."""
     changes: dict[str, dict[str, Any]] = {}
     for follower in analysis.followers:
-        if not any(space in plan for space, _ in follower.axis):
+        if not _touches(follower.axis, plan):
             continue
         size = new_length(follower.axis, plan)
         mine = changes.setdefault(follower.node, {})
@@ -218,7 +227,7 @@ def _follow(graph: Graph, analysis: Analysis, plan: Plan) -> list[Node]:
             old[follower.index] = size
             mine[follower.attribute] = old
     for picked in analysis.selected:
-        if any(space in plan for space, _ in picked.axis):
+        if _touches(picked.axis, plan):
             changes.setdefault(picked.node, {})[picked.attribute] = _moved(picked, plan)
     return [node.with_op(**changes[node.name]) if node.name in changes else node for node in graph.nodes]
 

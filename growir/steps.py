@@ -8,11 +8,12 @@ different channels needs rows of one length: a small system of linear equations 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from growir.ops.algebra import Algebra
 from growir.ops.rule import Balance
-from growir.ops.spaces import Algebra, Axis, Pin, Space
+from growir.ops.spaces import Axis, Pin, Space, shares_of, spaces_on
 
 MAX_FACTOR = 12  # smallest steps that are tried; larger ones have not been met
 
@@ -32,49 +33,86 @@ class _Equation:
         return [(k, max(gains) - gain) for k, gain in enumerate(gains) if gain < max(gains)]
 
 
+def _levels(axis: Axis) -> list[set[Space]]:
+    """The sets of spaces of which each, if all its units are copied, copies all positions of the axis equally often.
+
+    ((G, ((R, 4),)),) has two, G alone and R alone; of several terms only the innermost spaces together are one.
+    """
+    if len(axis) != 1:
+        inner = [_levels((term,)) for term in axis]
+        return [set[Space]().union(*(level[-1] for level in inner))] if all(inner) else []
+    space, block = axis[0]
+    own = [] if space is None else [{space}]
+    return own if isinstance(block, int) else own + _levels(block)
+
+
 class Steps:
     """The smallest joint steps of a graph's spaces."""
 
-    def __init__(self, algebra: Algebra, balances: Iterable[Balance], uniform: Iterable[tuple[str, Axis]]) -> None:
+    def __init__(
+        self,
+        algebra: Algebra,
+        read: Callable[[Axis], Axis],
+        balances: Iterable[Balance],
+        uniform: Iterable[tuple[str, Axis]],
+    ) -> None:
+        self._algebra, self._read = algebra, read
         self._equations: list[_Equation] = []
         self._by_space: dict[Space, list[_Equation]] = {}
         self._whole: dict[Space, set[Space]] = {}
+        self._nested: dict[Space, set[Space]] = {}  # spaces in whose blocks a space lies, or which lie in its own
         for balance in balances:
-            self._add_balance(algebra, balance)
+            self._add_balance(balance)
         for node, axis in uniform:
-            self._add_uniform(algebra, node, axis)
+            self._add_uniform(node, axis)
 
     @property
     def uniform(self) -> frozenset[Space]:
         """Spaces that only grow by copies of every channel."""
         return frozenset(self._whole)
 
-    def _add_balance(self, algebra: Algebra, balance: Balance) -> None:
+    def _add_balance(self, balance: Balance) -> None:
         rows: list[Counter[Space]] = []
         for row in balance.rows:
             count: Counter[Space] = Counter()
-            for space, block in algebra.resolve(row):
-                if space is not None and not space.pins:
-                    count[space] += block
+            terms = self._read(row)
+            for space, positions in shares_of(terms):
+                if not space.pins:
+                    count[space] += positions
+            self._add_nested(terms)
             rows.append(count)
         equation = _Equation(balance.node, tuple(rows))
         self._equations.append(equation)
         for space in dict.fromkeys(space for row in rows for space in row):
             self._by_space.setdefault(space, []).append(equation)
 
-    def _add_uniform(self, algebra: Algebra, node: str, axis: Axis) -> None:
-        terms = algebra.resolve(axis)
-        spaces = [space for space, _ in terms if space is not None]
-        if not spaces:
+    def _add_nested(self, axis: Axis) -> None:
+        for space, block in axis:
+            if space is None or isinstance(block, int):
+                continue
+            for inner in spaces_on(block):
+                self._nested.setdefault(space, set()).add(inner)
+                self._nested.setdefault(inner, set()).add(space)
+            self._add_nested(block)
+
+    def _add_uniform(self, node: str, axis: Axis) -> None:
+        terms = self._read(axis)
+        if all(space is None for space, _ in terms):
             return
-        algebra.node = node
+        self._algebra.node = node
         if any(space is None for space, _ in terms):
-            algebra.pin(axis, "is normalised together with channels that cannot change")
-        joint: set[Space] = set()
-        for space in spaces:
-            joint |= self._whole.get(space, {space})
-        for space in joint:
-            self._whole[space] = joint
+            self._algebra.pin(axis, "is normalised together with channels that cannot change")
+        levels = _levels(terms)
+        for space in spaces_on(terms):
+            if not any(space in level for level in levels):
+                self._algebra.pin(((space, 1),), "is a factor of channels that are normalised together with others")
+        for level in levels:
+            joint: set[Space] = set()
+            for space in level:
+                joint |= self._whole.get(space, {space})
+            for space in joint:
+                self._whole[space] = joint
+        self._add_nested(terms)
 
     def of(self, space: Space, keep: bool = True) -> tuple[Step, Pin | None]:
         """The smallest step that changes a space, and why there is none.
@@ -90,7 +128,7 @@ class Steps:
                 return start, held.pins[0]
         for factor in range(1, 2 if whole is not None else MAX_FACTOR + 1):
             found = self._repaired({s: n * factor for s, n in start.items()}, self.uniform if keep else frozenset())
-            if found is not None:
+            if found is not None and not any(self._nested.get(s, set[Space]()) & found.keys() for s in found):
                 return found, None
         node = next((equation.node for s in start for equation in self._by_space.get(s, ())), "")
         return start, Pin(node, "its groups take different channels, and would not stay equally long")
@@ -103,7 +141,8 @@ class Steps:
                 return units
             for equation in wrong:
                 for row, missing in equation.short(units):
-                    space = self._filler(equation.rows[row], missing, whole)
+                    barred = whole.union(*(self._nested.get(s, ()) for s in units))
+                    space = self._filler(equation.rows[row], missing, barred)
                     if space is None:
                         return None
                     units[space] = units.get(space, 0) + missing // equation.rows[row][space]
@@ -112,9 +151,9 @@ class Steps:
     def _touched(self, units: Mapping[Space, int]) -> Sequence[_Equation]:
         return list({id(e): e for space in units for e in self._by_space.get(space, ())}.values())
 
-    def _filler(self, row: Counter[Space], missing: int, whole: frozenset[Space]) -> Space | None:
+    def _filler(self, row: Counter[Space], missing: int, barred: frozenset[Space]) -> Space | None:
         """The least coupled space that fills a gap: one that fewest balances, and fewest of their rows, hold."""
-        fits = [space for space, block in row.items() if missing % block == 0 and space not in whole]
+        fits = [space for space, block in row.items() if missing % block == 0 and space not in barred]
         return min(fits, key=self._coupling, default=None)
 
     def _coupling(self, space: Space) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from growir.channels import Analysis, ChannelSpace, opened
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, suggestion
 from growir.ops import Embedding, Parameter
-from growir.ops.spaces import Axis, Space, length
+from growir.ops.spaces import Axis, Space, grown, length, spaces_on
 from growir.shapes import shapes_of
 
 Kind = Literal["input", "output", "table"]
@@ -46,7 +46,7 @@ class Held:
     @property
     def step(self) -> int:
         """The axis becomes longer by multiples of this."""
-        return sum(self.space.growth.get(space, 0) * block for space, block in self.terms if space is not None)
+        return grown(self.terms, self.space.growth) - length(self.terms)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +104,7 @@ def check_constants(graph: Graph, analysis: Analysis, space: ChannelSpace, given
         op = graph[host].op
         if not (isinstance(op, Parameter) and op.buffer) or key in known:
             continue
-        if any(other in space.growth for axis in use.axes for other, _ in axis if other is not None):
+        if any(other in space.growth for axis in use.axes for other in spaces_on(axis)):
             raise PassRefused(
                 f"{where}: {cut(host)} is a constant with numbers of its own for each entry, and none is known for new "
                 f"ones; give them, values={{{cut(key)!r}: ...}}"
@@ -163,13 +163,13 @@ def _on(analysis: Analysis, node: str, axis: int | None, outside: Iterable[Axis]
 
 
 def _spaces(analysis: Analysis, axes: Iterable[Axis]) -> list[ChannelSpace]:
-    wanted = {space for axis in axes for space, _ in axis if space is not None}
+    wanted = {space for axis in axes for space in spaces_on(axis)}
     return [space for space in analysis.spaces if space.space in wanted]
 
 
 def _kind(graph: Graph, one: _Found) -> Kind:
     for entry in graph.inputs:
-        if any(s is one.space.space for axis in one.analysis.values[entry.name] for s, _ in axis):
+        if any(s is one.space.space for axis in one.analysis.values[entry.name] for s in spaces_on(axis)):
             return "input"
     return "table" if one.analysis.looked_up(one.space) else "output"
 

@@ -15,7 +15,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.ops import Normal
 from growir.ops.base import MAX_REAL, NonNegativeInt
-from growir.ops.spaces import Axis, Space
+from growir.ops.spaces import Axis, Space, as_axis
 from growir.params import draw, param_table
 from growir.passes.resizing import MAX_UNITS, Resizing, check_steps, copied_units, in_turn, unit_size
 from growir.resize import Plan, Units, new_length
@@ -122,14 +122,22 @@ class Split(Resizing):
         """Where the two of each pair lie on an axis after the split; copies lie behind a space's old units."""
         stays: list[NDArray[np.int64]] = []
         copies: list[NDArray[np.int64]] = []
-        start = 0
-        for space, block in axis:
-            if space is split:
-                inner = start + np.arange(block)
-                units = np.array(self.channels)
-                stays.append((units[:, None] * block + inner).ravel())
-                copies.append(((split.size + np.arange(len(units)))[:, None] * block + inner).ravel())
-            start += new_length(((space, block),), plan)
+        units = np.array(self.channels)
+
+        def visit(axis: Axis, start: int) -> None:
+            for space, block in axis:
+                size = new_length(as_axis(block), plan)
+                if space is split:
+                    inner = start + np.arange(size)
+                    stays.append((units[:, None] * size + inner).ravel())
+                    copies.append(((split.size + np.arange(len(units)))[:, None] * size + inner).ravel())
+                whole = new_length(((space, block),), plan)
+                if not isinstance(block, int):
+                    for at in range(start, start + whole, size):
+                        visit(block, at)
+                start += whole
+
+        visit(axis, 0)
         return np.concatenate(stays), np.concatenate(copies)
 
     def blocks(self, grown: Graph, edits: Sequence[Edit]) -> dict[str, tuple[int, ...]]:

@@ -80,7 +80,7 @@ class Convolution(Op):
 
     def _carried(self, rule: Rule, axis: Axis) -> Axis:
         """The output channels of a depthwise convolution: `multiplier` of them for each input channel."""
-        return tuple((space, block * self.multiplier) for space, block in rule.algebra.resolve(axis))
+        return rule.algebra.times(rule.algebra.resolve(axis), self.multiplier)
 
     @abstractmethod
     def still(self) -> tuple[bool, ...]:

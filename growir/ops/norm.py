@@ -142,7 +142,7 @@ class GroupNorm(Op):
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]
         groups = rule.new(self.num_groups)
-        whole = tuple((space, block * (rule.sizes[1] // self.num_groups)) for space, block in groups)
+        whole = rule.algebra.times(groups, rule.sizes[1] // self.num_groups)
         rule.algebra.unify(x[1], whole, "is normalised in groups")
         rule.follows("num_groups", groups)
         rule.fixed(x[2:], "each group is normalised along this axis")

@@ -38,8 +38,9 @@ class PixelShuffle(Op):
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         out = rule.new(rule.sizes[1])
-        blocks = tuple((space, block * self.upscale_factor**2) for space, block in out)
-        rule.algebra.unify(xs[0][1], blocks, "becomes the pixels of one channel")
+        rule.algebra.unify(
+            xs[0][1], rule.algebra.times(out, self.upscale_factor**2), "becomes the pixels of one channel"
+        )
         rule.fixed(xs[0][2:], "pixels are put between those of this axis")
         return (xs[0][0], out, fixed(rule.sizes[2]), fixed(rule.sizes[3]))
 
@@ -67,8 +68,7 @@ class PixelUnshuffle(Op):
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]
         rule.fixed(x[2:], "pixels become channels along this axis")
-        out = tuple((space, block * self.downscale_factor**2) for space, block in x[1])
-        return (x[0], out, fixed(rule.sizes[2]), fixed(rule.sizes[3]))
+        return (x[0], rule.algebra.times(x[1], self.downscale_factor**2), fixed(rule.sizes[2]), fixed(rule.sizes[3]))
 
     @classmethod
     def examples(cls) -> Sequence[Example]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from growir.ops.spaces import MANY_ROWS, MAX_ROWS, Algebra, Axes, Axis, Space, fixed, length
+from growir.ops.algebra import MANY_ROWS, MAX_ROWS, Algebra
+from growir.ops.spaces import Axes, Axis, Space, fixed, length
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from growir.moments import Follows, carry_moments
 from growir.network import Network
 from growir.ops import Constant, Normal, Param, Uniform
 from growir.ops.rule import ParamAxes
-from growir.ops.spaces import Space
+from growir.ops.spaces import Space, spaces_on
 from growir.params import param_table
 from growir.rewrite import Pass, Preserves, Rewrite
 
@@ -212,7 +212,7 @@ def carried_pairs(
         use: ParamAxes | None = analysis.params.get(names.get(key, key))
         for axis, index in _origins(done.edits, key).items():
             terms = use.axes[axis] if use is not None else ()
-            whole = any(space in uniform for space, _ in terms)
+            whole = any(space in uniform for space in spaces_on(terms))
             if index.ndim == 1:
                 wanted, found = (_old_positions(a, axis, index, whole) for a in (wanted, found))
             else:  # one map for each group, along axis 0

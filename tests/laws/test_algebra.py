@@ -11,7 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from growir.ops.spaces import Algebra, Axis, Space, Term, length
+from growir.ops.algebra import Algebra
+from growir.ops.spaces import Axis, Space, Term, length
 from growir.resize import Units, axis_positions
 
 Plan = dict[Space, Units]
@@ -35,8 +36,7 @@ def axes_of(draw: st.DrawFn, size: int, pool: list[Space]) -> Axis:
             space = Space(draw(st.integers(1, left // block)))
             pool.append(space)
             terms.append((space, block))
-        space_of, block = terms[-1]
-        left -= block if space_of is None else space_of.size * block
+        left -= length((terms[-1],))
     return tuple(terms)
 
 
