@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from tests.live.thirdparty import (
     EightBit,
     KellerMuon,
     Lamb,
+    LightningOptimizer,
     Lion,
     ListLookahead,
     Lookahead,
@@ -81,6 +82,7 @@ CARRIED: dict[str, tuple[Make, dict[type[Optimizer], dict[str, live.Follows]]]] 
         {Lookahead: {"lookahead_slow_buff": "weight"}, Lion: {"exp_avg": "gradient"}},
     ),
     "clipping": (lambda p: Clipping(torch.optim.Adam(p)), {}),
+    "lightning": (lambda p: cast("Optimizer", LightningOptimizer(torch.optim.Adam(p))), {}),
     "asgd": (lambda p: torch.optim.ASGD(p, t0=1.0), {}),
     "fused subclass": (lambda p: type("Mine", (torch.optim.Adam,), {"helper": lambda self: 1})(p, lr=0.01), {}),
 }
