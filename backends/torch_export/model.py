@@ -87,7 +87,8 @@ def _imported(prepared: Prepared, name: str | None, check: bool) -> Imported:
     graph = graph.replace(train_differs=_differences(prepared, program, reader, strange))
     if check:
         _compare(prepared, program, graph, arrays, reader)
-        fixed = fixed_sizes(prepared, graph, tensors, [given for given, _ in reader.inputs], lines)
+        names = [given for given, _ in reader.inputs]
+        fixed = fixed_sizes(prepared, graph, tensors, names, lines, reader.dtypes)
     else:
         fixed = all_fixed(graph, "it was imported without a comparison, so that no other size is known to be right")
     graph = graph.replace(fixed_sizes=fixed)

@@ -13,7 +13,7 @@ square) are found among those of one size that the model refuses alone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
@@ -75,6 +75,7 @@ def fixed_sizes(
     tensors: Mapping[str, torch.Tensor],
     names: Sequence[str],
     lines: Mapping[str, str],
+    dtypes: Collection[torch.dtype],
 ) -> list[FixedSize]:
     """The axes of the graph's inputs for which only the example's size gives what the model gives.
 
@@ -84,9 +85,11 @@ def fixed_sizes(
         tensors: The graph's tensors by key, in the very memory of the model's.
         names: What the model calls the graph's inputs.
         lines: The model's line for each node of the graph.
+        dtypes: The float dtypes that the model computes in; the coarsest says how close the two can be.
     """
+    close = max((_CLOSE.get(dtype, 1e-3) for dtype in dtypes), default=0.0)
     with undisturbed():
-        pair = _Pair(prepared, lower_tensors(graph, tensors, torch.device("cpu")).eval(), names)
+        pair = _Pair(prepared, lower_tensors(graph, tensors, torch.device("cpu")).eval(), names, close)
         with opened(prepared.model):
             if pair.trial({}).verdict is Verdict.SAME:
                 return _entries(graph, lines, pair, _found(pair, graph))
@@ -144,10 +147,11 @@ def _suspect(graph: Graph, sizes: Sizes) -> str | None:
 class _Pair:
     """The model and its network, and how to run both on inputs like the example but of other sizes."""
 
-    def __init__(self, prepared: Prepared, network: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, prepared: Prepared, network: nn.Module, names: Sequence[str], close: float) -> None:
         self.model = prepared.model
         self.network = network
         self.names = names
+        self.close = close
         args, kwargs = prepared.rows(2)
         self.positional = len(args)
         self.example = (*args, *(kwargs[name] for name in names[len(args) :]))
@@ -168,7 +172,7 @@ class _Pair:
             found = None
         if found is None:
             verdict = Verdict.BOTH_REFUSE if wanted is None else Verdict.NETWORK_REFUSES
-        elif wanted is not None and len(wanted) == len(found) and all(map(_alike, wanted, found)):
+        elif wanted is not None and len(wanted) == len(found) and all(map(self._alike, wanted, found)):
             verdict = Verdict.SAME
         else:
             verdict = Verdict.APART
@@ -211,13 +215,13 @@ class _Pair:
             found.append(tensor)
         return found
 
-
-def _alike(one: torch.Tensor, two: torch.Tensor) -> bool:
-    if one.shape != two.shape:
-        return False
-    apart = torch.where((one == two) | (one.isnan() & two.isnan()), 0.0, (one - two).abs())
-    largest = float(one.nan_to_num(0.0, 0.0, 0.0).abs().max()) if one.numel() else 0.0
-    return not apart.numel() or float(apart.max()) <= _CLOSE.get(one.dtype, 1e-3) * max(largest, 1e-30)
+    def _alike(self, one: torch.Tensor, two: torch.Tensor) -> bool:
+        if one.shape != two.shape:
+            return False
+        apart = torch.where((one == two) | (one.isnan() & two.isnan()), 0.0, (one - two).abs())
+        largest = float(one.nan_to_num(0.0, 0.0, 0.0).abs().max()) if one.numel() else 0.0
+        close = max(_CLOSE.get(one.dtype, 1e-3), self.close)
+        return not apart.numel() or float(apart.max()) <= close * max(largest, 1e-30)
 
 
 # -- which sizes to try -----------------------------------------------------------------------------------------------

@@ -200,6 +200,23 @@ def test_an_import_without_a_comparison_promises_no_other_size() -> None:
         network.to_torch()(*entry.inputs({(0, 1): 9, (1, 1): 9}))
 
 
+class PartInFloat32(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.f(x)
+        z = y.float().softmax(-1).double() * y
+        return z / x.shape[1] if self.divides else z
+
+
+def test_a_part_in_a_coarser_dtype_is_no_difference() -> None:
+    example = PROGRAMS["perceptron"].inputs()
+    with pytest.warns(UserWarning, match="computes a part in"):
+        free = growir.from_torch(PartInFloat32(f=sized.vector(), divides=False).double(), example)
+    with pytest.warns(UserWarning, match="computes a part in"):
+        fixed = growir.from_torch(PartInFloat32(f=sized.vector(), divides=True).double(), example)
+    assert free.graph.fixed_sizes == ()
+    assert [entry.axis for entry in fixed.graph.fixed_sizes] == [1]
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = PROGRAMS["behind a zero gate"].make().double()
     before = {key: value.clone() for key, value in model.state_dict().items()}
