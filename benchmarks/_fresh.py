@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 import growir
-from growir.passes import Sequence, Widen
+from growir.passes import Sequence, Split, Widen
 from growir.rewrite import Pass
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -329,4 +330,19 @@ PROBLEMS: tuple[Problem, ...] = (
     digit("Adagrad", optimizer("Adagrad", lr=3e-2)),
     digit("Adadelta", optimizer("Adadelta", lr=1.0)),
     whole("Rprop", optimizer("Rprop", lr=1e-3)),
+)
+
+
+def split(problem: Problem, *nodes: str) -> Problem:
+    """The same problem, grown by splitting every unit with the default shares, a third and two thirds."""
+
+    def growth(seed: int) -> Pass:
+        return Sequence(passes=tuple(Split(node=node, channels=tuple(range(8))) for node in nodes))
+
+    return dataclasses.replace(problem, name=f"{problem.name}, split", growth=growth)
+
+
+SPLITS: tuple[Problem, ...] = (
+    split(PROBLEMS[0], "layers.0"),
+    split(next(p for p in PROBLEMS if p.name == "digits, Adam"), "layers.0", "layers.2"),
 )

@@ -14,13 +14,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks._fresh import PROBLEMS, Problem, Run, started
+from benchmarks._fresh import PROBLEMS, SPLITS, Problem, Run, started
 from growir import live
-from growir.moments import FreshState
+from growir.moments import CopyState, FreshState
 
 SEEDS = range(10, 15)  # `SMALL` in growir/moments.py was chosen on seeds 0 to 2
 CARRIED: tuple[FreshState, ...] = ("small", "mean")
 VARIANTS = ("new optimizer", *CARRIED, "not grown")
+# Of splits: what added copies start with. Each table compares its second column with a new optimizer.
+COPIES: dict[str, CopyState] = {"copies fresh": "fresh", "copies carried": "carried"}
+OF_COPIES = ("new optimizer", *COPIES, "not grown")
 
 
 class Measured(NamedTuple):
@@ -42,7 +45,8 @@ def grown(problem: Problem, run: Run, seed: int, variant: str) -> Run:
     run = run.copied()
     fresh: FreshState = next((law for law in CARRIED if law == variant), "small")
     if variant != "not grown":
-        run.module, _ = live.grow(run.module, problem.growth(seed), run.optimizer, fresh=fresh)
+        copies = COPIES.get(variant, "carried")
+        run.module, _ = live.grow(run.module, problem.growth(seed), run.optimizer, fresh=fresh, copies=copies)
     if variant == "new optimizer":
         run.optimizer = problem.optimizer(run.module.parameters())
     return run
@@ -63,18 +67,22 @@ def losses(run: Run, problem: Problem) -> dict[int, float]:
 
 
 def rows(measured: Iterable[Measured]) -> list[dict[str, Any]]:
-    """A row for each problem and number of steps: mean losses, and by how much `small` is ahead of a new optimizer."""
+    """A row for each problem and number of steps: mean losses, and by how much a law is ahead of a new optimizer.
+
+    The law is "small", and of splits "copies fresh".
+    """
     table: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
     for found in measured:
         for steps, loss in found.losses.items():
             table.setdefault((found.problem, steps), {}).setdefault(found.variant, {})[found.seed] = loss
     out: list[dict[str, Any]] = []
     for (problem, steps), by_variant in table.items():
-        ours, other = by_variant["small"], by_variant["new optimizer"]
+        law = "small" if "small" in by_variant else "copies fresh"
+        ours, other = by_variant[law], by_variant["new optimizer"]
         gains = [100 * math.log(other[seed] / ours[seed]) for seed in ours]
         gain, error = statistics.mean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
-        means = {name: statistics.mean(by_variant[name].values()) for name in VARIANTS if name in by_variant}
-        ahead = {"small ahead of new, % (log)": f"{gain:+.1f} +- {error:.1f}", "behind": bool(gain < -error)}
+        means = {name: statistics.mean(losses.values()) for name, losses in by_variant.items()}
+        ahead = {f"{law} ahead of new, % (log)": f"{gain:+.1f} +- {error:.1f}", "behind": bool(gain < -error)}
         out.append({"problem": problem, "steps after": steps, **means, **ahead})
     return out
 
@@ -84,6 +92,7 @@ def run() -> dict[str, Any]:
     torch.set_num_threads(1)  # layers this small only wait for each other on more
     try:
         found = [each for problem in PROBLEMS for seed in SEEDS for each in measure(problem, seed)]
+        found += [each for problem in SPLITS for seed in SEEDS for each in measure(problem, seed, OF_COPIES)]
     finally:
         torch.set_num_threads(threads)
     return {"rows": rows(found), "runs": [each._asdict() for each in found], "torch": torch.__version__, "threads": 1}

@@ -37,6 +37,9 @@ Entries = Mapping[str, Follows]
 # What fresh entries of "square" and "magnitude" start with: a ten-thousandth of the mean of the old entries along the
 # axis that gains positions, that mean, or zero. "length" takes the mean by each law; all others start from zero.
 FreshState = Literal["small", "mean", "zero"]
+# What the state of an added copy starts with: what the edits carry over from its unit, or what fresh entries start
+# with, so that the two part also where they get gradients of one direction, which is all that Adam looks at.
+CopyState = Literal["carried", "fresh"]
 SMALL = 1e-4  # as if gradients had been a hundredth as large
 
 ADAM: Entries = {"exp_avg": "gradient", "exp_avg_sq": "square", "max_exp_avg_sq": "square"}
@@ -48,6 +51,7 @@ def carry_moments(
     follows: Follows,
     backend: Backend[T],
     fresh: FreshState = "small",
+    copies: CopyState = "carried",
 ) -> dict[str, T]:
     """What has its weight's shape, such as one entry of optimizer state, after the edits.
 
@@ -57,6 +61,7 @@ def carry_moments(
         follows: How it follows the gradient; gradients themselves are "gradient".
         backend: The array library.
         fresh: What fresh entries start with.
+        copies: What added copies start with; the first one of each unit goes on as the unit itself.
     """
     if follows == "weight":
         return _carry_weights(edits, moments, backend)
@@ -84,7 +89,7 @@ def carry_moments(
         means = backend.take(backend.mean_along(old, axis), axis, np.zeros(count, np.int64))
         return backend.scale(means, axis, np.full(count, of_mean))
 
-    return _carry(edits, moments, factor, filled, backend)
+    return _carry(edits, moments, factor, filled, backend, anew=copies == "fresh")
 
 
 def carry_masks(edits: Sequence[Edit], masks: Mapping[str, T], backend: Backend[T]) -> dict[str, T]:
@@ -107,16 +112,23 @@ def _carry(
     factor: Callable[[AxisMap], NDArray[np.float64] | None],
     fresh: Callable[[T, int, int], T | float],
     backend: Backend[T],
+    *,
+    anew: bool = False,
 ) -> dict[str, T]:
     """Gathered along each axis and scaled; what fills fresh entries, `fresh` says of the old ones, axis and number.
 
-    What is scaled by zero has no gradient of its own to go on from and counts as fresh.
+    What is scaled by zero has no gradient of its own to go on from and counts as fresh, and so do copies but the first
+    of each position if they start `anew`.
     """
     out = dict(tensors)
 
     def move(array: T, part: AxisMap) -> T:
         scale = factor(part)
         start = part.index < 0 if scale is None else (part.index < 0) | (scale == 0)
+        if anew:
+            first = np.zeros(len(part.index), bool)
+            first[np.unique(part.index, return_index=True)[1]] = True
+            start |= ~first
         old = array
         array = backend.take(array, part.axis, part.index.clip(0))
         if scale is not None:
@@ -167,6 +179,7 @@ def carry_optimizer(
     backend: Backend[T],
     entries: Entries = ADAM,
     fresh: FreshState = "small",
+    copies: CopyState = "carried",
 ) -> dict[str, dict[str, T]]:
     """Optimizer state by parameter key and entry ("exp_avg", ...), after the edits; scalars such as `step` stay.
 
@@ -178,6 +191,7 @@ def carry_optimizer(
         backend: The array library.
         entries: How each entry with its parameter's shape follows the gradient.
         fresh: What fresh entries start with.
+        copies: What added copies start with.
 
     Raises:
         GrowirError: A resized parameter has an entry that is no scalar and that `entries` does not name.
@@ -186,7 +200,7 @@ def carry_optimizer(
     for entry in sorted({entry for slots in state.values() for entry in slots}):
         column = {key: slots[entry] for key, slots in state.items() if entry in slots}
         if entry in entries:
-            column = carry_moments(edits, column, entries[entry], backend, fresh)
+            column = carry_moments(edits, column, entries[entry], backend, fresh, copies)
         else:
             grown = {edit.key for edit in edits if isinstance(edit, Remap)}
             at = next((key for key, array in column.items() if key in grown and backend.shape(array)), None)

@@ -13,7 +13,7 @@ import torch
 import growir
 from benchmarks import calibration, fresh, growth, live, pruning, scaling, startup, step, teacher, training
 from benchmarks.__main__ import exceeded, names
-from benchmarks._fresh import PROBLEMS, Problem, started
+from benchmarks._fresh import PROBLEMS, SPLITS, Problem, started
 from growir.passes import Widen
 from growir.verify import load
 
@@ -177,18 +177,19 @@ def test_steps_are_measured_by_states() -> None:
     assert rows[1]["m^, moves"] > 0
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+@pytest.mark.parametrize("problem", [*PROBLEMS, *SPLITS], ids=lambda problem: problem.name)
 def test_what_is_fresh_is_compared(problem: Problem) -> None:
     """Every problem grows with its function kept, and all variants go on from there with the same batches."""
     short = dataclasses.replace(problem, before=3, after=(5, 10))
     run = started(short, 0)
     loss = run.measured()
-    for variant in fresh.VARIANTS:
+    variants = fresh.OF_COPIES if problem in SPLITS else fresh.VARIANTS
+    for variant in variants:
         found = fresh.grown(short, run, 0, variant)
         assert math.isclose(found.measured(), loss, rel_tol=1e-4)
         a, b = found.data.batch(), run.copied().data.batch()
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    measured = [each for seed in (0, 1) for each in fresh.measure(short, seed, ("small", "new optimizer"))]
+    measured = [each for seed in (0, 1) for each in fresh.measure(short, seed, variants[:2])]
     rows = fresh.rows(measured)
     assert [(row["problem"], row["steps after"]) for row in rows] == [(problem.name, 5), (problem.name, 10)]
-    assert all(row["small"] > 0 for row in rows)
+    assert all(row[variants[1]] > 0 for row in rows)

@@ -6,6 +6,6 @@ module, report = growir.live.grow(module, Widen(node="fc1", by=8), optimizer)
 from growir.live.growing import grow, network_of
 from growir.live.report import Place, Report, TensorChange
 from growir.live.rows import register
-from growir.moments import Follows, FreshState
+from growir.moments import CopyState, Follows, FreshState
 
-__all__ = ["Follows", "FreshState", "Place", "Report", "TensorChange", "grow", "network_of", "register"]
+__all__ = ["CopyState", "Follows", "FreshState", "Place", "Report", "TensorChange", "grow", "network_of", "register"]

@@ -23,7 +23,7 @@ from growir.live.normalised import uneven_copies
 from growir.live.optimizers import Grown, OptimizerPlan, places_of, plan_optimizers
 from growir.live.ranks import alike_on_all_ranks, world_size
 from growir.live.report import Place, Report, TensorChange
-from growir.moments import FreshState
+from growir.moments import CopyState, FreshState
 from growir.network import Network
 from growir.params import array_digest, frozen_keys, with_frozen
 from growir.rewrite import Pass, Preserves, Rewrite
@@ -44,6 +44,7 @@ def grow(
     verify: torch.Tensor | Sequence[torch.Tensor] | None = None,
     at_most: float | None = None,
     fresh: FreshState = "small",
+    copies: CopyState = "carried",
     groups: Groups | None = None,
     train_as_imported: bool = False,
     on_all_ranks: bool = False,
@@ -75,6 +76,8 @@ def grow(
         fresh: What fresh entries of optimizer state start with, where they are sizes such as Adam's second moment:
             "small" (a ten-thousandth of the mean of the old ones along the axis that grows), "mean" or "zero". The
             smaller, the longer are the first steps of what is new; docs/live.md has what was measured.
+        copies: What the state of added copies starts with: "carried", so that each makes the old unit's step, or
+            "fresh", so that copies part under an optimizer that looks at the gradient's direction only, such as Adam.
         groups: A function of a created parameter's key and the parameter that says where it is trained: the index of
             the optimizer's group, (optimizer, group) where several are given, a group's "name", or None for the group
             of its nearest relative. Without it the report notes where likeness was weak.
@@ -98,7 +101,7 @@ def grow(
         optimizers = [*optimizer]
 
     def work() -> _Planned:
-        return _planned(module, step, optimizers, ema, masks, verify, at_most, fresh, groups, train_as_imported)
+        return _planned(module, step, optimizers, ema, masks, verify, at_most, fresh, copies, groups, train_as_imported)
 
     planned = alike_on_all_ranks(work, _Planned.summary, on_all_ranks)
     planned.commit()
@@ -141,6 +144,7 @@ def _planned(
     verify: torch.Tensor | Sequence[torch.Tensor] | None,
     at_most: float | None,
     fresh: FreshState,
+    copies: CopyState,
     groups: Groups | None,
     train_as_imported: bool,
 ) -> _Planned:
@@ -150,7 +154,8 @@ def _planned(
     live = find(module)
     check_trainable(live.graph, train_as_imported, ModelError)
     done = _rewrite(step, live.graph)
-    _check_arguments(live.module, optimizers, ema, verify, at_most, fresh)
+    _check_arguments(live.module, optimizers, ema, verify, at_most)
+    _check_words(fresh, copies)
     if not (groups is None or (callable(cast("object", groups)) and optimizers)):
         raise ModelError("groups: a function (key, parameter) -> group is needed, and an optimizer that has groups")
     _check_range(step, live.tensors)
@@ -161,7 +166,7 @@ def _planned(
     grown = rebuilt(live.module, done.graph, tensors)
     orders = _order(live.module, live.tensors), _order(grown, tensors)
     plans, unsure = plan_optimizers(
-        optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders, fresh), groups
+        optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders, fresh, copies), groups
     )
     averages = [AveragePlan(average, k, live, done) for k, average in enumerate(ema)]
     carried = grown_masks({} if masks is None else masks, live.graph, done)
@@ -223,7 +228,7 @@ def network_of(
 
 
 def _check_arguments(
-    module: nn.Module, optimizers: Sequence[object], ema: object, verify: object, at_most: float | None, fresh: object
+    module: nn.Module, optimizers: Sequence[object], ema: object, verify: object, at_most: float | None
 ) -> None:
     """Raise ModelError for what no later step would notice, or would name less clearly."""
     if torch.is_inference_mode_enabled():
@@ -235,10 +240,14 @@ def _check_arguments(
         )
     if isinstance(ema, nn.Module | Mapping):
         raise ModelError("ema: a list of averages is needed; give [average]")
-    if fresh not in get_args(FreshState):
-        raise ModelError(f"fresh: one of {', '.join(map(repr, get_args(FreshState)))} is needed, but it is {fresh!r}")
     if at_most is not None and (verify is None or not at_most >= 0):
         raise ModelError(f"at_most: a number from 0 on and a batch to `verify` are needed, but it is {at_most}")
+
+
+def _check_words(fresh: object, copies: object) -> None:
+    for name, word, known in (("fresh", fresh, get_args(FreshState)), ("copies", copies, get_args(CopyState))):
+        if word not in known:
+            raise ModelError(f"{name}: one of {', '.join(map(repr, known))} is needed, but it is {word!r}")
 
 
 def _check_range(step: Pass | Rewrite, tensors: Mapping[str, torch.Tensor]) -> None:

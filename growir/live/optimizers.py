@@ -22,7 +22,7 @@ from growir.live.groups import Groups, asked, weakness
 from growir.live.relatives import nearest
 from growir.live.report import Place
 from growir.live.rows import held_by, row_of, taken_for
-from growir.moments import FreshState, carry_optimizer
+from growir.moments import CopyState, FreshState, carry_optimizer
 
 Slots = dict[str, Any]
 
@@ -40,6 +40,7 @@ class Grown:
         old_order: Where each parameter stood among the old module's.
         order: Where each parameter stands among the new module's.
         fresh: What fresh entries of optimizer state start with.
+        copies: What the state of added copies starts with.
     """
 
     graph: Graph
@@ -50,6 +51,7 @@ class Grown:
     old_order: Mapping[str, int]
     order: Mapping[str, int]
     fresh: FreshState = "small"
+    copies: CopyState = "carried"
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +119,8 @@ class OptimizerPlan:
         if self._row.entries is None:
             return {self._grown.heirs[key]: slots for key, slots in old.items() if self._stays(key)}
         tensors = {k: {e: v for e, v in s.items() if isinstance(v, torch.Tensor)} for k, s in old.items()}
-        grown = carry_optimizer(self._grown.edits, tensors, TORCH, self._row.entries, self._grown.fresh)
+        fresh, copies = self._grown.fresh, self._grown.copies
+        grown = carry_optimizer(self._grown.edits, tensors, TORCH, self._row.entries, fresh, copies)
         carried: dict[str, Slots] = {key: dict(slots) for key, slots in grown.items()}
         anew = {edit.key for edit in self._grown.edits if isinstance(edit, Derive)}
         for key, slots in old.items():

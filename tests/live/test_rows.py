@@ -15,7 +15,7 @@ from growir import live
 from growir.errors import GrowirError, ModelError
 from growir.live import rows
 from growir.live.rows import Row
-from growir.passes import AddNode, Widen
+from growir.passes import AddNode, Split, Widen
 from growir.testing import random_batch
 from tests.live.thirdparty import (
     Clipping,
@@ -285,6 +285,8 @@ def test_fresh_is_one_of_three_words() -> None:
     module, optimizer, _ = trained(torch.optim.Adam)
     with pytest.raises(ModelError, match="fresh: one of 'small', 'mean', 'zero' is needed, but it is 'tiny'"):
         live.grow(module, STEP, optimizer, fresh="tiny")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="copies: one of 'carried', 'fresh' is needed, but it is 'anew'"):
+        live.grow(module, STEP, optimizer, copies="anew")  # type: ignore[arg-type]
     for fresh, factor in (("small", 1e-4), ("mean", 1.0), ("zero", 0.0)):
         other, other_optimizer = copy.deepcopy((module, optimizer))
         old = other_optimizer.state[other.get_parameter("fc1.weight")]["exp_avg_sq"]
@@ -292,3 +294,28 @@ def test_fresh_is_one_of_three_words() -> None:
         new = other_optimizer.state[grown.get_parameter("fc1.weight")]["exp_avg_sq"]
         assert torch.equal(new[:4], old)
         torch.testing.assert_close(new[4:], factor * old.mean(0, keepdim=True).expand(2, -1))
+
+
+@pytest.mark.parametrize(("copies", "apart"), [("carried", False), ("fresh", True)])
+def test_copies_of_equal_shares_part_under_adam_only_with_state_of_their_own(
+    copies: live.CopyState, apart: bool
+) -> None:
+    """The first of each pair goes on with the old unit's next step in either case."""
+    module, optimizer, batch = trained(torch.optim.Adam)
+    old, old_optimizer, _ = trained(torch.optim.Adam)
+    split = Split(node="fc1", channels=(0, 1, 2, 3), shares=(0.5,) * 4)
+    grown, _ = live.grow(module, split, optimizer, copies=copies)
+    before = grown.get_parameter("fc1.weight").detach().clone()
+    first = [int(before.eq(row).all(1).nonzero()[0]) for row in old.get_parameter("fc1.weight").detach()]
+    assert len(set(first)) == 4
+    step(grown, optimizer, batch)
+    step(old, old_optimizer, batch)
+    after = grown.get_parameter("fc1.weight").detach()
+    torch.testing.assert_close(after[first], old.get_parameter("fc1.weight").detach(), rtol=1e-6, atol=1e-6)
+    for _ in range(20):
+        step(grown, optimizer, batch)
+    after = grown.get_parameter("fc1.weight").detach()
+    others = [k for k in range(8) if k not in first]
+    partner = [others[int(before[others].eq(before[k]).all(1).nonzero()[0])] for k in first]
+    moved = (after[first] - before[first]).abs().max()
+    assert (float((after[first] - after[partner]).abs().max()) > 1e-2 * float(moved)) == apart
