@@ -17,7 +17,7 @@ from growir.errors import Problem, RunError, cut, listed
 from growir.graph import suggestion
 from growir.moments import FreshState
 from growir.ops import ACTIVATIONS
-from growir.ops.base import MAX_REAL
+from growir.ops.base import MAX_REAL, PositiveInt
 
 Directions = Literal["random", "fitted"]
 Strategy = Literal["whole", "restricted", "bic", "widen"]
@@ -100,7 +100,8 @@ class DagConfig(_Section):
             keep the one that does best on the last third ("tournament", the default).
         branches: The strategies of a tournament, the simplest first: a later one must be better by more than chance.
         neurons: Neurons of a new state or a widening; fewer where the budget ends. By default as many as a third of the
-            parameter budget pays for between data and output: a few large steps end in better networks than many small.
+            parameter budget pays for between data and output, at most 8192: a few large steps end in better networks
+            than many small.
             Channels of a new map are eight by default, and a map doubles.
         activation: Of new states; of a list, each is tried.
         kernels: Kernel sizes of convolutions. None, the default, keeps to fully connected layers.
@@ -118,7 +119,7 @@ class DagConfig(_Section):
     name: Literal["dag"] = "dag"
     strategy: Way = "tournament"
     branches: Annotated[tuple[Strategy, ...], Field(min_length=1, max_length=MAX_CHOICES)] = ("widen", "whole")
-    neurons: Count | None = None
+    neurons: PositiveInt | None = None
     activation: Word | Annotated[tuple[Word, ...], Field(max_length=MAX_CHOICES)] = "relu"
     kernels: Annotated[tuple[Annotated[int, Field(strict=True, gt=0, le=31)], ...], Field(max_length=MAX_CHOICES)] = ()
     directions: Directions = "random"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from growir.errors import PassRefused
+from growir.errors import GraphError, PassRefused
 from growir.graph import Graph
 from growir.growth.additions import Addition, addition, twin_of
 from growir.growth.config import BudgetConfig, DagConfig
@@ -20,6 +20,7 @@ from growir.shapes import shapes_of
 Fields = dict[str, Any]
 SMALL = 8  # positions a side from which on a map is halved for the next one
 CHANNELS = 8  # of a new map
+MAX_NEURONS = 8192  # of a new state by default: their second moments are a matrix of half a gigabyte
 GRIDS = (7, 4)  # a map is pooled to about so many positions a side where it feeds a vector
 
 
@@ -138,7 +139,7 @@ class Moves:
         shapes = shapes_of(graph)
         inputs = next((shapes[name].size(-1) for name in self.offered(graph) if shapes[name].rank == 2), reads)
         price = inputs + 1 + shapes[graph.outputs[0]].size(-1)
-        return max(1, self.parameters // (3 * price))
+        return max(1, min(self.parameters // (3 * price), MAX_NEURONS))
 
     def _edges(self, value: str, here: Shape, state: StateView) -> Iterator[AddEdge]:
         there = state.shape
@@ -185,6 +186,9 @@ class Moves:
         try:
             over = self._excess(graph, step)
         except PassRefused:
+            return None
+        except GraphError:  # larger than any graph may be
+            self.limited = True
             return None
         if over <= 0:
             return step

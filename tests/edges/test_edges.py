@@ -164,6 +164,44 @@ def test_run_files_at_the_edges_are_read_or_refused(section: str, name: str) -> 
             assert parse_run(tomllib.loads(config.to_toml()), "run.toml") == config
 
 
+WHOLE = (1, 2**31 - 1, 2**31, 2**53, 2**63 - 1)
+REAL = (5e-324, 1e-38, 1.0, 10.0, 3.4e38)
+SETTINGS: dict[str, dict[str, tuple[float, ...]]] = {
+    "budget": {"parameters": WHOLE, "macs": WHOLE, "seconds": REAL},
+    "policy": {"neurons": WHOLE, "samples": WHOLE, "ridge": REAL[:4], "significance": REAL[:3]},
+    "train": {
+        "batch_size": WHOLE,
+        "learning_rate": REAL[:4],
+        "learning_rate_final": REAL[:4],
+        "weight_decay": (0.0, -0.0, *REAL),
+        "keep_final": REAL[:3],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        (section, name, value)
+        for section, names in SETTINGS.items()
+        for name, values in names.items()
+        for value in values
+    ],
+)
+def test_runs_at_the_edges_end_in_a_result_or_a_word(section: str, name: str, value: float) -> None:
+    import growir
+    from tests.growth.problems import spirals
+
+    settings: Any = {
+        "budget": {"parameters": 60, "steps": 1},
+        "train": {"epochs_between": 1, "epochs_final": 1},
+        "policy": {"strategy": "whole", "neurons": 2},
+    }
+    settings[section][name] = value
+    with suppress(RunError):
+        assert growir.grow(None, spirals(60), **settings).summary["ended"]
+
+
 # -- what bounds of single fields do not catch ------------------------------------------------------------------------
 
 
