@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
+from torch.export import ExportedProgram
 
 from growir.backends.torch_arrays import to_array
+from growir.backends.torch_export.checking import Reading, Verdict, check_example, judge, wrongly
 from growir.backends.torch_export.copying import undisturbed
 from growir.backends.torch_export.decomposing import decompose
 from growir.backends.torch_export.exporting import Program, export, source_line
@@ -20,16 +22,14 @@ from growir.backends.torch_export.reading import Draft, Reader
 from growir.backends.torch_export.recognising import recognise
 from growir.backends.torch_export.sizes import all_fixed, fixed_sizes
 from growir.backends.torch_export.table import knows
-from growir.backends.torch_export.training import notice_of, twins
+from growir.backends.torch_export.training import Match, matched, notice_of, shown, text_of
 from growir.backends.torch_export.values import Held
-from growir.backends.torch_fx import lower
+from growir.backends.torch_export.watching import Place, Watch, watch_modules, watching
 from growir.errors import ModelError, listed
 from growir.graph import MAX_DIFFERENCES, Graph, Input, Node
 from growir.verify import verify
 
 MAX_SHOWN = 8  # parts in one warning
-# How far apart the model and the network may be, as a part of the largest output.
-_CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,56 +54,167 @@ def import_model(model: nn.Module, example: Example, *, name: str | None = None,
         model: Any module that torch.export follows; it is copied and stays as it is.
         example: Its inputs, a batch of any size.
         name: The graph's name; the model's class if None.
-        check: Run the model and the result on the example and compare.
+        check: Run the model and the result and compare: on the example, and with all weights drawn anew outputs and
+            gradients in both modes.
 
     Raises:
-        ModelError: Everything in the model that has no place in a graph, with the model's own lines.
+        ModelError: Everything in the model that has no place in a graph, with the model's own lines; or what of the
+            result computes something else than the model in eval mode.
     """
     with undisturbed() as hooked:
-        found = _imported(prepare(model, example), name, check)
+        found = _imported(prepare(model, example), model, name, check)
     if hooked:
         text = "the hooks of all modules (register_module_forward_hook and its like) are no part of the model; none ran"
         found = replace(found, notices=(*found.notices, text))
     return found
 
 
-def _imported(prepared: Prepared, name: str | None, check: bool) -> Imported:
-    program = export(prepared)
-    notices = [*program.notices]
-    pairs, strange = twins(program.exported, program.training) if program.training else ({}, [])
-    if strange:
-        notices.append(notice_of(strange))
-    decompose(program.exported, knows)
-    reader = Reader(program.exported, program.batch, pairs, prepared.model)
+def _imported(prepared: Prepared, model: nn.Module, name: str | None, check: bool) -> Imported:
+    traced = Watch()
+    with watching(traced, trying=False):
+        program = export(prepared)
+    match = matched(program.exported, program.training) if program.training else Match({})
+    title = name or type(prepared.model).__name__
+    read = _read(prepared, program, program.exported, match.pairs, title)
+    if check:
+        check_example(prepared, program, read.reading)
+        read, match, verdict, places = _judged(prepared, model, program, read, match, title, traced)
+        names = list(read.reading.inputs)
+        fixed = fixed_sizes(prepared, read.whole.graph, read.whole.tensors, names, read.whole.lines, read.reader.dtypes)
+    else:
+        watch_modules(prepared.model, model, traced)
+        verdict, places = Verdict(), list(traced.seen)
+        why = "it was imported without a comparison, so that no other size is known to be right"
+        fixed = all_fixed(read.whole.graph, why)
+    differs = _differences(prepared, program, read.reader, match, verdict, places)
+    graph = read.whole.graph.replace(train_differs=differs, fixed_sizes=fixed)
+    return Imported(graph, read.whole.arrays, tuple(_notices(prepared, program, read.reader, match, verdict, places)))
+
+
+class _Read(NamedTuple):
+    """One program as a graph: how it was read, what the comparison needs of it, and all of it."""
+
+    reader: Reader
+    reading: Reading
+    whole: _Assembled
+
+
+def _read(
+    prepared: Prepared, program: Program, exported: ExportedProgram, pairs: Mapping[fx.Node, fx.Node], title: str
+) -> _Read:
+    """One program as a graph. Raises ModelError with everything in it that has no place in one."""
+    decompose(exported, knows)
+    reader = Reader(exported, program.batch, pairs, prepared.model)
     reader.run()
     if reader.problems:
         raise ModelError(listed(list(reader.problems), what="things in the model have no place in a graph"))
-    left = [*prepared.left_in_eval, *(source_line(call) for call in reader.stays)]
-    notices += reader.notices
-    if left:
-        shown = ", ".join(left[:MAX_SHOWN])
-        notices.append(f"stays in eval mode in the model, but goes to train mode with the network: {shown}")
-    graph, arrays, tensors, lines = _assembled(reader, name or type(prepared.model).__name__)
-    graph = graph.replace(train_differs=_differences(prepared, program, reader, strange))
-    if check:
-        _compare(prepared, program, graph, arrays, reader)
-        names = [given for given, _ in reader.inputs]
-        fixed = fixed_sizes(prepared, graph, tensors, names, lines, reader.dtypes)
-    else:
-        fixed = all_fixed(graph, "it was imported without a comparison, so that no other size is known to be right")
-    graph = graph.replace(fixed_sizes=fixed)
-    return Imported(graph, arrays, tuple(notices))
+    found = _assembled(reader, title)
+    names = tuple(given for given, _ in reader.inputs)
+    return _Read(reader, Reading(found.graph, found.arrays, found.sources, names, frozenset(reader.dtypes)), found)
 
 
-def _differences(prepared: Prepared, program: Program, reader: Reader, strange: Sequence[fx.Node]) -> list[str]:
-    """All that the model's train mode is known to do otherwise, or may, as the document keeps it."""
+def _judged(
+    prepared: Prepared, model: nn.Module, program: Program, first: _Read, match: Match, title: str, traced: Watch
+) -> tuple[_Read, Match, Verdict, list[Place]]:
+    """What was read compared with the model on weights drawn anew, and what remains of the differences.
+
+    A call that only one mode has, and that depends on no input, is no difference where the numbers agree. A model may
+    keep in eval mode what it computes from a parameter in train mode:
+
+        bias = self.table[:, self.index] if self.training else self.kept
+
+    The eval-mode program then has a constant. Read from the train-mode program the network has the parameter, so that
+    one is taken if it agrees with the model in both modes. Its gradients count in train mode alone: in eval mode the
+    model has none for what it keeps, and nobody trains there.
+
+    Raises:
+        ModelError: An output differs in eval mode.
+    """
+    open_question = bool(match.strange) and match.settled
+    known = bool(
+        program.unknown
+        or prepared.left_in_eval
+        or first.reader.stays
+        or match.written
+        or (match.strange and not match.settled)
+    )
+
+    def judged(exported: ExportedProgram, pairs: Mapping[fx.Node, fx.Node], in_eval: bool) -> tuple[Verdict, Watch]:
+        watch = Watch()
+        again = lambda: _read(prepared, program, exported, pairs, title).reading  # noqa: E731
+        return judge(prepared, model, program, again, watch, training=not known, in_eval=in_eval), watch
+
+    chosen = first
+    verdict, watch = judged(program.exported, match.pairs, in_eval=True)
+    if open_question and verdict.clean and not match.drops:
+        match = replace(match, strange=())
+    elif open_question and program.training is not None:
+        decompose(program.training, knows)
+        twins = {node: node for node in program.training.graph.nodes}
+        try:
+            other = _read(prepared, program, program.training, twins, title)
+            check_example(prepared, program, other.reading)
+        except ModelError:  # the network stays what the eval-mode program says
+            pass
+        else:
+            second, watched = judged(program.training, twins, in_eval=False)
+            if second.clean:
+                chosen, match, verdict, watch = other, replace(match, strange=()), second, watched
+    if verdict.output is not None and not match.strange:
+        raise ModelError(wrongly(verdict.output, "with its numbers drawn anew"))
+    places = list(watch.changing) or (list(watch.seen) if verdict.gradient is not None else [])
+    if known:  # then train mode was not run, and what is called only there not tried
+        places += [place for place in traced.seen if place not in watch.seen]
+    return chosen, match, verdict, places
+
+
+def _differences(
+    prepared: Prepared, program: Program, reader: Reader, match: Match, verdict: Verdict, places: Sequence[Place]
+) -> list[str]:
+    """All that the model is known to train otherwise, or may, as the document keeps it."""
     # Documents go to other people and machines: the folders of this one stay out of them.
-    found = [source_line(call, folders=False) for call in strange]
+    found = [source_line(call, folders=False) for call in match.strange]
+    found += [text_of(written, folders=False) for written in match.written]
     if program.unknown:
         found.append(f"it could not be exported: {program.unknown}")
     norms = [source_line(call, folders=False) for call in reader.stays]
     found += [f"stays in eval mode: {part}" for part in (*prepared.left_in_eval, *norms)]
+    found += [place.shown(folders=False) for place in places]
+    if verdict.output is not None:
+        found.append(f"with its numbers drawn anew, {verdict.output}")
+    if verdict.gradient is not None and not places:
+        found.append(str(verdict.gradient))
+    if verdict.train is not None:
+        found.append(str(verdict.train))
+    if verdict.unknown:
+        found.append(f"it could not be compared: {verdict.unknown}")
     return list(dict.fromkeys(found))[:MAX_DIFFERENCES]
+
+
+def _notices(
+    prepared: Prepared, program: Program, reader: Reader, match: Match, verdict: Verdict, places: Sequence[Place]
+) -> list[str]:
+    """What the user is warned of, one text for each kind."""
+    found = [*program.notices]
+    if match.strange or match.written:
+        found.append(notice_of(match.strange, match.written))
+    found += reader.notices
+    left = [*prepared.left_in_eval, *(source_line(call) for call in reader.stays)]
+    if left:
+        parts = ", ".join(left[:MAX_SHOWN])
+        found.append(f"stays in eval mode in the model, but goes to train mode with the network: {parts}")
+    if places:
+        lines = [place.shown(folders=True) for place in places]
+        found.append(shown("the model changes gradients on their way, which the network does not", lines))
+    elif verdict.gradient is not None:
+        found.append(f"the network trains otherwise than the model: {verdict.gradient}")
+    if verdict.output is not None:
+        found.append(f"with its numbers drawn anew the network is another than the model: {verdict.output}")
+    if verdict.train is not None:
+        found.append(f"the network trains otherwise than the model: {verdict.train}")
+    if verdict.unknown:
+        found.append(f"the model could not be compared with its numbers drawn anew: {verdict.unknown}")
+    return found
 
 
 class _Assembled(NamedTuple):
@@ -114,12 +225,14 @@ class _Assembled(NamedTuple):
         arrays: Its tensors by key.
         tensors: The same in the memory of the model's own.
         lines: The model's line for each node.
+        sources: The model's name of each parameter, by key.
     """
 
     graph: Graph
     arrays: dict[str, NDArray[Any]]
     tensors: dict[str, torch.Tensor]
     lines: dict[str, str]
+    sources: dict[str, str]
 
 
 def _assembled(reader: Reader, title: str) -> _Assembled:
@@ -136,6 +249,7 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
     owners: dict[int, str] = {}
     arrays: dict[str, NDArray[Any]] = {}
     tensors: dict[str, torch.Tensor] = {}
+    sources: dict[str, str] = {}
     nodes: list[Node] = []
     for draft, (name, source) in zip(kept, named, strict=True):
         tied: dict[str, str] = {}
@@ -148,6 +262,8 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
                 continue
             tensors[key] = _tensor(held, draft)
             arrays[key] = to_array(tensors[key])
+            if held.trained:
+                sources[key] = held.keys[0]
             if held.trained and not held.tensor.requires_grad:
                 frozen.append(parameter)
         reads = tuple(name_of[source_] for source_ in draft.inputs)
@@ -157,7 +273,7 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
     )
     graph = Graph(name=title, inputs=entries, nodes=tuple(nodes), outputs=tuple(name_of[k] for k in outputs))
     lines = {name: source_line(draft.call, folders=False) for draft, (name, _) in zip(kept, named, strict=True)}
-    return _Assembled(verify(graph), arrays, tensors, lines)
+    return _Assembled(verify(graph), arrays, tensors, lines, sources)
 
 
 def _tensor(held: Held, draft: Draft) -> torch.Tensor:
@@ -175,26 +291,3 @@ def _needed(drafts: list[Draft], outputs: list[int], inputs: int) -> list[int]:
             seen.add(source)
             todo += drafts[source].inputs
     return sorted(seen)
-
-
-def _compare(
-    prepared: Prepared, program: Program, graph: Graph, arrays: Mapping[str, NDArray[Any]], reader: Reader
-) -> None:
-    """Run both on the example. Raises ModelError if they differ, which is better known now than after training."""
-    module = lower(graph, arrays, device="cpu").eval()
-    args, kwargs = prepared.rows(2)
-    names = [given for given, _ in reader.inputs]
-    # No closer than the coarsest dtype that the model computes in.
-    coarsest = max(_CLOSE.get(dtype, 1e-4) for dtype in (*reader.dtypes, torch.float64))
-    with torch.no_grad():
-        found: torch.Tensor | tuple[torch.Tensor, ...] = module(*args, *(kwargs[name] for name in names[len(args) :]))
-    results = found if isinstance(found, tuple) else (found,)
-    for k, (one, two) in enumerate(zip(program.outputs, results, strict=True)):
-        alike = (one == two) | (one.isnan() & two.isnan())
-        apart = torch.where(alike, 0.0, (one - two).abs())
-        worst = float(apart.max()) / max(float(one.nan_to_num(0.0, 0.0, 0.0).abs().max()), 1e-30)
-        if not worst <= max(_CLOSE.get(one.dtype, 1e-4), coarsest):
-            raise ModelError(
-                f"output {k} of the imported network differs from the model's by {worst:.1e} of its largest value on "
-                "the example; the model does something that the import reads wrongly"
-            )

@@ -103,6 +103,8 @@ class Reader:
             if node.op == "call_function" and node in needed:
                 try:
                     self.env[node] = self.called(node)
+                    if isinstance(self.env[node], Value):
+                        self.computes_in(node.meta["val"].dtype)
                 except (Unsupported, OpError, ValidationError) as error:
                     self.problem(full_name(node), error)
                     self.env[node] = Broken()
