@@ -67,7 +67,7 @@ def _input_shape(shape: object) -> object:
     if not isinstance(shape, list | tuple):
         raise ValueError('a list is needed, ["N", size, ...]')
     axes = cast("Sequence[object]", shape)
-    if len(axes) < 2 or axes[0] != "N" or "N" in axes[1:]:
+    if not axes or axes[0] != "N" or "N" in axes[1:]:
         raise ValueError('it must be ["N", size, ...] with the batch first')
     if len(axes) > MAX_RANK:
         raise ValueError(f"it has {len(axes)} axes; at most {MAX_RANK} may be")
@@ -85,7 +85,7 @@ class Input(_Frozen):
 
     name: StrictStr
     shape: Annotated[
-        tuple[Literal["N"] | PositiveInt, ...], Field(min_length=2, max_length=MAX_RANK), BeforeValidator(_input_shape)
+        tuple[Literal["N"] | PositiveInt, ...], Field(min_length=1, max_length=MAX_RANK), BeforeValidator(_input_shape)
     ]
     dtype: DType = "float32"
 

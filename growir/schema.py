@@ -103,7 +103,7 @@ def _input_schema(name: Json) -> Json:
             "name": name,
             "shape": {
                 "type": "array",
-                "minItems": 2,
+                "minItems": 1,
                 "maxItems": MAX_RANK,
                 "prefixItems": [{"const": "N"}],
                 "items": {"type": "integer", "minimum": 1, "maximum": MAX_INT},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from onnx import TensorProto
+
 from growir import ops
 from growir.backends.onnx_ir.scope import Scope
 
@@ -21,7 +23,26 @@ def clamp(s: Scope, op: ops.Clamp) -> None:
 
 
 def power(s: Scope, op: ops.Pow) -> None:
-    s.result("Pow", s.x, s.floats("exponent", op.exponent))
+    s.result("Pow", s.x, s.inputs[1] if op.exponent is None else s.floats("exponent", op.exponent))
+
+
+def expm1(s: Scope, op: ops.Expm1) -> None:
+    # e^x - 1 = 2 sinh(x / 2) e^(x / 2), which keeps its digits near 0.
+    half = s.call("half_x", "Mul", s.x, s.floats("half", 0.5))
+    odd = s.call("odd", "Mul", s.call("sinh", "Sinh", half), s.floats("two", 2.0))
+    s.result("Mul", odd, s.call("even", "Exp", half))
+
+
+def log1p(s: Scope, op: ops.Log1p) -> None:
+    s.result("Log", s.call("above_one", "Add", s.x, s.floats("one", 1.0)))
+
+
+def cast(s: Scope, op: ops.Cast) -> None:
+    s.result("Cast", s.x, to=TensorProto.INT64 if op.dtype == "int64" else TensorProto.FLOAT)
+
+
+def cumsum(s: Scope, op: ops.Cumsum) -> None:
+    s.result("CumSum", s.x, s.integers("axis", [op.dim]))
 
 
 def rsqrt(s: Scope, op: ops.Rsqrt) -> None:

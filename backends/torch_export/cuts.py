@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from growir.backends.torch_export.calls import Call, bound, name_of, tensor_of
-from growir.backends.torch_export.layout import reshaped
+from growir.backends.torch_export.layout import permuted, reshaped
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Layout, Unsupported, Value
 from growir.ops import Select, Slice, Squeeze
@@ -84,7 +84,7 @@ def select(r: Reader, c: Call) -> Value:
 def _picked(r: Reader, x: Value, axis: int, dim: int, index: int) -> Value:
     one = cut(r, x, dim, index, 1)
     if not x.batched and x.rank == 1:
-        raise Unsupported("takes a single number out of a parameter")
+        return one  # one number has no axes in torch; in a graph it is (1,), and broadcast all the same
     found = r.emit(Squeeze(dim=axis), one)
     if not x.batched:
         return found
@@ -164,6 +164,17 @@ def _index_tensors(item: object) -> tuple[torch.Tensor, ...]:
     return (item.tensor,)
 
 
+def unfold(r: Reader, c: Call) -> Value:
+    """Windows of `size` positions along an axis, `step` apart, as a new last axis."""
+    x, size, step = c.value("self"), c.whole("size"), c.whole("step")
+    dim = x.dim(c.whole("dimension"))
+    starts = range(0, x.size(dim) - size + 1, step)
+    found = _positions(r, x, dim, [start + k for start in starts for k in range(size)])
+    shape = list(c.shape("self"))
+    windows = reshaped(r, found, [*shape[:dim], len(starts), size, *shape[dim + 1 :]])
+    return permuted(r, windows, [*range(dim + 1), *range(dim + 2, len(shape) + 1), dim + 1])
+
+
 def flip(r: Reader, c: Call) -> Value:
     x = c.value("self")
     for dim in c.ints("dims"):
@@ -180,4 +191,5 @@ TABLE: dict[str, Handler] = {
     "index_select": index_select,
     "index": index,
     "flip": flip,
+    "unfold": unfold,
 }

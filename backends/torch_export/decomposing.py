@@ -7,7 +7,7 @@ written out only if all that comes of it is known; otherwise it stays, and the r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,7 +20,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from growir.backends.torch_export.calls import full_name, holds_tensor, name_of, overload, writes
+from growir.backends.torch_export.calls import full_name, holds_tensor, name_of, overload, tensor_of, writes
 
 # By operator; torch's own is not typed.
 _TABLE = cast("dict[OpOverload[..., Any], Callable[..., Any]]", decomposition_table)
@@ -47,7 +47,23 @@ def decompose(exported: ExportedProgram, known: Known) -> None:
             body = _written_out(node, known, _DEPTH)
             if body is not None:
                 _put(graph, node, body)
+    for node in graph.nodes:
+        if overload(node) is not None and name_of(node) in ("cat", "concat", "concatenate"):
+            _without_empty(node)
     graph.lint()
+
+
+def _without_empty(node: fx.Node) -> None:
+    """Leave what is empty out of a concatenation, as a slice behind the last channel: a graph has no empty axes."""
+    parts = cast("Sequence[fx.Node]", node.args[0])
+    full = [part for part in parts if not _is_empty(part)]
+    if full and len(full) < len(parts):
+        node.update_arg(0, full)
+
+
+def _is_empty(node: fx.Node) -> bool:
+    sizes = cast("Sequence[object]", tensor_of(node).shape)
+    return any(isinstance(size, int) and size == 0 for size in sizes)
 
 
 def _reached(graph: fx.Graph, given: set[fx.Node]) -> list[fx.Node]:

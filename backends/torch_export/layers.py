@@ -12,13 +12,14 @@ from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[repor
 
 from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.exporting import module_of
-from growir.backends.torch_export.layout import plain, row_by_row
+from growir.backends.torch_export.layout import matrix_transposed, plain, row_by_row
 from growir.backends.torch_export.pointwise import joined
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Spread, Unsupported, Value
 from growir.ops import (
     Add,
     BatchNorm,
+    Cast,
     Conv1d,
     Conv2d,
     Conv3d,
@@ -31,6 +32,7 @@ from growir.ops import (
     InstanceNorm,
     LayerNorm,
     Linear,
+    MatMul,
     Mul,
     Op,
     Permute,
@@ -62,8 +64,9 @@ def affine_map(r: Reader, c: Call, x: Value, weight: Held | None, weight_name: s
         raise Unsupported("is applied along the batch axis; a graph never mixes samples")
     bias = own(c, bias_name)
     shift = None if bias is not None or not c.is_tensor(bias_name) else c.value(bias_name)
-    if not x.batched:
-        raise Unsupported("is applied to a parameter; multiply the parameters before, in the model's constructor")
+    if not x.batched:  # a layer of the graph works on samples; on a parameter it is the product that it is
+        product = r.emit(MatMul(), x, matrix_transposed(r, c.value(weight_name)))
+        return joined(r, Add(), product, c.value(bias_name)) if c.is_tensor(bias_name) else product
     if weight is not None:
         op = Linear(out_features=weight.tensor.shape[0], bias=bias is not None)
         out = r.emit(op, x, layout=x.layout, params={"weight": weight, "bias": bias})
@@ -252,6 +255,8 @@ def embedding(r: Reader, c: Call) -> Value:
             return found
         return r.emit(Expand(shape=(-1,) * (found.rank - 1)), found, r.value(r.env[r.first_input]), layout=ids.layout)
     x = c.value("indices")
+    if x.shape.dtype != "int64":  # positions that the model computes
+        x = r.emit(Cast(dtype="int64"), x, layout=x.layout)
     if weight is None or not weight.trained:
         raise Unsupported("looks up rows of a computed table; growir's embedding has a learned one")
     rows_, width = weight.tensor.shape

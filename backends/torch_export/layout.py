@@ -6,10 +6,24 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import torch
+
 from growir.backends.torch_export.calls import Call, tensor_of
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Layout, Unsupported, Value
-from growir.ops import Detach, Flatten, Permute, PixelShuffle, PixelUnshuffle, Reshape, Squeeze, Unsqueeze
+from growir.ops import (
+    Affine,
+    Cast,
+    Detach,
+    Equal,
+    Flatten,
+    Permute,
+    PixelShuffle,
+    PixelUnshuffle,
+    Reshape,
+    Squeeze,
+    Unsqueeze,
+)
 
 Handler = Callable[[Reader, Call], Any]
 Sizes = Sequence[int]
@@ -39,7 +53,11 @@ def transpose(r: Reader, c: Call) -> Value:
 
 
 def matrix_transpose(r: Reader, c: Call) -> Value:
-    x = c.value("self")
+    return matrix_transposed(r, c.value("self"))
+
+
+def matrix_transposed(r: Reader, x: Value) -> Value:
+    """The last two of the model's axes exchanged, where there are two."""
     return x if x.rank < 2 else _exchanged(r, x, x.rank - 2, x.rank - 1)
 
 
@@ -140,7 +158,9 @@ def row_by_row(r: Reader, x: Value, sizes: Sizes, opened: int) -> Value:
             if size == 1 and new[:k] + new[k + 1 :] == old:
                 return r.emit(Unsqueeze(dim=front + k), x)
     if not new:
-        raise Unsupported("leaves one number without an axis")
+        if not x.batched:
+            raise Unsupported("leaves one number without an axis")
+        return r.emit(Squeeze(dim=1), x if x.shape.rank == 2 else r.emit(Flatten(), x))
     shape = tuple(-1 if k == opened else size for k, size in enumerate(new))
     return r.emit(Reshape(shape=shape), x)
 
@@ -160,11 +180,19 @@ def squeeze(r: Reader, c: Call) -> Value:
 
 
 def same(r: Reader, c: Call) -> Value:
-    """A call that gives the same numbers in the same shape."""
+    """A call that gives the same numbers in the same shape, in another dtype perhaps.
+
+    Truth values are 0 and 1 in a graph, and whole numbers that were computed with are floats there: only floats lose
+    something as whole numbers, and only what looks rows up asks for int64.
+    """
     x = c.value("self")
     old, new = tensor_of(c.arguments["self"]).dtype, c.result.dtype
-    if old != new and (old.is_floating_point != new.is_floating_point):
-        raise Unsupported(f"turns {old} into {new}; give the model numbers of the right kind")
+    if new == torch.bool and old != torch.bool:
+        return not_(r, r.emit(Equal(), r.floats(x), r.constant(0.0), layout=x.layout))
+    if new.is_floating_point and not old.is_floating_point:
+        return r.floats(x)
+    if old.is_floating_point and not new.is_floating_point:
+        return r.emit(Cast(dtype="int64"), x, layout=x.layout)
     r.computes_in(new)
     return x
 
@@ -176,6 +204,11 @@ def detach(r: Reader, c: Call) -> Any:
         return item
     x = c.value("self")
     return r.emit(Detach(), x, layout=x.layout)
+
+
+def not_(r: Reader, x: Value) -> Value:
+    """Truth values the other way round."""
+    return r.emit(Affine(scale=-1.0, shift=1.0), x, layout=x.layout)
 
 
 def with_axis(r: Reader, x: Value, dim: int) -> Value:
@@ -227,7 +260,20 @@ TABLE: dict[str, Handler] = {
     "numpy_T": reversed_axes,
     **dict.fromkeys(("movedim", "moveaxis"), movedim),
     **dict.fromkeys(
-        ("contiguous", "clone", "alias", "lift_fresh_copy", "to", "_to_copy", "type_as", "float", "double"),
+        (
+            "bool",
+            "int",
+            "long",
+            "contiguous",
+            "clone",
+            "alias",
+            "lift_fresh_copy",
+            "to",
+            "_to_copy",
+            "type_as",
+            "float",
+            "double",
+        ),
         same,
     ),
     "detach": detach,

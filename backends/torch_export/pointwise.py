@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-
-import torch
 
 from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.cuts import pieces
 from growir.backends.torch_export.joints import aligned
-from growir.backends.torch_export.reading import Reader, finite
-from growir.backends.torch_export.values import Held, Spread, Unsupported, Value, mapped
+from growir.backends.torch_export.reading import Reader
+from growir.backends.torch_export.values import Held, Unsupported, Value, mapped
 from growir.ops import (
     Abs,
     Add,
@@ -18,6 +17,7 @@ from growir.ops import (
     Celu,
     Clamp,
     Cos,
+    Cumsum,
     Div,
     Dropout,
     Dropout1d,
@@ -26,11 +26,15 @@ from growir.ops import (
     Elu,
     Erf,
     Exp,
+    Expm1,
+    Floor,
     Gelu,
+    Greater,
     Hardsigmoid,
     Hardswish,
     LeakyRelu,
     Log,
+    Log1p,
     LogSigmoid,
     LogSoftmax,
     Maximum,
@@ -42,6 +46,7 @@ from growir.ops import (
     Prelu,
     Relu,
     Relu6,
+    Round,
     Rsqrt,
     Selu,
     Sigmoid,
@@ -53,6 +58,7 @@ from growir.ops import (
     Sub,
     Tanh,
     Threshold,
+    Where,
 )
 
 Handler = Callable[[Reader, Call], Value]
@@ -87,8 +93,9 @@ def operand(c: Call, name: str) -> Value | None:
     if item is None or (isinstance(item, Held) and not item.trained and item.tensor.dim() == 0):
         return None
     constant = c.constant(name)
-    if constant is not None and c.result.is_floating_point() and not constant.tensor.is_floating_point():
-        return c.reader.value(mapped(constant, lambda x: x.to(c.result.dtype)))
+    if constant is not None and not constant.tensor.is_floating_point():
+        dtype = c.result.dtype if c.result.is_floating_point() else c.reader.dtype
+        return c.reader.value(mapped(constant, lambda x: x.to(dtype)))
     return c.reader.value(item)
 
 
@@ -150,7 +157,11 @@ def mul(r: Reader, c: Call) -> Value:
 
 def div(r: Reader, c: Call) -> Value:
     if c.arguments.get("rounding_mode") is not None:
-        raise Unsupported("rounds its quotient, which has no gradient; leave rounding_mode out")
+        return rounded_quotient(r, c)
+    return _quotient(r, c)
+
+
+def _quotient(r: Reader, c: Call) -> Value:
     x, y = operand(c, "self"), operand(c, "other")
     if x is not None and y is not None:
         return joined(r, Div(), x, y)
@@ -160,9 +171,16 @@ def div(r: Reader, c: Call) -> Value:
 
 
 def pow_(r: Reader, c: Call) -> Value:
-    if operand(c, "exponent") is not None or operand(c, "self") is None:
-        raise Unsupported("has an exponent that is computed; growir takes powers with a fixed exponent")
-    return each(r, Pow(exponent=c.real("exponent")), c.value("self"))
+    """A power with a fixed exponent, a computed or learned one, or of a fixed base."""
+    x, exponent = operand(c, "self"), operand(c, "exponent")
+    if exponent is None:
+        return each(r, Pow(exponent=c.real("exponent")), _only(x))
+    if x is not None:
+        return joined(r, Pow(), x, exponent)
+    base = c.real("self")
+    if base > 0:
+        return each(r, Exp(), scaled(r, exponent, math.log(base), 0.0))
+    return joined(r, Pow(), r.constant(base), exponent)
 
 
 def extremum(op: Op) -> Handler:
@@ -288,45 +306,93 @@ def feature_dropout(r: Reader, c: Call) -> Value:
     return r.emit(kinds[x.rank](p=rate), x)
 
 
-def _mask(c: Call, name: str) -> Held | Spread:
-    """A constant mask, 1 where it is true."""
-    item = c.constant(name)
-    if item is None:
-        raise Unsupported("chooses by a mask that is computed from the inputs; multiply by a gate instead")
-    dtype = c.result.dtype if c.result.is_floating_point() else torch.get_default_dtype()
-    return mapped(item, lambda mask: mask.to(dtype))
+def rounded_quotient(r: Reader, c: Call) -> Value:
+    """A quotient rounded down, or towards 0."""
+    mode = c.arguments.get("rounding_mode", "floor")
+    return _rounded(r, _quotient(r, c), mode)
 
 
-def _chosen(r: Reader, c: Call, name: str, mask: Held | Spread) -> Value | None:
-    """A tensor or number where the mask is 1, else 0; None if that is nowhere, or the number is 0."""
-    value = operand(c, name)
-    if value is None:
-        number = finite(torch.tensor(c.real(name), dtype=mask.tensor.dtype))
-        return r.value(mapped(mask, lambda x: x * number)) if bool(mask.tensor.any()) and bool(number != 0) else None
-    if not bool(mask.tensor.any()):
-        return None
-    if bool(mask.tensor.all()) and c.shape(name) == c.result.shape:
-        return value
-    return joined(r, Mul(), value, r.value(mask))
+def _rounded(r: Reader, x: Value, mode: str) -> Value:
+    down = each(r, Floor(), x)
+    if mode == "floor":
+        return down
+    up = scaled(r, each(r, Floor(), scaled(r, x, -1.0, 0.0)), -1.0, 0.0)
+    return joined(r, Where(), joined(r, Greater(), x, r.constant(0.0)), down, up)
 
 
-def _blended(r: Reader, c: Call, mask: Held | Spread, where_true: str, where_false: str) -> Value:
-    """One tensor or number where the mask is 1, another where it is 0: each times its mask, and their sum."""
-    parts = [_chosen(r, c, where_true, mask), _chosen(r, c, where_false, mapped(mask, lambda x: 1 - x))]
-    found = [part for part in parts if part is not None]
-    if not found:
-        raise Unsupported("takes nothing from the inputs")
-    return found[0] if len(found) == 1 else joined(r, Add(), *found)
+def remainder(mode: str) -> Handler:
+    """What is left of a number after the rounded quotient: of the divisor's sign, or of its own."""
+
+    def handle(r: Reader, c: Call) -> Value:
+        x, y = operand(c, "self"), operand(c, "other")
+        x, y = (r.constant(c.real(n)) if found is None else found for n, found in (("self", x), ("other", y)))
+        times = _rounded(r, joined(r, Div(), x, y), mode)
+        return joined(r, Sub(), x, joined(r, Mul(), times, y))
+
+    return handle
 
 
-def masked_fill(r: Reader, c: Call) -> Value:
-    """x where a constant mask is false, else a number."""
-    return _blended(r, c, _mask(c, "mask"), "value", "self")
+def truncated(r: Reader, c: Call) -> Value:
+    return _rounded(r, c.value("self"), "trunc")
 
 
-def where(r: Reader, c: Call) -> Value:
-    """One tensor where a constant mask is true, else the other."""
-    return _blended(r, c, _mask(c, "condition"), "self", "other")
+def ceil(r: Reader, c: Call) -> Value:
+    return scaled(r, each(r, Floor(), scaled(r, c.value("self"), -1.0, 0.0)), -1.0, 0.0)
+
+
+def round_(r: Reader, c: Call) -> Value:
+    digits = c.whole("decimals") if "decimals" in c.arguments else 0
+    factor = 10.0**digits
+    return scaled(r, each(r, Round(), scaled(r, c.value("self"), factor, 0.0)), 1 / factor, 0.0)
+
+
+def logarithm(base: float) -> Handler:
+    """A logarithm by the natural one."""
+    return lambda r, c: scaled(r, each(r, Log(), c.value("self")), 1 / math.log(base), 0.0)
+
+
+def power_of(base: float) -> Handler:
+    """A power by that of e."""
+    return lambda r, c: each(r, Exp(), scaled(r, c.value("self"), math.log(base), 0.0))
+
+
+def tangent(r: Reader, c: Call) -> Value:
+    x = c.value("self")
+    return joined(r, Div(), each(r, Sin(), x), each(r, Cos(), x))
+
+
+def hyperbolic(sign: float) -> Handler:
+    """Half the sum of e^x and e^-x, or half their difference: from e^x - 1, which keeps its digits near 0."""
+
+    def handle(r: Reader, c: Call) -> Value:
+        x = c.value("self")
+        one, two = each(r, Expm1(), x), each(r, Expm1(), scaled(r, x, -1.0, 0.0))
+        return scaled(r, joined(r, Add() if sign > 0 else Sub(), one, two), 0.5, 1.0 if sign > 0 else 0.0)
+
+    return handle
+
+
+def inverse_tangent(r: Reader, c: Call) -> Value:
+    """atanh: half of log(1 + x) - log(1 - x)."""
+    x = c.value("self")
+    sides = [each(r, Log1p(), scaled(r, x, sign, 0.0)) for sign in (1.0, -1.0)]
+    return scaled(r, joined(r, Sub(), *sides), 0.5, 0.0)
+
+
+def hypotenuse(r: Reader, c: Call) -> Value:
+    squares = [each(r, Pow(exponent=2.0), c.value(name)) for name in ("self", "other")]
+    return each(r, Sqrt(), joined(r, Add(), *squares))
+
+
+def logaddexp(r: Reader, c: Call) -> Value:
+    """log(e^x + e^y) = x - log(sigmoid(x - y))."""
+    x, y = c.value("self"), c.value("other")
+    return joined(r, Sub(), x, each(r, LogSigmoid(), joined(r, Sub(), x, y)))
+
+
+def cumsum(r: Reader, c: Call) -> Value:
+    x = c.value("self")
+    return r.emit(Cumsum(dim=x.axis(c.whole("dim"), "sums up along")), x, layout=x.layout)
 
 
 TABLE: dict[str, Handler] = {
@@ -378,8 +444,26 @@ TABLE: dict[str, Handler] = {
     "pow": pow_,
     "maximum": extremum(Maximum()),
     "minimum": extremum(Minimum()),
-    "masked_fill": masked_fill,
-    "where": where,
+    "floor": plainly(Floor()),
+    "ceil": ceil,
+    **dict.fromkeys(("trunc", "fix"), truncated),
+    **dict.fromkeys(("round", "special_round"), round_),
+    "floor_divide": rounded_quotient,
+    "remainder": remainder("floor"),
+    "fmod": remainder("trunc"),
+    "log1p": plainly(Log1p()),
+    "expm1": plainly(Expm1()),
+    "log2": logarithm(2.0),
+    "log10": logarithm(10.0),
+    "exp2": power_of(2.0),
+    "tan": tangent,
+    "sinh": hyperbolic(-1.0),
+    "cosh": hyperbolic(1.0),
+    "atanh": inverse_tangent,
+    "erfc": lambda r, c: scaled(r, each(r, Erf(), c.value("self")), -1.0, 1.0),
+    "hypot": hypotenuse,
+    "logaddexp": logaddexp,
+    "cumsum": cumsum,
     "dropout": dropout,
     "feature_dropout": feature_dropout,
 }

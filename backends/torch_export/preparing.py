@@ -116,11 +116,11 @@ def _arguments(example: object) -> tuple[tuple[torch.Tensor, ...], dict[str, tor
                 f"of type {type(value).__name__}; a graph's inputs are tensors. Bind other arguments in a small module"
             )
             problems.append(Problem(where, f"is {text} whose forward takes tensors only"))
-        elif value.dim() < 2 or 0 in value.shape:
-            text = f"has the shape {list(value.shape)}; a graph's inputs are (batch, size, ...)"
+        elif value.dim() < 1 or 0 in value.shape:
+            text = f"has the shape {list(value.shape)}; a graph's inputs are (batch, ...)"
             problems.append(Problem(where, text))
-        elif not (value.is_floating_point() or value.dtype == torch.int64):
-            problems.append(Problem(where, f"is of {value.dtype}; a graph's inputs are floats or int64"))
+        elif not (value.is_floating_point() or value.dtype in (torch.int64, torch.bool)):
+            problems.append(Problem(where, f"is of {value.dtype}; a graph's inputs are floats, int64 or truth values"))
         else:
             tensors.append(value)
     if not problems and len({tensor.shape[0] for tensor in tensors}) > 1:

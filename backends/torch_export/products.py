@@ -13,7 +13,7 @@ from growir.backends.torch_export.calls import Call, bound, tensor_of
 from growir.backends.torch_export.joints import aligned, interleaved
 from growir.backends.torch_export.layout import permuted, reshaped, row_by_row, with_axis
 from growir.backends.torch_export.pointwise import joined, scaled
-from growir.backends.torch_export.reading import Reader
+from growir.backends.torch_export.reading import Reader, finite
 from growir.backends.torch_export.values import Held, Spread, Unsupported, Value, mapped
 from growir.ops import Add, Attention, Expand, MatMul
 
@@ -146,7 +146,11 @@ def scaled_dot_product_attention(r: Reader, c: Call) -> Value:
     op = Attention(dropout_p=rate, is_causal=causal, scale=scale)
     if mask is None:
         return r.emit(op, q, k, v, layout=q.layout)
-    (values, layout) = aligned(r, (q, r.value(mask)))
+    put = r.floats(r.value(mask))
+    if constant is None and tensor_of(c.arguments["attn_mask"]).dtype == torch.bool:
+        most = float(finite(torch.tensor(float("inf"), dtype=c.result.dtype)))
+        put = scaled(r, put, most, -most)  # 0 where it is seen, and nothing is left of a score elsewhere
+    (values, layout) = aligned(r, (q, put))
     return r.emit(op, q, k, v, values[1], layout=layout)
 
 

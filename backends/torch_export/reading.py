@@ -35,7 +35,7 @@ from growir.backends.torch_export.values import (
     shape_of,
 )
 from growir.errors import Problem
-from growir.ops import DType, Expand, Op, OpError, Parameter, Shape
+from growir.ops import Cast, DType, Expand, Op, OpError, Parameter, Shape
 
 Env = dict[fx.Node, Any]  # an Item, or a tuple of them for calls that return several
 
@@ -79,6 +79,7 @@ class Reader:
         self.stays: list[fx.Node] = []  # batch norms that use their kept statistics in train mode too
         self.constants: dict[object, Held] = {}  # those of the model's code, by their numbers
         self.values: dict[int, Value] = {}  # parameters that are values, by the tensor's id
+        self.cast: dict[int, Value] = {}  # whole numbers as floats, by their source
         self.folded = Folded()
         self.dtype = _common_dtype(exported)
         self.dtypes = {self.dtype}  # and whatever else the model computes in
@@ -233,13 +234,29 @@ class Reader:
         self, op: Op, *inputs: Value, layout: Layout = PLAIN, params: Mapping[str, Held | None] | None = None
     ) -> Value:
         """Write a node; of its tensors by name, those that are None are left out. Raises OpError if it does not fit."""
-        for x in inputs:
-            if x.shape.dtype != "float32" and not op.integers:
-                raise Unsupported(f"takes integers, but {op.kind()} takes floats")
+        if not op.integers:
+            inputs = tuple([self.floats(x) for x in inputs])
         shape = op.infer(*(x.shape for x in inputs))
         kept = {name: self._in_one_dtype(held) for name, held in (params or {}).items() if held is not None}
         self.drafts.append(Draft(op, tuple(x.source for x in inputs), kept, self.call, shape))
         return Value(len(self.inputs) + len(self.drafts) - 1, shape, layout)
+
+    def floats(self, x: Value) -> Value:
+        """Whole numbers as floats, which a graph computes with; the first time they become a node."""
+        if x.shape.dtype == "float32":
+            return x
+        if x.source not in self.cast:
+            self.cast[x.source] = self.emit(Cast(), x)
+        return self.cast[x.source].at(x.layout)
+
+    def constant(self, number: float) -> Value:
+        """A number of the model's code as a value."""
+        return self.value(Held(finite(torch.tensor([number], dtype=self.dtype))))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model's floats, the widest if there are several."""
+        return max(self.dtypes, key=lambda dtype: dtype.itemsize, default=torch.get_default_dtype())
 
     def value(self, item: Item) -> Value:
         """The item as a value of the graph; a tensor becomes a `parameter` node the first time."""

@@ -165,7 +165,7 @@ def _local_response_norm(drafts: _Drafts, draft: Draft) -> Found | None:
     power = drafts.inner(below, Pow)
     inside = drafts.inner(power[1][0], Affine) if power else None
     squeezed = drafts.inner(inside[1][0], Squeeze) if inside else None
-    if power is None or inside is None or squeezed is None:
+    if power is None or power[0].exponent is None or inside is None or squeezed is None:
         return None
     pool = drafts.inner(squeezed[1][0], AvgPool)
     padded = drafts.inner(pool[1][0], Pad) if pool else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from growir.backends.torch_export import cuts, joints, layers, layout, pointwise, pools, products, reductions
+from growir.backends.torch_export import cuts, joints, layers, layout, pointwise, pools, products, reductions, truths
 from growir.backends.torch_export.calls import Call, name_of
 from growir.backends.torch_export.reading import Reader
 
@@ -16,6 +16,7 @@ TABLE: dict[str, Callable[[Reader, Call], Any]] = {
     **cuts.TABLE,
     **joints.TABLE,
     **pointwise.TABLE,
+    **truths.TABLE,
     **layers.TABLE,
     **products.TABLE,
     **reductions.TABLE,

@@ -72,6 +72,11 @@ class _Lowering:
     # -- the Builder of the table ---------------------------------------------------------------------------------
 
     @property
+    def dtype(self) -> torch.dtype:
+        floats = (tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point())
+        return next(floats, torch.get_default_dtype())
+
+    @property
     def inputs(self) -> list[fx.Node]:
         return [self.values[name] for name in self.node.inputs]
 

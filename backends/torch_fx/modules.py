@@ -117,3 +117,16 @@ class FixedSizes(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name} axis {axis}: {size}" for _, name, axis, size, _ in self.rules)
+
+
+class Cast(nn.Module):
+    """Any numbers as floats of the dtype that the module has been moved to."""
+
+    like: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("like", torch.zeros(()), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self.like.dtype)

@@ -22,9 +22,11 @@ from growir.ops import (
     Attention,
     BatchNorm,
     Bias,
+    Cast,
     Celu,
     Clamp,
     Concat,
+    Cumsum,
     Dropout,
     Elu,
     Embedding,
@@ -99,6 +101,11 @@ class Builder(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the network's tensors are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What floats the network computes with."""
         ...
 
 
@@ -391,7 +398,30 @@ def clamp(b: Builder, op: Clamp) -> fx.Node:
 
 
 def power(b: Builder, op: Pow) -> fx.Node:
-    return b.call(torch.pow, b.inputs[0], op.exponent)
+    return b.call(torch.pow, b.inputs[0], b.inputs[1] if op.exponent is None else op.exponent)
+
+
+def cast_(b: Builder, op: Cast) -> fx.Node:
+    if op.dtype == "int64":
+        return b.call(torch.Tensor.long, b.inputs[0])
+    return b.module(modules.Cast().to(b.device, b.dtype))
+
+
+def cumsum(b: Builder, op: Cumsum) -> fx.Node:
+    return b.call(torch.cumsum, b.inputs[0], op.dim)
+
+
+def compared(function: Callable[..., Any]) -> Emit:
+    """The function of an operator that is 1 where something holds of two numbers."""
+
+    def emit(b: Builder, op: Op) -> fx.Node:
+        return b.call(torch.Tensor.type_as, b.call(function, *b.inputs), b.inputs[0])
+
+    return emit
+
+
+def where(b: Builder, op: Op) -> fx.Node:
+    return b.call(torch.where, b.call(operator.ne, b.inputs[0], 0), *b.inputs[1:])
 
 
 def gelu(b: Builder, op: Gelu) -> fx.Node:
@@ -454,6 +484,15 @@ TABLE: dict[str, Emit] = {
     "sub": fold(operator.sub),
     "div": fold(torch.div),
     "maximum": fold(torch.maximum),
+    "greater": compared(torch.gt),
+    "equal": compared(torch.eq),
+    "where": where,
+    "log1p": plain(torch.log1p),
+    "expm1": plain(torch.expm1),
+    "round": plain(torch.round),
+    "floor": plain(torch.floor),
+    "cast": cast_,
+    "cumsum": cumsum,
     "minimum": fold(torch.minimum),
     "concat": concat,
     "mean": reduction(torch.mean),

@@ -32,7 +32,25 @@ from growir.ops.activation import (
     Tanh,
     Threshold,
 )
-from growir.ops.arithmetic import Abs, Affine, Clamp, Cos, Erf, Exp, Log, Pow, Rsqrt, Sin, Sqrt
+from growir.ops.arithmetic import (
+    Abs,
+    Affine,
+    Cast,
+    Clamp,
+    Cos,
+    Cumsum,
+    Erf,
+    Exp,
+    Expm1,
+    Floor,
+    Log,
+    Log1p,
+    Pow,
+    Round,
+    Rsqrt,
+    Sin,
+    Sqrt,
+)
 from growir.ops.attention import Attention, MatMul
 from growir.ops.base import (
     BATCH,
@@ -51,7 +69,7 @@ from growir.ops.base import (
 )
 from growir.ops.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from growir.ops.embedding import Embedding
-from growir.ops.join import Add, Concat, Div, Maximum, Minimum, Mul, Sub
+from growir.ops.join import Add, Concat, Div, Equal, Greater, Maximum, Minimum, Mul, Sub, Where
 from growir.ops.layout import Expand, Flatten, Pad, Permute, Reshape, Select, Slice, Squeeze, Unsqueeze
 from growir.ops.linear import Linear
 from growir.ops.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm, RmsNorm, Standardise
@@ -109,6 +127,9 @@ OPS: tuple[type[Op], ...] = (
     Div,
     Maximum,
     Minimum,
+    Greater,
+    Equal,
+    Where,
     Concat,
     Mean,
     Sum,
@@ -168,6 +189,12 @@ OPS: tuple[type[Op], ...] = (
     Erf,
     Sin,
     Cos,
+    Log1p,
+    Expm1,
+    Round,
+    Floor,
+    Cast,
+    Cumsum,
 )
 OP_BY_KIND: dict[str, type[Op]] = {op.kind(): op for op in OPS}
 
@@ -197,6 +224,7 @@ __all__ = [
     "AvgPool3d",
     "BatchNorm",
     "Bias",
+    "Cast",
     "Celu",
     "Clamp",
     "Concat",
@@ -208,6 +236,7 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "Cos",
+    "Cumsum",
     "DType",
     "Detach",
     "Div",
@@ -218,13 +247,17 @@ __all__ = [
     "Elementwise",
     "Elu",
     "Embedding",
+    "Equal",
     "Erf",
     "Example",
     "Exp",
     "Expand",
+    "Expm1",
     "Flatten",
+    "Floor",
     "Gaussian",
     "Gelu",
+    "Greater",
     "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
@@ -236,6 +269,7 @@ __all__ = [
     "Linear",
     "LocalResponseNorm",
     "Log",
+    "Log1p",
     "LogSigmoid",
     "LogSoftmax",
     "MatMul",
@@ -264,6 +298,7 @@ __all__ = [
     "Relu6",
     "Reshape",
     "RmsNorm",
+    "Round",
     "Rsqrt",
     "Select",
     "Selu",
@@ -286,4 +321,5 @@ __all__ = [
     "Unsqueeze",
     "Upsample",
     "Var",
+    "Where",
 ]

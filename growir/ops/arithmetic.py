@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from growir.ops.base import Elementwise, Example, Real, batch_of
+from growir.ops.base import DType, Elementwise, Example, Int, Op, OpError, Real, Shape, batch_of
+from growir.ops.join import broadcast
+from growir.ops.layout import axis_of
 from growir.ops.rule import Rule
 from growir.ops.spaces import Axes
 
@@ -40,16 +42,25 @@ class Affine(Elementwise):
         )
 
 
-class Pow(Elementwise):
-    """y = x ** exponent; NaN for a negative x where the exponent is no whole number."""
+class Pow(Op):
+    """y = x ** exponent; NaN for a negative x where the exponent is no whole number.
+
+    With a second input, that value is the exponent, and `exponent` is left out; they are broadcast to each other.
+    """
 
     op: Literal["pow"] = "pow"
-    exponent: Real
+    exponent: Real | None = None
+    arity: ClassVar[tuple[int, int | None]] = (1, 2)
+
+    def infer(self, *xs: Shape) -> Shape:
+        if (self.exponent is None) != (len(xs) == 2):
+            raise OpError("give exponent, or an exponent as second input")
+        return broadcast(*xs)
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
-        if self.exponent < 0 or not self.exponent.is_integer():
+        if self.exponent is None or self.exponent < 0 or not self.exponent.is_integer():
             rule.may_fail(xs[0])
-        return xs[0]
+        return rule.join(*xs)
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -58,6 +69,8 @@ class Pow(Elementwise):
             Example(cls(exponent=3.0), (batch_of(3, 4, 4),)),
             Example(cls(exponent=-1.0), (batch_of(3, 4),), positive=True),
             Example(cls(exponent=0.75), (batch_of(5),), positive=True),
+            Example(cls(), (batch_of(5), batch_of(5)), positive=True),
+            Example(cls(), (batch_of(3, 4, 4), Shape((3, 1, 1))), positive=True),
         )
 
 
@@ -65,6 +78,67 @@ class Exp(Elementwise):
     """y = e ** x."""
 
     op: Literal["exp"] = "exp"
+
+
+class Expm1(Elementwise):
+    """y = e ** x - 1, also near 0, where the difference would lose its digits."""
+
+    op: Literal["expm1"] = "expm1"
+
+
+class Log1p(_Partial):
+    """The logarithm of 1 + x, also near 0; NaN for numbers below -1."""
+
+    op: Literal["log1p"] = "log1p"
+
+
+class Round(Elementwise):
+    """The nearest whole number, of two the even one; its slope is 0."""
+
+    op: Literal["round"] = "round"
+
+
+class Floor(Elementwise):
+    """The largest whole number that is not above; its slope is 0."""
+
+    op: Literal["floor"] = "floor"
+
+
+class Cast(Elementwise):
+    """Whole numbers as floats of the network's dtype, or floats as whole ones, cut off towards 0, without a slope."""
+
+    op: Literal["cast"] = "cast"
+    dtype: DType = "float32"
+    integers = True
+
+    def infer(self, *xs: Shape) -> Shape:
+        return Shape(xs[0].dims, self.dtype)
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (
+            Example(cls(), (Shape(("N", 4), "int64"),)),
+            Example(cls(), (batch_of(3, 4),)),
+        )
+
+
+class Cumsum(Op):
+    """At each position of the axis `dim`, the sum of all up to it."""
+
+    op: Literal["cumsum"] = "cumsum"
+    dim: Int = -1
+
+    def infer(self, *xs: Shape) -> Shape:
+        axis_of(self.dim, xs[0])
+        return xs[0]
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        rule.fixed((xs[0][self.dim],), "is summed up along this axis")
+        return xs[0]
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        return (Example(cls(), (batch_of(5),)), Example(cls(dim=2), (batch_of(3, 4, 4),)))
 
 
 class Log(_Partial):

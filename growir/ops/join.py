@@ -110,6 +110,33 @@ class Minimum(_Binary):
     op: Literal["minimum"] = "minimum"
 
 
+class Greater(_Binary):
+    """1 where the first number is greater than the second, else 0; its slope is 0."""
+
+    op: Literal["greater"] = "greater"
+
+
+class Equal(_Binary):
+    """1 where two numbers are equal, else 0; its slope is 0."""
+
+    op: Literal["equal"] = "equal"
+
+
+class Where(_Join):
+    """The second input where the first is not 0, the third elsewhere: what is not chosen may be infinite or NaN."""
+
+    op: Literal["where"] = "where"
+    arity: ClassVar[tuple[int, int | None]] = (3, 3)
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        image = batch_of(3, 4, 5)
+        return (
+            Example(cls(), (batch_of(5), batch_of(5), batch_of(5))),
+            Example(cls(), (batch_of(1, 4, 5), image, Shape((3, 1, 1)))),
+        )
+
+
 class Concat(Op):
     """Inputs one after the other along an axis."""
 

@@ -81,6 +81,14 @@ _GIVES: Mapping[str, Rule] = {
     "exp": _always(0.0, math.inf),
     "sqrt": _always(0.0, math.inf),
     "abs": _always(0.0, math.inf),
+    "expm1": _always(-1.0, math.inf),
+    "greater": _always(0.0, 1.0),
+    "equal": _always(0.0, 1.0),
+    "where": lambda op, xs: xs[1].join(xs[2]),
+    "cast": _sign,
+    "round": _sign,
+    "floor": _sign,
+    "cumsum": _sign,
     "norm": _always(0.0, math.inf),
     "leaky_relu": _identity_above_zero,
     "prelu": _identity_above_zero,
@@ -130,6 +138,7 @@ def keeps(op: Op) -> Range | None:
 _THROUGH_ZERO = frozenset(
     [
         *"leaky_relu elu celu selu gelu silu mish tanh softsign hardswish prelu dropout sin erf mean sum".split(),
+        *"log1p expm1 cumsum".split(),
         *(*_MOVES, *_MAXIMA, *_MEANS),
     ]
 )

@@ -30,7 +30,7 @@ def make():
 def odd():
     class Odd(Net):
         def forward(self, x):
-            return torch.cumsum(super().forward(x), 1)
+            return torch.cumprod(super().forward(x), 1)
     return Odd()
 
 def asks():
@@ -110,7 +110,7 @@ def test_a_notice_is_a_warning(folder: Path) -> None:
         (
             "user_nets:odd",
             "1,3,8,8",
-            "return torch.cumsum(super().forward(x), 1): aten.cumsum has no operator in growir",
+            "return torch.cumprod(super().forward(x), 1): aten.cumprod has no operator in growir",
         ),
     ],
 )
