@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from growir import ops
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node
-from growir.ops.base import pair
+from growir.ops.base import Framed, pair
 from growir.params import owners
 from growir.shapes import shapes_of
 
@@ -84,6 +84,8 @@ def constant_of(graph: Graph, value: str, axis: int) -> Constant:
     x = node.inputs[0] if node.inputs else ""
     if type(op) in ACTIVATIONS:
         return _then(constant_of(graph, x, axis), partial(ACTIVATIONS[type(op)], op))
+    if isinstance(op, Framed) and op.frames:
+        raise PassRefused(f"what {cut(value)} ({op.kind()}) makes of constant channels in frames is not known")
     match op:
         case ops.BatchNorm() if op.track_running_stats and axis == 1:
             return _normed(graph, node, constant_of(graph, x, axis))

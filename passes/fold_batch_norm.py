@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from growir.edits import Derive, Edit
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, Reference, suggestion
-from growir.ops import BatchNorm, Param
+from growir.ops import BatchNorm, Linear, Param
 from growir.passes.eliminate_dead import drops
 from growir.passes.layers import channel_axis, has_bias, is_layer, shared_tensors
 from growir.passes.state import repoint
@@ -51,10 +51,11 @@ class FoldBatchNorm(Pass):
                 f"{where}, which is {what}; directly before it must stand a linear layer or a convolution with a "
                 "weight of its own"
             )
-        if channel_axis(graph, layer) != 1:
-            raise PassRefused(
-                f"{where}: it normalises axis 1 of {shapes_of(graph)[layer]}, and the layer makes the last one"
-            )
+        axis, made = 1 + norm.op.frames, channel_axis(graph, layer)
+        if made != axis:
+            shape = shapes_of(graph)[layer]
+            what = "the last one" if isinstance(graph[layer].op, Linear) else f"axis {made}"
+            raise PassRefused(f"{where}: it normalises axis {axis} of {shape}, and the layer makes {what}")
         readers = [name for name in graph.consumers[layer] if name != self.node]
         if readers or layer in graph.outputs:
             who = ", ".join(cut(name) for name in readers[:4]) or "the graph's outputs"
@@ -76,7 +77,7 @@ class FoldBatchNorm(Pass):
         assert isinstance(norm.op, BatchNorm)
         scale = (f"{norm.name}.running_var", *([f"{norm.name}.weight"] if norm.op.affine else []))
         weight = own_tables(graph)[layer]["weight"]
-        width = shapes_of(graph)[layer].size(1)
+        width = shapes_of(graph)[layer].size(channel_axis(graph, layer))
         biased = has_bias(graph, layer)
         shift = [f"{layer}.bias"] if biased else []
         shift += [f"{norm.name}.running_mean", *scale]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from growir.graph import Graph, per_graph
 from growir.ops import Linear
+from growir.ops.base import Framed
 from growir.ops.ranges import ANY, Range, gives
 from growir.shapes import own_tables, owners, shapes_of
 
@@ -24,7 +25,10 @@ def has_bias(graph: Graph, name: str) -> bool:
 
 def channel_axis(graph: Graph, layer: str) -> int:
     """The axis of a layer's value along which its bias lies, counted from the front."""
-    return shapes_of(graph)[layer].rank - 1 if isinstance(graph[layer].op, Linear) else 1
+    op = graph[layer].op
+    if isinstance(op, Linear):
+        return shapes_of(graph)[layer].rank - 1
+    return 1 + op.frames if isinstance(op, Framed) else 1
 
 
 @per_graph

@@ -10,12 +10,14 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 import growir
+from growir.backends.onnx_ir.frames import spell_framed
 from growir.backends.onnx_ir.scope import Array, Draft, Scope
 from growir.backends.onnx_ir.table import TABLE
 from growir.document import dumps
 from growir.errors import ExportError
 from growir.graph import Graph
 from growir.ops import Shape
+from growir.ops.base import Framed
 from growir.params import owners, param_table
 from growir.shapes import own_tables, shapes_of
 
@@ -86,7 +88,10 @@ def assemble(graph: Graph, arrays: Mapping[str, Array], opset: int) -> Assembly:
     for node in graph.nodes:
         own = {name: keys[f"{node.name}.{name}"] for name in own_tables(graph)[node.name]}
         scope = Scope(draft, node, own, tuple(shapes[name] for name in node.inputs), shapes[node.name])
-        TABLE[node.op.kind()](scope, node.op)
+        if isinstance(node.op, Framed) and node.op.frames:
+            spell_framed(scope, node.op, TABLE[node.op.kind()])
+        else:
+            TABLE[node.op.kind()](scope, node.op)
     for value, output in zip(graph.outputs, outputs):
         if draft.values[value] != output:  # an input, or a value that is an output already
             draft.nodes.append(helper.make_node("Identity", [draft.values[value]], [output], name=f"{output}/copy"))

@@ -135,6 +135,10 @@ class Scope:
         """Add the step that computes the node's value."""
         self._append(self.node.name, kind, inputs, attributes, output=self.draft.values[self.node.name])
 
+    def put(self, what: str, kind: str, *inputs: str) -> None:
+        """Add the step that computes the node's value behind those that are spelled under the node's own name."""
+        self._append(f"{self.node.name}/{what}", kind, inputs, {}, output=self.draft.values[self.node.name])
+
     def result_is(self, value: str) -> None:
         """Say that the node's value is already there, under another name."""
         self.draft.values[self.node.name] = value

@@ -12,7 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[repor
 
 from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.exporting import module_of
-from growir.backends.torch_export.layout import matrix_transposed, plain, row_by_row
+from growir.backends.torch_export.layout import framed, matrix_transposed, plain, row_by_row
 from growir.backends.torch_export.pointwise import joined
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Spread, Unsupported, Value
@@ -89,7 +89,7 @@ def conv(axes: int) -> Handler:
     kinds: dict[int, type[Op]] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
 
     def handle(r: Reader, c: Call) -> Value:
-        x = plain(c.value("input"))
+        x = c.value("input")
         weight, bias = own(c, "weight"), own(c, "bias")
         padding = c.arguments["padding"]
         fields: dict[str, Any] = {
@@ -97,6 +97,7 @@ def conv(axes: int) -> Handler:
             "padding": padding if isinstance(padding, str) else short(c.ints("padding"), axes),
             "dilation": short(c.ints("dilation"), axes),
             "bias": bias is not None,
+            "frames": framed(x),
         }
         groups = c.whole("groups")
         inputs = [x]
@@ -106,11 +107,13 @@ def conv(axes: int) -> Handler:
         else:
             out, _, *kernel = weight.tensor.shape
             fields["kernel_size"] = short(kernel, axes)
-            if groups == x.shape.size(1) > 1:
+            if groups == x.size(1) > 1:
                 fields |= {"depthwise": True, "multiplier": out // groups}
             else:
                 fields |= {"out_channels": out, "groups": groups}
-        found = r.emit(kinds[axes].model_validate(fields), *inputs, params={"weight": weight, "bias": bias})
+        found = r.emit(
+            kinds[axes].model_validate(fields), *inputs, layout=x.layout, params={"weight": weight, "bias": bias}
+        )
         return found if bias is not None or not c.is_tensor("bias") else _shifted(r, found, c.value("bias"))
 
     return handle
@@ -119,6 +122,7 @@ def conv(axes: int) -> Handler:
 def _shifted(r: Reader, x: Value, bias: Value) -> Value:
     for _ in range(x.rank - 2):
         bias = r.emit(Unsqueeze(dim=bias.shape.rank), bias)
+    # Broadcast from the right, whatever is merged with the batch.
     return joined(r, Add(), x, bias)
 
 
@@ -127,19 +131,19 @@ def conv_transpose(axes: int) -> Handler:
     kinds: dict[int, type[Op]] = {1: ConvTranspose1d, 2: ConvTranspose2d, 3: ConvTranspose3d}
 
     def handle(r: Reader, c: Call) -> Value:
-        x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
+        x, weight, bias = c.value("input"), own(c, "weight"), own(c, "bias")
         if weight is None or (bias is None and c.is_tensor("bias")):
             raise Unsupported("has a computed weight or bias; growir's transposed convolution has learned ones")
         row, *kernel = weight.tensor.shape[1:]
         groups = c.whole("groups")
         names = ("stride", "padding", "output_padding", "dilation")
         fields: dict[str, Any] = {name: short(c.ints(name), axes) for name in names}
-        fields |= {"kernel_size": short(kernel, axes), "bias": bias is not None}
-        if groups == x.shape.size(1) > 1:
+        fields |= {"kernel_size": short(kernel, axes), "bias": bias is not None, "frames": framed(x)}
+        if groups == x.size(1) > 1:
             fields |= {"depthwise": True, "multiplier": row}
         else:
             fields |= {"out_channels": row * groups, "groups": groups}
-        return r.emit(kinds[axes].model_validate(fields), x, params={"weight": weight, "bias": bias})
+        return r.emit(kinds[axes].model_validate(fields), x, layout=x.layout, params={"weight": weight, "bias": bias})
 
     return handle
 
@@ -184,6 +188,8 @@ def batch_norm(r: Reader, c: Call) -> Value:
     params = {"weight": weight, "bias": bias, **tracked}
     if x.layout.plain or not x.batched:
         return r.emit(op, plain(x), params=params)
+    if x.layout.place == 0:
+        return r.emit(op.model_validate({**op.attributes(), "frames": framed(x)}), x, layout=x.layout, params=params)
     # The samples with the axes merged with them are what it takes statistics over: they follow the channels.
     axis = x.axis(1, "normalises")
     order = [0, axis, *(k for k in range(1, x.shape.rank) if k != axis)]
@@ -193,13 +199,13 @@ def batch_norm(r: Reader, c: Call) -> Value:
 
 
 def instance_norm(r: Reader, c: Call) -> Value:
-    x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
+    x, weight, bias = c.value("input"), own(c, "weight"), own(c, "bias")
     tracked = _statistics(r, c)
     module = _module(r)
     momentum = module.momentum if isinstance(module, _InstanceNorm) else c.real("momentum")
     fields: dict[str, Any] = {"eps": c.real("eps"), "affine": weight is not None, "momentum": momentum}
-    op = InstanceNorm(**fields, track_running_stats=bool(tracked))
-    return r.emit(op, x, params={"weight": weight, "bias": bias, **tracked})
+    op = InstanceNorm(**fields, track_running_stats=bool(tracked), frames=framed(x))
+    return r.emit(op, x, layout=x.layout, params={"weight": weight, "bias": bias, **tracked})
 
 
 def _trailing(x: Value, shape: Sequence[int]) -> int:
@@ -235,9 +241,9 @@ def rms_norm(r: Reader, c: Call) -> Value:
 
 
 def group_norm(r: Reader, c: Call) -> Value:
-    x, weight, bias = plain(c.value("input")), own(c, "weight"), own(c, "bias")
-    op = GroupNorm(num_groups=c.whole("num_groups"), eps=c.real("eps"), affine=weight is not None)
-    return r.emit(op, x, params={"weight": weight, "bias": bias})
+    x, weight, bias = c.value("input"), own(c, "weight"), own(c, "bias")
+    op = GroupNorm(num_groups=c.whole("num_groups"), eps=c.real("eps"), affine=weight is not None, frames=framed(x))
+    return r.emit(op, x, layout=x.layout, params={"weight": weight, "bias": bias})
 
 
 # -- embeddings ---------------------------------------------------------------------------------------------------

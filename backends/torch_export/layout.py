@@ -226,11 +226,13 @@ def unsqueeze(r: Reader, c: Call) -> Value:
 
 
 def pixel_shuffle(r: Reader, c: Call) -> Value:
-    return r.emit(PixelShuffle(upscale_factor=c.whole("upscale_factor")), plain(c.value("self")))
+    x = c.value("self")
+    return r.emit(PixelShuffle(upscale_factor=c.whole("upscale_factor"), frames=framed(x)), x, layout=x.layout)
 
 
 def pixel_unshuffle(r: Reader, c: Call) -> Value:
-    return r.emit(PixelUnshuffle(downscale_factor=c.whole("downscale_factor")), plain(c.value("self")))
+    x = c.value("self")
+    return r.emit(PixelUnshuffle(downscale_factor=c.whole("downscale_factor"), frames=framed(x)), x, layout=x.layout)
 
 
 def channel_shuffle(r: Reader, c: Call) -> Value:
@@ -239,6 +241,17 @@ def channel_shuffle(r: Reader, c: Call) -> Value:
     wide = r.emit(Reshape(shape=(groups, channels // groups, *rest)), x)
     turned = r.emit(Permute(dims=(0, 2, 1, *range(3, wide.shape.rank))), wide)
     return r.emit(Reshape(shape=(-1, *rest)), turned)
+
+
+def framed(x: Value) -> int:
+    """How many axes are merged with the batch, each of whose positions an operator on samples may take for one.
+
+    Raises:
+        Unsupported: The batch is not the first axis.
+    """
+    if not x.batched or x.layout.place:
+        plain(x)
+    return x.layout.merged
 
 
 def plain(x: Value) -> Value:

@@ -7,7 +7,7 @@ from typing import Any
 
 from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.layers import short
-from growir.backends.torch_export.layout import plain
+from growir.backends.torch_export.layout import framed
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Unsupported, Value
 from growir.ops import (
@@ -22,9 +22,10 @@ def window(kind: str, axes: int) -> Handler:
     """A pool with a sliding window; what the call does not say is the operator's default."""
 
     def handle(r: Reader, c: Call) -> Value:
-        x = plain(c.value("self"))
+        x = c.value("self")
         kernel = short(c.ints("kernel_size"), axes)
         fields: dict[str, Any] = {"kernel_size": kernel, "padding": short(c.ints("padding"), axes)}
+        fields["frames"] = framed(x)
         stride = c.ints("stride")
         if stride and short(stride, axes) != kernel:
             fields["stride"] = short(stride, axes)
@@ -35,7 +36,7 @@ def window(kind: str, axes: int) -> Handler:
             fields["count_include_pad"] = bool(c.get("count_include_pad"))
             if c.arguments.get("divisor_override") is not None:
                 fields["divisor_override"] = c.whole("divisor_override")
-        return r.emit(OP_BY_KIND[kind].model_validate(fields), x)
+        return r.emit(OP_BY_KIND[kind].model_validate(fields), x, layout=x.layout)
 
     return handle
 
@@ -50,8 +51,9 @@ def adaptive(kind: str, axes: int) -> Handler:
     """A pool to a grid of fixed size."""
 
     def handle(r: Reader, c: Call) -> Any:
-        x = plain(c.value("self"))
-        value = r.emit(OP_BY_KIND[kind].model_validate({"output_size": short(c.ints("output_size"), axes)}), x)
+        x = c.value("self")
+        fields = {"output_size": short(c.ints("output_size"), axes), "frames": framed(x)}
+        value = r.emit(OP_BY_KIND[kind].model_validate(fields), x, layout=x.layout)
         return value if "avg" in kind else (value, None)
 
     return handle
@@ -61,10 +63,10 @@ def upsample(mode: str, axes: int) -> Handler:
     """Interpolation by a factor or to a size."""
 
     def handle(r: Reader, c: Call) -> Value:
-        x = plain(c.value("self" if "self" in c.arguments else "input"))
+        x = c.value("self" if "self" in c.arguments else "input")
         sizes = c.arguments.get("output_size")
         factors = c.arguments.get("scale_factors")
-        fields: dict[str, Any] = {"mode": mode}
+        fields: dict[str, Any] = {"mode": mode, "frames": framed(x)}
         if c.arguments.get("align_corners"):
             fields["align_corners"] = True
         if factors is not None:
@@ -73,7 +75,7 @@ def upsample(mode: str, axes: int) -> Handler:
             fields["size"] = short(c.ints("output_size"), axes)
         else:
             raise Unsupported("is given neither a size nor a factor")
-        return r.emit(Upsample.model_validate(fields), x)
+        return r.emit(Upsample.model_validate(fields), x, layout=x.layout)
 
     return handle
 

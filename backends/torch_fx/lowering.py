@@ -17,6 +17,7 @@ from growir.document import decode, draft, dumps, function_hash
 from growir.errors import ModelError, cut
 from growir.graph import Graph, Node
 from growir.ops import Shape
+from growir.ops.base import Framed
 from growir.params import frozen_keys, owners, param_table
 from growir.shapes import own_tables, shapes_of
 
@@ -34,6 +35,7 @@ class _Lowering:
         self.code = fx.Graph()
         self.values: dict[str, fx.Node] = {}
         self.node: Node
+        self.frames: fx.Node | None = None  # what stands for the first input while its frames are the batch
         self.tensors = tensors
 
     def run(self) -> fx.GraphModule:
@@ -43,7 +45,7 @@ class _Lowering:
         self._check_sizes()
         for node in self.graph.nodes:
             self.node = node
-            value = TABLE[node.op.kind()](self, node.op)
+            value = self._framed(node.op) if isinstance(node.op, Framed) and node.op.frames else self._spelled()
             self.values[node.name] = value
         results = tuple(self.values[name] for name in self.graph.outputs)
         self.code.output(results[0] if len(results) == 1 else results)
@@ -69,6 +71,18 @@ class _Lowering:
         self.root.add_module(name, FixedSizes(rules))
         self.code.call_module(name, tuple(self.values[entry.name] for entry in read))
 
+    def _spelled(self) -> fx.Node:
+        return TABLE[self.node.op.kind()](self, self.node.op)
+
+    def _framed(self, op: Framed) -> fx.Node:
+        """The operator on a batch of frames: (N, T, ...) as (N * T, ...), and back."""
+        x = self.inputs[0]
+        self.frames = self.call(torch.flatten, x, 0, op.frames)
+        each = self._spelled()
+        self.frames = None
+        sizes = [self.method("size", x, k) for k in range(1, 1 + op.frames)]
+        return self.call(torch.unflatten, each, 0, (-1, *sizes))
+
     # -- the Builder of the table ---------------------------------------------------------------------------------
 
     @property
@@ -78,12 +92,15 @@ class _Lowering:
 
     @property
     def inputs(self) -> list[fx.Node]:
-        return [self.values[name] for name in self.node.inputs]
+        given = [self.values[name] for name in self.node.inputs]
+        return given if self.frames is None else [self.frames, *given[1:]]
 
     @property
     def shapes(self) -> list[Shape]:
         shapes = shapes_of(self.graph)
-        return [shapes[name] for name in self.node.inputs]
+        given = [shapes[name] for name in self.node.inputs]
+        op = self.node.op
+        return [op.frame(given[0]), *given[1:]] if isinstance(op, Framed) else given
 
     def _value(
         self, kind: str, target: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -27,7 +27,12 @@ def is_layer(op: Op) -> bool:
     """Whether growth knows what the weight of this layer multiplies."""
     if isinstance(op, Linear):
         return True
-    return isinstance(op, Conv2d) and op.groups == 1 and not op.depthwise and isinstance(op.padding, int | tuple)
+    return (
+        isinstance(op, Conv2d)
+        and not (op.frames or op.depthwise)
+        and op.groups == 1
+        and isinstance(op.padding, int | tuple)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -260,3 +260,72 @@ def check_spatial(x: Shape, name: str, axes: int = 2) -> None:
     """Require (N, C, ...) with this many spatial axes."""
     if x.rank != axes + 2 or not x.batched:
         raise OpError(f"{name} takes an input of rank {axes + 2}, (N, C, {SPATIAL[axes]}), but gets {x}")
+
+
+class Framed(Op):
+    """An operator on (N, C, ...), which may take `frames` more axes behind the batch.
+
+    Each of their positions is a sample of its own to it: (N, T, C, H, W) with one frame axis is a video whose T images
+    a convolution works on one by one. Subclasses say what one frame does, by the methods that end in `one`.
+    """
+
+    frames: Annotated[int, Field(strict=True, ge=0, le=8)] = 0
+
+    def frame(self, x: Shape) -> Shape:
+        """The shape of one frame."""
+        if not self.frames:
+            return x
+        if x.rank <= 1 + self.frames or not x.batched:
+            raise OpError(f"{self.kind()} with frames {self.frames} takes (N, ...) and as many more axes, but gets {x}")
+        return Shape((x.dims[0], *x.dims[1 + self.frames :]), x.dtype)
+
+    def infer(self, *xs: Shape) -> Shape:
+        if not self.frames:
+            return self.infer_one(*xs)
+        out = self.infer_one(self.frame(xs[0]), *xs[1:])
+        return Shape((*xs[0].dims[: 1 + self.frames], *out.dims[1:]), out.dtype)
+
+    def infer_one(self, *xs: Shape) -> Shape:
+        """The output shape of one frame. Raises OpError if the inputs do not fit."""
+        raise NotImplementedError
+
+    def params(self, *xs: Shape) -> ParamTable:
+        return self.params_one(self.frame(xs[0]), *xs[1:])
+
+    def params_one(self, *xs: Shape) -> ParamTable:
+        """Parameters and buffers, which all frames share."""
+        return {}
+
+    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+        if not self.frames:
+            return self.channels_one(rule, *xs)
+        x, sizes = xs[0], rule.sizes
+        # The rule of one frame sees the output as it is for one.
+        rule.sizes = (sizes[0], *sizes[1 + self.frames :])
+        out = self.channels_one(rule, (x[0], *x[1 + self.frames :]), *xs[1:])
+        rule.sizes = sizes
+        return (out[0], *x[1 : 1 + self.frames], *out[1:])
+
+    def channels_one(self, rule: Rule, *xs: Axes) -> Axes:
+        """The axes of one frame of the output."""
+        raise NotImplementedError
+
+    def macs(self, out: Shape, *xs: Shape) -> int:
+        many = math.prod(xs[0].sizes[: self.frames])
+        return many * self.macs_one(self.frame(out), self.frame(xs[0]), *xs[1:])
+
+    def macs_one(self, out: Shape, *xs: Shape) -> int:
+        """Multiply-accumulate operations for one frame."""
+        return 0
+
+    @classmethod
+    def examples(cls) -> Sequence[Example]:
+        ones = cls.examples_one()
+        op, (x, *rest) = ones[0].op, ones[0].inputs
+        several = type(op).model_validate({**op.attributes(), "frames": 1})
+        return (*ones, Example(several, (batch_of(2, *x.sizes), *rest), ones[0].positive))
+
+    @classmethod
+    def examples_one(cls) -> Sequence[Example]:
+        """Legal uses without frames."""
+        raise NotImplementedError

@@ -15,8 +15,8 @@ from growir.ops.base import (
     Example,
     Extents,
     Extents0,
+    Framed,
     NonNegativeInt,
-    Op,
     OpError,
     Pair,
     Pair0,
@@ -37,7 +37,7 @@ from growir.ops.rule import Rule
 from growir.ops.spaces import Axes, Axis, fixed
 
 
-class Convolution(Op):
+class Convolution(Framed):
     """What convolutions share with transposed ones: windows, groups, and depthwise as groups of one channel each."""
 
     spatial: ClassVar[int]
@@ -148,7 +148,7 @@ class Conv(Convolution):
         pads = in_full(0 if isinstance(self.padding, str) else self.padding, self.spatial)
         return tuple((k, s, p) == (1, 1, 0) for k, s, p in zip(kernel, self.strides(), pads, strict=True))
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         x = xs[0]
         self._check(x)
         out, *kernel = self.kernel(*xs)
@@ -158,7 +158,7 @@ class Conv(Convolution):
         ]
         return Shape((x.dims[0], out, *sizes), x.dtype)
 
-    def params(self, *xs: Shape) -> ParamTable:
+    def params_one(self, *xs: Shape) -> ParamTable:
         out, *kernel = self.kernel(*xs)
         fan = xs[0].size(1) // self.group_count(xs[0])
         init = Uniform(1 / math.sqrt(fan * math.prod(kernel)))
@@ -169,7 +169,7 @@ class Conv(Convolution):
             table["bias"] = Param((out,), ("out",), init)
         return table
 
-    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+    def channels_one(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]
         places = self._places(rule, x)
         if self.depthwise:
@@ -191,12 +191,12 @@ class Conv(Convolution):
             rule.param("bias", (out,))
         return (x[0], out, *places)
 
-    def macs(self, out: Shape, *xs: Shape) -> int:
+    def macs_one(self, out: Shape, *xs: Shape) -> int:
         _, *kernel = self.kernel(*xs)
         return out.elements * (xs[0].size(1) // self.group_count(xs[0])) * math.prod(kernel)
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         n = cls.spatial
         image, weight = batch_of(4, *(7, 6, 5)[:n]), Shape((5, 4, *(3,) * n))
         strided = {"kernel_size": extents(n, 3, 2, 2), "stride": extents(n, 2, 1, 1), "dilation": extents(n, 1, 2, 1)}
@@ -285,7 +285,7 @@ class ConvTranspose(Convolution):
             raise OpError("out_channels is missing; give it, or depthwise: true")
         return self.out_channels
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         x = xs[0]
         self._check(x)
         sizes: list[int] = []
@@ -296,7 +296,7 @@ class ConvTranspose(Convolution):
             sizes.append(size)
         return Shape((x.dims[0], self.width(x), *sizes), x.dtype)
 
-    def params(self, *xs: Shape) -> ParamTable:
+    def params_one(self, *xs: Shape) -> ParamTable:
         x = xs[0]
         out = self.width(x)
         row = out // self.group_count(x)
@@ -308,7 +308,7 @@ class ConvTranspose(Convolution):
             table["bias"] = Param((out,), ("out",), init)
         return table
 
-    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+    def channels_one(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]
         places = self._places(rule, x)
         if self.depthwise:
@@ -323,11 +323,11 @@ class ConvTranspose(Convolution):
             rule.param("bias", (out,))
         return (x[0], out, *places)
 
-    def macs(self, out: Shape, *xs: Shape) -> int:
+    def macs_one(self, out: Shape, *xs: Shape) -> int:
         return xs[0].elements * (out.size(1) // self.group_count(xs[0])) * math.prod(self.kernel())
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         n = cls.spatial
         image = batch_of(4, *(4, 3, 2)[:n])
         strided = {"kernel_size": extents(n, 3, 2, 2), "stride": extents(n, 2, 1, 1), "dilation": extents(n, 1, 2, 1)}

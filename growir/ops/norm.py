@@ -9,6 +9,7 @@ from growir.ops.base import (
     Bool,
     Constant,
     Example,
+    Framed,
     NonNegativeInt,
     Op,
     OpError,
@@ -33,7 +34,7 @@ def _keeps_batch(op: LayerNorm | RmsNorm | Standardise, x: Shape) -> Shape:
     return x
 
 
-class _PerChannel(Op):
+class _PerChannel(Framed):
     """A norm with a scale, an offset and running statistics for each channel on axis 1."""
 
     eps: PositiveReal = 1e-5
@@ -43,7 +44,7 @@ class _PerChannel(Op):
     two_modes = True
     mixes: ClassVar[str]  # what pins the axes behind the channels
 
-    def params(self, *xs: Shape) -> ParamTable:
+    def params_one(self, *xs: Shape) -> ParamTable:
         shape, axes = (xs[0].size(1),), ("channel",)
         table: dict[str, Param] = {}
         if self.affine:
@@ -55,7 +56,7 @@ class _PerChannel(Op):
             table["num_batches_tracked"] = Param((), (), ZERO, buffer=True, dtype="int64")
         return table
 
-    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+    def channels_one(self, rule: Rule, *xs: Axes) -> Axes:
         names = ["weight", "bias"] if self.affine else []
         if self.track_running_stats:
             names += ["running_mean", "running_var"]
@@ -72,13 +73,13 @@ class BatchNorm(_PerChannel):
     op: Literal["batch_norm"] = "batch_norm"
     mixes = "batch statistics are taken along this axis"
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         if xs[0].rank not in (2, 3, 4, 5) or not xs[0].batched:
             raise OpError(f"batch_norm takes (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W), but gets {xs[0]}")
         return xs[0]
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         return (
             Example(cls(), (batch_of(5),)),
             Example(cls(eps=1e-3, momentum=None), (batch_of(3, 4),)),
@@ -99,7 +100,7 @@ class InstanceNorm(_PerChannel):
     affine: Bool = False
     track_running_stats: Bool = False
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         x = xs[0]
         if x.rank not in (3, 4, 5) or not x.batched:
             raise OpError(f"instance_norm takes (N, C, L), (N, C, H, W) or (N, C, D, H, W), but gets {x}")
@@ -108,7 +109,7 @@ class InstanceNorm(_PerChannel):
         return x
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         return (
             Example(cls(), (batch_of(3, 4),)),
             Example(cls(affine=True, eps=1e-3), (batch_of(3, 4, 5),)),
@@ -117,7 +118,7 @@ class InstanceNorm(_PerChannel):
         )
 
 
-class GroupNorm(Op):
+class GroupNorm(Framed):
     """Normalisation of each sample over num_groups groups of channels and all that lies behind; groups come whole."""
 
     op: Literal["group_norm"] = "group_norm"
@@ -125,7 +126,7 @@ class GroupNorm(Op):
     eps: PositiveReal = 1e-5
     affine: Bool = True
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         x = xs[0]
         if x.rank < 2 or not x.batched:
             raise OpError(f"group_norm takes (N, C, ...), but gets {x}")
@@ -135,11 +136,11 @@ class GroupNorm(Op):
             raise OpError(f"each group of {x} has one number, which would be normalised to 0")
         return x
 
-    def params(self, *xs: Shape) -> ParamTable:
+    def params_one(self, *xs: Shape) -> ParamTable:
         shape, axes = (xs[0].size(1),), ("channel",)
         return {"weight": Param(shape, axes, ONE), "bias": Param(shape, axes, ZERO)} if self.affine else {}
 
-    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+    def channels_one(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]
         groups = rule.new(self.num_groups)
         whole = rule.algebra.times(groups, rule.sizes[1] // self.num_groups)
@@ -151,7 +152,7 @@ class GroupNorm(Op):
         return x
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         return (
             Example(cls(num_groups=3), (batch_of(6, 4, 5),)),
             Example(cls(num_groups=2, affine=False, eps=1e-3), (batch_of(6),)),

@@ -10,8 +10,8 @@ from growir.ops.base import (
     Example,
     Extents,
     Extents0,
+    Framed,
     NonNegativeInt,
-    Op,
     OpError,
     Pair,
     Pair0,
@@ -29,12 +29,12 @@ from growir.ops.rule import Rule
 from growir.ops.spaces import Axes, fixed
 
 
-class Pool(Op):
+class Pool(Framed):
     """What all pools share: (N, C, ...) in and out, spatial axes fixed."""
 
     spatial: ClassVar[int]
 
-    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+    def channels_one(self, rule: Rule, *xs: Axes) -> Axes:
         rule.fixed(xs[0][2:], "is pooled along this axis")
         return (*xs[0][:2], *(fixed(size) for size in rule.sizes[2:]))
 
@@ -67,7 +67,7 @@ class WindowPool(Pool):
         """The dilation per axis."""
         return (1,) * self.spatial
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         x = xs[0]
         check_spatial(x, self.kind(), self.spatial)
         sizes: list[int] = []
@@ -88,7 +88,7 @@ class MaxPool(WindowPool):
         return in_full(self.dilation, self.spatial)
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         image, n = cls._image(3, 7, 6, 5), cls.spatial
         return (
             Example(cls(kernel_size=2), (image,)),
@@ -142,7 +142,7 @@ class AvgPool(WindowPool):
         return None
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         image = cls._image(3, 7, 6, 5)
         return (
             Example(cls(kernel_size=2), (image,)),
@@ -161,8 +161,8 @@ class _DividedPool(AvgPool):
         return self.divisor_override
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
-        return (*super().examples(), Example(cls(kernel_size=2, divisor_override=3), (cls._image(3, 7, 6, 5),)))
+    def examples_one(cls) -> Sequence[Example]:
+        return (*super().examples_one(), Example(cls(kernel_size=2, divisor_override=3), (cls._image(3, 7, 6, 5),)))
 
 
 class AvgPool1d(AvgPool):
@@ -204,12 +204,12 @@ class AdaptivePool(Pool):
         """The grid's size per axis."""
         return in_full(self.output_size, self.spatial)
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         check_spatial(xs[0], self.kind(), self.spatial)
         return Shape((*xs[0].dims[:2], *self.cells()), xs[0].dtype)
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         n = cls.spatial
         return (
             Example(cls(), (cls._image(3, 7, 6, 5),)),

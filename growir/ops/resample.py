@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from growir.ops.base import (
     Bool,
     Example,
-    Op,
+    Framed,
     OpError,
     PositiveInt,
     PositiveReal,
@@ -23,20 +23,20 @@ from growir.ops.rule import Rule
 from growir.ops.spaces import Axes, fixed
 
 
-class PixelShuffle(Op):
+class PixelShuffle(Framed):
     """(N, C r r, H, W) to (N, C, H r, W r): each r r channels become the pixels of one."""
 
     op: Literal["pixel_shuffle"] = "pixel_shuffle"
     upscale_factor: PositiveInt
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         x, r = xs[0], self.upscale_factor
         check_spatial(x, self.kind())
         if x.size(1) % (r * r):
             raise OpError(f"the {x.size(1)} channels of {x} must be a multiple of {r * r}")
         return Shape((x.dims[0], x.size(1) // (r * r), x.size(2) * r, x.size(3) * r), x.dtype)
 
-    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+    def channels_one(self, rule: Rule, *xs: Axes) -> Axes:
         out = rule.new(rule.sizes[1])
         rule.algebra.unify(
             xs[0][1], rule.algebra.times(out, self.upscale_factor**2), "becomes the pixels of one channel"
@@ -45,33 +45,33 @@ class PixelShuffle(Op):
         return (xs[0][0], out, fixed(rule.sizes[2]), fixed(rule.sizes[3]))
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         return (
             Example(cls(upscale_factor=2), (batch_of(8, 3, 2),)),
             Example(cls(upscale_factor=3), (batch_of(9, 1, 2),)),
         )
 
 
-class PixelUnshuffle(Op):
+class PixelUnshuffle(Framed):
     """(N, C, H r, W r) to (N, C r r, H, W): the inverse of pixel_shuffle."""
 
     op: Literal["pixel_unshuffle"] = "pixel_unshuffle"
     downscale_factor: PositiveInt
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         x, r = xs[0], self.downscale_factor
         check_spatial(x, self.kind())
         if x.size(2) % r or x.size(3) % r:
             raise OpError(f"height and width of {x} must be multiples of {r}")
         return Shape((x.dims[0], x.size(1) * r * r, x.size(2) // r, x.size(3) // r), x.dtype)
 
-    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+    def channels_one(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]
         rule.fixed(x[2:], "pixels become channels along this axis")
         return (x[0], rule.algebra.times(x[1], self.downscale_factor**2), fixed(rule.sizes[2]), fixed(rule.sizes[3]))
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         return (
             Example(cls(downscale_factor=2), (batch_of(2, 4, 6),)),
             Example(cls(downscale_factor=3), (batch_of(3, 3, 6),)),
@@ -101,7 +101,7 @@ MODES = {
 Several = Field(min_length=1, max_length=3)  # a list of one is that one; `_shortest`
 
 
-class Upsample(Op):
+class Upsample(Framed):
     """Another resolution of (N, C, ...), by nearest neighbours or interpolation: to `size`, or by `scale_factor`.
 
     `align_corners` (not for nearest neighbours) puts the outermost positions on top of each other.
@@ -129,7 +129,7 @@ class Upsample(Op):
             return self.scale_factor
         return (self.scale_factor,) * axes
 
-    def infer(self, *xs: Shape) -> Shape:
+    def infer_one(self, *xs: Shape) -> Shape:
         x = xs[0]
         axes = MODES[self.mode]
         if x.rank - 2 not in axes or not x.batched:
@@ -145,12 +145,12 @@ class Upsample(Op):
             raise OpError(f"scale_factor {self.scale_factor} leaves nothing of {x}")
         return Shape((*x.dims[:2], *sizes), x.dtype)
 
-    def channels(self, rule: Rule, *xs: Axes) -> Axes:
+    def channels_one(self, rule: Rule, *xs: Axes) -> Axes:
         rule.fixed(xs[0][2:], "is interpolated along this axis")
         return (*xs[0][:2], *(fixed(size) for size in rule.sizes[2:]))
 
     @classmethod
-    def examples(cls) -> Sequence[Example]:
+    def examples_one(cls) -> Sequence[Example]:
         image = batch_of(3, 4, 3)
         return (
             Example(cls(scale_factor=2.0), (image,)),

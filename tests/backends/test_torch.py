@@ -22,7 +22,7 @@ from growir.backends.torch_fx import document_of
 from growir.document import dumps
 from growir.graph import Graph, Input, Node
 from growir.network import Network
-from growir.ops import OPS, Add, Bias, Dropout, Example, Linear, Op, Parameter, Relu, Select, Softplus
+from growir.ops import OPS, Add, BatchNorm, Bias, Dropout, Example, Linear, Op, Parameter, Relu, Select, Softplus
 from growir.params import owners, param_table
 from growir.shapes import shapes_of
 from growir.testing import graphs, random_batch, random_network
@@ -376,6 +376,20 @@ CASES = [(op, k) for op in OPS for k in range(len(op.examples()))]
 every_example = pytest.mark.parametrize(("op", "k"), CASES, ids=[f"{op.kind()}-{k}" for op, k in CASES])
 
 
+def meant(op: Op, params: Tensors, inputs: list[torch.Tensor]) -> torch.Tensor:
+    """What the operator computes, frame by frame where there are several."""
+    attributes = op.attributes()
+    frames = attributes.pop("frames", 0)
+    if not frames:
+        return REFERENCES[op.kind()](attributes, params, inputs)
+    assert frames == 1
+    if isinstance(op, BatchNorm):  # whose statistics are kept: any number of samples may be taken together
+        every = meant(op.model_validate(attributes), params, [inputs[0].flatten(0, 1)])
+        return every.reshape(inputs[0].shape)
+    each = [meant(type(op).model_validate(attributes), params, [x, *inputs[1:]]) for x in inputs[0].unbind(1)]
+    return torch.stack(each, 1)
+
+
 @every_example
 def test_computes_what_the_operator_means(op: type[Op], k: int) -> None:
     graph = alone(op.examples()[k])
@@ -391,7 +405,7 @@ def test_computes_what_the_operator_means(op: type[Op], k: int) -> None:
     values |= {key.rpartition(".")[0]: torch.tensor(a) for key, a in network.arrays.items() if key.startswith("x")}
     params = {key.removeprefix("it."): torch.tensor(a) for key, a in network.arrays.items() if key.startswith("it.")}
     inputs = [values[name] for name in graph["it"].inputs] or [values["x"]]
-    wanted = REFERENCES[op.kind()](op.examples()[k].op.attributes(), params, inputs)
+    wanted = meant(op.examples()[k].op, params, inputs)
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
     shape = shapes_of(graph)[graph.outputs[0]]
     assert tuple(found.shape) == (3, *shape.sizes)

@@ -27,7 +27,7 @@ def agreed(model: nn.Module, *inputs: torch.Tensor) -> Network:
     """The network of a model in float64, known to give the same numbers and gradients on other samples."""
     model = model.double()
     network = growir.from_torch(model, inputs)
-    module = network.to_torch()
+    module = network.to_torch().train(model.training)
     turned = [x.flip(0) for x in inputs]
     wanted, found = model(*turned), module(*turned)
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
