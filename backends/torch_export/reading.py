@@ -79,7 +79,7 @@ class Reader:
         self.stays: list[fx.Node] = []  # batch norms that use their kept statistics in train mode too
         self.constants: dict[object, Held] = {}  # those of the model's code, by their numbers
         self.values: dict[int, Value] = {}  # parameters that are values, by the tensor's id
-        self.cast: dict[int, Value] = {}  # whole numbers as floats, by their source
+        self.floated: dict[int, Value] = {}  # whole numbers as floats, by their source
         self.folded = Folded()
         self.dtype = _common_dtype(exported)
         self.dtypes = {self.dtype}  # and whatever else the model computes in
@@ -245,18 +245,13 @@ class Reader:
         """Whole numbers as floats, which a graph computes with; the first time they become a node."""
         if x.shape.dtype == "float32":
             return x
-        if x.source not in self.cast:
-            self.cast[x.source] = self.emit(Cast(), x)
-        return self.cast[x.source].at(x.layout)
+        if x.source not in self.floated:
+            self.floated[x.source] = self.emit(Cast(), x)
+        return self.floated[x.source].at(x.layout)
 
     def constant(self, number: float) -> Value:
         """A number of the model's code as a value."""
         return self.value(Held(finite(torch.tensor([number], dtype=self.dtype))))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the model's floats, the widest if there are several."""
-        return max(self.dtypes, key=lambda dtype: dtype.itemsize, default=torch.get_default_dtype())
 
     def value(self, item: Item) -> Value:
         """The item as a value of the graph; a tensor becomes a `parameter` node the first time."""
