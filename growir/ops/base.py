@@ -271,6 +271,11 @@ class Framed(Op):
 
     frames: Annotated[int, Field(strict=True, ge=0, le=8)] = 0
 
+    @property
+    def mixes_frames(self) -> bool:
+        """Whether one frame has to do with another, as all samples of a batch have to do with each other."""
+        return False
+
     def frame(self, x: Shape) -> Shape:
         """The shape of one frame."""
         if not self.frames:
@@ -300,6 +305,8 @@ class Framed(Op):
         if not self.frames:
             return self.channels_one(rule, *xs)
         x, sizes = xs[0], rule.sizes
+        if self.mixes_frames:
+            rule.fixed(x[1 : 1 + self.frames], "statistics are taken over its frames")
         # The rule of one frame sees the output as it is for one.
         rule.sizes = (sizes[0], *sizes[1 + self.frames :])
         out = self.channels_one(rule, (x[0], *x[1 + self.frames :]), *xs[1:])

@@ -44,6 +44,10 @@ class _PerChannel(Framed):
     two_modes = True
     mixes: ClassVar[str]  # what pins the axes behind the channels
 
+    @property
+    def mixes_frames(self) -> bool:
+        return True  # in what is kept as running statistics at least
+
     def params_one(self, *xs: Shape) -> ParamTable:
         shape, axes = (xs[0].size(1),), ("channel",)
         table: dict[str, Param] = {}
