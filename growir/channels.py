@@ -73,7 +73,8 @@ class ChannelSpace:
         uniform: Only copies of every channel, equally often, keep the function (layer norm).
         partial: It passes through a function that is not finite everywhere (a division, a logarithm), so fresh
             channels copy an old one's incoming weights.
-        random: It passes through a dropout, so its width changes which random numbers are drawn in train mode.
+        random: It, or what changes with it, passes through a dropout, so its width changes which random numbers are
+            drawn in train mode.
         tied: One parameter axis both produces and consumes it, so copies cannot be exact.
     """
 
@@ -265,7 +266,7 @@ class _Walk:
                 pins=pins,
                 uniform=uniform,
                 partial=space in partial,
-                random=space in random,
+                random=not random.isdisjoint(growth),
                 tied=tied,
                 space=space,
                 growth=growth,

@@ -20,7 +20,7 @@ from growir.entries import UNCHANGED, Entries, for_callers
 from growir.errors import PassRefused, cut
 from growir.graph import MAX_STEPS, Graph, History, Input, Node, Step, Ties, suggestion
 from growir.names import allot
-from growir.ops import Dropout, Param
+from growir.ops import Param
 from growir.params import FLOATS, array_digest, frozen, frozen_keys, param_table
 from growir.verify import verify
 
@@ -225,7 +225,7 @@ class Pass(BaseModel):
 
 def _draws(graph: Graph) -> list[str]:
     """The nodes that draw random numbers in train mode, in the order they do."""
-    return [node.name for node in graph.nodes if isinstance(node.op, Dropout) and node.op.p > 0]
+    return [node.name for node in graph.nodes if node.op.draws]
 
 
 def fresh_blocks(grown: Graph, edits: Sequence[Edit]) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,6 @@ from typing import ClassVar, Self
 
 from growir.errors import PassRefused
 from growir.graph import Graph, Node, per_graph
-from growir.ops import Dropout
 from growir.passes.eliminate_dead import drops
 from growir.passes.simplify import simplified
 from growir.rewrite import Change, Pass, Preserves
@@ -30,7 +29,7 @@ class Canonicalise(Pass):
     def preserves(self, graph: Graph) -> Preserves:
         # A dead dropout still draws numbers, so without it the others would draw other ones.
         kept = {node.name for node in _canonical(graph)[0]}
-        draws = any(isinstance(n.op, Dropout) and n.op.p > 0 for n in graph.nodes if n.name not in kept)
+        draws = any(n.op.draws for n in graph.nodes if n.name not in kept)
         return Preserves.EVAL if draws else Preserves.EXACT
 
     def change(self, graph: Graph, step: int) -> Change:

@@ -8,7 +8,6 @@ from typing import ClassVar, Self
 from growir.edits import Drop
 from growir.errors import PassRefused
 from growir.graph import Graph
-from growir.ops import Dropout
 from growir.params import owners, param_table
 from growir.rewrite import Change, Pass, Preserves
 
@@ -54,7 +53,7 @@ class EliminateDead(Pass):
     def preserves(self, graph: Graph) -> Preserves:
         live = live_nodes(graph)
         # A dead dropout still draws numbers, so later ones would draw others.
-        draws = any(isinstance(n.op, Dropout) and n.op.p > 0 for n in graph.nodes if n.name not in live)
+        draws = any(n.op.draws for n in graph.nodes if n.name not in live)
         return Preserves.EVAL if draws else Preserves.EXACT
 
     def change(self, graph: Graph, step: int) -> Change:

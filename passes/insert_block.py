@@ -48,8 +48,8 @@ class InsertBlock(Pass):
     """Put a block behind a value, so that all that read the value read the block's.
 
     As a residual the value x becomes x + block(x), and the last weights of the block start at zero: the function is
-    kept, in train mode too, and the block learns. In sequence x becomes block(x), which keeps the function only where
-    the block does nothing.
+    kept, in train mode too unless the block draws random numbers, and the block learns. In sequence x becomes block(x),
+    which keeps the function only where the block does nothing.
 
     Attributes:
         after: A graph input or node.
@@ -107,7 +107,10 @@ class InsertBlock(Pass):
         module = fresh_name(graph, "block")
         given = any(np.any(self.values.get(f"{module}.{key}", 0)) for key in self._zeros())
         partial = any(node.op.kind() in PARTIAL for node in self.block.nodes)
-        return Preserves.NOTHING if given or partial else Preserves.EXACT
+        if given or partial:
+            return Preserves.NOTHING
+        # What the block draws, others behind it and in later steps no longer do.
+        return Preserves.EVAL if any(node.op.draws for node in self.block.nodes) else Preserves.EXACT
 
     def change(self, graph: Graph, step: int) -> Change:
         module = fresh_name(graph, "block")

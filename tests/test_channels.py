@@ -8,11 +8,13 @@ from growir.channels import analyse, channel_spaces
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
 from growir.ops import (
+    Add,
     Attention,
     BatchNorm,
     Concat,
     Conv1d,
     Conv2d,
+    Dropout,
     Expand,
     Flatten,
     LayerNorm,
@@ -26,8 +28,9 @@ from growir.ops import (
     Standardise,
     Tanh,
 )
-from growir.passes import Split, Widen
+from growir.passes import Prune, Sequence, Split, Widen
 from growir.testing import assert_preserves
+from growir.verify import verify
 from tests.samples import graph_of, mlp, residual_convnet
 
 
@@ -170,6 +173,113 @@ def adapted(*nodes: Node, outputs: tuple[str, ...] = ("head",)) -> Graph:
         *nodes,
         outputs=outputs,
     )
+
+
+def heads(count: int, size: int = 4, kv: int = 0) -> Graph:
+    """Attention of so many heads; keys and values in one layer, or of `kv` heads which each serve as many queries."""
+    rows = 3
+    each = count // kv if kv else 1
+    nodes = [Node(name="q", op=Linear(out_features=count * size), inputs=("x",))]
+    if kv:
+        for name in ("k", "v"):
+            nodes += [
+                Node(name=name, op=Linear(out_features=kv * size), inputs=("x",)),
+                Node(name=f"{name}_rows", op=Reshape(shape=(rows, kv, size)), inputs=(name,)),
+                Node(name=f"{name}_heads", op=Permute(dims=(0, 2, 1, 3)), inputs=(f"{name}_rows",)),
+                Node(name=f"{name}_new", op=Reshape(shape=(kv, 1, rows, size)), inputs=(f"{name}_heads",)),
+                Node(name=f"{name}_many", op=Expand(shape=(-1, each, -1, -1)), inputs=(f"{name}_new",)),
+                Node(name=f"{name}_all", op=Flatten(start_dim=1, end_dim=2), inputs=(f"{name}_many",)),
+            ]
+    else:
+        nodes += [
+            Node(name="kv", op=Linear(out_features=count * 3 * size), inputs=("x",)),
+            Node(name="rows_kv", op=Reshape(shape=(rows, count, 3 * size)), inputs=("kv",)),
+            Node(name="kv_heads", op=Permute(dims=(0, 2, 1, 3)), inputs=("rows_kv",)),
+            Node(name="k_all", op=Slice(axis=3, start=0, length=size), inputs=("kv_heads",)),
+            Node(name="v_all", op=Slice(axis=3, start=size, length=2 * size), inputs=("kv_heads",)),
+        ]
+    nodes += [
+        Node(name="q_rows", op=Reshape(shape=(rows, count, size)), inputs=("q",)),
+        Node(name="q_heads", op=Permute(dims=(0, 2, 1, 3)), inputs=("q_rows",)),
+        Node(name="attend", op=Attention(), inputs=("q_heads", "k_all", "v_all")),
+        Node(name="turned", op=Permute(dims=(0, 2, 1, 3)), inputs=("attend",)),
+        Node(name="flat", op=Flatten(start_dim=2), inputs=("turned",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("flat",)),
+    ]
+    return graph_of((rows, 5), *nodes)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 8, 11, 12, 13, 16])
+def test_no_size_decides_which_factor_scales(count: int) -> None:
+    """One layer for keys and values, cut along the size of a head: heads are free, however many there are."""
+    graph = heads(count)
+    assert free(graph) == {"q": (4 * count, 4)}
+    grown = assert_preserves(Widen(node="q", by=4), graph)
+    assert free(grown.graph) == {"q": (4 * count + 4, 4)}
+    assert Prune(node="q", channels=(count,)).rewrite(grown.graph).graph.hash == graph.hash
+
+
+@pytest.mark.parametrize(("count", "kv"), [(4, 2), (6, 2), (6, 3), (4, 1), (8, 4)])
+def test_groups_of_heads_and_the_heads_of_each(count: int, kv: int) -> None:
+    """Keys and values of each group serve several queries: whole groups may come and go, and heads in every group."""
+    graph = heads(count, kv=kv)
+    assert free(graph) == {"q": (4 * count, 4 * kv), "k": (4 * kv, 4)}
+    for name, by in (("q", 4 * kv), ("k", 4)):
+        grown = assert_preserves(Widen(node=name, by=by), graph)
+        assert free(grown.graph).keys() == {"q", "k"}
+        assert_preserves(Widen(node=name, by=by, copies=(0,), shares=(0.3,)), graph)
+        assert_preserves(Split(node=name, channels=(0,)), graph)
+        units = count // kv if name == "q" else kv
+        assert Prune(node=name, channels=(units,)).rewrite(grown.graph).graph.hash == graph.hash
+    both = Sequence(passes=(Widen(node="k", by=4, copies=(0,)), Widen(node="q", by=4 * kv, copies=(0,))))
+    grown = assert_preserves(both, graph)
+    assert grown.graph["q"].op == Linear(out_features=4 * (kv + 1) * (count // kv + 1))
+
+
+def test_the_heads_of_a_group_are_normalised_apart_from_whole_groups() -> None:
+    graph = heads(6, kv=2)
+    norm = Node(name="norm", op=LayerNorm(dims=1), inputs=("flat",))
+    nodes = [*graph.nodes[:-1], norm, graph.nodes[-1].with_inputs(["norm"])]
+    graph = verify(graph.replace(nodes=nodes))
+    assert free(graph) == {"q": (24, 24), "k": (8, 8)}
+    for name, width in (("q", 24), ("k", 8)):
+        assert_preserves(Widen(node=name, by=width), graph)
+
+
+def test_a_square_of_one_space_is_pinned() -> None:
+    """Rows and columns of the same channels: twice as many would be four times as many numbers."""
+    graph = graph_of(
+        (5,),
+        Node(name="fc", op=Linear(out_features=9), inputs=("x",)),
+        Node(name="rows", op=Reshape(shape=(3, 3)), inputs=("fc",)),
+        Node(name="columns", op=Permute(dims=(0, 2, 1)), inputs=("rows",)),
+        Node(name="sum", op=Add(), inputs=("rows", "columns")),
+        Node(name="flat", op=Flatten(), inputs=("sum",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+    )
+    assert not free(graph)
+    assert "fc (is several factors of one axis)" in reasons(graph, "fc")
+
+
+def test_what_changes_with_a_dropped_space_draws_too() -> None:
+    """Groups of different channels stay equally long, so channels beside dropped ones come with them."""
+    graph = graph_of(
+        (2, 3, 3),
+        Node(name="a", op=Conv2d(out_channels=2, kernel_size=1), inputs=("x",)),
+        Node(name="b", op=Conv2d(out_channels=2, kernel_size=1), inputs=("x",)),
+        Node(name="more", op=Conv2d(out_channels=2, kernel_size=1, bias=False), inputs=("a",)),
+        Node(name="noise", op=Dropout(p=0.5), inputs=("b",)),
+        Node(name="cat", op=Concat(), inputs=("a", "noise")),
+        Node(name="two", op=Conv2d(out_channels=4, kernel_size=1, groups=2), inputs=("cat",)),
+        Node(name="sum", op=Add(), inputs=("more", "a")),
+        Node(name="all", op=Concat(), inputs=("two", "sum")),
+        Node(name="flat", op=Flatten(), inputs=("all",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+    )
+    for space in channel_spaces(graph):
+        if not space.pins and {"a", "b"} & set(space.nodes):
+            assert space.random
+            assert_preserves(Widen(node=space.name, by=space.step), graph)
 
 
 def test_a_weight_turned_around_produces_what_it_consumed() -> None:

@@ -147,7 +147,7 @@ def row_by_row(r: Reader, x: Value, sizes: Sizes, opened: int) -> Value:
         return x
     if len(old) == len(new) + 1:
         for k, size in enumerate(old):
-            if size == 1 and old[:k] + old[k + 1 :] == new:
+            if size == 1 and old[:k] + old[k + 1 :] == new and _is_last(old, k):
                 return r.emit(Squeeze(dim=front + k), x)
     if x.shape.rank > len(new) + front and (found := _flattened(old, new)) and x.batched:
         first, last = found
@@ -155,7 +155,7 @@ def row_by_row(r: Reader, x: Value, sizes: Sizes, opened: int) -> Value:
         return r.emit(Flatten.model_validate(ends), x)
     if len(new) == len(old) + 1:
         for k, size in enumerate(new):
-            if size == 1 and new[:k] + new[k + 1 :] == old:
+            if size == 1 and new[:k] + new[k + 1 :] == old and _is_last(new, k):
                 return r.emit(Unsqueeze(dim=front + k), x)
     if not new:
         if not x.batched:
@@ -163,6 +163,11 @@ def row_by_row(r: Reader, x: Value, sizes: Sizes, opened: int) -> Value:
         return r.emit(Squeeze(dim=1), x if x.shape.rank == 2 else r.emit(Flatten(), x))
     shape = tuple(-1 if k == opened else size for k, size in enumerate(new))
     return r.emit(Reshape(shape=shape), x)
+
+
+def _is_last(sizes: Sizes, k: int) -> bool:
+    """Whether nothing but ones stands behind an axis of one: before others it is a single head, or group, of many."""
+    return all(size == 1 for size in sizes[k:])
 
 
 def _flattened(old: Sizes, new: Sizes) -> tuple[int, int] | None:

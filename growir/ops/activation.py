@@ -272,8 +272,12 @@ class FeatureDropout(Op):
         check_spatial(xs[0], self.kind(), self.spatial)
         return xs[0]
 
+    @property
+    def draws(self) -> bool:
+        return self.p > 0
+
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
-        if self.p > 0:
+        if self.draws:
             rule.draws(xs[0][:2])
         return xs[0]
 
@@ -311,7 +315,11 @@ class Dropout(Elementwise):
     p: Probability = 0.5
     two_modes = True
 
+    @property
+    def draws(self) -> bool:
+        return self.p > 0
+
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
-        if self.p > 0:
+        if self.draws:
             rule.draws(xs[0])
         return xs[0]

@@ -80,6 +80,10 @@ class Attention(Op):
     arity: ClassVar[tuple[int, int | None]] = (3, 4)
     two_modes = True
 
+    @property
+    def draws(self) -> bool:
+        return self.dropout_p > 0
+
     def factor(self, q: Shape) -> float:
         """What the products of queries and keys are multiplied by."""
         return 1 / math.sqrt(q.size(-1)) if self.scale is None else self.scale
@@ -105,7 +109,7 @@ class Attention(Op):
         if len(xs[2]) > 3:
             rule.fixed((v[-1],), WHOLE_HEADS)
         front = rule.join(*(x[:-2] for x in xs))
-        if self.dropout_p > 0:
+        if self.draws:
             rule.draws((*front, q[-2], k[-2]))
         return (*front, q[-2], v[-1])
 

@@ -193,6 +193,11 @@ class Op(BaseModel):
     integers: ClassVar[bool] = False  # whether inputs may hold integers
     two_modes: ClassVar[bool] = False  # whether train and eval mode compute different things
 
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers in train mode: where such a node comes or goes, all others draw anew."""
+        return False
+
     @classmethod
     def kind(cls) -> str:
         """The operator's name in documents."""

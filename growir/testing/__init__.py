@@ -23,6 +23,7 @@ from growir.testing.laws import (
     worst,
 )
 from growir.testing.masking import masked
+from growir.testing.noise import noisy_candidates, noisy_graphs
 from growir.testing.operators import assert_example, example_graph, op_law
 from growir.testing.promises import pass_law
 
@@ -40,6 +41,8 @@ __all__ = [
     "example_graph",
     "graphs",
     "masked",
+    "noisy_candidates",
+    "noisy_graphs",
     "op_law",
     "outputs",
     "pass_law",

@@ -100,6 +100,16 @@ class Probe:
         return tuple(value.detach().numpy().copy() for value in values), grads
 
 
+def draws_numbers(network: Network, batch: Sequence[torch.Tensor]) -> bool:
+    """Whether a network draws random numbers in train mode: whether torch's generator moves."""
+    module = lower(network.graph, network.arrays, dtype=torch.float64).train()
+    before = torch.default_generator.get_state()
+    module(*batch)
+    after = torch.default_generator.get_state()
+    torch.default_generator.set_state(before)
+    return not torch.equal(before, after)
+
+
 def outputs(network: Network, batch: Sequence[torch.Tensor], *, train: bool = False) -> tuple[NDArray[Any], ...]:
     """The network's outputs on a batch, in float64."""
     return Probe(network).run(batch, train=train)[0]

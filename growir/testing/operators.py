@@ -11,7 +11,7 @@ from growir.graph import Graph, Input, Node
 from growir.ops import Bias, Conv2d, Example, Flatten, Linear, Mul, Op, Parameter, Softplus
 from growir.passes.widen import Widen
 from growir.shapes import shapes_of
-from growir.testing.laws import Probe, assert_preserves, random_batch, random_network
+from growir.testing.laws import Probe, assert_preserves, draws_numbers, random_batch, random_network
 from growir.verify import load, verify
 
 Side = Literal["first", "last"]
@@ -38,8 +38,9 @@ def op_law(kind: type[Op]) -> Callable[[], None]:
 def assert_example(example: Example, side: Side) -> Graph:
     """Assert what an operator's class says of one example, between layers that make channels and layers that use them.
 
-    Its document comes back as it went; torch computes the shape that `infer` says; and every channel space that its
-    channel rule leaves free widens with the function kept, by fresh channels and by copies with unequal shares.
+    Its document comes back as it went; torch computes the shape that `infer` says, and draws random numbers in train
+    mode only where `draws` says so; and every channel space that its channel rule leaves free widens with the function
+    kept, by fresh channels and by copies with unequal shares.
 
     Args:
         example: One of the operator's.
@@ -57,6 +58,9 @@ def assert_example(example: Example, side: Side) -> Graph:
         (found,) = Probe(random_network(alone)).run(random_batch(alone, rows))[0]
         wanted = (rows, *shapes_of(graph)["it"].sizes)
         assert found.shape == wanted, f"{example}: infer says {wanted}, torch gives {found.shape}"
+        drew = draws_numbers(random_network(alone), random_batch(alone, rows))
+        says = example.op.draws
+        assert drew == says, f"{example}: its draws is {says}, but whether it moves torch's generator is {drew}"
     for space in analyse(graph).spaces:
         if space.pins:
             continue

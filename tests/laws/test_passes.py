@@ -19,15 +19,14 @@ from growir.channels import analyse
 from growir.document import canonical, dumps
 from growir.edits import NUMPY, Derive, Remap, apply_edits
 from growir.entries import UNCHANGED
-from growir.graph import Graph
+from growir.graph import Graph, Node
 from growir.live.rows import row_of
 from growir.moments import carry_moments, carry_optimizer
 from growir.network import Network
-from growir.ops import Activation, Dropout
+from growir.ops import Attention, Dropout, Dropout1d, Op
 from growir.params import owners, param_table
-from growir.passes import PASSES, Widen
+from growir.passes import PASSES, Canonicalise, EliminateDead, InsertBlock, Widen
 from growir.rewrite import Pass, Preserves
-from growir.shapes import own_tables
 from growir.testing import (
     Probe,
     assert_preserves,
@@ -35,13 +34,14 @@ from growir.testing import (
     carried_pairs,
     close,
     graphs,
+    noisy_candidates,
     outputs,
     random_batch,
     random_network,
     worst,
 )
 from growir.verify import load
-from tests.samples import mlp
+from tests.samples import graph_of, mlp
 
 every_pass = pytest.mark.parametrize("kind", PASSES, ids=lambda kind: kind.name)
 RARE = settings(max_examples=max(settings().max_examples // 20, 3))
@@ -72,14 +72,36 @@ def test_keeps_function_and_gradients(kind: type[Pass], data: st.DataObject) -> 
 @given(data=st.data())
 def test_exact_claims_hold_with_dropout(kind: type[Pass], data: st.DataObject) -> None:
     """In train mode the same numbers are drawn, or the claim is `eval`."""
-    graph = data.draw(graphs())
-    tables = own_tables(graph)
-    plain = [n for n in graph.nodes if isinstance(n.op, Activation) and not tables[n.name]]
-    assume(plain)
-    noisy = {node.name for node in plain if data.draw(st.booleans())}
-    drop = {"op": Dropout(p=0.3)}
-    graph = graph.replace(nodes=[n.model_copy(update=drop) if n.name in noisy else n for n in graph.nodes])
-    assert_preserves(data.draw(candidates(kind, graph)), graph)
+    assert_preserves(*data.draw(noisy_candidates(kind)))
+
+
+@pytest.mark.parametrize("kind", [EliminateDead, Canonicalise], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("op", [Dropout(p=0.3), Dropout1d(p=0.3), Attention(dropout_p=0.3)], ids=lambda op: op.kind())
+def test_what_draws_and_is_not_read_is_not_removed_exactly(kind: type[Pass], op: Op) -> None:
+    graph = graph_of(
+        (3, 4),
+        Node(name="unread", op=op, inputs=("x",) * (3 if isinstance(op, Attention) else 1)),
+        Node(name="head", op=Dropout(p=0.3), inputs=("x",)),
+    )
+    step = kind.model_validate({})
+    assert step.preserves(graph) is step.rewrite(graph).preserves is Preserves.EVAL
+    assert_preserves(step, graph)
+    rate = "dropout_p" if isinstance(op, Attention) else "p"
+    still = graph.replace(nodes=[graph["unread"].with_op(**{rate: 0.0}), graph["head"]])
+    assert EliminateDead().rewrite(still).preserves is Preserves.EXACT
+
+
+@FEW
+@given(data=st.data())
+def test_a_block_that_draws_is_not_exact(data: st.DataObject) -> None:
+    """Its numbers shift all those that others draw, in this step or the next."""
+    step, graph = data.draw(noisy_candidates(InsertBlock))
+    first, *rest = step.block.nodes
+    noise = Node(name="noise", op=Dropout(p=0.3), inputs=first.inputs)
+    block = step.block.replace(nodes=(noise, first.with_inputs(["noise"]), *rest))
+    noisy = InsertBlock(after=step.after, block=block)
+    assert noisy.preserves(graph) is noisy.rewrite(graph).preserves is Preserves.EVAL
+    assert_preserves(noisy, graph)
 
 
 @every_pass

@@ -13,15 +13,14 @@ import torch
 import growir
 from growir.backends.agreement import check_agreement
 from growir.backends.torch_fx import lower
-from growir.channels import ChannelSpace, analyse
 from growir.errors import PassRefused
-from growir.graph import Graph
 from growir.network import Network
 from growir.passes import Extend, Prune, Split, Widen
 from growir.rewrite import Pass
 from growir.testing import TOLERANCE, deviations, masked, worst
 from growir.testing.laws import GRADIENT
 from tests.zoo import ZOO
+from tests.zoo.growing import assert_grows_again, free
 
 FREE = Path(__file__).parent.parent / "golden" / "zoo_free.txt"
 LONGER = FREE.with_name("zoo_longer.txt")
@@ -38,10 +37,6 @@ def run(net: Network, batch: tuple[torch.Tensor, ...]) -> tuple[np.ndarray, ...]
     with torch.no_grad():
         found = lower(net.graph, net.arrays).eval()(*batch)
     return tuple(value.numpy() for value in (found if isinstance(found, tuple) else (found,)))
-
-
-def free(graph: Graph) -> list[ChannelSpace]:
-    return [space for space in analyse(graph).spaces if not space.pins]
 
 
 def assert_same(wanted: tuple[np.ndarray, ...], found: tuple[np.ndarray, ...], what: object) -> None:
@@ -195,3 +190,9 @@ def test_a_transformer_grows_by_heads_by_its_ffn_and_by_doubling_its_stream() ->
     assert shapes[f"{heads.name}.weight"] == (60, 16)
     assert shapes[f"{ffn.name}.weight"] == (19, 16)
     assert shapes["pos_embed.weight"] == (1, 17, 16)
+
+
+@every_net
+def test_what_is_free_grows_again_and_shrinks_back(name: str) -> None:
+    for space in free(network(name).graph):
+        assert_grows_again(network(name), space)

@@ -1,0 +1,49 @@
+"""What is free stays free when it grows, whatever the sizes are, and what was added can be taken away again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import growir
+from growir.passes import Prune
+from tests.zoo.attention import every, inputs
+from tests.zoo.growing import assert_grows_again, free, freedom
+
+MODELS = every()
+FREE = Path(__file__).parent.parent / "golden" / "heads_free.txt"
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, growir.Network]:
+    return {name: growir.from_torch(make().double(), *inputs()) for name, make in MODELS.items()}
+
+
+def test_heads_of_every_number_and_size_are_free(
+    networks: dict[str, growir.Network], golden: Callable[[Path, str], None]
+) -> None:
+    """Heads, whole groups of them, and the heads of each group: nothing here may become less."""
+    lines = [
+        f"{name}: {', '.join(f'{s.name} {s.width} by {s.step}' for s in free(net.graph)) or 'nothing'}\n"
+        for name, net in networks.items()
+    ]
+    golden(FREE, "".join(lines))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_heads_grow_again_and_shrink_back(name: str, networks: dict[str, growir.Network]) -> None:
+    net = networks[name]
+    assert free(net.graph)
+    for space in free(net.graph):
+        assert_grows_again(net, space)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_heads_stay_free_as_long_as_there_is_more_than_one(name: str, networks: dict[str, growir.Network]) -> None:
+    net = networks[name]
+    for space in free(net.graph):
+        if all(other.size > 1 + units for other, units in space.shrink.items()):
+            less = net.apply(Prune(node=space.name, channels=tuple(range(space.shrink[space.space]))))
+            assert not freedom(net.graph) - freedom(less.graph)
