@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from growir.ops.algebra import Algebra
-from growir.ops.spaces import Axis, Space, Term, length
+from growir.ops.algebra import MANY_ROWS, MAX_ROWS, Algebra
+from growir.ops.spaces import Axis, Space, Term, as_block, length, spaces_on
 from growir.resize import Units, axis_positions
 
 Plan = dict[Space, Units]
@@ -20,7 +20,10 @@ Plan = dict[Space, Units]
 
 @st.composite
 def axes_of(draw: st.DrawFn, size: int, pool: list[Space]) -> Axis:
-    """An axis of that length, of spaces from the pool where they fit, new ones and fixed positions."""
+    """An axis of that length, of spaces from the pool where they fit, new ones and fixed positions.
+
+    A unit may hold other units, so the same space may lie beside another, in its units, and around it.
+    """
     terms: list[Term] = []
     left = size
     while left:
@@ -32,10 +35,10 @@ def axes_of(draw: st.DrawFn, size: int, pool: list[Space]) -> Axis:
         elif choice == 1:
             terms.append((None, draw(st.integers(1, left))))
         else:
-            block = draw(st.sampled_from([k for k in (1, 1, 2, 3) if k <= left]))
-            space = Space(draw(st.integers(1, left // block)))
+            block = draw(st.sampled_from([k for k in (1, 1, 2, 3, 4, 6) if k <= left]))
+            space = Space(draw(st.integers(1, left // block)), draw(st.booleans()))
             pool.append(space)
-            terms.append((space, block))
+            terms.append((space, as_block(draw(axes_of(block, pool))) if draw(st.booleans()) else block))
         left -= length((terms[-1],))
     return tuple(terms)
 
@@ -45,8 +48,8 @@ def plans(draw: st.DrawFn, algebra: Algebra, *axes: Axis) -> Plan:
     """New units for every free space: the old ones in any order, with copies and fresh ones among them."""
     found: Plan = {}
     for axis in axes:
-        for space, _ in algebra.resolve(axis):
-            if space is not None and not space.pins and space not in found:
+        for space in spaces_on(algebra.resolve(axis)):
+            if not space.pins and space not in found:
                 extra = draw(st.lists(st.integers(-1, space.size - 1), max_size=2))
                 index = draw(st.permutations([*range(space.size), *extra]))
                 found[space] = Units(np.array(index), np.ones(len(index)))
@@ -147,6 +150,49 @@ def test_what_was_resolved_before_a_cut_is_not_kept() -> None:
 
 
 @given(st.data())
+def test_reshaped_axes_unify(data: st.DataObject) -> None:
+    """Two splits of one axis into factors, each joined with axes of others: all of them still grow alike."""
+    factors = data.draw(st.lists(st.sampled_from([1, 2, 3, 4]), min_size=2, max_size=4))
+    assume(math.prod(factors) <= 48)
+    algebra, pool = Algebra(), list[Space]()
+    whole = data.draw(axes_of(math.prod(factors), pool))
+    splits = [algebra.reshape((whole,), regrouped(data, factors)) for _ in range(2)]
+    joins: list[tuple[Axis, Axis]] = []
+    for split in splits:
+        for axis in split:
+            if data.draw(st.booleans()):
+                joins.append((axis, data.draw(axes_of(length(axis), pool))))
+                algebra.unify(*joins[-1], "a test")
+    plan = data.draw(plans(algebra, whole, *(axis for pair in joins for axis in pair), *splits[0], *splits[1]))
+    numbers = positions(algebra, whole, plan)
+    for split in splits:
+        sizes = [length(algebra.resolve(axis)) for axis in split]
+        assert np.array_equal(
+            gathered(np.arange(math.prod(sizes)).reshape(sizes), [positions(algebra, a, plan) for a in split]).ravel(),
+            numbers,
+        )
+    for one, other in joins:
+        assert np.array_equal(positions(algebra, one, plan), positions(algebra, other, plan))
+
+
+def test_what_two_factors_have_in_common_stays_free() -> None:
+    """12 channels as 3 x 4 and as 2 x 6: units of the second split lie across those of the first."""
+    algebra = Algebra()
+    whole: Axis = ((Space(12), 1),)
+    three, four = algebra.reshape((whole,), (3, 4))
+    two, six = algebra.reshape((whole,), (2, 6))
+    assert algebra.free_units(two) == 2 or algebra.free_units(six) > 0
+    assert [length(algebra.resolve(axis)) for axis in (three, four, two, six)] == [3, 4, 2, 6]
+
+
+def test_so_many_blocks_that_nobody_could_spell_them_out_stay_as_they_are() -> None:
+    algebra, space = Algebra(), Space(3)
+    (axis,) = algebra.reshape((((None, MAX_ROWS + 1),), ((space, 1),)), [3 * (MAX_ROWS + 1)])
+    assert axis == ((None, 3 * (MAX_ROWS + 1)),)
+    assert [pin.reason for pin in space.pins] == [MANY_ROWS]
+
+
+@given(st.data())
 def test_reshape_moves_no_number(data: st.DataObject) -> None:
     factors = data.draw(st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4))
     old = regrouped(data, factors)
@@ -181,7 +227,7 @@ def test_a_trial_leaves_no_trace(data: st.DataObject) -> None:
     algebra = Algebra()
     algebra.unify(a, b, "before")
     resolved = [algebra.resolve(axis) for axis in (a, b, c)]
-    pins = {space: space.pins for axis in resolved for space, _ in axis if space is not None}
+    pins = {space: space.pins for axis in resolved for space in spaces_on(axis)}
 
     def trial() -> bool:
         algebra.unify(a, c, "in the trial")
@@ -190,4 +236,4 @@ def test_a_trial_leaves_no_trace(data: st.DataObject) -> None:
 
     assert not algebra.attempt(trial)
     assert [algebra.resolve(axis) for axis in (a, b, c)] == resolved
-    assert {space: space.pins for axis in resolved for space, _ in axis if space is not None} == pins
+    assert {space: space.pins for axis in resolved for space in spaces_on(axis)} == pins
