@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from growir.collecting import uncollected
 from growir.errors import PassRefused, cut
 from growir.factors import Reading, limit, settle
 from growir.graph import Graph, per_graph, suggestion
@@ -151,7 +152,7 @@ def channel_spaces(graph: Graph) -> list[ChannelSpace]:
 @per_graph
 def analyse(graph: Graph) -> Analysis:
     """Derive all channel spaces of a graph by the operators' channel rules."""
-    return _Walk(graph).analysis()
+    return _derived(graph)
 
 
 def opened(graph: Graph, place: Place | None = None) -> Analysis:
@@ -170,7 +171,12 @@ class _Opened:
     place: Place | None
 
     def __call__(self, graph: Graph) -> Analysis:
-        return _Walk(graph, self).analysis()
+        return _derived(graph, self)
+
+
+@uncollected()
+def _derived(graph: Graph, opening: _Opened | None = None) -> Analysis:
+    return _Walk(graph, opening).analysis()
 
 
 class _Walk:
