@@ -175,6 +175,16 @@ def test_reshaped_axes_unify(data: st.DataObject) -> None:
         assert np.array_equal(positions(algebra, one, plan), positions(algebra, other, plan))
 
 
+def test_a_space_does_not_come_to_lie_in_its_own_block() -> None:
+    """Three channels, and one unit that holds them: the unit stays one, and the channels are free."""
+    algebra, unit, channels = Algebra(), Space(1), Space(3)
+    held: Axis = ((unit, ((channels, 1),)),)
+    algebra.unify(held, ((channels, 1),), "a test")
+    assert [pin.reason for pin in unit.pins] == ["a test"]
+    assert not channels.pins
+    assert channels.bind is None
+
+
 def test_what_two_factors_have_in_common_stays_free() -> None:
     """12 channels as 3 x 4 and as 2 x 6: units of the second split lie across those of the first."""
     algebra = Algebra()

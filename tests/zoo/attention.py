@@ -125,9 +125,9 @@ def every() -> dict[str, Callable[[], nn.Module]]:
         for h in COUNTS:
             for k, v in ((4, 8), (5, 3)):
                 found[f"{kind.__name__} {h} of {k}, {v}"] = lambda kind=kind, h=h, k=k, v=v: kind(h, k, v)  # type: ignore[misc]
-    for kind in (Grouped, Repeated, Expanded, ByGroup):
+    for shared in (Grouped, Repeated, Expanded, ByGroup):
         for h, kv in GROUPS:
-            found[f"{kind.__name__} {h} for {kv}"] = lambda kind=kind, h=h, kv=kv: kind(h, kv=kv)  # type: ignore[misc]
+            found[f"{shared.__name__} {h} for {kv}"] = lambda shared=shared, h=h, kv=kv: shared(h, kv=kv)  # type: ignore[misc]
     return found
 
 
