@@ -29,6 +29,7 @@ from growir.ops import (
     Tanh,
 )
 from growir.passes import Prune, Sequence, Split, Widen
+from growir.rewrite import Preserves
 from growir.testing import assert_preserves
 from growir.verify import verify
 from tests.samples import graph_of, mlp, residual_convnet
@@ -262,24 +263,19 @@ def test_a_square_of_one_space_is_pinned() -> None:
 
 
 def test_what_changes_with_a_dropped_space_draws_too() -> None:
-    """Groups of different channels stay equally long, so channels beside dropped ones come with them."""
+    """What is normalised as a whole changes together, and one half of it is dropped."""
     graph = graph_of(
-        (2, 3, 3),
-        Node(name="a", op=Conv2d(out_channels=2, kernel_size=1), inputs=("x",)),
-        Node(name="b", op=Conv2d(out_channels=2, kernel_size=1), inputs=("x",)),
-        Node(name="more", op=Conv2d(out_channels=2, kernel_size=1, bias=False), inputs=("a",)),
+        (2,),
+        Node(name="a", op=Linear(out_features=2), inputs=("x",)),
+        Node(name="b", op=Linear(out_features=2), inputs=("x",)),
         Node(name="noise", op=Dropout(p=0.5), inputs=("b",)),
         Node(name="cat", op=Concat(), inputs=("a", "noise")),
-        Node(name="two", op=Conv2d(out_channels=4, kernel_size=1, groups=2), inputs=("cat",)),
-        Node(name="sum", op=Add(), inputs=("more", "a")),
-        Node(name="all", op=Concat(), inputs=("two", "sum")),
-        Node(name="flat", op=Flatten(), inputs=("all",)),
-        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+        Node(name="norm", op=LayerNorm(dims=1), inputs=("cat",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("norm",)),
     )
-    for space in channel_spaces(graph):
-        if not space.pins and {"a", "b"} & set(space.nodes):
-            assert space.random
-            assert_preserves(Widen(node=space.name, by=space.step), graph)
+    assert {space.name: space.random for space in channel_spaces(graph) if not space.pins} == {"a": True, "b": True}
+    assert Widen(node="a", by=2).rewrite(graph).preserves is Preserves.EVAL
+    assert_preserves(Widen(node="a", by=2), graph)
 
 
 def test_a_weight_turned_around_produces_what_it_consumed() -> None:
