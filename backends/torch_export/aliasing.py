@@ -15,6 +15,7 @@ from torch import fx
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from growir.backends.torch_export.calls import Call, name_of, overload, tensor_of, writes
+from growir.backends.torch_export.causes import no_operator
 from growir.backends.torch_export.values import Spread, Unsupported, Value
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ def read(reader: Reader, call: Call) -> Any:
     node = call.node
     if not writes(node):
         if call.name not in TABLE:
-            raise Unsupported("has no operator in growir")
+            raise Unsupported(no_operator(node))
         return TABLE[call.name](reader, call)
     if call.name not in TABLE:
-        raise Unsupported("writes into a tensor in place; put the parts together with torch.cat, or use a mask")
+        raise Unsupported(no_operator(node))
     written = cast(fx.Node, node.args[0])
     before = reader.env[written]
     if isinstance(before, Spread):
@@ -54,7 +55,7 @@ def read(reader: Reader, call: Call) -> Any:
 def storage(node: fx.Node) -> int | None:
     """What tells apart the memory that tensors of the program lie in; None for what is no tensor."""
     value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or is_functorch_wrapped_tensor(value):
+    if not isinstance(value, torch.Tensor) or is_functorch_wrapped_tensor(value) or value.layout != torch.strided:
         return None
     # A fake tensor's memory has no address; the object that stands for it has.
     found: int = value.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]

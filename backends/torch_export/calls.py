@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 def overload(node: fx.Node) -> OpOverload[..., Any] | None:
     """The operator that a call calls, or None if it is a plain function or a higher-order operator."""
     return cast("OpOverload[..., Any]", node.target) if isinstance(node.target, OpOverload) else None
+
+
+def default_of(node: fx.Node) -> dict[str, Any]:
+    """The arguments of a call that have a default, and those."""
+    op = overload(node)
+    arguments = _schema(op).arguments if op is not None else []
+    return {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
 
 
 def _schema(op: OpOverload[..., Any]) -> torch.FunctionSchema:
@@ -76,13 +83,38 @@ def holds_tensor(node: fx.Node) -> bool:
     return isinstance(value, torch.Tensor)
 
 
+class Arguments(Mapping[str, Any]):
+    """The arguments of a call by name; it knows which of them somebody has looked at."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+        self.looked_at: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.looked_at.add(name)
+        return self._given[name]
+
+    def unseen(self, name: str) -> Any:
+        """The same without taking note of it."""
+        return self._given[name]
+
+    def __contains__(self, name: object) -> bool:  # asking what there is tells nothing of what it says
+        return name in self._given
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+
 class Call:
     """A call with its arguments as the reader knows them."""
 
     def __init__(self, reader: Reader, node: fx.Node) -> None:
         self.reader = reader
         self.node = node
-        self.arguments: Mapping[str, Any] = bound(node)
+        self.arguments = Arguments(bound(node))
 
     @property
     def name(self) -> str:
@@ -98,6 +130,10 @@ class Call:
     def subject(self) -> Value:
         """The first argument, which calls that write name otherwise than those that do not."""
         return self.value(next(iter(self.arguments)))
+
+    def given(self, name: str) -> Any:
+        """An argument as the program has it, without taking note that it was looked at."""
+        return self.arguments.unseen(name)
 
     def item(self, name: str) -> Item | None:
         """A tensor argument as it stands, or None."""

@@ -25,8 +25,9 @@ from growir.backends.torch_export.comparing import (
 )
 from growir.backends.torch_export.copying import copied
 from growir.backends.torch_export.drawing import STRENGTHS, Numbers, Strength
-from growir.backends.torch_export.exporting import Program, failure, undisturbed
+from growir.backends.torch_export.exporting import Program, failure, run, undisturbed
 from growir.backends.torch_export.preparing import Prepared
+from growir.backends.torch_export.steadiness import MISREAD, why_apart
 from growir.backends.torch_export.watching import Watch, watch_modules, watching
 from growir.backends.torch_fx import lower
 from growir.costs import costs_of
@@ -87,21 +88,24 @@ class Verdict:
 def check_example(prepared: Prepared, program: Program, reading: Reading) -> None:
     """Run both on the example. Raises ModelError if they differ, which is better known now than after training."""
     module = lower(reading.graph, reading.arrays, device="cpu").eval()
-    args, kwargs = prepared.rows(2)
     coarsest = max(CLOSE.get(dtype, 1e-4) for dtype in (*reading.dtypes, torch.float64))
-    with torch.no_grad():
-        results = tensors_of(module(*args, *(kwargs[name] for name in reading.inputs[len(args) :])))
-    limits = [max(CLOSE.get(one.dtype, 1e-4), coarsest) for one in program.outputs]
-    apart = outputs_apart(program.outputs, results, Closeness(max(limits, default=coarsest), 0.0, 0.0))
-    if apart is not None:
-        raise ModelError(wrongly(apart, "on the example"))
+    # Once more with another batch: what the model computed from the size of the first, or drew, is another number now.
+    for count, wanted in ((2, program.outputs), (3, run(prepared, 3))):
+        args, kwargs = prepared.rows(count)
+        with torch.no_grad():
+            results = tensors_of(module(*args, *(kwargs[name] for name in reading.inputs[len(args) :])))
+        limit = max((CLOSE.get(one.dtype, 1e-4) for one in wanted), default=coarsest)
+        close = Closeness(max(limit, coarsest), 0.0, 0.0)
+        apart = outputs_apart(wanted, results, close)
+        if apart is not None:
+            raise ModelError(wrongly(apart, "on the example", why_apart(prepared, close)))
 
 
-def wrongly(apart: Apart, when: str) -> str:
+def wrongly(apart: Apart, when: str, why: str = MISREAD) -> str:
     """The message of a network that computes something else."""
     return (
         f"{apart.where} of the imported network differs from the model's by {apart.error:.1e} of its largest value "
-        f"{when}; the model does something that the import reads wrongly"
+        f"{when}: {why}"
     )
 
 

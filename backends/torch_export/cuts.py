@@ -109,6 +109,8 @@ def split(r: Reader, c: Call) -> tuple[Value, ...]:
 
 def _positions(r: Reader, x: Value, dim: int, indices: list[int]) -> Value:
     axis = x.axis(dim, "selects from")
+    if not indices:
+        raise Unsupported("selects nothing; a graph has no empty axes")
     if indices == list(range(x.shape.size(axis))):
         return x
     if indices == list(range(indices[0], indices[0] + len(indices))):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import tree_leaves
@@ -60,12 +61,12 @@ def export(prepared: Prepared) -> Program:
     if version < _LEAST:
         raise ModelError(f"from_torch needs torch {_LEAST[0]}.{_LEAST[1]} or newer, but this is {torch.__version__}")
     with _slow_path(), _quietly():
-        outputs = _run(prepared, 2)
+        outputs = run(prepared, 2)
         notices: list[str] = []
         symbolic = True
         try:
             exported = _exported(prepared, symbolic)
-        except GuardOnDataDependentSymNode as error:
+        except _READS_VALUES as error:
             raise ModelError(_condensed(error)) from None
         except Exception as error:  # whatever the model's own code raises, too
             reason = error
@@ -73,7 +74,7 @@ def export(prepared: Prepared) -> Program:
             try:
                 exported = _exported(prepared, symbolic)
             except Exception as again:  # the same code, traced otherwise
-                _run(prepared, prepared.batch)
+                run(prepared, prepared.batch)
                 raise ModelError(_condensed(again)) from None
             notices.append(
                 f"the model was exported with a fixed batch of {prepared.batch}, and its result is taken to be the "
@@ -91,11 +92,11 @@ def export(prepared: Prepared) -> Program:
     return Program(exported, training, Batch(prepared.batch, symbolic), outputs, unknown, tuple(notices))
 
 
-def _run(prepared: Prepared, count: int) -> tuple[torch.Tensor, ...]:
+def run(prepared: Prepared, count: int) -> tuple[torch.Tensor, ...]:
     """The model's outputs on some samples. Raises ModelError if it does not run."""
     args, kwargs = prepared.rows(count)
     try:
-        with torch.no_grad():
+        with undisturbed(), torch.no_grad():
             outputs: object = prepared.model(*args, **kwargs)
     except Exception as error:  # whatever the model's own code raises
         shapes = ", ".join(str(list(t.shape)) for t in (*args, *kwargs.values()))
@@ -158,12 +159,27 @@ def _quietly() -> Generator[None, None, None]:
         logging.disable(before)
 
 
+# What torch raises where the model asks for a number that is in a tensor: in an `if`, a size, torch.equal or allclose.
+_READS_VALUES = (GuardOnDataDependentSymNode, DataDependentOutputException, DynamicOutputShapeException)
+_CHECKS = re.compile(r": (assert|raise) |\b_assert\(")
+
+
 def _condensed(error: Exception) -> str:
-    if isinstance(error, GuardOnDataDependentSymNode) or "data-dependent" in str(error):
+    if isinstance(error, _READS_VALUES) or "data-dependent" in str(error):
         where = _user_line(error)
+        if _CHECKS.search(where):
+            return (
+                f"{where}checks the values of a tensor, which a graph cannot do. Leave the check out, or make it "
+                "before the model is called"
+            )
         return (
             f"{where}what the model does depends on the values of its input, which a graph cannot say. "
             "Decide it by the configuration of the model, or compute both branches and blend them by a mask"
+        )
+    if ".numpy() is not supported" in str(error):
+        return (
+            f"{_user_line(error)}computes with numpy, outside of what torch.export follows. Write it with torch's own "
+            "functions, or compute it in the model's constructor and keep it as a buffer"
         )
     return f"torch.export cannot follow the model. {failure(error)}"
 

@@ -20,6 +20,7 @@ from torch._C._functorch import (  # pyright: ignore[reportMissingModuleSource]
 from torch.export import ExportedProgram
 
 from growir.backends.torch_export.calls import bound, name_of, overload, tensor_of, writes
+from growir.backends.torch_export.causes import drawing, draws
 from growir.backends.torch_export.values import Batch, Constant, Held, Layout, Spread, Varied
 
 # Arguments of which only sizes and dtype matter.
@@ -126,9 +127,8 @@ class _Run:
             elif writes(node):
                 self._lose(cast(fx.Node, node.args[0]))
             return
-        op = overload(node)
-        if op is not None and torch.Tag.nondeterministic_seeded in op.tags and "dropout" not in name_of(node):
-            self.refused[node] = "draws random numbers; a graph draws only in dropout"
+        if draws(node):
+            self.refused[node] = drawing(node)
             return
         if writes(node):
             owner = self.owned.get(_memory(self.live[cast(fx.Node, node.args[0])]))

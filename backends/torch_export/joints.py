@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
@@ -143,8 +144,14 @@ def repeat(r: Reader, c: Call) -> Value:
         if not x.batched and r.batch.factor(times) == 1 and dim == 0 and x.shape.sizes[0] == 1:
             x = r.emit(Expand(shape=(-1,) * (x.rank - 1)), x, r.value(r.env[r.first_input]))
         else:
-            x = concatenated(r, [x] * int(r.number(count)), dim)
+            x = concatenated(r, [x] * _at_least_one(int(r.number(count))), dim)
     return x
+
+
+def _at_least_one(count: int) -> int:
+    if count < 1:
+        raise Unsupported("repeats something no times at all; a graph has no empty axes")
+    return count
 
 
 def interleaved(r: Reader, x: Value, dim: int, times: int) -> Value:
@@ -192,8 +199,18 @@ def pad(r: Reader, c: Call) -> Value:
 
 
 def roll(r: Reader, c: Call) -> Value:
-    x = c.value("self")
-    for shift, dim in zip(c.ints("shifts"), c.ints("dims"), strict=True):
+    """Along axes, or, without any, along the numbers in a row."""
+    x, shifts, dims = c.value("self"), c.ints("shifts"), c.ints("dims")
+    if not dims:
+        if x.batched:
+            raise Unsupported("rolls over all axes as one, the batch too; a graph never mixes samples. Give it dims")
+        (shift,) = shifts
+        count = math.prod(x.others)
+        at = -shift % count
+        flat = row_by_row(r, x, (count,), -1)
+        rolled = concatenated(r, pieces(r, flat, 0, [at, count - at])[::-1], 0) if at else flat
+        return row_by_row(r, rolled, x.others, -1)
+    for shift, dim in zip(shifts, dims, strict=True):  # torch itself asks for one shift for each axis
         size = x.size(dim)
         at = -shift % size
         if at:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -114,16 +114,17 @@ def conv(axes: int) -> Handler:
         found = r.emit(
             kinds[axes].model_validate(fields), *inputs, layout=x.layout, params={"weight": weight, "bias": bias}
         )
-        return found if bias is not None or not c.is_tensor("bias") else _shifted(r, found, c.value("bias"))
+        return found if bias is not None or not c.is_tensor("bias") else _per_channel(r, Add(), found, c.value("bias"))
 
     return handle
 
 
-def _shifted(r: Reader, x: Value, bias: Value) -> Value:
+def _per_channel(r: Reader, op: Op, x: Value, row: Value) -> Value:
+    """x and one number for each of its channels, which are axis 1."""
     for _ in range(x.rank - 2):
-        bias = r.emit(Unsqueeze(dim=bias.shape.rank), bias)
+        row = r.emit(Unsqueeze(dim=row.shape.rank), row)
     # Broadcast from the right, whatever is merged with the batch.
-    return joined(r, Add(), x, bias)
+    return joined(r, op, x, row)
 
 
 def conv_transpose(axes: int) -> Handler:
@@ -170,12 +171,22 @@ def _statistics(r: Reader, c: Call) -> dict[str, Held | None]:
     }
 
 
+def _kept_statistics(c: Call, name: str, tracked: Mapping[str, object]) -> None:
+    """A norm that keeps statistics uses them in eval mode. Raises Unsupported if it does otherwise."""
+    if bool(c.get(name)) and tracked and not c.reader.trains:
+        raise Unsupported(
+            f"normalises by the statistics of its input in eval mode, too ({name}=True), and keeps others; a graph "
+            f"uses those that it keeps. Say {name}=self.training, or give it none to keep"
+        )
+
+
 def batch_norm(r: Reader, c: Call) -> Value:
     """With the module's own momentum: in eval mode the call has none."""
     x, weight, bias = c.value("input"), own(c, "weight"), own(c, "bias")
     if (weight is None) != (bias is None) or (weight is None and c.is_tensor("weight")):
         raise Unsupported("needs a learned weight and a learned bias, or neither")
     tracked = _statistics(r, c)
+    _kept_statistics(c, "training", tracked)
     module, twin = _module(r), r.twin
     momentum: float | None
     if isinstance(module, _BatchNorm):
@@ -201,11 +212,15 @@ def batch_norm(r: Reader, c: Call) -> Value:
 def instance_norm(r: Reader, c: Call) -> Value:
     x, weight, bias = c.value("input"), own(c, "weight"), own(c, "bias")
     tracked = _statistics(r, c)
+    _kept_statistics(c, "use_input_stats", tracked)
+    affine = weight is not None and bias is not None
     module = _module(r)
     momentum = module.momentum if isinstance(module, _InstanceNorm) else c.real("momentum")
-    fields: dict[str, Any] = {"eps": c.real("eps"), "affine": weight is not None, "momentum": momentum}
+    fields: dict[str, Any] = {"eps": c.real("eps"), "affine": affine, "momentum": momentum}
     op = InstanceNorm(**fields, track_running_stats=bool(tracked), frames=framed(x))
-    return r.emit(op, x, layout=x.layout, params={"weight": weight, "bias": bias, **tracked})
+    params = {**({"weight": weight, "bias": bias} if affine else {}), **tracked}
+    out = r.emit(op, x, layout=x.layout, params=params)
+    return out if affine else _scaled_and_shifted(r, c, out)
 
 
 def _trailing(x: Value, shape: Sequence[int]) -> int:
@@ -242,8 +257,18 @@ def rms_norm(r: Reader, c: Call) -> Value:
 
 def group_norm(r: Reader, c: Call) -> Value:
     x, weight, bias = c.value("input"), own(c, "weight"), own(c, "bias")
-    op = GroupNorm(num_groups=c.whole("num_groups"), eps=c.real("eps"), affine=weight is not None, frames=framed(x))
-    return r.emit(op, x, layout=x.layout, params={"weight": weight, "bias": bias})
+    affine = weight is not None and bias is not None
+    op = GroupNorm(num_groups=c.whole("num_groups"), eps=c.real("eps"), affine=affine, frames=framed(x))
+    out = r.emit(op, x, layout=x.layout, params={"weight": weight, "bias": bias} if affine else {})
+    return out if affine else _scaled_and_shifted(r, c, out)
+
+
+def _scaled_and_shifted(r: Reader, c: Call, x: Value) -> Value:
+    """Times a weight and plus a bias for each channel, as far as the call has them."""
+    for op, name in ((Mul(), "weight"), (Add(), "bias")):
+        if c.is_tensor(name):
+            x = _per_channel(r, op, x, c.value(name))
+    return x
 
 
 # -- embeddings ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from growir.backends.torch_arrays import to_array
+from growir.backends.torch_export.calls import full_name
 from growir.backends.torch_export.checking import Reading, Verdict, check_example, judge, wrongly
 from growir.backends.torch_export.copying import undisturbed
 from growir.backends.torch_export.decomposing import decompose
@@ -257,6 +258,11 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
         for parameter, held in draft.params.items():
             key = f"{name}.{parameter}"
             owner = owners.setdefault(id(held.tensor), key)
+            if owner != key and owner.rpartition(".")[0] == name:  # one tensor twice in a call, which no graph ties
+                if held.trained:
+                    where, text = source_line(draft.call), f"takes one parameter as {owner} and as {key}; use two"
+                    raise ModelError(f"{where}: {full_name(draft.call)} {text}")
+                owner = key
             if owner != key:
                 tied[parameter] = owner
                 continue

@@ -118,12 +118,12 @@ def sub(r: Reader, c: Call) -> Value:
 
 def _combined(r: Reader, c: Call, op: Op, sign: float) -> Value:
     """self + sign * alpha * other; the operator has the sign in it."""
+    alpha = float(c.get("alpha") if "alpha" in c.arguments else 1.0)
     if neutral(c, "other", 0.0):
         return c.value("self")
-    if sign > 0 and c.arguments.get("alpha", 1) == 1 and neutral(c, "self", 0.0):
+    if sign > 0 and alpha == 1 and neutral(c, "self", 0.0):
         return c.value("other")
     x, y = operand(c, "self"), operand(c, "other")
-    alpha = float(c.get("alpha") if "alpha" in c.arguments else 1.0)
     if x is not None and y is not None:
         return joined(r, op, x, scaled(r, y, alpha, 0.0))
     if x is not None:
@@ -289,8 +289,9 @@ def dropout(r: Reader, c: Call) -> Value:
 
 def drop_rate(r: Reader, c: Call) -> float:
     """The rate of a dropout in train mode, where there is one: a call may be told never to drop."""
+    rate = float(c.arguments["p"])
     never = r.twin is not None and not r.twin.args[2]
-    return 0.0 if never else float(c.arguments["p"])
+    return 0.0 if never else rate
 
 
 def feature_dropout(r: Reader, c: Call) -> Value:

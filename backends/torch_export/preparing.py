@@ -119,6 +119,8 @@ def _arguments(example: object) -> tuple[tuple[torch.Tensor, ...], dict[str, tor
         elif value.dim() < 1 or 0 in value.shape:
             text = f"has the shape {list(value.shape)}; a graph's inputs are (batch, ...)"
             problems.append(Problem(where, text))
+        elif value.layout != torch.strided:
+            problems.append(Problem(where, f"is of layout {value.layout}; call to_dense() on it"))
         elif not (value.is_floating_point() or value.dtype in (torch.int64, torch.bool)):
             problems.append(Problem(where, f"is of {value.dtype}; a graph's inputs are floats, int64 or truth values"))
         else:
@@ -151,7 +153,7 @@ def _tensor_problems(model: nn.Module) -> Iterable[Problem]:
             yield Problem(name, "is on the meta device and holds no numbers; move the model with to_empty and load it")
         elif tensor.is_floating_point() and tensor.dtype not in FLOATS:
             yield Problem(name, f"is of {tensor.dtype}, which no network is; call model.float() first")
-        elif tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
+        elif tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
             yield Problem(name, f"is a {tensor.dtype} tensor of layout {tensor.layout}; only dense floats are imported")
 
 
@@ -161,7 +163,7 @@ def _storage_problems(model: nn.Module) -> Iterable[Problem]:
     for name, tensor in _tensors(model):
         if isinstance(tensor, UninitializedTensorMixin) or tensor.device.type == "meta":
             continue
-        if tensor.numel():
+        if tensor.layout == torch.strided and tensor.numel():
             start = tensor.data_ptr()
             reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
             spans.append((start, start + (reach + 1) * tensor.element_size(), len(spans), name))

@@ -51,8 +51,8 @@ def sum_and_product(r: Reader, c: Call) -> Value:
     """addmm and its batched forms: beta * self + alpha * (one @ two)."""
     one, two = ("mat1", "mat2") if "mat1" in c.arguments else ("batch1", "batch2")
     found = scaled(r, product(r, c.value(one), c.value(two)), c.real("alpha"), 0.0)
-    beta = c.real("beta")
-    return found if beta == 0 else joined(r, Add(), scaled(r, c.value("self"), beta, 0.0), found)
+    summand, beta = c.value("self"), c.real("beta")
+    return found if beta == 0 else joined(r, Add(), scaled(r, summand, beta, 0.0), found)
 
 
 def is_product(call: fx.Node) -> bool:

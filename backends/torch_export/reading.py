@@ -17,7 +17,9 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from growir.backends.torch_arrays import to_array
 from growir.backends.torch_export import aliasing
-from growir.backends.torch_export.calls import Call, full_name, holds_tensor, overload, writes
+from growir.backends.torch_export.arguments import understood
+from growir.backends.torch_export.calls import Call, full_name, holds_tensor, writes
+from growir.backends.torch_export.causes import cause, drawing, draws
 from growir.backends.torch_export.exporting import source_line
 from growir.backends.torch_export.folding import Folded, fold
 from growir.backends.torch_export.preparing import modules_of
@@ -173,17 +175,22 @@ class Reader:
             return found if isinstance(found, Broken) or found is None else found[index]
         if not holds_tensor(node):
             return None  # arithmetic on sizes; what comes of it is in the sizes of the tensors
-        if overload(node) is None:
-            raise Unsupported(_opaque(node))
         items = [self.env.get(given) for given in node.all_input_nodes if holds_tensor(given)]
         if any(isinstance(item, Broken) for item in items):
             return Broken()
+        why = cause(node)
+        if why is not None:
+            raise Unsupported(why)
+        if draws(node) and not self.trains:
+            raise Unsupported(drawing(node))
         varied = next((item for item in items if isinstance(item, Varied)), None)
         if varied is not None:
             raise Unsupported(f"reads what {varied.why}")
-        found = aliasing.read(self, Call(self, node))
+        call = Call(self, node)
+        found = aliasing.read(self, call)
         if isinstance(found, Value):
             self._count(node, found)
+        understood(call, found)
         return found
 
     def _count(self, node: fx.Node, found: Value) -> None:
@@ -326,6 +333,11 @@ class Reader:
             self.dtypes.add(dtype)
 
     @property
+    def trains(self) -> bool:
+        """Whether it is a program in train mode that is read."""
+        return self.twin is self.call
+
+    @property
     def twin(self) -> fx.Node | None:
         """The same call in train mode, if it was found there."""
         return self.twins.get(self.call)
@@ -353,10 +365,3 @@ def finite(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     most = min(torch.finfo(tensor.dtype).max / 4, 1e30)
     return torch.where(beyond, tensor.sign() * most, tensor)
-
-
-def _opaque(node: fx.Node) -> str:
-    name = full_name(node)
-    if name in ("cond", "while_loop", "map_impl", "scan"):
-        return "is control flow on values, which a graph does not have; decide it by the model's configuration"
-    return "is no operator of torch.aten; write it with torch's own functions"
