@@ -28,24 +28,29 @@ _WITHOUT_EFFECT = frozenset((
     *("cudnn_enabled", "cudnn_enable", "dtype", "out_dtype", "half_to_float"),
     *("padding_idx", "scale_grad_by_freq", "sparse", "momentum", "train", "dropout_p"),
 ))  # fmt: skip
-# Calls whose arguments say the shape of the result, and nothing that it would not say.
+# Calls whose arguments say the shape of the result, and no more. What copy_ writes over is forgotten.
 _SHAPED = frozenset((
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", "squeeze"),
     *("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split"),
-    *("expand", "expand_as", "broadcast_to", "type_as"),
+    *("expand", "expand_as", "broadcast_to", "type_as", "copy", "logsumexp", "special_logsumexp"),
 ))  # fmt: skip
 
 
-def understood(call: Call, found: object) -> None:
-    """Check that a call was read as it was meant. Raises Unsupported if not, or if it is not known."""
-    if call.name not in _SHAPED:
-        defaults = default_of(call.node)
-        for name in call.arguments:
-            if name in call.arguments.looked_at or name in _WITHOUT_EFFECT:
-                continue
-            given = call.given(name)
-            if name not in defaults or given != defaults[name]:
-                raise Unsupported(f"is given {name}={_shown(given)}, which growir does not know here; leave it out")
+def looked_through(call: Call) -> None:
+    """Check that every argument that says something was looked at. Raises Unsupported if not."""
+    if call.name in _SHAPED:
+        return
+    defaults = default_of(call.node)
+    for name in call.arguments:
+        if name in call.arguments.looked_at or name in _WITHOUT_EFFECT:
+            continue
+        given = call.arguments.unseen(name)
+        if name not in defaults or given != defaults[name]:
+            raise Unsupported(f"is given {name}={_shown(given)}, which growir does not know here; leave it out")
+
+
+def agrees(call: Call, found: object) -> None:
+    """Check that what came of a call is of the shape and kind that export reports. Raises Unsupported if not."""
     results = call.node.meta["val"]
     pairs = zip(found, results, strict=True) if isinstance(found, tuple) else [(found, results)]
     for value, result in cast("Sequence[tuple[object, object]]", list(pairs)):

@@ -131,10 +131,6 @@ class Call:
         """The first argument, which calls that write name otherwise than those that do not."""
         return self.value(next(iter(self.arguments)))
 
-    def given(self, name: str) -> Any:
-        """An argument as the program has it, without taking note that it was looked at."""
-        return self.arguments.unseen(name)
-
     def item(self, name: str) -> Item | None:
         """A tensor argument as it stands, or None."""
         argument = self.arguments.get(name)

@@ -7,7 +7,8 @@ written out only if all that comes of it is known; otherwise it stays, and the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,9 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from growir.backends.torch_export.calls import full_name, holds_tensor, name_of, overload, tensor_of, writes
+from growir.backends.torch_export.causes import cause, draws
+from growir.backends.torch_export.exporting import undisturbed
 
 # By operator; torch's own is not typed.
 _TABLE = cast("dict[OpOverload[..., Any], Callable[..., Any]]", decomposition_table)
@@ -43,7 +47,7 @@ def decompose(exported: ExportedProgram, known: Known) -> None:
     graph = exported.graph
     given = {node for node in graph.nodes if node.op == "placeholder" and node.name not in constant}
     for node in _reached(graph, given):
-        if not known(node):
+        if not known(node) and not draws(node) and cause(node) is None:  # such as torch.gru, a chain when written out
             body = _written_out(node, known, _DEPTH)
             if body is not None:
                 _put(graph, node, body)
@@ -141,13 +145,38 @@ def _traced(node: fx.Node, definition: Callable[..., Any]) -> fx.Graph | None:
 
     trace = make_fx(run, tracing_mode="real")
     try:
-        with mode, torch.no_grad():
+        with undisturbed(), mode, torch.no_grad(), _sizes_left_open(mode.shape_env):
             made = trace(*values)
     except Exception:  # whatever a definition raises on tensors without numbers: the call then stays as it is
         return None
     if any(entry.op == "get_attr" for entry in made.graph.nodes):
         return None
     return made.graph
+
+
+class _Fixes(Exception):
+    """A definition makes a number of an open size."""
+
+
+@contextlib.contextmanager
+def _sizes_left_open(sizes: ShapeEnv | None) -> Generator[None, None, None]:
+    """Let no definition decide about open sizes. Raises _Fixes where it would.
+
+    torch.gru_cell is defined by code that asks whether the batch is that of the state: all tensors of the program
+    would be of the example's batch from then on.
+    """
+    if sizes is None:
+        yield
+        return
+
+    def refuse(*_: object) -> None:
+        raise _Fixes
+
+    sizes._set_replacement = refuse  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        del sizes._set_replacement  # the method of the class is seen again
 
 
 def _put(graph: fx.Graph, node: fx.Node, body: fx.Graph) -> None:

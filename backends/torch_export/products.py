@@ -89,8 +89,9 @@ def _letters(call: fx.Node) -> tuple[list[str], str]:
 
 def einsum(r: Reader, c: Call) -> Value:
     """A product of two tensors by letters: as matrices, with the letters that both keep in front."""
+    equation = c.arguments["equation"]
     if not is_product(c.node):
-        raise Unsupported(f"has the equation {c.arguments['equation']}, which mixes samples or takes a diagonal")
+        raise Unsupported(f"has the equation {equation}, which mixes samples or takes a diagonal")
     terms, out = _letters(c.node)
     nodes = cast("Sequence[fx.Node]", c.arguments["tensors"])
     sizes: dict[str, Any] = {}

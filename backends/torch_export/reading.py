@@ -17,7 +17,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from growir.backends.torch_arrays import to_array
 from growir.backends.torch_export import aliasing
-from growir.backends.torch_export.arguments import understood
+from growir.backends.torch_export.arguments import agrees, looked_through
 from growir.backends.torch_export.calls import Call, full_name, holds_tensor, writes
 from growir.backends.torch_export.causes import cause, drawing, draws
 from growir.backends.torch_export.exporting import source_line
@@ -188,9 +188,10 @@ class Reader:
             raise Unsupported(f"reads what {varied.why}")
         call = Call(self, node)
         found = aliasing.read(self, call)
+        looked_through(call)
         if isinstance(found, Value):
             self._count(node, found)
-        understood(call, found)
+        agrees(call, found)
         return found
 
     def _count(self, node: fx.Node, found: Value) -> None:
