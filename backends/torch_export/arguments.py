@@ -51,9 +51,10 @@ def looked_through(call: Call) -> None:
 
 def agrees(call: Call, found: object) -> None:
     """Check that what came of a call is of the shape and kind that export reports. Raises Unsupported if not."""
-    results = call.node.meta["val"]
-    pairs = zip(found, results, strict=True) if isinstance(found, tuple) else [(found, results)]
-    for value, result in cast("Sequence[tuple[object, object]]", list(pairs)):
+    reported = call.node.meta["val"]
+    values = cast("tuple[object, ...]", found) if isinstance(found, tuple) else (found,)
+    results = cast("Sequence[object]", reported) if isinstance(found, tuple) else (reported,)
+    for value, result in zip(values, results, strict=True):
         if isinstance(value, Value) and isinstance(result, torch.Tensor):
             _agrees(call, value, result)
 

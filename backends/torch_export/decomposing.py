@@ -172,11 +172,11 @@ def _sizes_left_open(sizes: ShapeEnv | None) -> Generator[None, None, None]:
     def refuse(*_: object) -> None:
         raise _Fixes
 
-    sizes._set_replacement = refuse  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+    sizes._set_replacement = refuse  # type: ignore[method-assign, assignment]  # pyright: ignore[reportPrivateUsage]
     try:
         yield
     finally:
-        del sizes._set_replacement  # the method of the class is seen again
+        del sizes._set_replacement  # pyright: ignore[reportPrivateUsage]  # the class has it again
 
 
 def _put(graph: fx.Graph, node: fx.Node, body: fx.Graph) -> None:
