@@ -62,6 +62,8 @@ def agrees(call: Call, found: object) -> None:
 def _agrees(call: Call, value: Value, result: torch.Tensor) -> None:
     if result.device.type != "cpu":
         raise Unsupported(f"is on {result.device}, but the model is imported on the CPU; use the device of its input")
+    if result.is_complex():
+        raise Unsupported("uses complex numbers; write the real and the imaginary parts")
     sizes, place, factor = call.reader.batch.split(result.shape)
     found = (value.others, value.layout.place, math.prod(value.factor)) if value.batched else (value.others, -1, 1)
     if found != (sizes, place, factor) and not (result.dim() == 0 and value.shape.sizes == (1,)):
