@@ -54,7 +54,8 @@ def test_it_goes_where_the_graph_goes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["a line", [1], [""], ["x" * 10_001], ["x"] * 101, None, {"a": 1}])
 def test_anything_but_lines_is_refused(wrong: Any) -> None:
     data = {**to_data(mlp()), "train_differs": wrong}
-    with pytest.raises(GraphError, match=r"^train_differs: an array of at most 100 strings of 1 to 10,000 characters is needed$"):
+    says = r"^train_differs: an array of at most 100 strings of 1 to 10,000 characters is needed$"
+    with pytest.raises(GraphError, match=says):
         load(data)
 
 

@@ -19,6 +19,7 @@ from growir.ops import (
     Affine,
     Div,
     Expand,
+    Flatten,
     Hardsigmoid,
     Hardswish,
     LocalResponseNorm,
@@ -31,6 +32,7 @@ from growir.ops import (
     Parameter,
     Pow,
     Relu6,
+    Reshape,
     RmsNorm,
     Rsqrt,
     Shape,
@@ -68,6 +70,10 @@ class _Drafts:
             return None
         draft = self.drafts[source - self.first]
         return (draft.op, draft.inputs) if isinstance(draft.op, kind) else None
+
+    def sizes(self, source: int) -> tuple[int, ...]:
+        """The shape of the value of a node, without the batch."""
+        return self.drafts[source - self.first].shape.sizes
 
 
 def recognise(drafts: Sequence[Draft], outputs: Sequence[int], inputs: Sequence[Shape]) -> list[Draft]:
@@ -157,6 +163,13 @@ def _hardswish(drafts: _Drafts, draft: Draft) -> Found | None:
     return None
 
 
+def _viewed(drafts: _Drafts, source: int) -> int | None:
+    """What a value shows in another shape, if nothing else reads it so."""
+    kinds: tuple[type[Op], ...] = (Squeeze, Unsqueeze, Flatten, Reshape)
+    view = next((found for kind in kinds if (found := drafts.inner(source, kind)) is not None), None)
+    return view[1][0] if view else None
+
+
 def _local_response_norm(drafts: _Drafts, draft: Draft) -> Found | None:
     """x / (k + alpha * mean of x^2 over a window of channels) ^ beta, as torch.nn.functional writes it."""
     if not isinstance(draft.op, Div):
@@ -164,14 +177,16 @@ def _local_response_norm(drafts: _Drafts, draft: Draft) -> Found | None:
     x, below = draft.inputs
     power = drafts.inner(below, Pow)
     inside = drafts.inner(power[1][0], Affine) if power else None
-    squeezed = drafts.inner(inside[1][0], Squeeze) if inside else None
+    squeezed = _viewed(drafts, inside[1][0]) if inside else None
     if power is None or power[0].exponent is None or inside is None or squeezed is None:
         return None
-    pool = drafts.inner(squeezed[1][0], AvgPool)
+    pool = drafts.inner(squeezed, AvgPool)
     padded = drafts.inner(pool[1][0], Pad) if pool else None
-    raised = drafts.inner(padded[1][0], Unsqueeze) if padded else None
-    square = drafts.inner(raised[1][0], Mul) if raised else None
-    if pool is None or padded is None or square is None or square[1] != (x, x):
+    raised = _viewed(drafts, padded[1][0]) if padded else None
+    square = drafts.inner(raised, Mul) if raised else None
+    if pool is None or padded is None or raised is None or square is None or square[1] != (x, x):
+        return None
+    if drafts.sizes(padded[1][0]) != (1, *drafts.sizes(raised)) or draft.shape.sizes != drafts.sizes(raised):
         return None
     size, *extents = in_full(pool[0].kernel_size, pool[0].spatial)
     amounts = padded[0].padding
