@@ -10,7 +10,7 @@ from growir.errors import PassRefused, cut
 from growir.factors import Reading, limit, settle
 from growir.graph import Graph, per_graph, suggestion
 from growir.ops import Shape
-from growir.ops.algebra import Algebra
+from growir.ops.algebra import MAX_ROWS, Algebra
 from growir.ops.rule import Follower, ParamAxes, Rule, Selected
 from growir.ops.spaces import (
     Axes,
@@ -409,16 +409,18 @@ def _runs(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
         space = axis[0][0]
         return {} if space is None else {space: ((0, space.size, block),)}
     found: dict[Space, list[tuple[int, int, int]]] = {}
-    _add_runs(axis, 0, found)
+    _add_runs(axis, 0, 1, found)
     return {space: tuple(runs) for space, runs in found.items()}
 
 
-def _add_runs(axis: Axis, position: int, found: dict[Space, list[tuple[int, int, int]]]) -> None:
+def _add_runs(axis: Axis, position: int, rows: int, found: dict[Space, list[tuple[int, int, int]]]) -> None:
+    """Add the runs of an axis that is one of so many rows; blocks in too many rows are pinned, and have none."""
     for space, block in axis:
         size = extent(block)
         if space is not None:
             found.setdefault(space, []).append((position, space.size, size))
-        for k in range(1 if space is None else space.size):
-            if not isinstance(block, int):
-                _add_runs(block, position + k * size, found)
-        position += size * (1 if space is None else space.size)
+        units = 1 if space is None else space.size
+        if not isinstance(block, int) and rows * units <= MAX_ROWS:
+            for k in range(units):
+                _add_runs(block, position + k * size, rows * units, found)
+        position += size * units

@@ -48,7 +48,7 @@ def settle(algebra: Algebra, axes: Iterable[tuple[str, Axis]]) -> None:
 
 
 def limit(algebra: Algebra, axes: Iterable[Axis]) -> None:
-    """Pin what lies in the blocks of so large a pinned space that nobody could spell out one block after the other."""
+    """Pin what lies in the blocks of so large a space that nobody could spell out one block after the other."""
     for axis in axes:
         resolved = algebra.resolve(axis)
         if is_nested(resolved):
@@ -56,12 +56,12 @@ def limit(algebra: Algebra, axes: Iterable[Axis]) -> None:
 
 
 def _rows(algebra: Algebra, axis: Axis) -> int:
-    """The terms of an axis once every block of a pinned space is spelled out."""
+    """The terms of an axis once every block is spelled out, as the slots of parameters are."""
     found = 0
     for space, block in axis:
         rows = 1
         if space is not None and not isinstance(block, int) and _any_free(spaces_on(block)):
-            rows = _rows(algebra, block) * (space.size if space.pins else 1)
+            rows = _rows(algebra, block) * space.size
             if rows > MAX_ROWS:
                 algebra.pin(block, MANY_ROWS)
                 rows = 1

@@ -71,7 +71,8 @@ def _agrees(call: Call, value: Value, result: torch.Tensor) -> None:
             f"gives a tensor of the shape {list(result.shape)}, but is read as one of {list(value.shape.dims)}: growir "
             "does not know this way to call it. Write it in another way, and please report it"
         )
-    if result.is_floating_point() != (value.shape.dtype == "float32") and result.dtype != torch.bool:
+    # Whole numbers that are computed with, and truth values, are floats in a graph; floats are never whole numbers.
+    if result.is_floating_point() and value.shape.dtype != "float32":
         raise Unsupported(f"gives {result.dtype}, which growir does not know here; convert after it, or before")
     call.reader.computes_in(result.dtype)
 

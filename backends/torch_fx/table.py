@@ -421,7 +421,7 @@ def compared(function: Callable[..., Any]) -> Emit:
 
 
 def where(b: Builder, op: Op) -> fx.Node:
-    return b.call(torch.where, b.call(operator.ne, b.inputs[0], 0), *b.inputs[1:])
+    return b.call(torch.where, b.call(torch.ne, b.inputs[0], 0), *b.inputs[1:])
 
 
 def gelu(b: Builder, op: Gelu) -> fx.Node:

@@ -35,7 +35,7 @@ class Bias(Op):
 
     op: Literal["bias"] = "bias"
     features: PositiveInt
-    dims: Annotated[NonNegativeInt, Field(le=3)] = 0
+    dims: Annotated[NonNegativeInt, Field(le=62)] = 0  # a value has at most 64 axes
     integers = True
 
     def infer(self, *xs: Shape) -> Shape:
