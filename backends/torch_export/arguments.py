@@ -71,10 +71,16 @@ def _agrees(call: Call, value: Value, result: torch.Tensor) -> None:
             f"gives a tensor of the shape {list(result.shape)}, but is read as one of {list(value.shape.dims)}: growir "
             "does not know this way to call it. Write it in another way, and please report it"
         )
-    # Whole numbers that are computed with, and truth values, are floats in a graph; floats are never whole numbers.
-    if result.is_floating_point() and value.shape.dtype != "float32":
+    # Whole numbers that are computed with, and truth values, are floats in a graph, and come of their like alone.
+    counts = not result.is_floating_point() and value.shape.dtype == "float32" and result.dtype != torch.bool
+    if (result.is_floating_point() and value.shape.dtype != "float32") or (counts and _reads_floats(call)):
         raise Unsupported(f"gives {result.dtype}, which growir does not know here; convert after it, or before")
     call.reader.computes_in(result.dtype)
+
+
+def _reads_floats(call: Call) -> bool:
+    read = (node.meta.get("val") for node in call.node.all_input_nodes)
+    return any(isinstance(value, torch.Tensor) and value.is_floating_point() for value in read)
 
 
 def _shown(given: Any) -> str:
