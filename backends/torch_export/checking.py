@@ -17,6 +17,7 @@ from growir.backends.torch_export.comparing import (
     NotFinite,
     Sides,
     Tensors,
+    alike,
     cast_floats,
     outputs_apart,
     samples,
@@ -25,7 +26,7 @@ from growir.backends.torch_export.comparing import (
 )
 from growir.backends.torch_export.copying import copied
 from growir.backends.torch_export.drawing import STRENGTHS, Numbers, Strength
-from growir.backends.torch_export.exporting import Program, failure, run, undisturbed
+from growir.backends.torch_export.exporting import Program, as_exported, failure, run
 from growir.backends.torch_export.preparing import Prepared
 from growir.backends.torch_export.steadiness import MISREAD, why_apart
 from growir.backends.torch_export.watching import Watch, watch_modules, watching
@@ -135,7 +136,7 @@ def judge(
     programs = [program.exported, *([program.training] if program.training is not None else [])]
     numbers = Numbers(prepared.model, programs)
     why = ""
-    with undisturbed():
+    with as_exported():
         try:
             for strength in (*STRENGTHS, None):
                 numbers.draw(strength)
@@ -157,14 +158,12 @@ def judge(
 
 def _gives_the_same(prepared: Prepared, program: Program) -> bool:
     """Whether the model gives again what it gave before it was exported."""
-    args, kwargs = prepared.rows(2)
     try:
-        with undisturbed(), torch.no_grad():
-            again = tensors_of(prepared.model(*args, **kwargs))
-    except Exception:  # whatever the model's own code raises now
+        again = run(prepared, 2)
+    except ModelError:  # it does not even run any more
         return False
     limit = max((CLOSE.get(y.dtype, 1e-4) for y in again), default=0.0)
-    return len(again) == len(program.outputs) and outputs_apart(program.outputs, again, Closeness(limit, 0, 0)) is None
+    return alike(program.outputs, again, Closeness(limit, 0.0, 0.0))
 
 
 def _attempts(
@@ -184,7 +183,7 @@ def _attempts(
             model = copied(prepared.model)
             if dtype is not None:
                 model = model.to(dtype)
-            model.train()
+            model.train()  # modules may keep what they compute from parameters until their mode changes
             model.eval()
             watch_modules(model, original, watch)
             network = lower(reading.graph, reading.arrays, device="cpu", dtype=dtype)

@@ -102,6 +102,11 @@ def outputs_apart(wanted: Tensors, found: Tensors, close: Closeness) -> Apart | 
     return worst
 
 
+def alike(ones: Tensors, twos: Tensors, close: Closeness) -> bool:
+    """Whether two sets of outputs have the same shapes and numbers."""
+    return [one.shape for one in ones] == [two.shape for two in twos] and outputs_apart(ones, twos, close) is None
+
+
 def step(sides: Sides, inputs: Tensors, close: Closeness, *, backward: bool) -> tuple[Apart | None, Apart | None]:
     """One call of both, in the mode that they are in: how their outputs and their gradients differ, if they do.
 

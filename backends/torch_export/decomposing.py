@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from growir.backends.torch_export.calls import full_name, holds_tensor, name_of, overload, tensor_of, writes
 from growir.backends.torch_export.causes import cause, draws
-from growir.backends.torch_export.exporting import undisturbed
+from growir.backends.torch_export.exporting import as_exported
 
 # By operator; torch's own is not typed.
 _TABLE = cast("dict[OpOverload[..., Any], Callable[..., Any]]", decomposition_table)
@@ -145,7 +145,7 @@ def _traced(node: fx.Node, definition: Callable[..., Any]) -> fx.Graph | None:
 
     trace = make_fx(run, tracing_mode="real")
     try:
-        with undisturbed(), mode, torch.no_grad(), _sizes_left_open(mode.shape_env):
+        with as_exported(), mode, torch.no_grad(), _sizes_left_open(mode.shape_env):
             made = trace(*values)
     except Exception:  # whatever a definition raises on tensors without numbers: the call then stays as it is
         return None

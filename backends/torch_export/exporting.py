@@ -18,8 +18,8 @@ from torch import fx
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from torch.utils._pytree import tree_leaves
 
+from growir.backends.torch_export.comparing import tensors_of
 from growir.backends.torch_export.gradless import followed, inline
 from growir.backends.torch_export.preparing import Prepared
 from growir.backends.torch_export.values import Batch
@@ -60,7 +60,7 @@ def export(prepared: Prepared) -> Program:
     version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if version < _LEAST:
         raise ModelError(f"from_torch needs torch {_LEAST[0]}.{_LEAST[1]} or newer, but this is {torch.__version__}")
-    with _slow_path(), _quietly():
+    with as_exported():
         outputs = run(prepared, 2)
         notices: list[str] = []
         symbolic = True
@@ -96,13 +96,13 @@ def run(prepared: Prepared, count: int) -> tuple[torch.Tensor, ...]:
     """The model's outputs on some samples. Raises ModelError if it does not run."""
     args, kwargs = prepared.rows(count)
     try:
-        with undisturbed(), torch.no_grad():
+        with as_exported(), torch.no_grad():
             outputs: object = prepared.model(*args, **kwargs)
     except Exception as error:  # whatever the model's own code raises
         shapes = ", ".join(str(list(t.shape)) for t in (*args, *kwargs.values()))
         text = f"the model does not run on the example inputs, repeated to a batch of {count}: {shapes}"
         raise ModelError(f"{text}. {failure(error)}") from None
-    return tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
+    return tensors_of(outputs)
 
 
 def _exported(prepared: Prepared, symbolic: bool) -> ExportedProgram:
@@ -129,7 +129,7 @@ def _exported(prepared: Prepared, symbolic: bool) -> ExportedProgram:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Generator[None, None, None]:
+def as_exported() -> Generator[None, None, None]:
     """Run the model as it is exported, without what it prints and warns of."""
     with _slow_path(), _quietly():
         yield

@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
+from growir.backends.torch_export.comparing import Closeness, alike, tensors_of
 from growir.backends.torch_export.decisions import Decision, decisions
-from growir.backends.torch_export.exporting import failure, undisturbed
+from growir.backends.torch_export.exporting import as_exported, failure
 from growir.backends.torch_export.gates import opened
 from growir.backends.torch_export.preparing import Prepared
 from growir.backends.torch_export.uses import first_use
@@ -88,7 +88,7 @@ def fixed_sizes(
         dtypes: The float dtypes that the model computes in; the coarsest says how close the two can be.
     """
     close = max((_CLOSE.get(dtype, 1e-3) for dtype in dtypes), default=0.0)
-    with undisturbed():
+    with as_exported():
         pair = _Pair(prepared, lower_tensors(graph, tensors, torch.device("cpu")).eval(), names, close)
         with opened(prepared.model):
             if pair.trial({}).verdict is Verdict.SAME:
@@ -197,7 +197,7 @@ class _Pair:
         named = dict(zip(self.names[self.positional :], given[self.positional :], strict=True))
         with torch.no_grad():
             outputs: object = self.model(*given[: self.positional], **named)
-        return tuple(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor))
+        return tensors_of(outputs)
 
     def _inputs(self, sizes: Sizes) -> list[torch.Tensor]:
         """The example with the positions of some axes drawn anew, as many as are asked for."""
@@ -216,12 +216,7 @@ class _Pair:
         return found
 
     def _alike(self, one: torch.Tensor, two: torch.Tensor) -> bool:
-        if one.shape != two.shape:
-            return False
-        apart = torch.where((one == two) | (one.isnan() & two.isnan()), 0.0, (one - two).abs())
-        largest = float(one.nan_to_num(0.0, 0.0, 0.0).abs().max()) if one.numel() else 0.0
-        close = max(_CLOSE.get(one.dtype, 1e-3), self.close)
-        return not apart.numel() or float(apart.max()) <= close * max(largest, 1e-30)
+        return alike((one,), (two,), Closeness(max(_CLOSE.get(one.dtype, 1e-3), self.close), 0.0, 0.0))
 
 
 # -- which sizes to try -----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ by torch.export, which keeps the number of one run. Running it again tells.
 
 from __future__ import annotations
 
-from growir.backends.torch_export.comparing import Closeness, Tensors, outputs_apart
+from growir.backends.torch_export.comparing import Closeness, alike
 from growir.backends.torch_export.exporting import run
 from growir.backends.torch_export.preparing import Prepared
 
@@ -29,15 +29,9 @@ def why_apart(prepared: Prepared, close: Closeness) -> str:
         close: How far apart outputs that count as equal may be.
     """
     first, *others = (run(prepared, 2) for _ in range(6))  # a toss of a coin in forward may come out alike
-    if not all(_alike(first, other, close) for other in others):
+    if not all(alike(first, other, close) for other in others):
         return _UNSTEADY
     for count in (3, prepared.batch):
-        if not _alike(first, tuple(output[:2] for output in run(prepared, count)), close):
+        if not alike(first, tuple(output[:2] for output in run(prepared, count)), close):
             return _BATCH
     return MISREAD
-
-
-def _alike(ones: Tensors, twos: Tensors, close: Closeness) -> bool:
-    if [one.shape for one in ones] != [two.shape for two in twos]:
-        return False
-    return outputs_apart(ones, twos, close) is None
