@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import growir
-from benchmarks import calibration, fresh, growth, live, pruning, scaling, startup, step, teacher, training
+from benchmarks import calibration, fresh, growth, live, pruning, scaling, startup, step, tabular, teacher, training
 from benchmarks.__main__ import exceeded, names
 from benchmarks._fresh import PROBLEMS, SPLITS, Problem, started
 from growir.passes import Widen
@@ -193,3 +195,39 @@ def test_what_is_fresh_is_compared(problem: Problem) -> None:
     rows = fresh.rows(measured)
     assert [(row["problem"], row["steps after"]) for row in rows] == [(problem.name, 5), (problem.name, 10)]
     assert all(row[variants[1]] > 0 for row in rows)
+
+
+def test_tables_are_compared_and_the_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    lines = tmp_path / "lines.jsonl"
+    found = tabular.run(["iris"], ["growir", "linear"], [0], lines)
+    (row,) = found["rows"]
+    assert row["best other"] == "linear"
+    assert 0.8 < row["growir"] <= 1
+    assert row["linear"] - row["growir"] == row["behind"]
+    before = lines.read_text(encoding="utf-8")
+    assert tabular.run(["iris"], ["growir", "linear"], [0], lines) == found
+    assert lines.read_text(encoding="utf-8") == before
+
+
+def test_level_is_within_the_standard_error_of_the_paired_difference() -> None:
+    scores = {"growir": [0.8, 0.7, 0.9], "linear": [0.82, 0.69, 0.9], "forest": [0.5, 0.5, 0.5]}
+    fits: list[dict[str, Any]] = [
+        {"set": "made", "method": method, "seed": seed, "score": score, "samples": 10, "cpu s": 1.0}
+        for method, each in scores.items()
+        for seed, score in enumerate(each)
+    ]
+    (row,) = tabular.rows(fits)
+    assert (row["best other"], row["verdict"]) == ("linear", "level")
+    for fit in fits[:3]:
+        fit["score"] -= 0.1
+    assert tabular.rows(fits)[0]["verdict"] == "behind"
+    for fit in fits[:3]:
+        fit["score"] += 0.2
+    assert tabular.rows(fits)[0]["verdict"] == "first"
+
+
+def test_every_table_can_be_drawn_and_is_the_same_by_the_same_seed() -> None:
+    for table in tabular.TABLES.values():
+        a, b = tabular.parts(table, 1), tabular.parts(table, 1)
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+        assert len(a.x_test) < len(a.x_train) / 3
