@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from growir.errors import cut
 from growir.params import BFLOAT16
 
 
@@ -28,3 +29,17 @@ def to_array(tensor: torch.Tensor) -> NDArray[Any]:
     else:
         found = whole.numpy()
     return found.copy()
+
+
+def read_tensor(value: object) -> NDArray[Any] | str:
+    """An array with a copy of the numbers of what ought to be a tensor, or what keeps it from being one."""
+    if not isinstance(value, torch.Tensor):
+        return f"a tensor is needed, but this is of type {cut(type(value).__name__)}"
+    if value.is_meta:
+        return "the tensor is on the device meta, without numbers; load it with map_location='cpu'"
+    if value.layout is not torch.strided:
+        return f"the tensor is {str(value.layout).removeprefix('torch.')}, but a dense one is needed"
+    try:
+        return to_array(value)
+    except (TypeError, RuntimeError) as error:  # a dtype that numpy has not, numbers kept in another form
+        return f"the tensor is of {str(value.dtype).removeprefix('torch.')}, which cannot be read: {cut(error)}"

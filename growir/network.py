@@ -16,6 +16,7 @@ from growir import store, verify
 from growir.edits import NUMPY, apply_edits
 from growir.errors import GraphError, PassRefused, Problem, cut
 from growir.graph import Graph, History
+from growir.packing import pack, unpack
 from growir.params import (
     FLOATS,
     array_digest,
@@ -117,6 +118,24 @@ class Network:
             ExportError: Something else is at `path`, or it cannot be written.
         """
         store.save_network(Path(path), self.graph, self.arrays, self.values)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, max_parameters: int = verify.MAX_PARAMETERS) -> Network:
+        """The network that `to_dict` put into a dict, equal to the bit, wherever the dict's tensors are.
+
+        Raises:
+            GraphError: It is no such dict, or its document, tensors or history are wrong or do not belong together;
+                all problems at once.
+        """
+        return cls(*unpack(data, max_parameters))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The network as a dict for one's own checkpoint, which torch.save writes and torch.load reads.
+
+        Document and history as text, tensors by state_dict key on the CPU. They are copies, which nothing else reads;
+        with `torch.load(..., weights_only=True)` nothing in it runs code.
+        """
+        return pack(self.graph, self.arrays, self.values)
 
     def apply(self, step: Pass, verify: bool | float = False) -> Network:
         """A new network with the pass applied to graph and tensors.
