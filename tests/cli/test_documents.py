@@ -1,4 +1,4 @@
-"""docs/cli.md: every command and option is in it, its examples run, and its recipe for git works."""
+"""docs/cli.md: every command and option is in it, and its recipe for git works."""
 
 from __future__ import annotations
 
@@ -46,30 +46,6 @@ def test_every_command_and_option_is_described() -> None:
             where = TEXT if long in (["--help"], ["--max-parameters"]) else sections[name]
             short = [option for option in parameter.opts if re.search(rf"(?<![\w-]){option}\b", where)]
             assert short or not long, f"growir {name} {long[0]} is not in docs/cli.md"
-
-
-def test_the_examples_run(environment: dict[str, str], tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    script = "set -e\n" + "\n".join(blocks("sh", TEXT))
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    written = {path.name for path in folder.iterdir()}
-    assert written >= {
-        "runs",
-        "spaces.json",
-        "wider",
-        "wider.html",
-        "net.svg",
-        "net.html",
-        "net.onnx",
-        "net.py",
-        "plain.json",
-    }
-    assert "small.json" not in written
-    assert "torch.Size([2, 10])" in done.stdout
 
 
 class Repository:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PARTS = ("growir", "passes", "backends", "schemas", "tests", "pyproject.toml")
+PARTS = ("growir", "passes", "backends", "schemas", "tests", "pyproject.toml", "docs", "README.md", "CONTRIBUTING.md")
 
 
 @dataclass(frozen=True)

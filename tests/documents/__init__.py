@@ -1,0 +1,1 @@
+"""What README and docs show is run as they show it: see test_blocks.py."""
