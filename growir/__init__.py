@@ -6,6 +6,7 @@ when they are first used, so that `import growir` is quick and needs no torch.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_EXPORTS[name]), name)
     if name in _MODULES:
         return import_module(f"growir.{name}")
-    raise AttributeError(f"module 'growir' has no attribute {name!r}")
+    # With these two Python's traceback proposes the nearest of __all__.
+    raise AttributeError(f"module 'growir' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
 
 def __dir__() -> list[str]:

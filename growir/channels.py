@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from growir.collecting import uncollected
 from growir.errors import PassRefused, cut
 from growir.factors import Reading, limit, settle
-from growir.graph import Graph, per_graph, suggestion
+from growir.graph import Graph, per_graph
+from growir.nearest import alternatives
 from growir.ops import Shape
 from growir.ops.algebra import MAX_ROWS, Algebra
 from growir.ops.rule import Follower, ParamAxes, Rule, Selected
@@ -127,7 +128,7 @@ class Analysis:
                 return space
         base, _, _ = node.partition("@")
         if base not in self.values:
-            raise PassRefused(f"there is no node {cut(base)!r}.{suggestion(base, self.values)}")
+            raise PassRefused(f"there is no node {cut(base)!r}.{alternatives(base, self.values)}")
         inside = [s for s in self.spaces if base in s.nodes]
         if not inside:
             kind = graph[base].op.kind() if base in graph else "graph input"

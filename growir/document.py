@@ -7,15 +7,15 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import TypeAdapter, ValidationError
 
 from growir import names
 from growir.errors import GraphError, Problem, cut
+from growir.fields import field_problems, shown, wrong
 from growir.graph import (
     MAX_DIFFERENCES,
     MAX_STEPS,
@@ -32,8 +32,8 @@ from growir.graph import (
     node_place,
     per_graph,
     structure_problems,
-    suggestion,
 )
+from growir.nearest import suggestion
 from growir.ops import OP_BY_KIND
 
 MAX_BYTES = 256 * 2**20
@@ -359,8 +359,8 @@ def _input(index: int, item: object, problems: list[Problem]) -> Input | None:
         where += f" {cut(item['name'])!r}"
     try:
         return Input.model_validate(item)
-    except GraphError as error:
-        problems += [Problem(where, problem.text) for problem in error.problems]
+    except ValidationError as error:
+        problems += field_problems(where, "an input", error, Input)
         return None
 
 
@@ -404,43 +404,6 @@ def _node(index: int, item: object, problems: list[Problem]) -> Node | None:
     )
 
 
-def field_problems(where: str, what: str, error: ValidationError, model: type[BaseModel]) -> Iterable[Problem]:
-    """What pydantic found, in the words of a document."""
-    known = [field for field in model.model_fields if field != "op"]
-    seen: set[str] = set()
-    for fault in error.errors(include_url=False):
-        field = str(fault["loc"][0]) if fault["loc"] else ""
-        if field in seen:
-            continue
-        seen.add(field)
-        if fault["type"] == "extra_forbidden":
-            takes = ", ".join(known) or "no attributes"
-            text = f"unknown attribute {cut(field)!r}; {what} takes {takes}.{suggestion(field, known)}"
-        elif fault["type"] == "missing":
-            text = f"{what} needs {field}"
-        else:
-            wrong = _wrong(fault)
-            shown = _shown(fault["input"]) if field else ""
-            text = f"{field} is {shown}: {wrong}" if field else wrong
-        yield Problem(where, text)
-
-
-def _wrong(fault: ErrorDetails) -> str:
-    """What pydantic says of one value, as a clause."""
-    # Documents and run files know lists; that they become tuples is nobody's business but ours.
-    wrong = fault["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
-    return wrong[:1].lower() + wrong[1:]
-
-
-def _shown(value: object) -> str:
-    try:
-        return cut(json.dumps(value, default=str))
-    except ValueError:  # Python spells out no integer of thousands of digits
-        return "such a number"
-    except RecursionError:
-        return "nested deeply"
-
-
 def _depth(value: object) -> int:
     """Levels of lists and objects in a JSON value, counted without recursion and hardly beyond the limit."""
     level, depth = [value], 0
@@ -478,7 +441,7 @@ def _history(item: object, migrations: Mapping[str, Migration], problems: list[P
     except ValidationError as error:
         for fault in error.errors(include_url=False):
             place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
-            problems.append(Problem(f"history.steps{cut(place)}", f"it is {_shown(fault['input'])}: {_wrong(fault)}"))
+            problems.append(Problem(f"history.steps{cut(place)}", f"it is {shown(fault['input'])}: {wrong(fault)}"))
         return None
     for k, step in enumerate(steps):
         if _depth(step.fields) > MAX_DEPTH:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
@@ -18,14 +17,15 @@ from pydantic import (
     PrivateAttr,
     SerializeAsAny,
     StrictStr,
-    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 
 from growir import names
-from growir.errors import MAX_PROBLEMS, GraphError, Problem, cut
-from growir.ops import DType, Op
+from growir.errors import MAX_PROBLEMS, GraphError, GrowirError, Problem, cut
+from growir.fields import Record
+from growir.nearest import alternatives, suggestion
+from growir.ops import OP_BY_KIND, DType, Op
 from growir.ops.base import MAX_ENTRIES, MAX_INT, PositiveInt
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ MAX_REFERENCE = 1000  # characters of what names a value or a space in a pass
 T = TypeVar("T")
 
 
-class _Frozen(BaseModel):
+class _Frozen(Record):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -76,6 +76,12 @@ def _input_shape(shape: object) -> object:
     return axes
 
 
+def _named_refusal(what: str, fields: Mapping[str, Any], problems: list[Problem]) -> GraphError:
+    """The problems of an input or a node, which is called by its name if it was given one."""
+    where = f"{what} {cut(fields['name'])!r}" if "name" in fields else what
+    return GraphError([Problem(where, problem.text) for problem in problems])
+
+
 class Input(_Frozen):
     """A value the caller supplies; the first axis is the batch "N".
 
@@ -89,16 +95,19 @@ class Input(_Frozen):
     ]
     dtype: DType = "float32"
 
-    if not TYPE_CHECKING:  # which would hide the fields from type checkers
+    @classmethod
+    def record_title(cls) -> str:
+        return "an input"
 
-        def __init__(self, /, **fields: Any) -> None:
-            try:
-                super().__init__(**fields)
-            except ValidationError as error:
-                from growir.document import field_problems
+    @classmethod
+    def refusal(cls, fields: Mapping[str, Any], problems: list[Problem]) -> GrowirError:
+        return _named_refusal("input", fields, problems)
 
-                where = f"input {cut(fields.get('name'))!r}"
-                raise GraphError(field_problems(where, "an input", error, Input)) from None
+
+class UnknownName(GraphError, KeyError):
+    """There is no node of a name that was looked up in a graph."""
+
+    __str__ = Exception.__str__  # a KeyError would show its text in quotes
 
 
 class FixedSize(_Frozen):
@@ -144,6 +153,15 @@ def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
+def _operator(op: object) -> object:
+    """Say how to write an operator where its name stands alone, as it does in a document."""
+    if not isinstance(op, str):
+        return op
+    if op not in OP_BY_KIND:
+        raise ValueError(f"there is no such operator.{suggestion(op, OP_BY_KIND)}")
+    raise ValueError(f"an operator with its attributes is needed, op=growir.ops.{OP_BY_KIND[op].__name__}(...)")
+
+
 class Node(_Frozen):
     """One operator applied to named values; its own name is the name of its one output.
 
@@ -154,15 +172,23 @@ class Node(_Frozen):
     """
 
     name: StrictStr
-    op: SerializeAsAny[Op]
+    op: Annotated[SerializeAsAny[Op], BeforeValidator(_operator)]
     inputs: tuple[StrictStr, ...] = ()
     tied: Annotated[Mapping[str, str], AfterValidator(Ties), PlainSerializer(dict)] = Field(default_factory=Ties)
     frozen: Annotated[tuple[StrictStr, ...], AfterValidator(_in_order)] = ()
     source: str | None = None
 
+    @classmethod
+    def record_title(cls) -> str:
+        return "a node"
+
+    @classmethod
+    def refusal(cls, fields: Mapping[str, Any], problems: list[Problem]) -> GrowirError:
+        return _named_refusal("node", fields, problems)
+
     def with_op(self, **changes: Any) -> Node:
-        """The same node with other attributes, validated."""
-        op = type(self.op).model_validate({**self.op.attributes(), **changes})
+        """The same node with other attributes. Raises GraphError if they are none that the operator has."""
+        op = type(self.op)(**{**self.op.attributes(), **changes})
         return self.model_copy(update={"op": op})
 
     def with_inputs(self, inputs: Iterable[str]) -> Node:
@@ -222,6 +248,10 @@ class Graph(_Frozen):
     fixed_sizes: tuple[FixedSize, ...] = ()
     history: History | None = None
 
+    @classmethod
+    def record_title(cls) -> str:
+        return "a graph"
+
     _memo: dict[object, Any] = PrivateAttr(default_factory=dict[object, Any])
 
     @model_validator(mode="after")
@@ -233,7 +263,10 @@ class Graph(_Frozen):
         return self
 
     def __getitem__(self, name: str) -> Node:
-        return self.by_name[name]
+        try:
+            return self.by_name[name]
+        except KeyError:
+            raise UnknownName(f"there is no node {cut(name)!r}.{alternatives(str(name), self.by_name)}") from None
 
     def __contains__(self, name: object) -> bool:
         return name in self.by_name
@@ -391,13 +424,6 @@ def _used_names(graph: Graph) -> frozenset[str]:
     return frozenset(used)
 
 
-def suggestion(word: str, choices: Iterable[str]) -> str:
-    """' Did you mean ...?' for a likely slip of the pen, else nothing."""
-    # Long inputs come from broken files, not slips, and matching them is quadratic.
-    near = difflib.get_close_matches(word, list(choices), 1) if len(word) <= names.MAX_LENGTH else []
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 def node_place(index: int, name: object) -> str:
     """How a message points at a node."""
     return f"nodes[{index}] {cut(name)!r}"
@@ -442,7 +468,7 @@ def structure_problems(
 
     def near(name: str) -> str:
         # Looked for among all names, so only for as many as a message shows.
-        return suggestion(name, everything) if next(asked) < MAX_PROBLEMS else ""
+        return alternatives(name, sorted(everything)) if next(asked) < MAX_PROBLEMS else ""
 
     problems += _prefix_problems(nodes, wheres)
     problems += _reference_problems(inputs, nodes, wheres, everything, unread, near)
@@ -463,7 +489,9 @@ def fixed_size_problems(inputs: Sequence[Input], fixed: Sequence[FixedSize]) -> 
     for k, entry in enumerate(fixed):
         where = f"fixed_sizes[{k}]"
         if entry.input not in ranks:
-            problems.append(Problem(where, f"there is no input {cut(entry.input)!r}.{suggestion(entry.input, ranks)}"))
+            problems.append(
+                Problem(where, f"there is no input {cut(entry.input)!r}.{alternatives(entry.input, ranks)}")
+            )
         elif entry.axis >= ranks[entry.input]:
             most = ranks[entry.input] - 1
             text = f"{cut(entry.input)!r} has the axes 1 to {most} besides the batch, not {entry.axis}"

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from growir.document import dumps
 from growir.errors import GraphError, Problem, cut
-from growir.graph import Graph, suggestion
+from growir.graph import Graph
+from growir.nearest import suggestion
 from growir.params import array_digest, array_problems
 from growir.replay import check_history
 from growir.verify import load

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from growir.errors import Problem, cut
-from growir.graph import Graph, per_graph, suggestion
+from growir.graph import Graph, per_graph
+from growir.nearest import alternatives, suggestion
 from growir.ops import Constant, Init, Normal, Param, Uniform
 from growir.shapes import own_tables
 from growir.shapes import owners as owners
@@ -120,7 +121,7 @@ def array_problems(graph: Graph, arrays: Arrays) -> list[Problem]:
             problems.append(Problem(cut(key), f"{bad} of its {array.size} numbers are NaN or infinite"))
     for key in arrays:
         if key not in table:
-            problems.append(Problem(cut(key), f"the graph has no such tensor.{suggestion(key, table)}"))
+            problems.append(Problem(cut(key), f"the graph has no such tensor.{alternatives(key, table)}"))
     return problems
 
 

@@ -7,19 +7,20 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from growir.collecting import uncollected
-from growir.document import field_problems
 from growir.edits import Create, Edit, Fresh, Remap, Rename
 from growir.entries import UNCHANGED, Entries, for_callers
-from growir.errors import PassRefused, cut
-from growir.graph import MAX_STEPS, Graph, History, Input, Node, Step, Ties, suggestion
+from growir.errors import GrowirError, PassRefused, Problem, cut
+from growir.fields import Record
+from growir.graph import MAX_STEPS, Graph, History, Input, Node, Step, Ties
 from growir.names import allot
+from growir.nearest import alternatives
 from growir.ops import Param
 from growir.params import FLOATS, array_digest, frozen, frozen_keys, param_table
 from growir.verify import verify
@@ -73,7 +74,7 @@ class Change:
     entries: Entries = UNCHANGED
 
 
-class Pass(BaseModel):
+class Pass(Record):
     """A growth morphism; its fields are its arguments.
 
     Subclasses set `name` (in JSON and on the command line) and write `check`, `preserves`, `candidates` and `change`.
@@ -87,6 +88,7 @@ class Pass(BaseModel):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    aside: ClassVar[frozenset[str]] = frozenset({"seed", "values"})
 
     seed: int = Field(default=0, strict=True, ge=0, le=MAX_SEED)
     values: Mapping[str, NDArray[Any]] = Field(default_factory=dict, exclude=True, repr=False)
@@ -108,14 +110,13 @@ class Pass(BaseModel):
             found[key] = frozen(array)
         return found
 
-    if not TYPE_CHECKING:  # which would hide the fields from type checkers
+    @classmethod
+    def record_title(cls) -> str:
+        return cls.name
 
-        def __init__(self, /, **fields: Any) -> None:
-            try:
-                super().__init__(**fields)
-            except ValidationError as error:
-                problems = field_problems("", self.name, error, type(self))
-                raise PassRefused(f"{self.name}: {'; '.join(problem.text for problem in problems)}") from None
+    @classmethod
+    def refusal(cls, fields: Mapping[str, Any], problems: list[Problem]) -> GrowirError:
+        return PassRefused(f"{cls.name}: {'; '.join(problem.text for problem in problems)}")
 
     def _identity(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
         return (
@@ -211,7 +212,7 @@ class Pass(BaseModel):
         blocks = self.blocks(grown, edits)
         for key, array in self.values.items():
             if key not in blocks:
-                near = suggestion(key, blocks)
+                near = alternatives(key, blocks)
                 raise PassRefused(f"{self.name}: {cut(key)} has no fresh block that values could fill.{near}")
             if array.shape != blocks[key]:
                 raise PassRefused(

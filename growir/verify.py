@@ -9,6 +9,7 @@ from growir.collecting import uncollected
 from growir.document import MIGRATIONS, Migration, decode, draft
 from growir.errors import GraphError, Problem, cut
 from growir.graph import Graph, node_place
+from growir.nearest import suggestion
 from growir.ops import Param, ParamTable, Shape
 from growir.shapes import infer_shapes, own_tables
 
@@ -110,7 +111,9 @@ def _tied_problems(graph: Graph, tables: Mapping[str, ParamTable]) -> Iterator[P
                 yield Problem(where, f"tied names {cut(parameter)!r}, but {node.op.kind()} has {known}")
             elif host not in seen or name not in tables.get(host, {}):
                 if host in tables or host not in graph:
-                    yield Problem(where, f"tied {parameter} points to {cut(owner)!r}, which no earlier node has")
+                    near = suggestion(owner, [f"{each}.{key}" for each in seen for key in tables.get(each, {})])
+                    text = f"tied {parameter} points to {cut(owner)!r}, which no earlier node has.{near}"
+                    yield Problem(where, text)
             elif name in graph[host].tied:
                 first = graph[host].tied[name]
                 yield Problem(where, f"tied {parameter} points to {cut(owner)!r}, itself tied; point to {cut(first)!r}")

@@ -11,7 +11,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from growir.errors import GrowirError, PassRefused, cut
-from growir.graph import Step, suggestion
+from growir.graph import Step
+from growir.nearest import suggestion
 from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.canonicalise import Canonicalise

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 
 from growir.edits import Derive, Edit
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node, Reference, suggestion
+from growir.graph import Graph, Node, Reference
+from growir.nearest import alternatives
 from growir.ops import BatchNorm, Linear, Param
 from growir.passes.eliminate_dead import drops
 from growir.passes.layers import channel_axis, has_bias, is_layer, shared_tensors
@@ -34,7 +35,7 @@ class FoldBatchNorm(Pass):
 
     def check(self, graph: Graph) -> None:
         if self.node not in graph:
-            raise PassRefused(f"{cut(self.node)!r} does not exist.{suggestion(self.node, graph.by_name)}")
+            raise PassRefused(f"{cut(self.node)!r} does not exist.{alternatives(self.node, graph.by_name)}")
         norm = graph[self.node]
         if not isinstance(norm.op, BatchNorm):
             raise PassRefused(f"{cut(self.node)} is of kind {norm.op.kind()}; only a batch_norm can be folded")

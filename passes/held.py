@@ -12,7 +12,8 @@ from typing import Literal
 
 from growir.channels import Analysis, ChannelSpace, opened
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, suggestion
+from growir.graph import Graph
+from growir.nearest import alternatives
 from growir.ops import Embedding, Parameter
 from growir.ops.spaces import Axis, Space, grown, length, spaces_on
 from growir.shapes import shapes_of
@@ -74,7 +75,7 @@ def held(graph: Graph, node: str, axis: int | None, where: str) -> Held:
     """
     shapes = shapes_of(graph)
     if node not in shapes:
-        raise PassRefused(f"{where}: there is no node or input {cut(node)!r}.{suggestion(node, shapes)}")
+        raise PassRefused(f"{where}: there is no node or input {cut(node)!r}.{alternatives(node, shapes)}")
     rank = shapes[node].rank
     if axis is not None and (not -rank <= axis < rank or shapes[node].dims[axis] == "N"):
         raise PassRefused(f"{where}: axis {axis} is none of {cut(node)}, {shapes[node]}, or its batch")

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field
 
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node, Reference, suggestion
+from growir.graph import Graph, Node, Reference
+from growir.nearest import suggestion
 from growir.ops import ACTIVATIONS, OP_BY_KIND, Flatten, Linear, Op, OpError, Shape
 from growir.ops.base import Extents, PositiveInt, in_full
 from growir.passes.state import State, check_edge, descendants, find_state, is_linear, states

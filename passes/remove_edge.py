@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import ClassVar, Self
 
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node, Reference, Ties, suggestion
+from growir.graph import Graph, Node, Reference, Ties
+from growir.nearest import suggestion
 from growir.ops import Add, Bias, OpError
 from growir.params import owners
 from growir.passes.eliminate_dead import drops, unread_without

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Node, suggestion
+from growir.graph import Graph, Node
+from growir.nearest import alternatives
 from growir.ops import ACTIVATIONS, Add, Shape
 from growir.rewrite import fresh_name
 from growir.shapes import shapes_of
@@ -58,7 +59,7 @@ def find_state(graph: Graph, target: str) -> State:
     """
     if target not in graph:
         what = "is a graph input and has no state to feed" if target in graph.consumers else "does not exist"
-        raise PassRefused(f"target {cut(target)!r} {what}.{suggestion(target, graph.by_name)}")
+        raise PassRefused(f"target {cut(target)!r} {what}.{alternatives(target, graph.by_name)}")
     node = graph[target]
     while True:
         if isinstance(node.op, Add):
@@ -85,7 +86,7 @@ def descendants(graph: Graph, name: str) -> set[str]:
 def check_value(graph: Graph, name: str, field: str) -> None:
     """Raise PassRefused unless a field names a graph input or node."""
     if name not in graph.consumers:
-        raise PassRefused(f"{field} {cut(name)!r} does not exist.{suggestion(name, graph.consumers)}")
+        raise PassRefused(f"{field} {cut(name)!r} does not exist.{alternatives(name, graph.consumers)}")
 
 
 def check_edge(graph: Graph, source: str, state: State) -> None:

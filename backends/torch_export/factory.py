@@ -10,6 +10,7 @@ import torch
 
 from growir.backends.torch_export.exporting import failure
 from growir.errors import ModelError
+from growir.nearest import suggestion
 
 
 def example_input(text: str) -> torch.Tensor:
@@ -52,7 +53,7 @@ def made_by(source: str) -> torch.nn.Module:
         sys.path.pop(0)
     for part in factory.split("."):
         if not hasattr(found, part):
-            raise ModelError(f"{source}: {module} has no {factory!r}")
+            raise ModelError(f"{source}: {module} has no {factory!r}.{suggestion(part, dir(found))}")
         found = getattr(found, part)
     try:
         model: object = found if isinstance(found, torch.nn.Module) else found() if callable(found) else found

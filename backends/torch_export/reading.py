@@ -36,7 +36,7 @@ from growir.backends.torch_export.values import (
     Varied,
     shape_of,
 )
-from growir.errors import Problem
+from growir.errors import GraphError, Problem
 from growir.ops import Cast, DType, Expand, Op, OpError, Parameter, Shape
 
 Env = dict[fx.Node, Any]  # an Item, or a tuple of them for calls that return several
@@ -108,7 +108,7 @@ class Reader:
                     self.env[node] = self.called(node)
                     if isinstance(self.env[node], Value):
                         self.computes_in(node.meta["val"].dtype)
-                except (Unsupported, OpError, ValidationError) as error:
+                except (Unsupported, OpError, GraphError, ValidationError) as error:
                     self.problem(full_name(node), error)
                     self.env[node] = Broken()
             elif node.op == "output":

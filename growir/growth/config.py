@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from growir.document import field_problems
 from growir.errors import Problem, RunError, cut, listed
-from growir.graph import suggestion
+from growir.fields import field_problems
 from growir.moments import FreshState
+from growir.nearest import suggestion
 from growir.ops import ACTIVATIONS
 from growir.ops.base import MAX_REAL, PositiveInt
 

@@ -15,9 +15,10 @@ from growir.backends.torch_edits import TORCH, TorchBackend
 from growir.document import function_hash
 from growir.edits import Create, Derive, Drop, Edit, Rename, apply_edits
 from growir.errors import GrowirError, ModelError, cut
-from growir.graph import Graph, suggestion
+from growir.graph import Graph
 from growir.live.modules import Live, Tensors, find, rebuilt
 from growir.moments import carry_masks, carry_moments
+from growir.nearest import alternatives
 from growir.params import frozen_keys, owners, param_table, with_frozen
 from growir.rewrite import Rewrite
 
@@ -154,7 +155,7 @@ def _grown_state(state: Mapping[Any, Any], graph: Graph, done: Rewrite, what: st
     tensors: Tensors = {}
     for key, tensor in state.items():
         if key not in own or not isinstance(tensor, torch.Tensor):
-            near = suggestion(str(key), own)
+            near = alternatives(str(key), own)
             raise ModelError(f"{what}: {cut(key)} is no tensor of the module; a state_dict is needed.{near}")
         if tuple(tensor.shape) != table[own[key]].shape:
             shapes = f"{list(tensor.shape)}, but the module's {list(table[own[key]].shape)}"
@@ -202,7 +203,7 @@ def grown_masks(masks: Mapping[str, torch.Tensor], graph: Graph, done: Rewrite) 
         raise ModelError("masks: tensors by the key of their parameter are needed, {'fc1.weight': mask}")
     for key, mask in masks.items():
         if key not in table:
-            raise ModelError(f"masks: {cut(key)} is no tensor of the module.{suggestion(key, table)}")
+            raise ModelError(f"masks: {cut(key)} is no tensor of the module.{alternatives(key, table)}")
         if tuple(mask.shape) != table[key].shape:
             raise ModelError(f"masks: {cut(key)} has shape {list(mask.shape)}, its tensor {list(table[key].shape)}")
     try:

@@ -8,9 +8,10 @@ from typing import Any, cast
 from torch import nn
 
 from growir.errors import ModelError, cut
-from growir.graph import Graph, suggestion
+from growir.graph import Graph
 from growir.live.relatives import Relative
 from growir.live.report import Place
+from growir.nearest import suggestion
 from growir.params import param_table
 
 # From a created parameter's key and itself to where it goes: the index of a group; the numbers of an optimizer and of

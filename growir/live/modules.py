@@ -12,7 +12,8 @@ from growir.backends.torch_fx.lowering import document_of, frozen_among, lower_t
 from growir.backends.torch_fx.probe import lengthened, old_entries
 from growir.entries import Entries
 from growir.errors import ModelError, cut
-from growir.graph import Graph, suggestion
+from growir.graph import Graph
+from growir.nearest import suggestion
 from growir.params import frozen_keys, owners, param_table, with_frozen
 from growir.verify import load
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool
 
+from growir.errors import GraphError, GrowirError, Problem
+from growir.fields import Record
 from growir.ops.rule import Rule
 from growir.ops.spaces import Axes
 
@@ -179,7 +181,7 @@ def batch_of(*sizes: int) -> Shape:
     return Shape((BATCH, *sizes))
 
 
-class Op(BaseModel):
+class Op(Record):
     """One operator with its attributes; subclasses hold everything that is true of a kind, whoever runs it.
 
     To add an operator: subclass with a literal `op`, list it in `growir.ops.OPS`, and give it one function in each
@@ -190,6 +192,7 @@ class Op(BaseModel):
 
     op: str = ""  # each kind narrows it to its own name
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
+    unsaid: ClassVar[frozenset[str]] = frozenset({"op"})
     integers: ClassVar[bool] = False  # whether inputs may hold integers
     two_modes: ClassVar[bool] = False  # whether train and eval mode compute different things
 
@@ -202,6 +205,14 @@ class Op(BaseModel):
     def kind(cls) -> str:
         """The operator's name in documents."""
         return str(cls.model_fields["op"].default)
+
+    @classmethod
+    def record_title(cls) -> str:
+        return cls.kind()
+
+    @classmethod
+    def refusal(cls, fields: Mapping[str, Any], problems: list[Problem]) -> GrowirError:
+        return GraphError([Problem(cls.kind(), problem.text) for problem in problems])
 
     def infer(self, *xs: Shape) -> Shape:
         """The output shape. Raises OpError if the inputs do not fit."""
@@ -273,6 +284,8 @@ class Framed(Op):
     Each of their positions is a sample of its own to it: (N, T, C, H, W) with one frame axis is a video whose T images
     a convolution works on one by one. Subclasses say what one frame does, by the methods that end in `one`.
     """
+
+    aside: ClassVar[frozenset[str]] = frozenset({"frames"})
 
     frames: Annotated[int, Field(strict=True, ge=0, le=8)] = 0
 

@@ -1,0 +1,185 @@
+"""What people write by hand is refused in growir's words: calls without names, wrong names, names that do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from growir import graph, ops, passes
+from growir.errors import GraphError, GrowirError, PassRefused
+from growir.fields import field_names
+from growir.nearest import alternatives, nearest, suggestion
+from growir.network import Network, load_graph
+from growir.ops import OPS
+from growir.passes import PASSES, pass_from_data
+from tests.samples import mlp
+
+# Without their types, by which a checker would refuse these calls too.
+g: Any = graph
+o: Any = ops
+p: Any = passes
+
+CALLS: dict[str, tuple[Callable[..., Any], str]] = {
+    "a pass": (
+        lambda: p.Widen("layers.0", 8),
+        "widen: its arguments are given by name: Widen(node='layers.0', by=8)",
+    ),
+    "some by name": (
+        lambda: p.Widen("fc1", by=8),
+        "widen: its arguments are given by name: Widen(node='fc1', by=8)",
+    ),
+    "a list": (
+        lambda: p.Prune("fc1", (0, 2)),
+        "prune: its arguments are given by name: Prune(node='fc1', channels=(0, 2))",
+    ),
+    "in an order of one's own": (
+        lambda: p.Widen(8, "fc1"),
+        "widen: its arguments are given by name, and they are node, by, copies, shares, seed, values",
+    ),
+    "one twice": (
+        lambda: p.Split("fc1", node="fc1"),
+        "split: its arguments are given by name, and they are node, channels, shares, theta, seed, values",
+    ),
+    "too many": (
+        lambda: g.Input("x", ["N", 3], "int64", 4),
+        "input: its arguments are given by name, and they are name, shape, dtype",
+    ),
+    "an input": (
+        lambda: g.Input("x", ["N", 3]),
+        "input: its arguments are given by name: Input(name='x', shape=['N', 3])",
+    ),
+    "an operator": (lambda: o.Linear(16), "linear: its arguments are given by name: Linear(out_features=16)"),
+    "an operator as torch has it": (
+        lambda: o.Linear(3, 16),
+        "linear: its arguments are given by name, and they are out_features, bias",
+    ),
+    "an operator without any": (lambda: o.Relu(1), "relu: its arguments are given by name, and they are none"),
+    "a pass lacks one": (lambda: p.Widen(node="fc1"), "widen: widen needs by"),
+    "a pass has another": (
+        lambda: p.Widen(nod="fc1", by=1),
+        "widen: widen needs node; unknown attribute 'nod'; widen takes node, by, copies, shares, seed, values. "
+        "Did you mean 'node'?",
+    ),
+    "a value": (lambda: p.Widen(node="fc1", by="2"), 'widen: by is "2": input should be a valid integer'),
+    "a node": (
+        lambda: g.Node(name="fc", op="linear", input=["x"]),
+        "2 problems\n  node 'fc': op is \"linear\": an operator with its attributes is needed, "
+        "op=growir.ops.Linear(...)\n"
+        "  node 'fc': unknown attribute 'input'; a node takes name, op, inputs, tied, frozen, source. "
+        "Did you mean 'inputs'?",
+    ),
+    "a node of no operator": (
+        lambda: g.Node(name="fc", op="liner"),
+        "node 'fc': op is \"liner\": there is no such operator. Did you mean 'linear'?",
+    ),
+    "an operator's attribute": (
+        lambda: o.Linear(out_feature=3),
+        "linear: unknown attribute 'out_feature'; linear takes out_features, bias. Did you mean 'out_features'?",
+    ),
+    "an operator's value": (
+        lambda: o.Conv2d(out_channels=-1, kernel_size=3),
+        "conv2d: out_channels is -1: input should be greater than 0",
+    ),
+    "another attribute": (
+        lambda: mlp()["fc1"].with_op(out_feature=3),
+        "linear: unknown attribute 'out_feature'; linear takes out_features, bias. Did you mean 'out_features'?",
+    ),
+    "a graph": (
+        lambda: g.Graph(inputs=(g.Input(name="x", shape=("N", 3)),), nodes=(), output=("x",)),
+        "2 problems\n  Graph: a graph needs outputs\n  Graph: unknown attribute 'output'; a graph takes name, inputs, "
+        "nodes, outputs, train_differs, fixed_sizes, history. Did you mean 'outputs'?",
+    ),
+    "a fixed size": (lambda: g.FixedSize("x", 1), "FixedSize: its arguments are given by name: FixedSize("),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_wrong_call_says_how(name: str) -> None:
+    call, says = CALLS[name]
+    with pytest.raises(GrowirError) as error:
+        call()
+    assert str(error.value).startswith(says)
+
+
+@pytest.mark.parametrize("kind", PASSES, ids=lambda kind: kind.name)
+def test_every_pass_says_how(kind: Any) -> None:
+    with pytest.raises(PassRefused, match=rf"^{kind.name}: its arguments are given by name"):
+        kind("a", "b", "c")
+    with pytest.raises(PassRefused, match=r"unknown attribute 'nothing'"):
+        kind(nothing=1)
+    assert field_names(kind)[-2:] == ["seed", "values"]
+
+
+def test_a_call_and_its_json_say_the_same() -> None:
+    with pytest.raises(PassRefused) as by_call:
+        p.Widen(nod="fc1", by=1)
+    with pytest.raises(PassRefused) as by_json:
+        pass_from_data({"pass": "widen", "nod": "fc1", "by": 1})
+    assert str(by_call.value) == str(by_json.value)
+
+
+@pytest.mark.parametrize("kind", OPS, ids=lambda kind: kind.kind())
+def test_every_operator_says_how(kind: Any) -> None:
+    with pytest.raises(GraphError, match=rf"^{kind.kind()}: its arguments are given by name"):
+        kind(1, 2, 3, 4)
+    with pytest.raises(ValidationError):  # what reads a document collects the faults of all its nodes
+        kind.model_validate({"nothing": 1})
+
+
+def test_passes_of_a_sequence_are_shown_as_calls() -> None:
+    with pytest.raises(PassRefused, match=r"^sequence: its arguments are given by name: Sequence\(passes=\[Widen\("):
+        p.Sequence([p.Widen(node="fc1", by=1)])
+
+
+def test_nearest_names() -> None:
+    blocks = ["stem", "block.conv1", "block.conv2", "head"]
+    assert nearest("conv1", blocks) == ["block.conv1"]
+    assert nearest("block", blocks) == ["block.conv1", "block.conv2"]
+    assert nearest("head.weight", blocks) == ["head"]
+    assert nearest("HAED", blocks) == ["head"]
+    assert nearest("hed", ["head", "heads"]) == ["head"]
+    assert nearest("fc9", ["fc1", "fc2", "x"]) == ["fc1", "fc2"]
+    assert nearest("", ["a"]) == nearest("a" * 300, ["a" * 299]) == nearest("q", blocks) == []
+    assert suggestion("fc9", ["fc1", "fc2", "fc3", "fc4"]).count("fc") == 3
+    assert suggestion("fc9", ["fc1", "fc2", "fc3"]) == " Did you mean 'fc1', 'fc2' or 'fc3'?"
+    assert alternatives("q", blocks) == " There are stem, block.conv1, block.conv2, head."
+    assert alternatives("q", ["x"]) == " There is x."
+    assert alternatives("q", map(str, range(20))) == alternatives("q", []) == ""
+
+
+LOOKED_UP: dict[str, tuple[Callable[[], Any], str]] = {
+    "a node": (lambda: mlp()["fc"], "there is no node 'fc'. Did you mean 'fc1'?"),
+    "a space": (
+        lambda: p.Widen(node="body", by=1).rewrite(mlp()),
+        "there is no node 'body'. There are x, fc1, act1, head.",
+    ),
+    "a source": (
+        lambda: p.AddNode(source="X2", target="head", width=1).rewrite(mlp()),
+        "source 'X2' does not exist. Did you mean 'x'?",
+    ),
+    "a key": (
+        lambda: Network.init(mlp()).with_arrays({"fc1.wieght": Network.init(mlp()).arrays["fc1.bias"]}),
+        "fc1.wieght: the graph has no such tensor. Did you mean 'fc1.weight'?",
+    ),
+    "a file": (lambda: load_graph(f"{__file__[:-3]}.p"), "No such file or directory. Did you mean 'test_fields.py'?"),
+    "a folder": (
+        lambda: Network.load(f"{__file__.rpartition('/')[0]}/pases"),
+        "no network here: graph.json and params.safetensors are needed. Did you mean 'passes'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOKED_UP)
+def test_a_name_that_does_not_exist_is_told_its_nearest(name: str) -> None:
+    look, says = LOOKED_UP[name]
+    with pytest.raises(GrowirError) as error:
+        look()
+    assert says in str(error.value)
+
+
+def test_a_missing_node_is_a_key_error_too() -> None:
+    with pytest.raises(KeyError):
+        mlp()["fc"]
