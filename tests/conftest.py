@@ -46,6 +46,15 @@ def one_thread_per_worker() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_folder_per_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where the processes of one run find what another has made already (tests/zoo/imported.py)."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    shared.mkdir(exist_ok=True)
+    os.environ["GROWIR_TESTS_FOLDER"] = str(shared)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     on_gpu = [item for item in items if item.get_closest_marker("cuda")]
     if not on_gpu:

@@ -19,8 +19,8 @@ from growir.network import Network
 from tests.importing import sized
 from tests.importing.models import Model
 from tests.importing.sized import PROGRAMS, Sized
-from tests.importing.test_zoo_import import imported
 from tests.zoo import ZOO
+from tests.zoo.imported import imported
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Sizes = dict[tuple[int, int], int]

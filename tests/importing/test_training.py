@@ -13,9 +13,9 @@ from torch import nn
 import growir
 from growir.network import Network
 from tests.importing.models import vectors
-from tests.importing.test_zoo_import import without_dropout
 from tests.importing.trained import ALIKE, DIFFERENT
 from tests.zoo import ZOO
+from tests.zoo.imported import dropless, varied
 
 STEPS = 3
 
@@ -24,15 +24,6 @@ def made(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return varied(make().double())
-
-
-def varied(model: nn.Module) -> nn.Module:
-    """No two parameters alike, so that those of the network are known by their numbers."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=0.01)
-    return model
 
 
 def quietly(model: nn.Module, *example: torch.Tensor) -> Network:
@@ -100,12 +91,11 @@ def test_what_trains_the_same_has_no_mark(name: str) -> None:
 @pytest.mark.parametrize("name", [*ALIKE, *DIFFERENT, *ZOO])
 def test_it_trains_the_same_or_is_marked(name: str) -> None:
     if name in ZOO:
-        model = varied(without_dropout(ZOO[name].make()))
-        example, batches = ZOO[name].inputs(2), [ZOO[name].inputs(4, seed=k) for k in range(STEPS)]
+        model, network = dropless(name)
+        batches = [ZOO[name].inputs(4, seed=k) for k in range(STEPS)]
     else:
         model = made(ALIKE[name] if name in ALIKE else DIFFERENT[name][0])
-        example, batches = (vectors(3),), [(vectors(4 + k),) for k in range(STEPS)]
-    network = quietly(model, *example)
+        network, batches = quietly(model, vectors(3)), [(vectors(4 + k),) for k in range(STEPS)]
     if name in ("checkpointed", "dropped attention", "drops in training"):  # what drops is compared below
         assert network.graph.train_differs == ()
         return

@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from functools import cache
 
 import pytest
 import torch
-from torch import nn
 
-import growir
 from growir.network import Network
 from tests.zoo import ZOO
+from tests.zoo.imported import dropless, imported
 
 EXACT = 1e-12
-
-
-@cache
-def imported(name: str) -> tuple[nn.Module, Network]:
-    """The model and its network. Any warning is an error."""
-    entry = ZOO[name]
-    model = entry.make()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        network = growir.from_torch(model, entry.inputs(1))
-    return model, network
-
-
-@cache
-def dropless(name: str) -> tuple[nn.Module, Network]:
-    """The model without dropout, whose draws would differ, and its network."""
-    model = without_dropout(ZOO[name].make())
-    return model, growir.from_torch(model, ZOO[name].inputs(3))
-
-
-def without_dropout(model: nn.Module) -> nn.Module:
-    for part in model.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-        if isinstance(part, nn.MultiheadAttention):
-            part.dropout = 0.0
-        if isinstance(getattr(part, "rate", None), float):  # of F.dropout, in the zoo's own modules
-            part.rate = 0.0  # type: ignore[assignment]
-    return model
 
 
 def error(one: torch.Tensor, two: torch.Tensor) -> float:
