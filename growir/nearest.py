@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from growir.errors import cut
 
@@ -51,6 +52,15 @@ def alternatives(word: str, choices: Iterable[str]) -> str:
     if near or not 0 < len(names) <= MAX_LISTED:
         return near
     return f" There {'is' if len(names) == 1 else 'are'} {', '.join(cut(name) for name in names)}."
+
+
+def neighbours(path: Path) -> str:
+    """The same for a path where nothing is, among what is in its folder, as a sentence behind another."""
+    try:
+        near = "" if path.exists() else suggestion(path.name, sorted(entry.name for entry in path.parent.iterdir()))
+    except OSError:
+        return ""
+    return f".{near}" if near else ""
 
 
 def one_of(words: Sequence[str]) -> str:

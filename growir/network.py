@@ -16,7 +16,7 @@ from growir import store, verify
 from growir.edits import NUMPY, apply_edits
 from growir.errors import GraphError, PassRefused, Problem, cut
 from growir.graph import Graph, History
-from growir.nearest import suggestion
+from growir.nearest import neighbours
 from growir.packing import pack, unpack
 from growir.params import (
     FLOATS,
@@ -109,8 +109,7 @@ class Network:
         """
         folder = _network_folder(_path(path))
         if folder is None:
-            near = "" if _path(path).exists() else _neighbours(_path(path))
-            text = f"no network here: {store.GRAPH} and {store.PARAMS} are needed{near}"
+            text = f"no network here: {store.GRAPH} and {store.PARAMS} are needed{neighbours(_path(path))}"
             raise GraphError([Problem(str(path), text)])
         return _read_network(folder, max_parameters)
 
@@ -280,22 +279,13 @@ def _read_document(path: Path, max_parameters: int) -> Graph:
     try:
         text = path.read_bytes()
     except OSError as error:
-        near = "" if path.exists() else _neighbours(path)
-        raise GraphError([Problem(str(path), f"cannot be read: {error.strerror or error}{near}")]) from None
+        why = f"cannot be read: {error.strerror or error}{neighbours(path)}"
+        raise GraphError([Problem(str(path), why)]) from None
     graph = verify.load(text, str(path), max_parameters=max_parameters)
     try:
         return check_history(graph)
     except GraphError as error:
         raise error.at(str(path)) from None
-
-
-def _neighbours(path: Path) -> str:
-    """Which file or folder beside it may have been meant."""
-    try:
-        near = suggestion(path.name, sorted(entry.name for entry in path.parent.iterdir()))
-    except OSError:
-        return ""
-    return f".{near}" if near else ""
 
 
 def load_graph(source: Source | Mapping[str, Any], *, max_parameters: int = verify.MAX_PARAMETERS) -> Graph:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from growir import graph, ops, passes
-from growir.errors import GraphError, GrowirError, PassRefused
+from growir.errors import GraphError, GrowirError, ModelError, PassRefused, RunError
 from growir.fields import field_names
-from growir.nearest import alternatives, nearest, suggestion
+from growir.growth.config import read_run
+from growir.nearest import alternatives, nearest, neighbours, suggestion
 from growir.network import Network, load_graph
 from growir.ops import OPS
 from growir.passes import PASSES, pass_from_data
@@ -183,3 +185,22 @@ def test_a_name_that_does_not_exist_is_told_its_nearest(name: str) -> None:
 def test_a_missing_node_is_a_key_error_too() -> None:
     with pytest.raises(KeyError):
         mlp()["fc"]
+
+
+def test_files_that_do_not_exist_are_told_their_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "wine.toml").touch()
+    assert neighbours(tmp_path / "wien.toml") == ". Did you mean 'wine.toml'?"
+    assert (
+        neighbours(tmp_path / "wine.toml") == neighbours(tmp_path / "digits") == neighbours(tmp_path / "a" / "b") == ""
+    )
+    with pytest.raises(RunError, match=r"or digits\. Did you mean 'wine\.toml'\?"):
+        read_run(str(tmp_path / "win.toml"))
+
+
+def test_a_factory_of_a_module_is_told_its_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from growir.backends.torch_export.factory import made_by
+
+    (tmp_path / "nets_here.py").write_text("def make_small(): ...\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"nets_here has no 'make_smal'\. Did you mean 'make_small'\?"):
+        made_by("nets_here:make_smal")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from growir.errors import Problem, RunError, cut, listed
 from growir.fields import field_problems
 from growir.moments import FreshState
-from growir.nearest import suggestion
+from growir.nearest import neighbours, suggestion
 from growir.ops import ACTIVATIONS
 from growir.ops.base import MAX_REAL, PositiveInt
 
@@ -334,9 +334,8 @@ def read_run(target: str) -> RunConfig:
         text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text)
     except OSError as error:
-        raise RunError(
-            f"{target}: cannot be read: {error.strerror or error}; give a run file, an .npz file or digits"
-        ) from None
+        wanted = f"give a run file, an .npz file or digits{neighbours(path)}"
+        raise RunError(f"{target}: cannot be read: {error.strerror or error}; {wanted}") from None
     except (ValueError, RecursionError) as error:  # decoding, TOML, numbers of 5000 digits, endless nesting
         raise RunError(f"{target}: this is not a valid TOML run file: {error}") from None
     config = parse_run({"name": _run_name(path), **data}, target)
