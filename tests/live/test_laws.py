@@ -147,11 +147,15 @@ def test_untouched_tensors_are_shared_and_others_are_those_of_the_network(
     wanted = live.network_of(module).apply(step)
     grown, report = live.grow(module, step)
     after: dict[str, torch.Tensor] = grown.state_dict(keep_vars=True)
-    changed = {edit.key for edit in step.rewrite(graph).edits if isinstance(edit, Remap)}
+    remaps = [edit for edit in step.rewrite(graph).edits if isinstance(edit, Remap)]
+    changed = {edit.key for edit in remaps}
+    # In float64 the two backends round the sum of a mean in their own order.
+    means = {edit.key for edit in remaps if any(part.fresh.mean for part in edit.axes)}
     assert changed <= {change.key for change in report.changes}
     listed = {change.key for change in report.changes}
     for key, array in wanted.arrays.items():
-        assert np.array_equal(after[key].detach().numpy(), array), key
+        found = after[key].detach().numpy()
+        assert np.array_equal(found, array) or (key in means and close(array, found, 1e-15)), key
         assert (key in before and after[key] is before[key]) == (key not in listed), key
     assert live.network_of(grown).graph.hash == report.after == wanted.graph.hash
     assert report.before == graph.hash
