@@ -1,6 +1,6 @@
 """Records that people write by hand, in JSON or as a call, and what is wrong with one, in growir's words.
 
-Widen("layers.0", 8)              widen: its arguments are given by name: Widen(node='layers.0', by=8)
+Widen("layers.0", 8)              widen: its arguments are given by name: Widen(node="layers.0", by=8)
 Linear(out_feature=8)             linear needs out_features
                                   unknown attribute 'out_feature'; ... Did you mean 'out_features'?
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -75,9 +75,18 @@ def _by_name(model: type[Record], values: tuple[object, ...], fields: Mapping[st
         except (ValidationError, GrowirError):
             pass  # other values were meant, in whatever order
         else:
-            shown = ", ".join(f"{name}={cut(repr(value))}" for name, value in proposed.items())
+            shown = ", ".join(f"{name}={_literal(value)}" for name, value in proposed.items())
             return f"its arguments are given by name: {model.__name__}({shown})"
     return f"its arguments are given by name, and they are {', '.join(names) or 'none'}"
+
+
+def _literal(value: object) -> str:
+    """A value as the documentation types it, text in double quotes."""
+    if isinstance(value, str):
+        return json.dumps(cut(value))
+    if isinstance(value, list):
+        return cut(f"[{', '.join(map(_literal, cast('list[object]', value)))}]")
+    return cut(repr(value))
 
 
 def field_problems(where: str, what: str, error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]:

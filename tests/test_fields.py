@@ -27,15 +27,15 @@ p: Any = passes
 CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     "a pass": (
         lambda: p.Widen("layers.0", 8),
-        "widen: its arguments are given by name: Widen(node='layers.0', by=8)",
+        'widen: its arguments are given by name: Widen(node="layers.0", by=8)',
     ),
     "some by name": (
         lambda: p.Widen("fc1", by=8),
-        "widen: its arguments are given by name: Widen(node='fc1', by=8)",
+        'widen: its arguments are given by name: Widen(node="fc1", by=8)',
     ),
     "a list": (
         lambda: p.Prune("fc1", (0, 2)),
-        "prune: its arguments are given by name: Prune(node='fc1', channels=(0, 2))",
+        'prune: its arguments are given by name: Prune(node="fc1", channels=(0, 2))',
     ),
     "in an order of one's own": (
         lambda: p.Widen(8, "fc1"),
@@ -51,7 +51,7 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "an input": (
         lambda: g.Input("x", ["N", 3]),
-        "input: its arguments are given by name: Input(name='x', shape=['N', 3])",
+        'input: its arguments are given by name: Input(name="x", shape=["N", 3])',
     ),
     "an operator": (lambda: o.Linear(16), "linear: its arguments are given by name: Linear(out_features=16)"),
     "an operator as torch has it": (
