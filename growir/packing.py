@@ -129,6 +129,8 @@ def _found(entries: Mapping[str, object]) -> str:
         )
     if not entries:
         return "it is empty"
+    if "format" in entries:
+        return f"its 'format' is {cut(entries['format'])}, and {FORMAT} is needed"
     return f"it has no 'format', but {', '.join(cut(key) for key in [*entries][:8])}"
 
 

@@ -132,7 +132,7 @@ WRONG: dict[str, tuple[Callable[[Packed], object], str]] = {
         "format: this dict is of version growir-network/2, and this growir reads growir-network/1; upgrade growir",
     ),
     "no version": (lambda d: {**d, "format": "growir-network/0"}, "reads growir-network/1; there is no version 0"),
-    "no format": (lambda d: {**d, "format": 1}, "this is no dict that Network.to_dict() made: it has no 'format', but"),
+    "no format": (lambda d: {**d, "format": 1}, "its 'format' is 1, and growir-network/1 is needed"),
     "unknown entry": (
         lambda d: {**d, "tensor": 1},
         "tensor: unknown entry; the dict of a network has format, document, hash, tensors, history. Did you mean 't",
