@@ -1,7 +1,18 @@
-"""growir: a compiler for growable neural networks.
+"""A compiler for growable neural networks: architectures are documents, and growth is a rewrite of them.
 
-An architecture is a document, growth is a rewrite, and torch modules and ONNX files are its targets. Names are imported
-when they are first used, so that `import growir` is quick and needs no torch.
+Where to begin, by what is there:
+
+    data                grow(None, "digits") is a whole run, from the empty graph to a trained network
+    a torch model       from_torch(model, example_inputs) is the Network that computes the same
+    a file or a dict    load_graph(source) is the Graph, and Network.init(graph) gives it weights
+    a Network           network.apply(pass), network.to_torch(), network.to_onnx("net.onnx"), network.save("folder")
+    a Graph             summary(graph), costs_of(graph), channel_spaces(graph), diff(before, after)
+
+Modules with more of the same: growir.passes has what changes a network (Widen, AddNode, Prune, ...), growir.live grows
+one inside a training loop of your own, and growir.testing tests passes of your own (pip install 'growir[test]').
+
+Whatever a caller can mend is raised as a GrowirError that says how. Names are imported when they are first used, so
+that `import growir` is quick and needs no torch.
 """
 
 from __future__ import annotations
@@ -62,7 +73,10 @@ _EXPORTS = {
     "Preserves": "growir.rewrite",
     "summary": "growir.show",
 }
-_MODULES = ("live", "passes", "testing")
+_MODULES = ("live", "passes")
+# These need packages that not everyone has. Who asks for them gets them, or is told what to install; who only looks at
+# all that growir has (help, `import *`, completion) does not import them, so they are not listed.
+_EXTRAS = ("testing",)
 
 __all__ = [*_EXPORTS, *_MODULES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]  # see __getattr__
 
@@ -70,7 +84,7 @@ __all__ = [*_EXPORTS, *_MODULES, "__version__"]  # pyright: ignore[reportUnsuppo
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
-    if name in _MODULES:
+    if name in _MODULES or name in _EXTRAS:
         return import_module(f"growir.{name}")
     # With these two Python's traceback proposes the nearest of __all__.
     raise AttributeError(f"module 'growir' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
