@@ -7,15 +7,13 @@ A pass of one's own is under test in three lines:
     test_my_pass_keeps_its_promise = pass_law(MyPass)
 """
 
-try:
-    import hypothesis as _hypothesis  # noqa: F401  # first, so that one message says what is missing
-except ModuleNotFoundError as error:
-    if error.name != "hypothesis":
-        raise
+from importlib.util import find_spec
+
+if find_spec("hypothesis") is None:  # said once and before all else, whichever module of the kit is asked for
     raise ModuleNotFoundError(
         "growir.testing draws its graphs with hypothesis, which is not installed: pip install 'growir[test]'",
         name="hypothesis",
-    ) from None
+    )
 
 from growir.testing.graphs import candidates, graphs
 from growir.testing.laws import (
