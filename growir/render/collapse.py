@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from growir.costs import costs_of
 from growir.graph import Graph, Node
+from growir.render.tree import Group, module_tree
 from growir.shapes import shapes_of
 from growir.show import field_text
 
@@ -60,31 +61,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Boxes in document order, and which reads from which, by their numbers."""
+    """Boxes, each after those that it reads from, and the arrows between them by their numbers."""
 
     boxes: tuple[Box, ...]
     edges: tuple[tuple[int, int], ...]
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    """A node, a module, or a run of neighbours."""
-
-    label: str
-    parts: list[_Group] = field(default_factory=list["_Group"])
-    node: Node | None = None
-    alike: int = 0  # so many equal modules
-    sealed: bool = False  # never opened
-    depth: int = 0
-    size: int = 1
-
-    def nodes(self) -> Iterator[Node]:
-        stack: list[_Group] = [self]
-        while stack:
-            group = stack.pop()
-            if group.node is not None:
-                yield group.node
-            stack.extend(reversed(group.parts))
 
 
 def collapse(
@@ -122,35 +102,24 @@ def collapse(
 # -- which boxes ------------------------------------------------------------------------------------------------------
 
 
-def _tree(graph: Graph) -> _Group:
-    """The nodes by their modules, in document order of first members."""
-    root = _Group("")
-    modules: dict[str, _Group] = {"": root}
-    for node in graph.nodes:
-        segments = node.name.split(".")
-        parent = root
-        for depth in range(1, len(segments)):
-            path = ".".join(segments[:depth])
-            if path not in modules:
-                modules[path] = _Group(path)
-                parent.parts.append(modules[path])
-            parent = modules[path]
-        parent.parts.append(_Group(node.name, node=node))
+def _tree(graph: Graph) -> Group:
+    """The module tree, with runs of equal modules put together."""
+    root = module_tree(graph)
     shapes = {node.name: str(shapes_of(graph)[node.name]) for node in graph.nodes}
     _gather(root, shapes, {})
     _measure(root)
     return root
 
 
-def _gather(group: _Group, shapes: Mapping[str, str], known: dict[object, int]) -> int:
+def _gather(group: Group, shapes: Mapping[str, str], known: dict[object, int]) -> int:
     """Put runs of equal modules together; returns a number that is the same for equal groups."""
     if group.node is not None:
         node = group.node
         return known.setdefault((node.op.kind(), field_text(node.op.attributes()), shapes[node.name]), len(known))
-    start = len(group.label) + 1 if group.label else 0
+    start = len(group.path) + 1 if group.path else 0
     kinds = [_gather(part, shapes, known) for part in group.parts]
     identity = tuple((part.label[start:], kind) for part, kind in zip(group.parts, kinds, strict=True))
-    parts: list[_Group] = []
+    parts: list[Group] = []
     first = 0
     for k in range(1, len(kinds) + 1):
         if k == len(kinds) or kinds[k] != kinds[first]:
@@ -160,38 +129,34 @@ def _gather(group: _Group, shapes: Mapping[str, str], known: dict[object, int]) 
             elif len(run) == len(kinds):
                 group.alike, parts = len(run), _pieces(run)
             else:
-                parts.append(_Group(_span(run), _pieces(run), alike=len(run)))
+                parts.append(Group(_span(run), run[0].path, _pieces(run), alike=len(run)))
     group.parts = parts
     return known.setdefault(identity, len(known))
 
 
-def _pieces(run: list[_Group]) -> list[_Group]:
+def _pieces(run: list[Group]) -> list[Group]:
     """What an opened run of equal modules shows: each, or of a long one the first and the rest."""
     if len(run) <= LONG_RUN:
         return run
-    return [run[0], _Group(_span(run[1:]), run[1:], alike=len(run) - 1, sealed=True)]
+    return [run[0], Group(_span(run[1:]), run[0].path, run[1:], alike=len(run) - 1, sealed=True)]
 
 
-def _span(run: Sequence[_Group]) -> str:
+def _span(run: Sequence[Group]) -> str:
     return run[0].label if len(run) == 1 else f"{run[0].label} to {run[-1].label}"
 
 
-def _measure(root: _Group) -> None:
-    """Fill in sizes and depths."""
-    order: list[_Group] = []
+def _measure(root: Group) -> None:
+    """Fill in depths."""
     stack = [root]
     while stack:
         group = stack.pop()
-        order.append(group)
         for part in group.parts:
             part.depth = group.depth + 1
             stack.append(part)
-    for group in reversed(order):
-        group.size = 1 if group.node is not None else sum(part.size for part in group.parts)
 
 
-def _opened(root: _Group, limit: int, focus: frozenset[str]) -> list[_Group]:
-    """The groups to show, in document order."""
+def _opened(root: Group, limit: int, focus: frozenset[str]) -> list[Group]:
+    """The groups to show, in order."""
     shown = [root]
     while True:
         step = next((opened for opened in _choices(shown, focus) if _growth(opened) + len(shown) <= limit), None)
@@ -203,26 +168,26 @@ def _opened(root: _Group, limit: int, focus: frozenset[str]) -> list[_Group]:
     if 2 * len(shown) <= limit and largest.parts and not largest.sealed:
         count, size = limit - len(shown) + 1, len(largest.parts)
         cuts = [largest.parts[k * size // count : (k + 1) * size // count] for k in range(count)]
-        runs = [cut[0] if len(cut) == 1 else _Group(_span(cut), cut) for cut in cuts if cut]
+        runs = [cut[0] if len(cut) == 1 else Group(_span(cut), largest.path, cut) for cut in cuts if cut]
         shown = [part for group in shown for part in (runs if group is largest else [group])]
     return shown
 
 
-def _growth(opened: Iterable[_Group]) -> int:
+def _growth(opened: Iterable[Group]) -> int:
     return sum(len(group.parts) - 1 for group in opened)
 
 
-def _choices(shown: Sequence[_Group], focus: frozenset[str]) -> Iterator[list[_Group]]:
+def _choices(shown: Sequence[Group], focus: frozenset[str]) -> Iterator[list[Group]]:
     """What could be opened next: groups with nodes in focus, then all modules of one parent, outer ones first."""
     closed = [group for group in shown if group.parts and not group.sealed]
     if focus:
         yield from ([group] for group in closed if any(node.name in focus for node in group.nodes()))
-    families: dict[tuple[int, str], list[_Group]] = {}
+    families: dict[tuple[int, str], list[Group]] = {}
     for group in closed:
-        families.setdefault((group.depth, group.label.rpartition(".")[0]), []).append(group)
+        families.setdefault((group.depth, group.path.rpartition(".")[0]), []).append(group)
     yield from (families[key] for key in sorted(families, key=lambda key: key[0]))
     # Where not all fit, one is better than none: the outermost, and of these the largest.
-    yield from ([group] for group in sorted(closed, key=lambda g: (g.depth, -g.size)))
+    yield from ([group] for group in sorted(closed, key=lambda g: (g.depth, -sum(1 for _ in g.nodes()))))
 
 
 # -- what stands in them ----------------------------------------------------------------------------------------------
@@ -235,7 +200,7 @@ def _input_box(graph: Graph, names: Sequence[str]) -> Box:
     return Box(label, (), what, shape, 0, "input", output)
 
 
-def _box(graph: Graph, group: _Group, marks: Mapping[str, Mark]) -> Box:
+def _box(graph: Graph, group: Group, marks: Mapping[str, Mark]) -> Box:
     nodes = list(group.nodes())
     inside = {node.name for node in nodes}
     leaving = [n.name for n in nodes if n.name in graph.outputs or not inside.issuperset(graph.consumers[n.name])]
@@ -253,7 +218,7 @@ def _box(graph: Graph, group: _Group, marks: Mapping[str, Mark]) -> Box:
     )
 
 
-def _contents(group: _Group, nodes: Sequence[Node]) -> str:
+def _contents(group: Group, nodes: Sequence[Node]) -> str:
     if group.alike:
         return f"{group.alike} alike, {len(nodes)} nodes"
     kinds = Counter(node.op.kind() for node in nodes)

@@ -1,28 +1,31 @@
-"""Layered layout: where boxes stand, and how arrows run between them without crossing any.
+"""Layered layout: where boxes stand, and how arrows run between them, all downwards and around every box.
 
-Every box stands in a layer below all it reads from (Sugiyama's method). An arrow over several layers runs in a lane of
+The layer of a box is the length of the longest path that leads to it (Sugiyama's method), so it stands below all it
+reads from. A layer that is too wide for a page is drawn in several rows. An arrow over several rows runs in a lane of
 its own, which all arrows from the same box share; lanes take part in ordering and spacing as narrow boxes do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-MARGIN, GAP, LAYER_GAP = 24, 24, 46
-LANE, LANE_GAP = 6, 4  # room for arrows that pass a layer
-MOST_IN_LAYER = 8
+from growir.render.order import ordered
+
+MARGIN, GAP, ROW_GAP = 24, 24, 46
+LANE, LANE_GAP = 6, 4  # room for arrows that pass a row
+PAGE = 1100  # a layer that is wider than this is drawn in several rows
 SWEEPS = 6
 
 
 class Item(NamedTuple):
-    """What takes room in a layer: a box, or the lane of the arrows that start at one (or, upwards, end there)."""
+    """What takes room in a row: a box, or the lane of the arrows that start at one."""
 
-    layer: int
+    row: int
     box: int
-    lane: int  # -1 for the box itself, else which of its lanes
+    lane: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,153 +34,120 @@ class Layout:
 
     Attributes:
         corners: The upper left corner of each box.
+        heights: The height that each box is drawn with.
         routes: For each edge the points its arrow runs through: straight down a lane between an even point and the
             next, curved from an odd one to the next even one.
         size: Width and height of the whole.
     """
 
     corners: tuple[tuple[int, int], ...]
+    heights: tuple[int, ...]
     routes: Mapping[tuple[int, int], tuple[tuple[int, int], ...]]
     size: tuple[int, int]
 
 
-def layered(widths: Sequence[int], height: int, edges: Iterable[tuple[int, int]]) -> Layout:
-    """Lay out boxes of one height. Edges are (from, to); one from a later box to an earlier one runs upwards."""
+def layered(
+    widths: Sequence[int], heights: Sequence[int], edges: Iterable[tuple[int, int]], top: Collection[int] = ()
+) -> Layout:
+    """Lay out boxes.
+
+    Args:
+        widths: Of each box.
+        heights: Of each box; all boxes of a row get the height of its highest.
+        edges: Pairs (from, to), each from an earlier box to a later one.
+        top: Boxes that stay in the first layer. Others that read nothing stand right above their first reader.
+
+    Raises:
+        ValueError: An edge leads from a box to an earlier one, or to itself.
+    """
     found = sorted(set(edges))
-    layers = _layers(len(widths), found)
-    lanes = _lanes(found, layers)
-    rows: list[list[Item]] = [[] for _ in range(max(layers, default=0) + 1)]
-    for box, layer in enumerate(layers):
-        rows[layer].append(Item(layer, box, -1))
-    for (box, lane), last in sorted(_spans(lanes, layers).items()):
-        for layer in range(layers[box] + 1, last):
-            rows[layer].append(Item(layer, box, lane))
-    links = _links(found, layers, lanes)
-    rows = _ordered(rows, links)
-    room = {item: LANE if item.lane >= 0 else widths[item.box] for row in rows for item in row}
-    centres = _spaced(rows, links, room)
-    left = min((centres[item] - room[item] / 2 for row in rows for item in row), default=0)
+    for start, end in found:
+        if start >= end:
+            raise ValueError(f"an arrow leads from box {start} to box {end}; boxes stand after those they read from")
+    rows = _rows(layers_of(len(widths), found, top), widths)
+    where = {box: k for k, row in enumerate(rows) for box in row}
+    items = [[Item(k, box, False) for box in row] for k, row in enumerate(rows)]
+    last: dict[int, int] = {}
+    for start, end in found:
+        last[start] = max(last.get(start, 0), where[end])
+    for box in sorted(last):
+        for k in range(where[box] + 1, last[box]):
+            items[k].append(Item(k, box, True))
+    links = _links(found, where)
+    placed = ordered(items, *links)
+    room = {item: LANE if item.lane else widths[item.box] for row in placed for item in row}
+    centres = _spaced(placed, links, room)
+    left = min((centres[item] - room[item] / 2 for row in placed for item in row), default=0)
     x = {item: round(centre - left) + MARGIN for item, centre in centres.items()}
-    tops = [MARGIN + layer * (height + LAYER_GAP) for layer in range(len(rows))]
-    corners = tuple((x[Item(layer, box, -1)] - widths[box] // 2, tops[layer]) for box, layer in enumerate(layers))
+    tops, tall = [MARGIN], [max(heights[box] for box in row) for row in rows]
+    for height in tall:
+        tops.append(tops[-1] + height + ROW_GAP)
+    corners = tuple((x[Item(where[k], k, False)] - width // 2, tops[where[k]]) for k, width in enumerate(widths))
     routes: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
-    for edge in found:
-        upper, lower = min(edge), max(edge)
-        points = [(x[Item(layers[upper], upper, -1)], tops[layers[upper]] + height)]
-        for layer in range(layers[upper] + 1, layers[lower]):
-            at = x[Item(layer, upper, lanes[edge])]
-            points += [(at, tops[layer]), (at, tops[layer] + height)]
-        points.append((x[Item(layers[lower], lower, -1)], tops[layers[lower]]))
-        routes[edge] = tuple(points) if edge[0] == upper else tuple(reversed(points))
+    for start, end in found:
+        points = [(x[Item(where[start], start, False)], tops[where[start]] + tall[where[start]])]
+        for k in range(where[start] + 1, where[end]):
+            at = x[Item(k, start, True)]
+            points += [(at, tops[k]), (at, tops[k] + tall[k])]
+        routes[start, end] = (*points, (x[Item(where[end], end, False)], tops[where[end]]))
     right = max((corner[0] + width for corner, width in zip(corners, widths, strict=True)), default=0)
     right = max([right, *(px for route in routes.values() for px, _ in route)])
-    return Layout(corners, routes, (right + MARGIN, tops[-1] + height + MARGIN))
+    sizes = tuple(tall[where[k]] for k in range(len(widths)))
+    return Layout(corners, sizes, routes, (right + MARGIN, tops[-1] - ROW_GAP + MARGIN if rows else 2 * MARGIN))
 
 
-def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """The layer of each box: below everything it reads from, few in each."""
-    above: list[list[int]] = [[] for _ in range(count)]
-    below: list[list[int]] = [[] for _ in range(count)]
-    for edge in edges:
-        above[max(edge)].append(min(edge))
-        below[min(edge)].append(max(edge))
+def layers_of(count: int, edges: Sequence[tuple[int, int]], top: Collection[int] = ()) -> list[int]:
+    """The layer of each box: the number of arrows on the longest path to it, counted from what reads nothing.
+
+    Those of `top` stay at 0; others that read nothing are moved down to right above their first reader.
+    """
     layers = [0] * count
-    filled: dict[int, int] = {}
-    for box in range(count):
-        layer = 1 + max((layers[k] for k in above[box]), default=-1)
-        while filled.get(layer, 0) >= MOST_IN_LAYER:
-            layer += 1
-        layers[box] = layer
-        filled[layer] = filled.get(layer, 0) + 1
-    for box in reversed(range(count)):
-        # What reads nothing stands right above its first reader.
-        if not above[box] and below[box]:
-            layer = min(layers[k] for k in below[box]) - 1
-            if layer > layers[box] and filled.get(layer, 0) < MOST_IN_LAYER:
-                filled[layers[box]] -= 1
-                filled[layer] = filled.get(layer, 0) + 1
-                layers[box] = layer
-    kept = {layer: k for k, layer in enumerate(sorted(set(layers)))}
-    return [kept[layer] for layer in layers]
+    first: dict[int, int] = {}
+    reads: set[int] = set()
+    for start, end in sorted(edges, key=lambda edge: edge[1]):
+        layers[end] = max(layers[end], layers[start] + 1)
+        reads.add(end)
+    for start, end in edges:
+        first[start] = min(first.get(start, count), layers[end])
+    for box, layer in first.items():
+        if box not in reads and box not in top:
+            layers[box] = layer - 1
+    return layers
 
 
-def _lanes(edges: Sequence[tuple[int, int]], layers: Sequence[int]) -> dict[tuple[int, int], int]:
-    """The lane of each edge: one for all that start at a box, and one for each that runs upwards."""
-    lanes: dict[tuple[int, int], int] = {}
-    upwards: dict[int, int] = {}
-    for edge in edges:
-        if edge[0] < edge[1]:
-            lanes[edge] = 0
-        else:
-            upwards[edge[1]] = lanes[edge] = upwards.get(edge[1], 0) + 1
-    return lanes
-
-
-def _spans(lanes: Mapping[tuple[int, int], int], layers: Sequence[int]) -> dict[tuple[int, int], int]:
-    """The layer each lane ends above."""
-    spans: dict[tuple[int, int], int] = {}
-    for edge, lane in lanes.items():
-        key = (min(edge), lane)
-        spans[key] = max(spans.get(key, 0), layers[max(edge)])
-    return spans
+def _rows(layers: Sequence[int], widths: Sequence[int]) -> list[list[int]]:
+    """The boxes of each row: a layer's in one if the page is wide enough, else in as many as it takes, evenly."""
+    gathered: dict[int, list[int]] = {}
+    for box, layer in enumerate(layers):
+        gathered.setdefault(layer, []).append(box)
+    rows: list[list[int]] = []
+    for layer in sorted(gathered):
+        boxes = gathered[layer]
+        count = -(-sum(widths[box] + GAP for box in boxes) // PAGE)
+        cuts = [k * len(boxes) // count for k in range(count + 1)]
+        rows += [boxes[a:b] for a, b in pairwise(cuts) if b > a]
+    return rows
 
 
 Links = dict[Item, set[Item]]
 
 
-def _links(
-    edges: Sequence[tuple[int, int]], layers: Sequence[int], lanes: Mapping[tuple[int, int], int]
-) -> tuple[Links, Links]:
-    """For each item its neighbours in the layer above, and below."""
+def _links(edges: Sequence[tuple[int, int]], where: Mapping[int, int]) -> tuple[Links, Links]:
+    """For each item its neighbours in the row above, and below."""
     up: Links = {}
     down: Links = {}
-    for edge in edges:
-        upper, lower = min(edge), max(edge)
-        chain = [Item(layers[upper], upper, -1)]
-        chain += [Item(layer, upper, lanes[edge]) for layer in range(layers[upper] + 1, layers[lower])]
-        chain.append(Item(layers[lower], lower, -1))
+    for start, end in edges:
+        chain = [Item(where[start], start, False)]
+        chain += [Item(k, start, True) for k in range(where[start] + 1, where[end])]
+        chain.append(Item(where[end], end, False))
         for a, b in pairwise(chain):
             down.setdefault(a, set()).add(b)
             up.setdefault(b, set()).add(a)
     return up, down
 
 
-def _ordered(rows: list[list[Item]], links: tuple[Links, Links]) -> list[list[Item]]:
-    """Each layer ordered so that few arrows cross: by the mean place of neighbours, sweeping down and up."""
-    best, fewest = [list(row) for row in rows], _crossings(rows, links[1])
-    current = [list(row) for row in rows]
-    for sweep in range(SWEEPS):
-        if not fewest:
-            break
-        side = links[sweep % 2]
-        order = range(1, len(rows)) if sweep % 2 == 0 else range(len(rows) - 2, -1, -1)
-        for layer in order:
-            other = current[layer - 1] if sweep % 2 == 0 else current[layer + 1]
-            place = {item: k for k, item in enumerate(other)}
-            here = {item: k for k, item in enumerate(current[layer])}
-            mean = {item: _mean([place[n] for n in side.get(item, ())], here[item]) for item in here}
-            current[layer].sort(key=lambda item: (mean[item], here[item]))
-        crossings = _crossings(current, links[1])
-        if crossings < fewest:
-            best, fewest = [list(row) for row in current], crossings
-    return best
-
-
 def _mean(values: Sequence[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
-
-
-def _crossings(rows: Sequence[Sequence[Item]], down: Links) -> int:
-    """How many pairs of links cross."""
-    total = 0
-    for row, below in pairwise(rows):
-        place = {item: k for k, item in enumerate(below)}
-        ends = [end for item in row for end in sorted(place[other] for other in down.get(item, ()))]
-        seen = [0] * (len(below) + 1)
-        for count, end in enumerate(ends):
-            total += count - sum(seen[: end + 1])
-            seen[end] += 1
-    return total
 
 
 def _spaced(rows: Sequence[Sequence[Item]], links: tuple[Links, Links], room: Mapping[Item, int]) -> dict[Item, float]:
@@ -185,23 +155,23 @@ def _spaced(rows: Sequence[Sequence[Item]], links: tuple[Links, Links], room: Ma
     centres: dict[Item, float] = {}
     offsets: dict[int, list[float]] = {}
     for row in rows:
-        offsets[row[0].layer] = [0.0]
+        offsets[row[0].row] = [0.0]
         for a, b in pairwise(row):
-            offsets[row[0].layer].append(offsets[row[0].layer][-1] + (room[a] + room[b]) / 2 + _gap(a, b))
-        middle = offsets[row[0].layer][-1] / 2
-        centres.update((item, offset - middle) for item, offset in zip(row, offsets[row[0].layer], strict=True))
+            offsets[row[0].row].append(offsets[row[0].row][-1] + (room[a] + room[b]) / 2 + _gap(a, b))
+        middle = offsets[row[0].row][-1] / 2
+        centres.update((item, offset - middle) for item, offset in zip(row, offsets[row[0].row], strict=True))
     for sweep in range(SWEEPS):
         side = links[sweep % 2]
         for row in rows if sweep % 2 == 0 else reversed(rows):
             wanted = [_mean([centres[n] for n in sorted(side.get(item, ()))], centres[item]) for item in row]
-            least = offsets[row[0].layer]
+            least = offsets[row[0].row]
             shifted = _increasing([w - o for w, o in zip(wanted, least, strict=True)])
             centres.update((item, s + o) for item, s, o in zip(row, shifted, least, strict=True))
     return centres
 
 
 def _gap(a: Item, b: Item) -> int:
-    return GAP if a.lane < 0 and b.lane < 0 else LANE_GAP if a.lane >= 0 and b.lane >= 0 else GAP // 2
+    return GAP if not a.lane and not b.lane else LANE_GAP if a.lane and b.lane else GAP // 2
 
 
 def _increasing(values: Sequence[float]) -> list[float]:

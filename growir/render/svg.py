@@ -66,9 +66,10 @@ def draw(
     marks = growth_marks(graph) if marks is None else marks
     picture = collapse(graph, limit, marks, focus)
     lines = [_lines(box) for box in picture.boxes]
-    height = 2 * PADDING - 4 + LINE * max(map(len, lines))
+    heights = [2 * PADDING - 4 + LINE * len(text) for text in lines]
     widths = [_width(text) for text in lines]
-    layout = layered(widths, height, picture.edges)
+    inputs = {k for k, box in enumerate(picture.boxes) if not box.members}
+    layout = layered(widths, heights, picture.edges, inputs)
     costs = graph.costs()
     facts = f"{len(graph.nodes):,} nodes, {costs.parameters:,} parameters, {costs.macs:,} macs per sample"
     name = _cut(graph.name, 2 * TEXT_CHARS)
@@ -95,8 +96,10 @@ def draw(
         parts.append(
             f'<path class="edge" d="{path}" marker-end="url(#{tag}-head)"><title>{plain(names)}</title></path>'
         )
-    for box, text, corner, wide in zip(picture.boxes, lines, layout.corners, widths, strict=True):
-        parts += _drawn(box, text, corner, (wide, height))
+    for box, text, corner, size in zip(
+        picture.boxes, lines, layout.corners, zip(widths, layout.heights, strict=True), strict=True
+    ):
+        parts += _drawn(box, text, corner, size)
     return "\n".join([*parts, "</g>", "</svg>"]) + "\n"
 
 

@@ -144,24 +144,29 @@ def test_random_graphs(graph: Graph) -> None:
         )
     )
 )
-def test_arrows_run_around_boxes(drawn: tuple[list[int], list[tuple[int, int]]]) -> None:
+def test_arrows_run_down_and_around_boxes(drawn: tuple[list[int], list[tuple[int, int]]]) -> None:
     widths, pairs = drawn
-    edges = [(a, b) for a, b in pairs if a != b]
-    layout = layered(widths, 50, edges)
-    boxes = [(x, y, x + w, y + 50) for (x, y), w in zip(layout.corners, widths, strict=True)]
+    edges = [(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]]
+    layout = layered(widths, [40 + width % 30 for width in widths], edges)
+    boxes = [(x, y, x + w, y + h) for (x, y), w, h in zip(layout.corners, widths, layout.heights, strict=True)]
     for k, a in enumerate(boxes):
         assert not any(overlap(a, b) for b in boxes[:k])
+        assert layout.heights[k] >= 40 + widths[k] % 30
     assert layout.routes.keys() == set(edges)
     for (start, end), route in layout.routes.items():
-        sides = [boxes[start], boxes[end]]
-        for (x, y), box in zip((route[0], route[-1]), sides, strict=True):
-            assert box[0] <= x <= box[2]
-            assert y in (box[1], box[3])
+        assert boxes[start][0] <= route[0][0] <= boxes[start][2]
+        assert boxes[end][0] <= route[-1][0] <= boxes[end][2]
+        assert (route[0][1], route[-1][1]) == (boxes[start][3], boxes[end][1])
+        assert all(y < to_y for (_, y), (_, to_y) in pairwise(route))
         # From gap to gap it goes straight down, where no box stands.
         for (x, y), (to_x, to_y) in list(pairwise(route))[1::2]:
             assert x == to_x
-            lane = (x, min(y, to_y), x, max(y, to_y))
-            assert not any(overlap(lane, box) for box in boxes)
+            assert not any(overlap((x, y, x, to_y), box) for box in boxes)
+
+
+def test_an_arrow_that_would_lead_up_is_refused() -> None:
+    with pytest.raises(ValueError, match="from box 1 to box 0; boxes stand after those they read from"):
+        layered([30, 30], [20, 20], [(1, 0)])
 
 
 def test_modules_are_opened_where_there_is_room() -> None:
