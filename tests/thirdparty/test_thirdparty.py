@@ -17,6 +17,11 @@ from tests.samples import mlp
 
 PACKAGE = Path(__file__).parent / "package"
 # The same draws each time: this is about the machinery.
+NO_SHRINKING = """from hypothesis import Phase, settings
+
+settings.register_profile("quick", phases=[Phase.explicit, Phase.generate])
+settings.load_profile("quick")
+"""
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=1", "test_growir_reverse.py"]
 
 
@@ -74,6 +79,8 @@ def test_its_own_tests_notice_a_mistake(site: Path, tmp_path: Path, right: str, 
     # Before the installed one on the path, since tests start in this folder.
     (tmp_path / "growir_reverse.py").write_text(text.replace(right, wrong), encoding="utf-8")
     shutil.copy(PACKAGE / "test_growir_reverse.py", tmp_path)
+    # Making a failing case small takes a minute, and nobody reads it here.
+    (tmp_path / "conftest.py").write_text(NO_SHRINKING, encoding="utf-8")
     done = run(tmp_path, *PYTEST)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed" in done.stdout
