@@ -13,7 +13,20 @@ import pytest
 import torch
 
 import growir
-from benchmarks import calibration, fresh, growth, live, pruning, scaling, startup, step, tabular, teacher, training
+from benchmarks import (
+    calibration,
+    fresh,
+    growth,
+    live,
+    pruning,
+    scaling,
+    startup,
+    step,
+    tabular,
+    teacher,
+    threads,
+    training,
+)
 from benchmarks.__main__ import exceeded, names
 from benchmarks._fresh import PROBLEMS, SPLITS, Problem, started
 from growir.passes import Widen
@@ -195,6 +208,23 @@ def test_what_is_fresh_is_compared(problem: Problem) -> None:
     rows = fresh.rows(measured)
     assert [(row["problem"], row["steps after"]) for row in rows] == [(problem.name, 5), (problem.name, 10)]
     assert all(row[variants[1]] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("case", [threads.mlp(4, 3, 100), threads.convnet(4, 5, 2)], ids=["mlp", "convnet"])
+def test_threads_are_compared(case: threads.Case) -> None:
+    before = torch.get_num_threads()
+    try:
+        row = threads.measure(case, repeats=1, seconds=0.001)
+    finally:
+        torch.set_num_threads(before)
+    assert row["one thread"]
+    assert min(row["value"], row["CPU x"], row["1: CPU ms"], row["2: wall ms"]) > 0
+
+
+def test_work_is_counted_as_a_graph_counts_it() -> None:
+    for case in (threads.mlp(4, 3, 100), threads.convnet(4, 5, 2)):
+        network = growir.from_torch(case.module(), torch.randn(2, *case.shape))
+        assert network.graph.costs().macs == case.macs
 
 
 def test_tables_are_compared_and_the_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ Way = Literal["whole", "restricted", "bic", "widen", "tournament"]
 MOST = 2**63 - 1  # the largest whole number of TOML
 MAX_CHOICES = 1000  # of a list of which each is tried
 MAX_PATH = 32_768  # characters, more than any system takes
+# Multiply-accumulates of a training step up to which one thread takes it. Below, two are at most a quarter faster, and
+# where other work shares the cores they wait for each other for many times as long; above, they need half the time and
+# little more processor time than one (benchmarks/threads.py).
+SMALL_STEP = 50_000_000
 Word = Annotated[str, Field(max_length=200)]
 Count = Annotated[int, Field(strict=True, gt=0, le=MOST)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
@@ -231,7 +235,8 @@ class RunConfig(_Section):
     Attributes:
         name: Of the run and of the graph.
         seed: Everything random is a function of it.
-        threads: torch's threads; torch's own choice if not given. Results are the same to the bit only at one number.
+        threads: torch's threads; by default one where a training step is small (`SMALL_STEP`), else torch's own choice.
+            Results are the same to the bit only at one number.
     """
 
     name: Word = "run"
@@ -275,13 +280,14 @@ class RunConfig(_Section):
             given["data"] = self.data.model_copy(update={"variance": 1.0})
         return self.model_copy(update=given)
 
-    def resolved(self, samples: int, inputs: Sequence[int], outputs: int) -> RunConfig:
-        """The same with every default that depends on the data filled in.
+    def resolved(self, samples: int, inputs: Sequence[int], outputs: int, macs: int = 0) -> RunConfig:
+        """The same with every default that depends on the data filled in; `threads` stays None where torch chooses.
 
         Args:
             samples: Training samples.
             inputs: Shape of one sample.
             outputs: Numbers the network predicts.
+            macs: Multiply-accumulates per sample of the network that growth starts from.
         """
         # Convolutions read all of an image; a vector beside them is rarely worth a choice.
         images = (0.98,) if self.policy.kernels else (0.9, 0.95, 0.98)
@@ -292,7 +298,13 @@ class RunConfig(_Section):
         least = (math.prod(inputs) + 1) * (outputs + 8) + 8 * outputs
         parameters = self.budget.parameters or max(least, min(50_000, 2 * samples))
         budget = self.budget.model_copy(update={"parameters": parameters})
-        return self.model_copy(update={"data": data, "train": self.train.resolved(samples), "budget": budget})
+        train = self.train.resolved(samples)
+        # In a fully connected layer a parameter is used once, in a convolution once at each position of the image.
+        positions = math.prod(sorted(inputs)[-2:]) if self.policy.kernels else 1
+        largest = max(macs, min(parameters * positions, budget.macs or MOST))
+        small = min(train.batch_size or samples, samples) * largest <= SMALL_STEP
+        threads = self.threads or (1 if small else None)
+        return self.model_copy(update={"threads": threads, "data": data, "train": train, "budget": budget})
 
     def to_toml(self) -> str:
         """The run file that gives this configuration."""

@@ -361,7 +361,8 @@ def start_run(
         raise RunError("a run is resumed in its folder; give it as out")
     given = start
     saved = read_config(Path(out)) if resume and out is not None else None
-    config = resolved((config.going_on_from(saved) if saved else config).started_from(given is not None), data)
+    config = (config.going_on_from(saved) if saved else config).started_from(given is not None)
+    config = resolved(config, data, start)
     start = start or start_network(data, config)
     _check_start(start, data, config)
     threads = torch.get_num_threads()
@@ -373,7 +374,7 @@ def start_run(
             return run_growth(session, data, observer, given)
         folder = RunFolder(Path(out), observer, _digest(start, data))
         if saved:
-            _same_settings(folder, resolved(saved.going_on_from(saved), data), config)
+            _same_settings(folder, resolved(saved.going_on_from(saved), data, given), config)
         else:
             folder.create(config)
         with folder.alone():

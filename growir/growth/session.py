@@ -35,9 +35,10 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
 
-def resolved(config: RunConfig, data: Dataset) -> RunConfig:
-    """The configuration with every default that depends on the data filled in."""
-    return config.resolved(len(data.x_train), data.x_train.shape[1:], data.outputs)
+def resolved(config: RunConfig, data: Dataset, start: Network | None = None) -> RunConfig:
+    """The configuration with every default that depends on the data, or the network it starts from, filled in."""
+    macs = 0 if start is None else start.graph.costs().macs
+    return config.resolved(len(data.x_train), data.x_train.shape[1:], data.outputs, macs)
 
 
 def live_tensors(network: Network) -> dict[str, torch.Tensor]:
@@ -74,7 +75,7 @@ class Session:
     ) -> None:
         if len(network.graph.inputs) != 1 or len(network.graph.outputs) != 1:
             raise RunError("a growth run takes a network of one input and one output")
-        self.config = resolved(config, data)
+        self.config = resolved(config, data, network)
         self.train_config: TrainConfig = self.config.train
         if self.train_config.batch_size == 1 and any(isinstance(node.op, BatchNorm) for node in network.graph.nodes):
             raise RunError("[train] batch_size is 1, but batch norm needs two samples or more to train on")

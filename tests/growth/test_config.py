@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -187,6 +188,31 @@ def test_defaults_depend_on_the_data() -> None:
         assert resolved.epochs_final
         assert resolved.epochs_between
         assert resolved.resolved(3) == resolved
+
+
+@pytest.mark.parametrize(
+    ("threads", "settings", "samples", "inputs", "macs"),
+    [
+        (1, {}, 150, (4,), 0),
+        (1, {}, 60_000, (784,), 0),  # 256 samples a step, 50 000 parameters
+        (1, {"budget": {"parameters": 780_000}}, 5_000, (20,), 0),
+        (None, {"budget": {"parameters": 790_000}}, 5_000, (20,), 0),
+        (1, {"budget": {"parameters": 790_000}}, 60, (20,), 0),  # fewer samples than a batch may have
+        (None, {"train": {"batch_size": 5_000}}, 60_000, (784,), 0),
+        (1, {"budget": {"parameters": 790_000, "macs": 700_000}}, 5_000, (20,), 0),
+        (1, {"policy": {"kernels": [3]}}, 1_500, (8, 8), 0),  # each parameter at 64 positions
+        (None, {"policy": {"kernels": [3]}}, 1_500, (3, 32, 32), 0),
+        (None, {}, 1_500, (32, 32, 3), 800_000),  # the network it starts from
+        (3, {"threads": 3}, 150, (4,), 0),
+        (1, {"threads": 1, "policy": {"kernels": [3]}}, 60_000, (28, 28), 0),
+    ],
+)
+def test_a_small_training_step_takes_one_thread(
+    threads: int | None, settings: dict[str, Any], samples: int, inputs: tuple[int, ...], macs: int
+) -> None:
+    config = parse_run(settings, "test").resolved(samples, inputs, 10, macs)
+    assert config.threads == threads
+    assert ("threads" in tomllib.loads(config.to_toml())) == (threads is not None)
 
 
 def test_a_given_networks_weights_are_kept_unless_told_otherwise() -> None:

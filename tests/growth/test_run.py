@@ -26,8 +26,8 @@ from growir.growth.config import RunConfig
 from growir.growth.data import check_data
 from growir.growth.display import Display
 from growir.growth.engine import GrowthResult, Observer, run_growth
-from growir.growth.run import latest_folder, new_folder, start_run
-from growir.growth.session import Session
+from growir.growth.run import latest_folder, new_folder, read_config, start_run
+from growir.growth.session import Session, resolved
 from growir.network import Network, load_graph
 from growir.ops import Linear, Relu
 from tests.cli.command import growir as command
@@ -160,6 +160,37 @@ def test_threads_of_the_process_are_left_as_they_were(tmp_path: Path) -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_small_run_takes_one_thread_and_one_begun_on_two_goes_on_with_two(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    folder, config = tmp_path / "run", small_config(budget={"steps": 1})
+    assert config.threads is None
+    try:
+        assert run(folder, config).summary["threads"] == 1
+        assert read_config(folder).threads == 1
+        # As a run was left by versions that took torch's choice: its file says nothing of threads, its checkpoint does.
+        (folder / "summary.json").unlink()
+        (folder / "run.toml").write_text(config.to_toml())
+        state = json.loads((folder / "checkpoint" / "state.json").read_text())
+        (folder / "checkpoint" / "state.json").write_text(json.dumps(state | {"threads": 2}))
+        assert run(folder, config, resume=True).summary["threads"] == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_large_network_to_start_from_takes_torchs_threads() -> None:
+    config, data = RunConfig(), check_data(spirals(), RunConfig().data, "test")
+    entry = Input(name="x", shape=("N", *data.x_train.shape[1:]))
+
+    def one_layer(width: int) -> Network:
+        hidden = Node(name="hidden", op=Linear(out_features=width), inputs=("x",))
+        out = Node(name="out", op=Linear(out_features=data.outputs), inputs=("hidden",))
+        return Network.init(Graph(inputs=(entry,), nodes=(hidden, out), outputs=("out",)))
+
+    small, large = one_layer(10), one_layer(300_000)
+    assert [resolved(config, data, start).threads for start in (None, small, large)] == [1, 1, None]
 
 
 # -- the directory ----------------------------------------------------------------------------------------------------
