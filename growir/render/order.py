@@ -20,6 +20,7 @@ T = TypeVar("T")
 SWEEPS = 24
 PATIENCE = 6  # sweeps without fewer crossings, after which there will be none
 WORK = 20_000  # items times sweeps: a picture of thousands of items is swept less often
+STARTS = 4
 TURNS = 8  # how often neighbours of one picture are compared after a sweep
 
 
@@ -31,12 +32,25 @@ def ordered(rows: Sequence[Sequence[T]], up: Mapping[T, Set[T]], down: Mapping[T
         up: For an item its neighbours in the row above.
         down: And in the row below.
     """
-    current = [list(row) for row in rows]
     best, fewest = [list(row) for row in rows], crossings(rows, down)
-    items = sum(map(len, rows))
-    sweeps = max(4, min(SWEEPS, WORK // max(1, items)))
+    # Where a sweep begins decides where it ends: from above and from below, and from either order of what is equal.
+    for start in range(STARTS):
+        if fewest:
+            current = [list(reversed(row)) if start // 2 else list(row) for row in rows]
+            found, count = _swept(current, up, down, start)
+            if count < fewest:
+                best, fewest = found, count
+    return best
+
+
+def _swept(
+    current: list[list[T]], up: Mapping[T, Set[T]], down: Mapping[T, Set[T]], start: int
+) -> tuple[list[list[T]], int]:
+    """The best order that sweeps from this one come by, and how many arrows cross in it; changes `current`."""
+    best, fewest = [list(row) for row in current], crossings(current, down)
+    sweeps = max(4, min(SWEEPS, WORK // max(1, sum(map(len, current)))))
     stale = 0
-    for sweep in range(sweeps):
+    for sweep in range(start, start + sweeps):
         if not fewest or stale == PATIENCE:
             break
         downwards = sweep % 2 == 0
@@ -55,7 +69,7 @@ def ordered(rows: Sequence[Sequence[T]], up: Mapping[T, Set[T]], down: Mapping[T
         stale += 1
         if found < fewest:
             best, fewest, stale = [list(row) for row in current], found, 0
-    return best
+    return best, fewest
 
 
 def crossings(rows: Sequence[Sequence[T]], down: Mapping[T, Set[T]]) -> int:
