@@ -63,20 +63,9 @@ def check_history(graph: Graph) -> Graph:
     """
     if graph.history is None:
         return graph
-    strange = [step.kind for step in graph.history.steps if not replayable(step)]
-    if strange:
-        shown = ", ".join(sorted({cut(name) for name in strange}))
-        warnings.warn(
-            f"the history is not checked: it uses passes unknown here or of another version: {shown}", stacklevel=2
-        )
-        return graph
-    steps = sum(_passes(step.fields) for step in graph.history.steps)
-    nodes = max(len(graph.nodes), len(graph.history.base.nodes))
-    if steps * nodes > MAX_CHECKED:
-        warnings.warn(
-            f"the history is not checked: to run {steps:,} steps again on {nodes:,} nodes would take too long",
-            stacklevel=2,
-        )
+    why = obstacle(graph)
+    if why is not None:
+        warnings.warn(f"the history is not checked: {why}", stacklevel=2)
         return graph
     last = graph.history.base
     with uncollected():
@@ -89,6 +78,21 @@ def check_history(graph: Graph) -> Graph:
         )
         raise GraphError([Problem("history", text)])
     return graph
+
+
+def obstacle(graph: Graph) -> str | None:
+    """Why a graph's history is not run again here, in words: unknown passes, or too much work; None if it is."""
+    if graph.history is None:
+        return None
+    strange = [step.kind for step in graph.history.steps if not replayable(step)]
+    if strange:
+        shown = ", ".join(sorted({cut(name) for name in strange}))
+        return f"it uses passes unknown here or of another version: {shown}"
+    steps = sum(_passes(step.fields) for step in graph.history.steps)
+    nodes = max(len(graph.nodes), len(graph.history.base.nodes))
+    if steps * nodes > MAX_CHECKED:
+        return f"to run {steps:,} steps again on {nodes:,} nodes would take too long"
+    return None
 
 
 def _passes(fields: Mapping[str, Any]) -> int:

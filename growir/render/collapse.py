@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from growir.costs import costs_of
 from growir.graph import Graph, Node
+from growir.render.marks import Mark, gathered
 from growir.render.tree import Group, module_tree
 from growir.shapes import shapes_of
 from growir.show import field_text
@@ -22,16 +22,6 @@ MAX_BOXES = 60
 MANY_INPUTS = 6  # more are one box
 EQUAL_RUN = 3  # so many equal neighbours are one box at first
 LONG_RUN = 12  # so many stay one
-
-Kind = Literal["new", "added", "removed", "changed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What a picture says of a node besides what it is."""
-
-    kind: Kind
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +204,7 @@ def _box(graph: Graph, group: Group, marks: Mapping[str, Mark]) -> Box:
         parameters=sum(costs.nodes[node.name].parameters for node in nodes),
         family=family if group.node is not None else "module",
         output=any(name in graph.outputs for name in inside),
-        mark=_mark([marks[name] for name in (node.name for node in nodes) if name in marks], len(nodes)),
+        mark=gathered([marks[name] for name in (node.name for node in nodes) if name in marks], len(nodes)),
     )
 
 
@@ -223,15 +213,3 @@ def _contents(group: Group, nodes: Sequence[Node]) -> str:
         return f"{group.alike} alike, {len(nodes)} nodes"
     kinds = Counter(node.op.kind() for node in nodes)
     return f"{len(nodes)} {next(iter(kinds))}" if len(kinds) == 1 else f"{len(nodes)} nodes"
-
-
-def _mark(found: Sequence[Mark], size: int) -> Mark | None:
-    if not found:
-        return None
-    kinds = Counter(mark.kind for mark in found)
-    if size == 1:
-        return found[0]
-    # A box is added only if all of it is; one with some new nodes is a changed one.
-    whole = len(kinds) == 1 and len(found) == size
-    kind: Kind = found[0].kind if whole or set(kinds) == {"new"} else "changed"
-    return Mark(kind, ", ".join(f"{count} {name}" for name, count in kinds.items()))

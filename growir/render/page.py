@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from growir.difference import Difference, NodeChange, lines
 from growir.graph import Graph
-from growir.render.collapse import MAX_BOXES, Mark
+from growir.render.collapse import MAX_BOXES
+from growir.render.marks import Mark
 from growir.render.svg import GROUND, MARKS, TEXT, WRITTEN, draw, history_lines, plain
 from growir.show import SHORT_HASH
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from growir.graph import Graph
-from growir.render.collapse import MAX_BOXES, Box, Mark, Picture, collapse
+from growir.render.collapse import MAX_BOXES, Box, Picture, collapse
 from growir.render.layout import layered
+from growir.render.marks import Mark, growth_marks
 from growir.show import step_text
 
 WRITTEN = "<!-- Written by growir -->"
@@ -41,6 +43,7 @@ TEXT = ("#0f172a", "#f1f5f9")
 ARROW = ("#64748b", "#94a3b8")
 MARKS: Mapping[str, tuple[str, str]] = {
     "new": ("#15803d", "#4ade80"),
+    "resized": ("#7e22ce", "#d8b4fe"),
     "added": ("#15803d", "#4ade80"),
     "removed": ("#b91c1c", "#f87171"),
     "changed": ("#a16207", "#facc15"),
@@ -103,17 +106,6 @@ def draw(
     return "\n".join([*parts, "</g>", "</svg>"]) + "\n"
 
 
-def growth_marks(graph: Graph) -> dict[str, Mark]:
-    """Which nodes growth made, and the step that made each."""
-    steps = graph.history.steps if graph.history else ()
-    return {
-        name: Mark("new", f"new in step {k + 1}: {step.kind}")
-        for k, step in enumerate(steps)
-        for name in step.created
-        if name in graph
-    }
-
-
 def plain(text: str) -> str:
     """Text as a document shows it: escaped, and nothing in it that is obeyed instead of shown."""
     return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
@@ -127,7 +119,7 @@ def style() -> str:
         ".growir .name{font-weight:600;font-size:13px}.growir .heading{font-weight:600;font-size:15px}",
         f".growir .edge{{fill:none;stroke:{ARROW[0]};stroke-width:1.4}}.growir .head{{fill:{ARROW[0]}}}",
         ".growir .box rect{stroke-width:1.4}.growir .output rect{stroke-width:3}",
-        ".growir .marked rect{stroke-width:3;stroke-dasharray:7 3}.growir .mark{font-weight:600}",
+        ".growir .marked .fill,.growir .key .fill{stroke-width:3;stroke-dasharray:7 3}.growir .mark{font-weight:600}",
     ]
     dark = [f".growir{{background:{GROUND[1]}}}.growir text{{fill:{TEXT[1]}}}"]
     dark.append(f".growir .edge{{stroke:{ARROW[1]}}}.growir .head{{fill:{ARROW[1]}}}")
@@ -148,6 +140,10 @@ def _legend(picture: Picture) -> tuple[list[str], int]:
         parts.append(f'<g class="{family}"><circle class="fill" cx="{x + 6}" cy="66" r="6"/></g>')
         parts.append(f'<text x="{x + 17}" y="70">{family}</text>')
         x += 32 + round(len(family) * TEXT_WIDTH)
+    for kind in dict.fromkeys(box.mark.kind for box in picture.boxes if box.mark):
+        parts.append(f'<g class="key {kind}"><path class="fill" d="M{x} 66h14"/></g>')
+        parts.append(f'<text x="{x + 20}" y="70">{kind}</text>')
+        x += 36 + round(len(kind) * TEXT_WIDTH)
     return parts, x
 
 
@@ -158,8 +154,11 @@ def _family(box: Box) -> str:
 def _lines(box: Box) -> list[str]:
     parameters = f", {box.parameters:,} parameters" if box.parameters else ""
     lines = [_cut(box.label, NAME_CHARS), f"{box.what}{', output' if box.output else ''}", f"{box.shape}{parameters}"]
-    lines += [box.mark.text] if box.mark else []
-    return [lines[0], *(_cut(line, TEXT_CHARS) for line in lines[1:])]
+    if box.mark:
+        for sentence in box.mark.text.split("; "):
+            # At a comma between two steps, if it is too long for one line.
+            lines += textwrap.wrap(sentence.replace(" ", "\xa0").replace(",\xa0", ", "), TEXT_CHARS) or [""]
+    return [lines[0], *(_cut(line.replace("\xa0", " "), TEXT_CHARS) for line in lines[1:])]
 
 
 def _cut(text: str, most: int) -> str:
@@ -187,7 +186,7 @@ def _drawn(box: Box, lines: Sequence[str], corner: tuple[int, int], size: tuple[
     ]
     first = y + (size[1] - LINE * (len(lines) - 1)) // 2 + 4
     for k, line in enumerate(lines):
-        kind = ' class="name"' if not k else ' class="mark"' if k == 3 else ""
+        kind = ' class="name"' if not k else ' class="mark"' if k > 2 else ""
         at = f'x="{x + size[0] // 2}" y="{first + k * LINE}"'
         parts.append(f'<text{kind} {at} text-anchor="middle">{plain(line)}</text>')
     return [*parts, "</g>"]
