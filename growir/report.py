@@ -10,7 +10,7 @@ from growir.errors import cut
 from growir.events import EVENTS, HUGE, Event, RunLog, branch_of, mapping, mappings, number
 from growir.graph import Graph
 from growir.replay import MAX_CHECKED, replayable, rewrites
-from growir.show import MAX_LINE, Grid, field_text, si_text, some
+from growir.show import MAX_LINE, Grid, field_text, si_text, some, wrapped
 
 MAX_DEPTH = 20  # of sequences within sequences
 REASONS: Mapping[str, str] = {
@@ -162,8 +162,38 @@ def _tournament(log: RunLog) -> Iterator[str | Grid]:
         chosen_headers = tuple(headers[k] for k in used)
         yield Grid(chosen_headers, tuple(tuple(row[k] for k in used) for row in rows), frozenset(headers[1:-1]))
     if log.selected:
-        why = f": {cut(log.selected['why'], MAX_LINE)}" if log.selected.get("why") else ""
-        yield f"chosen: {cut(chosen or '-')}{why}"
+        yield selection_text(log.selected)
+
+
+def selection_text(event: Event) -> str:
+    """Which branch was chosen and why, with the numbers that the rule compared; runs of earlier versions have none."""
+    chosen, compared = cut(branch_of(event) or "-"), mappings(event.get("compared"))
+    if not compared:
+        why = f": {cut(event['why'], MAX_LINE)}" if event.get("why") else ""
+        return wrapped(f"chosen: {chosen}{why}")
+    said = [_comparison_text(each, event.get("significance")) for each in compared]
+    return wrapped(" ".join([*said, f"The network of {chosen} is chosen."]))
+
+
+def _comparison_text(found: Event, allowed: object) -> str:
+    """What the rule made of two branches: why the one that comes later is taken, or is not."""
+    later, earlier = cut(found.get("branch", "-")), cut(found.get("against", "-"))
+    gain, error = number(found.get("gain")), _decimal(found.get("gain_error"), ".2g")
+    if gain is None:
+        return f"What {later} gains over {earlier} is not recorded."
+    if gain <= 0:
+        by = f"higher than that of {earlier} by {-gain:.2g} (standard error {error})" if gain else f"that of {earlier}"
+        return f"On the selection part the loss of {later} is {by}, so {earlier} stays ahead."
+    lower = f"is lower than that of {earlier} by {gain:.2g} (standard error {error})"
+    by = f"On the selection part the loss of {later} {lower}"
+    p, limit = number(found.get("p")), _decimal(allowed, "g")
+    chance = "-" if p is None else "below 0.0001" if p < 1e-4 else f"{p:.3g}"
+    if found.get("better") is True:
+        return f"{by}. Chance does that with probability {chance}, less than {limit}, so {later} is ahead."
+    return (
+        f"{by}. Chance does that with probability {chance}, which has to be less than {limit} for {later} to take the "
+        f"place of {earlier}, the simpler strategy."
+    )
 
 
 def _branch_row(event: Event, scores: Event, known: Sequence[str] | None = None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 200
 MAX_LISTED_STEPS = 20
 MAX_DIFFERENCES_SHOWN = 8
+LINE = 80  # columns that what is printed fits
 MAX_LINE = 120
 FEW_ROWS = 10  # a module table this short tells less than runs of the level below
 SHORT_HASH = 12
@@ -99,6 +101,11 @@ def input_text(entry: Input) -> str:
     """A graph input on one line: name, shape, and dtype where it is not the usual one."""
     dims = ", ".join(str(d) for d in entry.shape)
     return f"{entry.name} ({dims})" + ("" if entry.dtype == "float32" else f" {entry.dtype}")
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """A paragraph in lines of at most LINE columns, broken between words; `indent` stands before each but the first."""
+    return textwrap.fill(text, LINE, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def some(names: Sequence[str], most: int = 6) -> str:

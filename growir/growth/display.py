@@ -15,7 +15,7 @@ from rich.text import Text
 
 from growir.growth.config import RunConfig
 from growir.growth.engine import Event, GrowthResult, Observer
-from growir.report import REASONS, describe_step
+from growir.report import REASONS, describe_step, selection_text
 
 REFRESH = 0.1  # seconds between updates of the live line; each costs about a millisecond
 
@@ -129,7 +129,7 @@ def describe(event: Event) -> str | None:
         case "fitted":
             return f"      strategy {event['branch']}: loss {event['loss']:.4f} of the selection part after a fit"
         case "selected":
-            return f"the network of strategy {event['branch']} ends best"
+            return selection_text(event)
         case _:
             return None
 

@@ -19,7 +19,7 @@ from growir.growth.inputs import choose_inputs, start_network
 from growir.growth.measuring import dead_units
 from growir.growth.policy import Scored
 from growir.growth.session import Session
-from growir.growth.tournament import Branch, Trial, branches_of, run_trial, winner
+from growir.growth.tournament import ERROR, Branch, Trial, branches_of, contest, run_trial, winner
 from growir.network import Network
 from growir.replay import replayable, rewrites
 
@@ -279,7 +279,7 @@ class _Growth:
             self.progress = Progress(seconds=total, growing=progress.growing, branch=progress.branch + 1, trials=trials)
             self.observer.accepted(0, session.graph)
             return
-        best = winner(trials)
+        best, compared = contest(trials)
         session.begin(best.network)
         tried = [each.to_json() for each in trials]
         why = (
@@ -287,7 +287,8 @@ class _Growth:
             if best is trials[0]
             else "it is better than those before it, on the part that chooses, by more than chance would be"
         )
-        self.tell({"event": "selected", "branch": best.strategy, "tried": tried, "why": why})
+        numbers = {"compared": [each.to_json() for each in compared], "significance": ERROR}
+        self.tell({"event": "selected", "branch": best.strategy, "tried": tried, **numbers, "why": why})
         self.observer.accepted(0, self.start.graph)
         known = len(self.start.graph.history.steps) if self.start.graph.history else 0
         history = best.network.graph.history

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -102,13 +103,54 @@ def run_trial(session: Session, strategy: Strategy, branch: int, step: int, ende
     return trial
 
 
-def winner(trials: Sequence[Trial]) -> Trial:
-    """The first one, or a later one that is better than the best before it by a paired one-sided test.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A branch beside the best of those before it, sample by sample of the selection part.
+
+    Attributes:
+        branch: Its strategy.
+        against: The strategy of the best before it.
+        gain: By how much its mean loss is lower; negative where it is higher.
+        error: The standard error of the gain.
+        p: The probability that chance makes a gain this large where there is none.
+        better: Whether it takes the place of the other.
+    """
+
+    branch: str
+    against: str
+    gain: float
+    error: float
+    p: float
+    better: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As the event `selected` holds it."""
+        numbers = {"gain": self.gain, "gain_error": self.error, "p": self.p}
+        return {"branch": self.branch, "against": self.against, **numbers, "better": self.better}
+
+
+def compare(trial: Trial, best: Trial) -> Comparison:
+    """A branch beside the best before it, by a paired one-sided test."""
+    differences = best.losses - trial.losses
+    gain, error = mean_and_error(differences)
+    # Where all samples differ by the same, nothing is left to chance.
+    p = NormalDist().cdf(-gain / error) if error else float(gain <= 0)
+    return Comparison(trial.strategy, best.strategy, gain, error, p, certainly_positive(differences, ERROR))
+
+
+def contest(trials: Sequence[Trial]) -> tuple[Trial, list[Comparison]]:
+    """The first one, or a later one that is better than the best before it; and the comparisons that say so.
 
     The first branches are the simplest, and differences that are chance should not cost simplicity.
     """
-    best = trials[0]
+    best, found = trials[0], list[Comparison]()
     for trial in trials[1:]:
-        if certainly_positive(best.losses - trial.losses, ERROR):
+        found.append(compare(trial, best))
+        if found[-1].better:
             best = trial
-    return best
+    return best, found
+
+
+def winner(trials: Sequence[Trial]) -> Trial:
+    """The one that a contest between them leaves."""
+    return contest(trials)[0]

@@ -14,7 +14,7 @@ from growir.document import dumps
 from growir.graph import Graph
 from growir.network import load_graph
 from growir.passes import AddEdge, AddNode, Widen
-from growir.report import describe_step
+from growir.report import describe_step, selection_text
 from growir.show import si_text
 from tests.cli.command import GOLDEN, growir, process
 from tests.cli.test_inspect import stripped
@@ -166,6 +166,25 @@ def test_a_tournament(tmp_path: Path, golden: Callable[[Path, str], None]) -> No
     assert [growth.get("train_loss") for growth in found["growths"]] == [1 / 600, 2 / 600, None, 1 / 50, 2 / 50]
     assert found["branches"]["ended"] == {"whole": "steps", "widen": "steps"}
     assert found["branches"]["selected"]["branch"] == "widen"
+
+
+COMPARED: dict[str, tuple[str, dict[str, Any]]] = {
+    "chance": ("widen", {"gain": 0.0049, "gain_error": 0.0031, "p": 0.0571, "better": False}),
+    "better": ("whole", {"gain": 0.0349, "gain_error": 0.0081, "p": 8.2e-6, "better": True}),
+    "just_better": ("whole", {"gain": 0.0349, "gain_error": 0.0181, "p": 0.0269, "better": True}),
+    "worse": ("widen", {"gain": -0.0055, "gain_error": 0.0089, "p": 0.73, "better": False}),
+    "same": ("widen", {"gain": 0.0, "gain_error": 0.0, "p": 1.0, "better": False}),
+    "damaged": ("widen", {"gain": "much", "gain_error": None, "p": [], "better": 3}),
+}
+
+
+@pytest.mark.parametrize("kind", COMPARED)
+def test_a_choice_says_what_the_rule_compared(kind: str, golden: Callable[[Path, str], None]) -> None:
+    branch, numbers = COMPARED[kind]
+    compared = [{"branch": "whole", "against": "widen", **numbers}]
+    text = selection_text({"event": "selected", "branch": branch, "compared": compared, "significance": 0.05})
+    assert max(map(len, text.splitlines())) <= 80
+    golden(GOLDEN / "log" / f"selected_{kind}.txt", f"{text}\n")
 
 
 def test_a_tournament_under_way(tmp_path: Path) -> None:

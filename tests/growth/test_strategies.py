@@ -23,7 +23,7 @@ from growir.growth.engine import Observer
 from growir.growth.policy import Scored, Small
 from growir.growth.scoring import Scoring
 from growir.growth.session import Session
-from growir.growth.tournament import Trial, winner
+from growir.growth.tournament import ERROR, Trial, contest, winner
 from growir.network import Network, load_graph
 from growir.ops import ACTIVATIONS
 from growir.passes import AddEdge, AddNode, Widen
@@ -288,6 +288,10 @@ def test_every_branch_is_fitted_and_the_best_is_selected(tournament: Path) -> No
     for event in fitted[1:]:  # a later one must be better by more than chance
         better = (losses[best["branch"]] - losses[event["branch"]]).astype(np.float64)
         best = event if better.mean() > 1.6449 * better.std() / len(better) ** 0.5 else best
+        number = next(each for each in selected["compared"] if each["branch"] == event["branch"])
+        assert number["gain"] == pytest.approx(better.mean(), rel=1e-4)
+        assert number["gain_error"] == pytest.approx(better.std() / len(better) ** 0.5, rel=1e-4)
+        assert number["better"] is (best is event)
     assert selected["branch"] == best["branch"]
     shown = ("branch", "parameters", "loss", "loss_error", "step", "ended")
     assert selected["tried"] == [{key: event[key] for key in shown} for event in fitted]
@@ -313,6 +317,37 @@ def test_a_later_branch_wins_only_by_more_than_chance() -> None:
     assert winner([first, by_chance]) is first
     assert winner([first, by_chance, better]) is better
     assert winner([better, first]) is better
+
+
+def test_the_numbers_of_a_contest_are_those_of_the_rule() -> None:
+    base = torch.rand(100, generator=torch.Generator().manual_seed(0))
+    noise = torch.tensor([0.1, -0.1] * 50)
+    trials = [
+        trial("widen", base.tolist()),
+        trial("whole", (base + noise - 0.01).tolist()),  # one standard error
+        trial("restricted", (base + noise - 0.05).tolist()),  # five
+        trial("bic", (base + noise).tolist()),
+    ]
+    best, found = contest(trials)
+    assert best is trials[2]
+    assert [(each.branch, each.against, each.better) for each in found] == [
+        ("whole", "widen", False),
+        ("restricted", "widen", True),
+        ("bic", "restricted", False),
+    ]
+    assert [each.gain for each in found] == pytest.approx([0.01, 0.05, -0.05], abs=1e-6)
+    assert [each.error for each in found[:2]] == pytest.approx([0.01, 0.01], abs=1e-6)
+    # The probabilities that a normal number is one and five deviations above its mean.
+    assert [each.p for each in found] == pytest.approx([0.158655, 2.86652e-7, 1.0], rel=1e-3)
+    assert all((each.p < ERROR) == each.better for each in found)
+
+
+def test_branches_that_are_the_same_are_no_better() -> None:
+    same = [trial(name, [0.5, 0.25]) for name in ("widen", "whole")]
+    best, (found,) = contest(same)
+    assert best is same[0]
+    assert (found.gain, found.error, found.p, found.better) == (0.0, 0.0, 1.0, False)
+    assert contest([same[0], trial("whole", [0.25, 0.0])])[1][0].p == 0.0
 
 
 def test_what_is_left_is_the_winners(tournament: Path) -> None:
