@@ -24,10 +24,11 @@ from torch import nn
 
 import growir
 from benchmarks.startup import Seconds
+from growir.data.dataset import Dataset
 from growir.errors import DataError
 from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, TrainConfig
-from growir.growth.data import Dataset, check_data, kept, load_data
+from growir.growth.data import check_data, kept, load_data
 from growir.growth.engine import Event, Observer
 from growir.growth.inputs import short_fit
 from growir.growth.loss import Loss

@@ -33,10 +33,11 @@ from torch import nn
 from benchmarks import _gromo
 from benchmarks.growth import Clock
 from benchmarks.startup import Seconds
+from growir.data.dataset import Dataset
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig, RunConfig, parse_run
 from growir.growth.dag import Dag
-from growir.growth.data import Dataset, check_data, empty_network, split_parts
+from growir.growth.data import check_data, empty_network, split_parts
 from growir.growth.session import Session
 from growir.growth.teacher import teacher_student
 from growir.network import Network

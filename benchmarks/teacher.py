@@ -37,10 +37,11 @@ import growir
 from benchmarks import _gromo
 from benchmarks.growth import Clock
 from benchmarks.startup import Seconds
+from growir.data.dataset import Dataset
 from growir.errors import RunError
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig, RunConfig, parse_run
-from growir.growth.data import Dataset, check_data, split_parts
+from growir.growth.data import check_data, split_parts
 from growir.growth.engine import Event, Observer
 from growir.growth.loss import Loss
 from growir.growth.session import Session

@@ -28,6 +28,7 @@ def grow(
     train: Mapping[str, Any] | None = None,
     budget: Mapping[str, Any] | None = None,
     task: str | None = None,
+    test: float | None = None,
     standardise: str | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -41,11 +42,13 @@ def grow(
     Args:
         start: The network or graph to start from; None for the empty graph, input -> bias -> output. A graph gets fresh
             parameters.
-        data: An .npz file or a mapping with x_train, y_train, x_test, y_test; or "digits".
+        data: An .npz file or a mapping with x_train and y_train, and x_test and y_test if there is a test part; or
+            "digits". Samples are (n, ...) numbers, targets (n,) or (n, outputs) numbers or words.
         policy: A policy's name, or its settings as in a run file's [policy].
         train: As in a run file's [train].
         budget: As in a run file's [budget].
         task: "classification" or "regression"; guessed from the targets if None.
+        test: The share of the samples to hold out where the data has no test part; 0 for none, a fifth if None.
         standardise: As in a run file's [data].
         seed: For everything random.
         name: Of the run and the graph.
@@ -65,7 +68,7 @@ def grow(
     given: dict[str, Any] = {
         "name": name or base.name,
         "seed": seed,
-        "data": {"path": path, "task": task, "standardise": standardise},
+        "data": {"path": path, "task": task, "test": test, "standardise": standardise},
         "policy": {"name": policy} if isinstance(policy, str) else policy,
         "train": train or {},
         "budget": budget or {},
@@ -80,6 +83,6 @@ def grow(
     config = parse_run(settings, "growir.grow")
     if start is not None:
         check_trainable(start if isinstance(start, Graph) else start.graph, train_as_imported, RunError)
-    dataset = check_data(data, config.data, "data") if isinstance(data, Mapping) else load_data(config.data)
+    dataset = check_data(data, config.data, "data", seed) if isinstance(data, Mapping) else load_data(config.data, seed)
     network = Network.init(start, seed) if isinstance(start, Graph) else start
     return start_run(config, dataset, network, out=out, resume=resume, observer=observer)

@@ -23,7 +23,7 @@ def run_command(target: str, *, out: Path | None, seed: int | None, resume: bool
     # The run directory must mean the same data from wherever it is resumed.
     path = None if config.data.path == "digits" else os.path.abspath(config.data.path)
     config = config.updated(path=path, seed=seed)
-    data = load_data(config.data)
+    data = load_data(config.data, config.seed)
     folder = out or (latest_folder(config.name) if resume else new_folder(config.name))
     try:
         with Display(folder, config, quiet=quiet) as display:

@@ -45,9 +45,11 @@ class DataConfig(_Section):
     """Which data, and what is learned from it before any weight.
 
     Attributes:
-        path: An .npz file with x_train, y_train, x_test, y_test, or "digits".
-        task: What the targets are; by default integers of one dimension and one-hot rows are classes, anything else is
+        path: An .npz file with x_train and y_train, and x_test and y_test if it has a test part, or "digits".
+        task: What the targets are; by default words, whole numbers and one-hot rows are classes, anything else is
             regression.
+        test: The share of the samples that is held out to test on where the data has no test part of its own; 0 for
+            none, and then no test scores. By default a fifth, of each class where there are classes.
         standardise: One mean and std for all inputs ("global"), one per input ("feature"), or none. By default global
             where an input has two or more axes (an image), else per feature.
         variance: The share of the inputs' total variance that is kept; the inputs that vary least are left out, which
@@ -57,6 +59,7 @@ class DataConfig(_Section):
 
     path: Annotated[str, Field(max_length=MAX_PATH)] = ""
     task: Literal["auto", "classification", "regression"] = "auto"
+    test: Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)] | None = None
     standardise: Literal["auto", "global", "feature", "none"] = "auto"
     variance: Share | Annotated[tuple[Share, ...], Field(min_length=1, max_length=MAX_CHOICES)] | None = None
 

@@ -1,88 +1,34 @@
-"""Data for a growth run: loading, checking, splitting, and what is learned from it before any weight."""
+"""What a growth run learns from its data before any weight: which inputs vary, their scale, the first graph."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from growir.errors import DataError, cut
+from growir.data.arrays import SMALLEST, read_arrays, varying
+from growir.data.dataset import Dataset, dataset, parts_of
+from growir.errors import DataError
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig
 from growir.network import Network
 from growir.ops import Bias, Flatten, Op, Permute, Select, Standardise, Unsqueeze
 
-KEYS = ("x_train", "y_train", "x_test", "y_test")
-MIN_SAMPLES = 9  # three parts of three
-# Between them float32 neither overflows nor loses its digits when data is centred and scaled.
-SMALLEST, LARGEST = 1e-30, 1e30
 CHANNELS = (1, 3, 4)  # of images, which tells (C, H, W) from (H, W, C)
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """Checked training and test data in memory.
-
-    Attributes:
-        x_train: (n, ...) float32.
-        y_train: (n,) int64 classes, or (n, outputs) float32.
-        x_test: (m, ...) float32.
-        y_test: Like y_train.
-        task: What the targets are.
-        outputs: Classes, or numbers to predict.
-    """
-
-    x_train: NDArray[np.float32]
-    y_train: NDArray[Any]
-    x_test: NDArray[np.float32]
-    y_test: NDArray[Any]
-    task: Literal["classification", "regression"]
-    outputs: int
-
-
-def load_data(config: DataConfig) -> Dataset:
-    """The data a configuration names. Raises DataError saying what is wrong with it."""
+def load_data(config: DataConfig, seed: int = 0) -> Dataset:
+    """The data a configuration names; what is held out is drawn by the seed. Raises DataError if it is unusable."""
     if config.path == "digits":
-        return check_data(_digits(), config, "digits")
+        return check_data(_digits(), config, "digits", seed)
     if not config.path:
         raise DataError('no data is given: an .npz file, a mapping of arrays, or "digits" is needed')
-    return check_data(_read(Path(config.path)), config, config.path)
-
-
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file that are needed."""
-    try:
-        with path.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):
-                keys = ", ".join(f"{key}=..." for key in KEYS)
-                raise DataError(f"{path}: this is not an .npz file; np.savez(path, {keys}) writes one")
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as file:
-                _refuse_missing(file.files, str(path))
-                return {key: file[key] for key in KEYS}
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except DataError:
-        raise
-    except Exception as error:  # whatever zipfile, zlib and numpy make of a damaged file
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"{path}: it holds Python objects, which are pickles and are refused; save plain numeric arrays"
-            ) from None
-        raise DataError(f"{path}: this .npz file is damaged: {cut(error)}; write it anew with np.savez") from None
-
-
-def _refuse_missing(found: Collection[str], source: str) -> None:
-    missing = [key for key in KEYS if key not in found]
-    if missing:
-        shown = ", ".join(cut(key) for key in list(found)[:8]) or "nothing"
-        raise DataError(f"{source}: {', '.join(missing)} missing; it holds {shown}, but {', '.join(KEYS)} are needed")
+    return check_data(read_arrays(Path(config.path)), config, config.path, seed)
 
 
 def _digits() -> dict[str, NDArray[Any]]:
@@ -98,68 +44,10 @@ def _digits() -> dict[str, NDArray[Any]]:
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
-def check_data(arrays: Mapping[str, ArrayLike], config: DataConfig, source: str) -> Dataset:
+def check_data(arrays: Mapping[str, ArrayLike], config: DataConfig, source: str, seed: int = 0) -> Dataset:
     """Arrays under the Keras keys as a dataset. Raises DataError for the first thing wrong."""
-    _refuse_missing(arrays, source)
-    raw = {key: _plain(arrays[key], f"{source}: {key}") for key in KEYS}
-    for part in ("train", "test"):
-        x, y = raw[f"x_{part}"], raw[f"y_{part}"]
-        if len(x) != len(y):
-            raise DataError(f"{source}: x_{part} holds {len(x)} samples, but y_{part} {len(y)}")
-        if x.ndim < 2 or 0 in x.shape:
-            raise DataError(
-                f"{source}: x_{part} must be (samples, ...) with at least one number each, but is {x.shape}"
-            )
-        if y.ndim > 2 or 0 in y.shape:
-            raise DataError(f"{source}: y_{part} must be (samples,) or (samples, outputs), but is {y.shape}")
-    if raw["x_train"].shape[1:] != raw["x_test"].shape[1:]:
-        shapes = f"{raw['x_train'].shape[1:]} in x_train and {raw['x_test'].shape[1:]} in x_test"
-        raise DataError(f"{source}: samples must have one shape, but it is {shapes}")
-    if len(raw["x_train"]) < MIN_SAMPLES:
-        raise DataError(f"{source}: x_train holds {len(raw['x_train'])} samples; at least {MIN_SAMPLES} are needed")
-    x_train, x_test = _floats(raw["x_train"], "x_train", source), _floats(raw["x_test"], "x_test", source)
-    if not varying(x_train).any():
-        raise DataError(f"{source}: all samples of x_train are the same in float32; there is nothing to learn from")
-    y_train, y_test = raw["y_train"], raw["y_test"]
-    task = config.task
-    if task == "auto":
-        whole = y_train.dtype.kind in "biu" and y_train.size == len(y_train)
-        task = "classification" if whole or _is_one_hot(y_train) else "regression"
-    if task == "classification":
-        y_train, y_test, outputs = _classes(y_train, y_test, source)
-    else:
-        y_train, y_test, outputs = _targets(y_train, y_test, source)
-    return Dataset(x_train, y_train, x_test, y_test, task, outputs)
-
-
-def _plain(given: ArrayLike, where: str) -> NDArray[Any]:
-    """An array of at least one sample, of finite numbers."""
-    try:
-        array = np.asarray(given)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{where} is no array of numbers: {cut(error)}") from None
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{where} is of {array.dtype}, but real numbers are needed")
-    if array.ndim == 0 or not len(array):
-        raise DataError(f"{where} holds no samples; its shape is {array.shape}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(array.size - np.isfinite(array).sum())
-        raise DataError(f"{where}: {bad} of its {array.size} numbers are NaN or infinite; leave those samples out")
-    return array
-
-
-def _floats(array: NDArray[Any], key: str, source: str) -> NDArray[np.float32]:
-    largest = max(float(array.max()), -float(array.min()))
-    if largest > LARGEST:
-        raise DataError(f"{source}: {key} holds numbers as large as {largest:.0e}; scale them to below {LARGEST:.0e}")
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def varying(array: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which columns, of all axes but the first, are not constant."""
-    flat = array.reshape(len(array), -1)
-    spread: NDArray[np.bool_] = flat.max(axis=0) - flat.min(axis=0) > SMALLEST
-    return spread
+    train, test = parts_of(arrays, source)
+    return dataset(train, test, task=config.task, share=config.test, seed=seed)
 
 
 def kept(array: NDArray[np.float32], share: float) -> NDArray[np.intp]:
@@ -175,57 +63,6 @@ def kept(array: NDArray[np.float32], share: float) -> NDArray[np.intp]:
     held = np.cumsum(variance[order]) / variance.sum()
     count = int(np.searchsorted(held, share)) + 1
     return np.sort(varies[order[:count]])
-
-
-def _is_one_hot(y: NDArray[Any]) -> bool:
-    return y.ndim == 2 and y.shape[1] > 1 and bool((((y == 0) | (y == 1)).all()) and ((y != 0).sum(axis=1) == 1).all())
-
-
-def _classes(
-    y_train: NDArray[Any], y_test: NDArray[Any], source: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    found: list[NDArray[Any]] = []
-    for key, y in (("y_train", y_train), ("y_test", y_test)):
-        if _is_one_hot(y):
-            if _is_one_hot(y_train) and y.shape[1:] != y_train.shape[1:]:
-                shapes = f"{y_train.shape} and {y.shape}"
-                raise DataError(f"{source}: y_train and y_test must have the same classes, but are {shapes}")
-            found.append(y.argmax(axis=1))
-            continue
-        if y.size != len(y):
-            raise DataError(f"{source}: {key} must hold one class per sample, or one-hot rows, but is {y.shape}")
-        if (y != np.floor(y)).any():
-            raise DataError(f'{source}: {key} holds fractions; classes are whole numbers (task = "regression"?)')
-        found.append(y.reshape(-1))
-    train, test = found
-    labels = np.unique(train)
-    count = y_train.shape[1] if _is_one_hot(y_train) else len(labels)
-    if len(labels) < 2:
-        raise DataError(f"{source}: y_train holds one class only, {labels.tolist()[0]}; there is nothing to tell apart")
-    if not np.array_equal(labels, np.arange(count)):
-        shown = ", ".join(str(label) for label in labels[:8].tolist()) + (", ..." if len(labels) > 8 else "")
-        raise DataError(
-            f"{source}: classes must be numbered 0 to {count - 1}, but y_train holds {shown}; "
-            'renumber them, or say task = "regression" if they are amounts'
-        )
-    strange = np.setdiff1d(test, labels)
-    if len(strange):
-        raise DataError(f"{source}: y_test holds class {strange.tolist()[0]}, which y_train does not")
-    return train.astype(np.int64), test.astype(np.int64), count
-
-
-def _targets(
-    y_train: NDArray[Any], y_test: NDArray[Any], source: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    train = _floats(y_train.reshape(len(y_train), -1), "y_train", source)
-    test = _floats(y_test.reshape(len(y_test), -1), "y_test", source)
-    if train.shape[1] != test.shape[1]:
-        raise DataError(
-            f"{source}: targets must have one size, but y_train has {train.shape[1]} and y_test {test.shape[1]}"
-        )
-    if not varying(train).any():
-        raise DataError(f"{source}: all targets of y_train are the same in float32; there is nothing to learn")
-    return train, test, train.shape[1]
 
 
 def empty_network(data: Dataset, config: DataConfig, name: str, *, maps: bool = False) -> Network:

@@ -134,7 +134,9 @@ def describe(event: Event) -> str | None:
             return None
 
 
-def _score(metrics: dict[str, float | None]) -> str:
+def _score(metrics: dict[str, float | None] | None) -> str:
+    if metrics is None:
+        return "not tested, no test part"
     loss = _number(metrics["loss"], ".4f")
     if "accuracy" in metrics:
         return f"{_number(metrics['accuracy'], '.2%')} correct, loss {loss}"

@@ -10,11 +10,11 @@ from typing import Any, Literal, cast
 
 import torch
 
+from growir.data.dataset import Dataset
 from growir.document import step_data
 from growir.errors import RunError
 from growir.graph import Graph
 from growir.growth.config import Strategy
-from growir.growth.data import Dataset
 from growir.growth.inputs import choose_inputs, start_network
 from growir.growth.measuring import dead_units
 from growir.growth.policy import Scored
@@ -173,16 +173,17 @@ class _Growth:
         _refuse_divergence(session, [fitted], "the final fit", "learning_rate_final")
         network = session.network()
         seconds = progress.seconds + time.perf_counter() - started
-        after = session.metrics(data.x_test, data.y_test)
-        before = session.metrics(data.x_test, data.y_test, grown)
+        tested = len(data.x_test) > 0
+        after = _finite(session.metrics(data.x_test, data.y_test)) if tested else None
+        before = _finite(session.metrics(data.x_test, data.y_test, grown)) if tested else None
         costs = network.graph.costs()
         summary: Event = {
             "name": session.config.name,
             "task": data.task,
             "ended": progress.ended,
             "reproducible": progress.ended != "seconds" and all(t.ended != "seconds" for t in progress.trials),
-            "test_before_fit": _finite(before),
-            "test_after_fit": _finite(after),
+            "test_before_fit": before,
+            "test_after_fit": after,
             "train_loss_final": fitted,
             "parameters": costs.parameters,
             "macs": costs.macs,
@@ -393,6 +394,10 @@ def _started(session: Session, data: Dataset) -> Event:
         "threads": torch.get_num_threads(),
         "task": data.task,
         "samples": len(data.x_train),
+        "test_samples": len(data.x_test),
+        "held_out": data.held_out,
+        "sample_shape": list(data.description.sample),
+        "outputs": data.outputs,
         "hash": session.graph.hash,
         "parameters": session.graph.costs().parameters,
     }

@@ -10,9 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from growir.data.dataset import Dataset
 from growir.errors import RunError
 from growir.growth.config import RunConfig
-from growir.growth.data import Dataset, empty_network
+from growir.growth.data import empty_network
 from growir.growth.loss import mean_and_error
 from growir.growth.session import Session
 from growir.network import Network

@@ -1,6 +1,7 @@
 """The run directory: everything a growth run leaves behind, and how it goes on after a stop.
 
 run.toml            the resolved configuration
+data.json           how rows become numbers, and the network's numbers answers
 events.jsonl        what happened, one JSON object a line
 growth/NNNN.json    the document after each accepted growth, 0000 the start
 checkpoint/         network/, optimizer.safetensors and state.json after the last completed step; in a tournament also
@@ -30,11 +31,13 @@ import torch
 from numpy.typing import NDArray
 
 from growir import __version__, store
+from growir.data.dataset import Dataset
+from growir.data.description import FILE as DATA
+from growir.data.description import Description
 from growir.document import dumps
 from growir.errors import ExportError, GraphError, GrowirError, RunError, cut
 from growir.graph import Graph
 from growir.growth.config import RunConfig, Strategy, parse_run
-from growir.growth.data import Dataset
 from growir.growth.engine import Event, GrowthResult, Observer, Progress, Reason, run_growth
 from growir.growth.inputs import start_network
 from growir.growth.meter import Meter
@@ -78,7 +81,7 @@ class RunFolder:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def create(self, config: RunConfig) -> None:
+    def create(self, config: RunConfig, description: Description) -> None:
         """Make the folder. Raises RunError if there is anything in it, or it cannot be written; nothing has changed."""
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file, but a run needs a folder; choose another --out")
@@ -94,9 +97,11 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
         try:
+            store.write_file(self.path / DATA, description.to_json().encode())
             store.write_file(self.path / CONFIG, config.to_toml().encode())
         except BaseException:
             (self.path / GROWTH).rmdir()
+            (self.path / DATA).unlink(missing_ok=True)
             if new:
                 self.path.rmdir()
             raise
@@ -376,7 +381,7 @@ def start_run(
         if saved:
             _same_settings(folder, resolved(saved.going_on_from(saved), data, given), config)
         else:
-            folder.create(config)
+            folder.create(config, data.description)
         with folder.alone():
             return _run_in(folder, session, data, given, resume=resume)
     finally:
@@ -440,6 +445,9 @@ def _digest(start: Network, data: Dataset) -> str:
     """What tells one run's data and first network from another's."""
     parts = [data.task, start.graph.hash, *(array_digest(array) for array in start.arrays.values())]
     parts += [array_digest(array) for array in (data.x_train, data.y_train, data.x_test, data.y_test)]
+    description = data.description
+    if description.features is not None or description.classes not in (None, tuple(range(data.outputs))):
+        parts.append(description.to_json())  # the same numbers may mean something else
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

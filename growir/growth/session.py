@@ -12,11 +12,12 @@ from torch import fx, nn
 
 from growir.backends.torch_edits import TORCH
 from growir.backends.torch_fx.lowering import lower_tensors
+from growir.data.dataset import Dataset
 from growir.edits import apply_edits
 from growir.errors import RunError
 from growir.graph import Graph
 from growir.growth.config import RunConfig, TrainConfig
-from growir.growth.data import Dataset, Parts, split_parts, target_statistics
+from growir.growth.data import Parts, split_parts, target_statistics
 from growir.growth.loss import Loss
 from growir.growth.meter import Meter
 from growir.growth.section import constant_prefix, run_section, section
@@ -38,7 +39,8 @@ def generator(*key: int) -> torch.Generator:
 def resolved(config: RunConfig, data: Dataset, start: Network | None = None) -> RunConfig:
     """The configuration with every default that depends on the data, or the network it starts from, filled in."""
     macs = 0 if start is None else start.graph.costs().macs
-    return config.resolved(len(data.x_train), data.x_train.shape[1:], data.outputs, macs)
+    found = config.resolved(len(data.x_train), data.x_train.shape[1:], data.outputs, macs)
+    return found.model_copy(update={"data": found.data.model_copy(update={"test": data.held_out})})
 
 
 def live_tensors(network: Network) -> dict[str, torch.Tensor]:

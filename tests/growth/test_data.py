@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 import growir
+from growir.data.dataset import Dataset
 from growir.errors import DataError
 from growir.growth.config import DataConfig
-from growir.growth.data import Dataset, check_data, empty_network, load_data, split_parts, target_statistics
+from growir.growth.data import check_data, empty_network, load_data, split_parts, target_statistics
 from growir.network import Network
 from growir.testing import outputs
 from tests.cli.command import growir as command
@@ -81,8 +82,9 @@ def test_one_part_may_be_one_hot_and_the_other_not() -> None:
 
 def test_the_task_may_be_said() -> None:
     floats = both(lambda y: y.astype(float), "y")
-    assert checked(floats).task == "regression"
-    assert checked(floats, task="classification").outputs == 2
+    assert checked(floats).task == "classification"
+    assert checked(floats, task="regression").y_train.dtype == np.float32
+    assert checked(AMOUNTS, task="regression").outputs == 1
     assert checked(RING, task="regression").y_train.shape == (180, 1)
     assert checked(both(lambda y: ONE_HOT[y], "y"), task="regression").y_train.shape == (180, 2)
 
@@ -213,12 +215,14 @@ def test_parts_are_disjoint_and_all_there_is() -> None:
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 X, Y = RING["x_train"], RING["y_train"]
+AMOUNTS = both(lambda y: 100 * y[:, 0].astype(int), "y", CURVE)
 REFUSED: dict[str, tuple[Arrays, str]] = {
-    "wrong keys": ({"x": X, "y": Y}, "x_train, y_train, x_test, y_test missing; it holds x, y, but"),
+    "wrong keys": ({"x": X, "y": Y}, "x_train, y_train missing; it holds x, y, but x_train, y_train are needed, and"),
     "a missing key": ({k: a for k, a in RING.items() if k != "y_test"}, "y_test missing"),
     "nothing": ({}, "it holds nothing"),
     "objects": (ring(x_train=np.array([{"a": 1}] * 180, dtype=object)), "pickles and are refused"),
-    "strings": (ring(y_train=Y.astype(str)), "y_train is of <U21, but real numbers are needed"),
+    "strings": (ring(x_train=X.astype(str)), "x_train is of <U32, but real numbers are needed"),
+    "words and numbers": (ring(y_train=Y.astype(str)), "y_test holds numbers, but y_train words"),
     "complex": (ring(x_train=X + 1j), "x_train is of complex128"),
     "dates": (ring(x_train=X.astype("M8[s]")), "datetime64"),
     "records": (ring(x_train=np.zeros(180, [("a", float)])), "real numbers"),
@@ -226,11 +230,10 @@ REFUSED: dict[str, tuple[Arrays, str]] = {
     "infinity": (bent(y_test=CURVE["y_test"] * np.inf), "y_test: 120 of its 120 numbers"),
     "one class": (ring(y_train=Y * 0), "one class only, 0"),
     "one class, one-hot": (ring(y_train=ONE_HOT[Y * 0]), "one class only, 0"),
-    "classes from 1": (both(lambda y: y + 1, "y"), "numbered 0 to 1, but y_train holds 1, 2; renumber them"),
-    "classes -1 and 1": (both(lambda y: 2 * y - 1, "y"), "y_train holds -1, 1;"),
-    "huge classes": (both(lambda y: y.astype(np.uint64) + 2**63, "y"), "holds 9223372036854775808, 92"),
-    "amounts": (both(lambda y: y[:, 0].astype(int), "y", CURVE), 'say task = "regression"'),
-    "a one-hot class without samples": (both(lambda y: np.eye(3)[y], "y"), "numbered 0 to 2, but y_train holds 0, 1;"),
+    "amounts": (AMOUNTS, 'could be amounts or classes; say task = "regression" or task = "classification"'),
+    "float amounts": ({k: a.astype(float) for k, a in AMOUNTS.items()}, "which could be amounts or classes"),
+    "names": (ring(y_train=np.arange(180).astype(str)), "holds 180 classes among 180 samples (0, 1, 10, 100, 101, 102"),
+    "a one-hot class without samples": (both(lambda y: np.eye(3)[y], "y"), "no sample of class 2; leave column 2 of"),
     "one-hot of two widths": (ring(y_train=ONE_HOT[Y], y_test=np.eye(3)[RING["y_test"]]), "(180, 2) and (60, 3)"),
     "a class only in the test": (ring(y_test=RING["y_test"] + 1), "y_test holds class 2, which y_train does not"),
     "no samples": (ring(x_train=X[:0], y_train=Y[:0]), "x_train holds no samples"),
@@ -238,7 +241,7 @@ REFUSED: dict[str, tuple[Arrays, str]] = {
     "no numbers": (both(lambda x: x[:, :0], "x"), "at least one number each"),
     "no targets": (both(lambda y: y[:, :0], "y", CURVE), "y_train must be (samples,) or (samples, outputs)"),
     "targets of three axes": (both(lambda y: y[:, None], "y", CURVE), "but is (180, 1, 2)"),
-    "targets of two sizes": (bent(y_test=CURVE["y_test"][:, :1]), "y_train has 2 and y_test 1"),
+    "targets of two sizes": (bent(y_test=CURVE["y_test"][:, :1]), "y_train holds 2 and y_test 1 targets a sample"),
     "a scalar": (ring(y_train=np.array(3)), "y_train holds no samples"),
     "x of one axis": (both(lambda x: x[:, 0], "x"), "x_train must be (samples, ...)"),
     "two shapes": (ring(x_test=RING["x_test"][:, :2]), "(3,) in x_train and (2,) in x_test"),
@@ -249,7 +252,7 @@ REFUSED: dict[str, tuple[Arrays, str]] = {
     "tiny": (both(lambda x: x * 1e-42, "x"), "all samples of x_train are the same in float32"),
     "too far from zero": (both(lambda x: x + 1e12, "x"), "the same in float32"),
     "constant inputs": (both(lambda x: x * 0 + 0.1, "x"), "all samples of x_train are the same"),
-    "constant targets": (both(lambda y: y * 0 + 0.1, "y", CURVE), "all targets of y_train are the same"),
+    "constant targets": (both(lambda y: y * 0 + 0.1, "y", CURVE), "y_train: all targets are the same"),
 }
 
 

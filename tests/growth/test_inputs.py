@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from growir.data.dataset import Dataset
 from growir.growth.config import RunConfig
-from growir.growth.data import Dataset, check_data
+from growir.growth.data import check_data
 from growir.growth.engine import Observer
 from growir.growth.run import start_run
 from growir.network import Network
