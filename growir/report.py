@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard, cast
 
@@ -29,11 +30,16 @@ _MEASURED = frozenset(
 )
 
 
+def short(name: object) -> str:
+    """A node's name as a growth is told: of the layer and the activation of a state that growth made, the state's."""
+    return re.sub(r"^(node_[0-9]+)\.[a-z0-9_]+$", r"\1", cut(name))
+
+
 def describe_step(event: Mapping[str, Any], depth: int = 0) -> str:
     """A recorded pass in a few words; it may be damaged, or from another package."""
     created = event.get("created")
-    made = cut(cast("list[object]", created)[0]) if isinstance(created, list) and created else "?"
-    source, target, node = (cut(event.get(key, "?")) for key in ("source", "target", "node"))
+    made = short(cast("list[object]", created)[0]) if isinstance(created, list) and created else "?"
+    source, target, node = (short(event.get(key, "?")) for key in ("source", "target", "node"))
     match event.get("pass"):
         case "add_edge":
             return f"edge {source} -> {target}"

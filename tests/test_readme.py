@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,3 +111,17 @@ def test_tests_and_files_that_are_named_exist(path: Path) -> None:
         assert not test or test in names, f"{name} has no {test}"
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="the digits come with scikit-learn")
+def test_the_output_of_the_first_command_is_what_it_prints(tmp_path: Path) -> None:
+    (shown,) = [block for block in blocks("text") if block.startswith("digits: ")]
+    run = [sys.executable, "-m", "growir", "grow", "digits"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert _untimed(done.stdout) == _untimed(shown)
+
+
+def _untimed(text: str) -> list[str]:
+    """Lines without the two times in seconds, the only words that differ between runs of one seed."""
+    return [re.sub(r"│ [0-9.]+, [0-9.]+ of them growing +│", "", line.rstrip()) for line in text.splitlines()]

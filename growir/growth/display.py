@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,9 @@ from rich.text import Text
 
 from growir.growth.config import RunConfig
 from growir.growth.engine import Event, GrowthResult, Observer
-from growir.report import REASONS, describe_step, selection_text
+from growir.growth.telling import Teller
+from growir.growth.tournament import branches_of
+from growir.report import REASONS
 
 REFRESH = 0.1  # seconds between updates of the live line; each costs about a millisecond
 
@@ -48,6 +51,7 @@ class Display:
             auto_refresh=False,
             disable=quiet or not self.console.is_terminal,
         )
+        self._teller = Teller([branch.strategy for branch in branches_of(config) if branch.strategy])
         self.observer = Observer(event=self._event, tick=self._tick)
 
     def __enter__(self) -> Self:
@@ -77,8 +81,7 @@ class Display:
     def _event(self, event: Event) -> None:
         if self.quiet:
             return
-        line = describe(event)
-        if line:
+        for line in self._teller.lines(event):
             self._print(line)
 
     def finished(self, result: GrowthResult) -> None:
@@ -95,43 +98,17 @@ class Display:
         table.add_row("test after the final fit", _score(summary["test_after_fit"]))
         table.add_row("parameters", f"{summary['parameters']:,}")
         table.add_row("multiply-accumulates", f"{summary['macs']:,}")
-        table.add_row("growths", f"{summary['steps']}, ended by {summary['ended']}")
+        table.add_row("growths", f"{summary['steps']}; {REASONS[summary['ended']]}")
         table.add_row("seconds", f"{summary['seconds']:.1f}, {summary['seconds_growing']:.1f} of them growing")
         table.add_row("run directory", Text(str(self.folder)))
         table.add_row("ONNX model", Text(str(self.folder / "model.onnx")))
         self.console.print(table)
+        self._print("To look at it:")
+        folder = shlex.quote(str(self.folder))
+        for command in (f"growir log {folder}", f"growir render {folder} -o picture.svg"):
+            self._print(f"  {command}")
         if not summary["reproducible"]:
             self.console.print("The time budget ended growth: another run may find another network.")
-
-
-def describe(event: Event) -> str | None:
-    """The line of an event that is worth one."""
-    match event["event"]:
-        case "started":
-            start = f"{event['samples']} samples, starting at {event['parameters']} parameters"
-            return f"{event['name']}: {event['task']}, {start}"
-        case "growth":
-            chosen = describe_step(event)
-            gain = f"gain {event['predicted_gain']:.4f} predicted {event['measured_gain']:.4f} measured"
-            if event["probation"]:
-                gain = "on probation, since nothing gains at once"
-            return (
-                f"{event['step']:4}  {chosen:<44} best of {event['candidates']:<3} {gain}  "
-                f"{event['parameters']:>7,} parameters  {event['seconds']:.2f} s"
-            )
-        case "ended":
-            return f"      growth ends: {REASONS[event['reason']]}"
-        case "inputs":
-            tried = ", ".join(f"{each['loss']:.4f} with {each['inputs']}" for each in event["tried"])
-            return f"reads {event['inputs']} inputs: loss after a short fit {tried}"
-        case "undone":
-            return f"{event['step']:4}  taken back: {REASONS[event['reason']]}"
-        case "fitted":
-            return f"      strategy {event['branch']}: loss {event['loss']:.4f} of the selection part after a fit"
-        case "selected":
-            return selection_text(event)
-        case _:
-            return None
 
 
 def _score(metrics: dict[str, float | None] | None) -> str:
