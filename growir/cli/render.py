@@ -16,7 +16,16 @@ def render(
         Path,
         typer.Option("-o", "--out", metavar="FILE", help="NET.svg or NET.html, to be written.", show_default=False),
     ],
-    boxes: Annotated[int, typer.Option("--boxes", metavar="N", min=2, help="The most boxes.")] = 60,
+    boxes: Annotated[
+        int | None,
+        typer.Option(
+            "--boxes",
+            metavar="N",
+            min=2,
+            help="The most boxes [default: 60, and 16 below each other]",
+            show_default=False,
+        ),
+    ] = None,
     max_parameters: MaxParameters = MAX_PARAMETERS,
 ) -> None:
     """Draw a graph as SVG, or as a web page with its history.

@@ -1,8 +1,19 @@
 """Pictures of graphs: collapsed to few boxes, laid out in layers, drawn as SVG, and pages around them."""
 
-from growir.render.collapse import MAX_BOXES, Box, Picture, collapse
+from growir.render.collapse import MAX_BOXES, MAX_ROWS, Box, Picture, collapse
 from growir.render.marks import Mark, growth_marks
 from growir.render.page import difference_page, graph_page
 from growir.render.svg import draw
 
-__all__ = ["MAX_BOXES", "Box", "Mark", "Picture", "collapse", "difference_page", "draw", "graph_page", "growth_marks"]
+__all__ = [
+    "MAX_BOXES",
+    "MAX_ROWS",
+    "Box",
+    "Mark",
+    "Picture",
+    "collapse",
+    "difference_page",
+    "draw",
+    "graph_page",
+    "growth_marks",
+]

@@ -1,27 +1,28 @@
-"""A graph of any size as at most sixty boxes.
+"""A graph of any size as few boxes: at most sixty, of which at most sixteen stand below each other, so it fits a page.
 
-Nodes are gathered by module. Modules are opened, the outer ones first and the modules of one parent together, as long
-as all fits; a run of equal modules (the layers of an encoder) is one box until there is room for each. What has too
-many parts to be opened, such as a graph without modules, is cut into runs of neighbours.
+Nodes are gathered by module, then with what only carries on their value, and runs of equal ones into one. `opening.py`
+says which of all these groups a picture shows; here each becomes a box that says what it holds.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from growir.costs import costs_of
 from growir.graph import Graph, Node
 from growir.render.marks import Mark, gathered
+from growir.render.opening import opened
+from growir.render.repeats import gather_repeats
+from growir.render.stages import family, gather_stages
 from growir.render.tree import Group, module_tree
 from growir.shapes import shapes_of
-from growir.show import field_text
 
 MAX_BOXES = 60
+MAX_ROWS = 16  # so many boxes below each other are as high as a page, at a size that can be read
 MANY_INPUTS = 6  # more are one box
-EQUAL_RUN = 3  # so many equal neighbours are one box at first
-LONG_RUN = 12  # so many stay one
+MANY_KINDS = 60  # characters of the operators inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,12 @@ class Box:
     Attributes:
         label: A node's name, a module's, or the first and last of a run.
         members: The nodes inside; empty for inputs.
-        what: The operator, or how many nodes of which.
-        shape: Of the value that leaves it; the last one's where several do.
+        what: The operator, or how many nodes of which; those with parameters first.
+        shape: Of the value that leaves it; the last one's where several do. Of several nodes also of the value that
+            comes in, if that has another shape.
         parameters: Learned numbers inside.
-        family: Of its operator: the room of growir.ops it lives in; "module" for several nodes, "input" for inputs.
+        family: Of its operator: the room of growir.ops it lives in; of a stage its first one's; "module" for other
+            boxes of several nodes, "input" for inputs.
         output: Whether a value of the graph's outputs comes from here.
         mark: What is to be said of its nodes, if anything.
     """
@@ -59,22 +62,25 @@ class Picture:
 
 def collapse(
     graph: Graph,
-    limit: int = MAX_BOXES,
+    limit: int | None = None,
     marks: Mapping[str, Mark] | None = None,
     focus: Collection[str] = (),
 ) -> Picture:
-    """The graph as at most `limit` boxes.
+    """The graph as few boxes.
 
     Args:
         graph: A verified graph.
-        limit: At least 2: the inputs and the rest.
+        limit: The most boxes, at least 2: the inputs and the rest. If None, at most `MAX_BOXES`, of which at most
+            `MAX_ROWS` stand below each other.
         marks: What is to be said of nodes.
         focus: Nodes whose modules are opened before others.
     """
+    rows = MAX_ROWS if limit is None else limit
+    limit = MAX_BOXES if limit is None else limit
     inputs = [[entry.name for entry in graph.inputs]]
     if len(graph.inputs) <= min(MANY_INPUTS, limit - 1):
         inputs = [[entry.name] for entry in graph.inputs]
-    groups = _opened(_tree(graph), limit - len(inputs), frozenset(focus)) if graph.nodes else []
+    groups = opened(_tree(graph), limit - len(inputs), rows, frozenset(focus)) if graph.nodes else []
     boxes = [*(_input_box(graph, names) for names in inputs)]
     holders: dict[str, int] = {name: k for k, names in enumerate(inputs) for name in names}
     for group in groups:
@@ -89,95 +95,18 @@ def collapse(
     return Picture(tuple(boxes), tuple(sorted(edges)))
 
 
-# -- which boxes ------------------------------------------------------------------------------------------------------
-
-
 def _tree(graph: Graph) -> Group:
-    """The module tree, with runs of equal modules put together."""
+    """The module tree, with stages and runs of equal parts put together."""
     root = module_tree(graph)
-    shapes = {node.name: str(shapes_of(graph)[node.name]) for node in graph.nodes}
-    _gather(root, shapes, {})
-    _measure(root)
-    return root
-
-
-def _gather(group: Group, shapes: Mapping[str, str], known: dict[object, int]) -> int:
-    """Put runs of equal modules together; returns a number that is the same for equal groups."""
-    if group.node is not None:
-        node = group.node
-        return known.setdefault((node.op.kind(), field_text(node.op.attributes()), shapes[node.name]), len(known))
-    start = len(group.path) + 1 if group.path else 0
-    kinds = [_gather(part, shapes, known) for part in group.parts]
-    identity = tuple((part.label[start:], kind) for part, kind in zip(group.parts, kinds, strict=True))
-    parts: list[Group] = []
-    first = 0
-    for k in range(1, len(kinds) + 1):
-        if k == len(kinds) or kinds[k] != kinds[first]:
-            run, first = group.parts[first:k], k
-            if len(run) < EQUAL_RUN or run[0].node is not None:
-                parts += run
-            elif len(run) == len(kinds):
-                group.alike, parts = len(run), _pieces(run)
-            else:
-                parts.append(Group(_span(run), run[0].path, _pieces(run), alike=len(run)))
-    group.parts = parts
-    return known.setdefault(identity, len(known))
-
-
-def _pieces(run: list[Group]) -> list[Group]:
-    """What an opened run of equal modules shows: each, or of a long one the first and the rest."""
-    if len(run) <= LONG_RUN:
-        return run
-    return [run[0], Group(_span(run[1:]), run[0].path, run[1:], alike=len(run) - 1, sealed=True)]
-
-
-def _span(run: Sequence[Group]) -> str:
-    return run[0].label if len(run) == 1 else f"{run[0].label} to {run[-1].label}"
-
-
-def _measure(root: Group) -> None:
-    """Fill in depths."""
+    gather_stages(root, graph)
+    gather_repeats(root, graph)
     stack = [root]
     while stack:
         group = stack.pop()
         for part in group.parts:
             part.depth = group.depth + 1
             stack.append(part)
-
-
-def _opened(root: Group, limit: int, focus: frozenset[str]) -> list[Group]:
-    """The groups to show, in order."""
-    shown = [root]
-    while True:
-        step = next((opened for opened in _choices(shown, focus) if _growth(opened) + len(shown) <= limit), None)
-        if step is None:
-            break
-        shown = [part for group in shown for part in (group.parts if group in step else [group])]
-    # Too many parts at one place would leave the picture nearly empty.
-    largest = max(shown, key=lambda group: 0 if group.sealed else len(group.parts))
-    if 2 * len(shown) <= limit and largest.parts and not largest.sealed:
-        count, size = limit - len(shown) + 1, len(largest.parts)
-        cuts = [largest.parts[k * size // count : (k + 1) * size // count] for k in range(count)]
-        runs = [cut[0] if len(cut) == 1 else Group(_span(cut), largest.path, cut) for cut in cuts if cut]
-        shown = [part for group in shown for part in (runs if group is largest else [group])]
-    return shown
-
-
-def _growth(opened: Iterable[Group]) -> int:
-    return sum(len(group.parts) - 1 for group in opened)
-
-
-def _choices(shown: Sequence[Group], focus: frozenset[str]) -> Iterator[list[Group]]:
-    """What could be opened next: groups with nodes in focus, then all modules of one parent, outer ones first."""
-    closed = [group for group in shown if group.parts and not group.sealed]
-    if focus:
-        yield from ([group] for group in closed if any(node.name in focus for node in group.nodes()))
-    families: dict[tuple[int, str], list[Group]] = {}
-    for group in closed:
-        families.setdefault((group.depth, group.path.rpartition(".")[0]), []).append(group)
-    yield from (families[key] for key in sorted(families, key=lambda key: key[0]))
-    # Where not all fit, one is better than none: the outermost, and of these the largest.
-    yield from ([group] for group in sorted(closed, key=lambda g: (g.depth, -sum(1 for _ in g.nodes()))))
+    return root
 
 
 # -- what stands in them ----------------------------------------------------------------------------------------------
@@ -195,21 +124,39 @@ def _box(graph: Graph, group: Group, marks: Mapping[str, Mark]) -> Box:
     inside = {node.name for node in nodes}
     leaving = [n.name for n in nodes if n.name in graph.outputs or not inside.issuperset(graph.consumers[n.name])]
     costs = costs_of(graph)
-    family = type(nodes[0].op).__module__.rpartition(".")[2]
     return Box(
         label=group.label or graph.name,
         members=tuple(node.name for node in nodes),
-        what=nodes[0].op.kind() if group.node is not None else _contents(group, nodes),
-        shape=str(shapes_of(graph)[(leaving or [nodes[-1].name])[-1]]),
+        what=nodes[0].op.kind() if group.node is not None else _contents(graph, group, nodes),
+        shape=_shape(graph, nodes, (leaving or [nodes[-1].name])[-1]),
         parameters=sum(costs.nodes[node.name].parameters for node in nodes),
-        family=family if group.node is not None else "module",
+        family=family(nodes[0]) if group.node is not None or group.stage else "module",
         output=any(name in graph.outputs for name in inside),
         mark=gathered([marks[name] for name in (node.name for node in nodes) if name in marks], len(nodes)),
     )
 
 
-def _contents(group: Group, nodes: Sequence[Node]) -> str:
-    if group.alike:
-        return f"{group.alike} alike, {len(nodes)} nodes"
-    kinds = Counter(node.op.kind() for node in nodes)
-    return f"{len(nodes)} {next(iter(kinds))}" if len(kinds) == 1 else f"{len(nodes)} nodes"
+def _shape(graph: Graph, nodes: Sequence[Node], leaves: str) -> str:
+    """The shape of the value that leaves some nodes, behind that of the one that comes in if both say something."""
+    shapes = shapes_of(graph)
+    left = str(shapes[leaves])
+    inside = {node.name for node in nodes}
+    read = {str(shapes[source]) for node in nodes for source in node.inputs if source not in inside}
+    return left if len(nodes) == 1 or len(read) != 1 or read == {left} else f"{read.pop()} → {left}"
+
+
+def _contents(graph: Graph, group: Group, nodes: Sequence[Node]) -> str:
+    """What is inside: "99 x: linear, relu" of a run of equal groups, "2 conv2d, 2 batch_norm, relu, add" of others."""
+    each = len(nodes) // group.alike if group.alike else len(nodes)
+    costs = costs_of(graph)
+    kinds = Counter(node.op.kind() for node in nodes[:each])
+    learned = {node.op.kind() for node in nodes[:each] if costs.nodes[node.name].parameters}
+    texts = [f"{kinds[k]} {k}" if kinds[k] > 1 else k for k in sorted(kinds, key=lambda kind: kind not in learned)]
+    if group.alike and each == 1:
+        return f"{group.alike} {nodes[0].op.kind()}"
+    shown = len(texts)
+    while shown > 1 and len(", ".join(texts[:shown])) > MANY_KINDS:
+        shown -= 1
+    left = each - sum(kinds[kind] for kind in sorted(kinds, key=lambda kind: kind not in learned)[:shown])
+    text = ", ".join([*texts[:shown], *([f"{left} more"] if left else [])])
+    return f"{group.alike} x: {text}" if group.alike else text

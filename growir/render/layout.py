@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from growir.render.order import ordered
 
-MARGIN, GAP, ROW_GAP = 24, 24, 46
+MARGIN, GAP, ROW_GAP = 24, 24, 36
 LANE, LANE_GAP = 6, 4  # room for arrows that pass a row
 PAGE = 1100  # a layer that is wider than this is drawn in several rows
 SWEEPS = 6
@@ -99,19 +99,19 @@ def layered(
 def layers_of(count: int, edges: Sequence[tuple[int, int]], top: Collection[int] = ()) -> list[int]:
     """The layer of each box: the number of arrows on the longest path to it, counted from what reads nothing.
 
-    Those of `top` stay at 0; others that read nothing are moved down to right above their first reader.
+    Those of `top` stay at 0. Where a path begins at others that read nothing, all that depends on these alone is moved
+    down to right above its first reader.
     """
     layers = [0] * count
-    first: dict[int, int] = {}
-    reads: set[int] = set()
+    fixed = [k in top for k in range(count)]
     for start, end in sorted(edges, key=lambda edge: edge[1]):
         layers[end] = max(layers[end], layers[start] + 1)
-        reads.add(end)
-    for start, end in edges:
+        fixed[end] |= fixed[start]
+    first: dict[int, int] = {}
+    for start, end in sorted(edges, key=lambda edge: -edge[0]):
         first[start] = min(first.get(start, count), layers[end])
-    for box, layer in first.items():
-        if box not in reads and box not in top:
-            layers[box] = layer - 1
+        if not fixed[start]:
+            layers[start] = first[start] - 1
     return layers
 
 

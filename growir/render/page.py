@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from growir.difference import Difference, NodeChange, lines
 from growir.graph import Graph
-from growir.render.collapse import MAX_BOXES
 from growir.render.marks import Mark
 from growir.render.svg import GROUND, MARKS, TEXT, WRITTEN, draw, history_lines, plain
 from growir.show import SHORT_HASH
@@ -16,7 +15,7 @@ from growir.show import SHORT_HASH
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def graph_page(graph: Graph, limit: int = MAX_BOXES) -> str:
+def graph_page(graph: Graph, limit: int | None = None) -> str:
     """A graph's picture and history as HTML."""
     body = [f"<h1>{plain(graph.name)}</h1>", f"<p><code>{graph.hash[:SHORT_HASH]}</code></p>"]
     body.append(f'<div class="picture">\n{draw(graph, limit=limit)}</div>')
@@ -28,7 +27,7 @@ def graph_page(graph: Graph, limit: int = MAX_BOXES) -> str:
     return _page(graph.name, body)
 
 
-def difference_page(difference: Difference, limit: int = MAX_BOXES) -> str:
+def difference_page(difference: Difference, limit: int | None = None) -> str:
     """What two graphs have not in common as HTML: their pictures side by side, and each difference in words."""
     before, after = difference.before, difference.after
     changed = {change.name: Mark("changed", _change_text(change)) for change in difference.changed}

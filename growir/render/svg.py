@@ -5,15 +5,16 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Literal, NamedTuple
 
 from growir.graph import Graph
-from growir.render.collapse import MAX_BOXES, Box, Picture, collapse
+from growir.render.collapse import Box, Picture, collapse
 from growir.render.layout import layered
 from growir.render.marks import Mark, growth_marks
 from growir.show import step_text
 
 WRITTEN = "<!-- Written by growir -->"
-NAME_CHARS, TEXT_CHARS = 30, 34
+NAME_CHARS, TEXT_CHARS = 34, 40
 NAME_WIDTH, TEXT_WIDTH = 7.9, 7.0  # of a character: those of all fixed-width fonts are about as wide
 HEADING_WIDTH = 9.1
 PADDING, LINE = 12, 17
@@ -53,7 +54,7 @@ MARKS: Mapping[str, tuple[str, str]] = {
 def draw(
     graph: Graph,
     marks: Mapping[str, Mark] | None = None,
-    limit: int = MAX_BOXES,
+    limit: int | None = None,
     focus: Sequence[str] = (),
     tag: str = "g",
 ) -> str:
@@ -62,7 +63,7 @@ def draw(
     Args:
         graph: A verified graph.
         marks: What is to be said of nodes; `growth_marks` of the graph if None.
-        limit: The most boxes.
+        limit: The most boxes; if None, as many as fit a page.
         focus: Nodes to show first where not all can be shown.
         tag: Begins the ids in it, which are unique in a page.
     """
@@ -138,8 +139,9 @@ def _legend(picture: Picture) -> tuple[list[str], int]:
     x = 24
     for family in dict.fromkeys(_family(box) for box in picture.boxes):
         parts.append(f'<g class="{family}"><circle class="fill" cx="{x + 6}" cy="66" r="6"/></g>')
-        parts.append(f'<text x="{x + 17}" y="70">{family}</text>')
-        x += 32 + round(len(family) * TEXT_WIDTH)
+        word = "several nodes" if family == "module" else family
+        parts.append(f'<text x="{x + 17}" y="70">{word}</text>')
+        x += 32 + round(len(word) * TEXT_WIDTH)
     for kind in dict.fromkeys(box.mark.kind for box in picture.boxes if box.mark):
         parts.append(f'<g class="key {kind}"><path class="fill" d="M{x} 66h14"/></g>')
         parts.append(f'<text x="{x + 20}" y="70">{kind}</text>')
@@ -151,14 +153,32 @@ def _family(box: Box) -> str:
     return box.family if box.family in FAMILIES else "other"
 
 
-def _lines(box: Box) -> list[str]:
-    parameters = f", {box.parameters:,} parameters" if box.parameters else ""
-    lines = [_cut(box.label, NAME_CHARS), f"{box.what}{', output' if box.output else ''}", f"{box.shape}{parameters}"]
-    if box.mark:
-        for sentence in box.mark.text.split("; "):
-            # At a comma between two steps, if it is too long for one line.
-            lines += textwrap.wrap(sentence.replace(" ", "\xa0").replace(",\xa0", ", "), TEXT_CHARS) or [""]
-    return [lines[0], *(_cut(line.replace("\xa0", " "), TEXT_CHARS) for line in lines[1:])]
+class Line(NamedTuple):
+    """A line of text in a box; `kind` is its class, "" for what is said of every box."""
+
+    kind: Literal["name", "", "mark"]
+    text: str
+
+
+def _lines(box: Box) -> list[Line]:
+    what = _wrapped(f"{box.what}{', output' if box.output else ''}")
+    parameters = f"{box.parameters:,} parameters" if box.parameters else ""
+    facts = ", ".join(filter(None, (box.shape, parameters)))
+    what += [facts] if len(facts) <= TEXT_CHARS else [box.shape, parameters]
+    marks: list[str] = []
+    for sentence in box.mark.text.split("; ") if box.mark else ():
+        marks += _wrapped(sentence) or [""]
+    return [
+        Line("name", _cut(box.label, NAME_CHARS)),
+        *(Line("", _cut(line, TEXT_CHARS)) for line in what if line),
+        *(Line("mark", _cut(line, TEXT_CHARS)) for line in marks),
+    ]
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines that end at commas, if it is too long for one."""
+    bound = text.replace(" ", "\xa0").replace(",\xa0", ", ")
+    return [line.replace("\xa0", " ") for line in textwrap.wrap(bound, TEXT_CHARS)]
 
 
 def _cut(text: str, most: int) -> str:
@@ -169,12 +189,12 @@ def _cut(text: str, most: int) -> str:
     return f"{text[: most - tail - 1]}…{text[-tail:]}"
 
 
-def _width(lines: Sequence[str]) -> int:
-    widest = max(len(lines[0]) * NAME_WIDTH, *(len(line) * TEXT_WIDTH for line in lines[1:]))
+def _width(lines: Sequence[Line]) -> int:
+    widest = max(len(line.text) * (NAME_WIDTH if line.kind == "name" else TEXT_WIDTH) for line in lines)
     return 2 * round((widest + 2 * PADDING) / 2)
 
 
-def _drawn(box: Box, lines: Sequence[str], corner: tuple[int, int], size: tuple[int, int]) -> list[str]:
+def _drawn(box: Box, lines: Sequence[Line], corner: tuple[int, int], size: tuple[int, int]) -> list[str]:
     classes = ["box", _family(box), *(["output"] if box.output else [])]
     classes += ["marked", box.mark.kind] if box.mark else []
     full = f"{box.label}: {box.what}, {box.shape}, {box.parameters:,} parameters"
@@ -186,9 +206,9 @@ def _drawn(box: Box, lines: Sequence[str], corner: tuple[int, int], size: tuple[
     ]
     first = y + (size[1] - LINE * (len(lines) - 1)) // 2 + 4
     for k, line in enumerate(lines):
-        kind = ' class="name"' if not k else ' class="mark"' if k > 2 else ""
+        kind = f' class="{line.kind}"' if line.kind else ""
         at = f'x="{x + size[0] // 2}" y="{first + k * LINE}"'
-        parts.append(f'<text{kind} {at} text-anchor="middle">{plain(line)}</text>')
+        parts.append(f'<text{kind} {at} text-anchor="middle">{plain(line.text)}</text>')
     return [*parts, "</g>"]
 
 

@@ -30,9 +30,12 @@ class Group:
         path: The dotted name of the module it is, or is a part of.
         parts: What it is opened into, in order.
         node: The node, if it is a single one.
-        alike: So many equal modules, if it is a run of them.
-        sealed: Whether it is never opened.
+        alike: So many equal groups, if it is a run of them.
+        sealed: Whether it is opened only for a node in focus.
+        stage: Whether it is a node with those that only carry on its value.
         depth: How many groups are around it.
+        first: The label of its first part that has a name of its own; its label, if it has one itself.
+        last: That of its last.
     """
 
     label: str
@@ -41,7 +44,14 @@ class Group:
     node: Node | None = None
     alike: int = 0
     sealed: bool = False
+    stage: bool = False
     depth: int = 0
+    first: str = ""
+    last: str = ""
+
+    def __post_init__(self) -> None:
+        self.first = self.first or self.label
+        self.last = self.last or self.label
 
     def nodes(self) -> Iterator[Node]:
         """All nodes in it, in order."""
@@ -51,6 +61,14 @@ class Group:
             if group.node is not None:
                 yield group.node
             stack.extend(reversed(group.parts))
+
+
+def joined(parts: list[Group], path: str, *, alike: int = 0, sealed: bool = False, stage: bool = False) -> Group:
+    """A run of neighbours as a group, called by its first and last; the module that both are in is said once."""
+    first, last = parts[0].first, parts[-1].last
+    module = first[: first.rfind(".") + 1]
+    label = first if first == last else f"{first} to {last.removeprefix(module)}"
+    return Group(label, path, parts, alike=alike, sealed=sealed, stage=stage, first=first, last=last)
 
 
 def module_tree(graph: Graph) -> Group:

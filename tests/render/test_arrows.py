@@ -6,6 +6,7 @@ import random
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.network import load_graph
 from growir.passes import AddEdge, AddNode, InsertBlock, InsertLayer, Widen
-from growir.render import collapse, difference_page, draw
+from growir.render import MAX_BOXES, MAX_ROWS, collapse, difference_page, draw
 from growir.render.layout import layers_of
 from growir.render.order import crossings, ordered
 from growir.render.tree import Group, module_tree
@@ -32,7 +33,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def check(svg: str) -> None:
-    """All arrows of an SVG element run downwards from a box's lower side to another's upper side."""
+    """All arrows of an SVG element run downwards from a box's lower side to another's upper side, through no box."""
     drawn = ET.fromstring(svg)
     boxes = [tuple(int(e.attrib[key]) for key in ("x", "y", "width", "height")) for e in drawn.iter(f"{SVG}rect")]
     for path in (e.attrib["d"] for e in drawn.iter(f"{SVG}path") if e.attrib.get("class") == "edge"):
@@ -43,6 +44,10 @@ def check(svg: str) -> None:
         (x, y), (to_x, to_y) = points[0], points[-1]
         assert any(left <= x <= left + w and y == top + h for left, top, w, h in boxes), path
         assert any(left <= to_x <= left + w and to_y == top for left, top, w, _ in boxes), path
+        for (x, y), (to_x, to_y) in pairwise(points):
+            for left, top, w, h in boxes:
+                beside = max(x, to_x) <= left or left + w <= min(x, to_x)
+                assert beside or to_y <= top or top + h <= y, path
 
 
 def path_points(path: str) -> list[tuple[int, int]]:
@@ -62,6 +67,10 @@ def check_graph(graph: Graph, limits: Collection[int] = LIMITS) -> None:
         picture = collapse(graph, limit)
         assert all(start < end for start, end in picture.edges)
         check(draw(graph, limit=limit))
+    picture = collapse(graph)
+    assert len(picture.boxes) <= MAX_BOXES
+    assert max(layers_of(len(picture.boxes), picture.edges)) < MAX_ROWS
+    check(draw(graph))
 
 
 def grown(names: Sequence[str], seed: int, steps: int) -> Graph:
@@ -163,6 +172,8 @@ def test_a_module_stays_whole_where_it_can() -> None:
 def test_a_layer_is_the_longest_path() -> None:
     edges = [(0, 1), (1, 2), (0, 3), (2, 4), (3, 4), (4, 5), (6, 7), (5, 7), (0, 7)]
     assert layers_of(8, edges, {0}) == [0, 1, 2, 1, 3, 4, 4, 5]
+    # All that depends only on 1, which reads nothing, stands right above its reader.
+    assert layers_of(6, [(0, 3), (1, 2), (2, 5), (3, 4), (4, 5)], {0}) == [0, 1, 2, 1, 2, 3]
 
 
 def test_crossings_are_undone() -> None:

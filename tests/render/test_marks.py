@@ -100,7 +100,7 @@ def test_a_history_that_would_take_long_is_not_run_again(monkeypatch: pytest.Mon
 
 def test_the_box_of_a_module_counts_its_marks() -> None:
     graph = after(residual_convnet(), Widen(node="stem", by=2))
-    box = next(box for box in collapse(graph, 9, growth_marks(graph)).boxes if box.label == "block")
+    box = next(box for box in collapse(graph, 7, growth_marks(graph)).boxes if box.label == "block")
     assert box.mark == Mark("resized", "1 resized")
     new, resized, removed = Mark("new", "a"), Mark("resized", "b"), Mark("removed", "c")
     assert gathered([new, resized, resized], 5) == Mark("new", "1 new, 2 resized")
