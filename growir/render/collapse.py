@@ -36,7 +36,7 @@ class Box:
         shape: Of the value that leaves it; the last one's where several do. Of several nodes also of the value that
             comes in, if that has another shape.
         parameters: Learned numbers inside.
-        family: Of its operator: the room of growir.ops it lives in; of a stage its first one's; "module" for other
+        family: Of its operator: the room of growir.ops it lives in; of a stage its first node's; "module" for other
             boxes of several nodes, "input" for inputs.
         output: Whether a value of the graph's outputs comes from here.
         mark: What is to be said of its nodes, if anything.

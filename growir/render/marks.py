@@ -58,6 +58,8 @@ def gathered(found: Sequence[Mark], size: int) -> Mark | None:
     """The mark of a box of so many nodes, by the marks of those of them that have one."""
     if not found or size == 1:
         return found[0] if found else None
+    if len(found) == size and len(set(found)) == 1:
+        return found[0]
     kinds = Counter(mark.kind for mark in found)
     # A box is added only if all of it is; one with some new nodes is a changed one.
     whole = len(kinds) == 1 and len(found) == size
@@ -65,7 +67,7 @@ def gathered(found: Sequence[Mark], size: int) -> Mark | None:
     kind: Kind = found[0].kind if whole else "changed"
     if growth and not whole:
         kind = "new" if "new" in kinds else "resized"
-    return Mark(kind, ", ".join(f"{count} {name}" for name, count in kinds.items()))
+    return Mark(kind, f"{', '.join(f'{count} {name}' for name, count in kinds.items())}, of {size} nodes")
 
 
 def _resizings(graph: Graph) -> Iterator[tuple[int, str, int]]:

@@ -30,8 +30,10 @@ def gather_stages(group: Group, graph: Graph) -> None:
             stages[-1].append(part)
         else:
             stages.append([part])
-    if len(stages) > 1:  # a module that is one stage has a name of its own
-        group.parts = [run[0] if len(run) == 1 else joined(run, group.path, stage=True) for run in stages]
+    if len(stages) == 1:  # a module that is one stage has a name of its own
+        group.stage = len(group.parts) > 1
+        return
+    group.parts = [run[0] if len(run) == 1 else joined(run, group.path, stage=True) for run in stages]
 
 
 def _carries_on(before: Group, part: Group, graph: Graph) -> bool:

@@ -101,12 +101,14 @@ def test_a_history_that_would_take_long_is_not_run_again(monkeypatch: pytest.Mon
 def test_the_box_of_a_module_counts_its_marks() -> None:
     graph = after(residual_convnet(), Widen(node="stem", by=2))
     box = next(box for box in collapse(graph, 7, growth_marks(graph)).boxes if box.label == "block")
-    assert box.mark == Mark("resized", "1 resized")
+    assert box.mark == Mark("resized", "1 resized, of 2 nodes")
     new, resized, removed = Mark("new", "a"), Mark("resized", "b"), Mark("removed", "c")
-    assert gathered([new, resized, resized], 5) == Mark("new", "1 new, 2 resized")
-    assert gathered([resized, resized], 5) == Mark("resized", "2 resized")
-    assert gathered([removed, removed], 2) == Mark("removed", "2 removed")
-    assert gathered([removed, removed], 3) == Mark("changed", "2 removed")
+    assert gathered([new, resized, resized], 5) == Mark("new", "1 new, 2 resized, of 5 nodes")
+    assert gathered([resized, resized], 5) == Mark("resized", "2 resized, of 5 nodes")
+    assert gathered([new, new], 2) == new
+    assert gathered([new, new], 3) == Mark("new", "2 new, of 3 nodes")
+    assert gathered([removed, Mark("removed", "d")], 2) == Mark("removed", "2 removed, of 2 nodes")
+    assert gathered([removed, removed], 3) == Mark("changed", "2 removed, of 3 nodes")
     assert gathered([], 3) is None
 
 

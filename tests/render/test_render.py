@@ -190,7 +190,7 @@ def test_equal_modules_are_one_box_behind_the_first() -> None:
 
 def test_a_box_says_what_it_holds() -> None:
     block = next(box for box in collapse(residual_convnet(), 7).boxes if box.label == "block")
-    assert (block.what, block.shape, block.family) == ("conv2d, batch_norm", "(N, 3, 5, 5)", "module")
+    assert (block.what, block.shape, block.family) == ("conv2d, batch_norm", "(N, 3, 5, 5)", "conv")
     assert block.parameters == 3 * 3 * 9 + 6
     head = collapse(residual_convnet()).boxes[-1]
     assert (head.output, head.what, head.family) == (True, "linear", "linear")
