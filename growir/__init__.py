@@ -9,7 +9,8 @@ Where to begin, by what is there:
     a Graph             summary(graph), costs_of(graph), channel_spaces(graph), diff(before, after)
 
 Modules with more of the same: growir.passes has what changes a network (Widen, AddNode, Prune, ...), growir.live grows
-one inside a training loop of your own, and growir.testing tests passes of your own (pip install 'growir[test]').
+one inside a training loop of your own, growir.sklearn has estimators for scikit-learn (pip install 'growir[sklearn]'),
+and growir.testing tests passes of your own (pip install 'growir[test]').
 
 Whatever a caller can mend is raised as a GrowirError that says how. Names are imported when they are first used, so
 that `import growir` is quick and needs no torch.
@@ -76,7 +77,7 @@ _EXPORTS = {
 _MODULES = ("live", "passes")
 # These need packages that not everyone has. Who asks for them gets them, or is told what to install; who only looks at
 # all that growir has (help, `import *`, completion) does not import them, so they are not listed.
-_EXTRAS = ("testing",)
+_EXTRAS = ("sklearn", "testing")
 
 __all__ = [*_EXPORTS, *_MODULES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]  # see __getattr__
 

@@ -57,14 +57,16 @@ def test_looking_imports_no_package_of_an_extra(tmp_path: Path) -> None:
     assert not modules & {"hypothesis", "pytest", "sklearn"}
 
 
-def test_looking_does_not_import_the_kit_where_it_could() -> None:
+def test_looking_does_not_import_the_extras_where_it_could() -> None:
     # Where hypothesis is installed its import would be slow, and its warnings be those of somebody else's test run.
     code = "import growir, inspect, pydoc, sys\nfrom growir import *\ninspect.getmembers(growir)\n"
     code += "pydoc.render_doc(growir)\n"
-    code += "assert not {'growir.testing', 'hypothesis'} & set(sys.modules)\nprint(growir.testing.graphs)"
+    code += "assert not {'growir.testing', 'hypothesis', 'growir.sklearn', 'sklearn'} & set(sys.modules)\n"
+    code += "print(growir.testing.graphs, growir.sklearn.GrowingClassifier)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "graphs" in done.stdout
+    assert "GrowingClassifier" in done.stdout
 
 
 def test_asking_for_the_kit_says_what_to_install(tmp_path: Path) -> None:
@@ -76,6 +78,16 @@ def test_asking_for_the_kit_says_what_to_install(tmp_path: Path) -> None:
     says = (
         "hypothesis growir.testing draws its graphs with hypothesis, which is not installed: pip install 'growir[test]'"
     )
+    assert done.stdout.splitlines() == [says] * len(asked), done.stderr
+
+
+def test_asking_for_the_estimators_says_what_to_install(tmp_path: Path) -> None:
+    asked = ["import growir.sklearn", "growir.sklearn", "from growir.sklearn import GrowingClassifier"]
+    code = "import growir\n"
+    for line in asked:
+        code += f"try:\n    {line}\nexcept ModuleNotFoundError as error:\n    print(error.name, str(error))\n"
+    done = without(code, tmp_path)
+    says = "sklearn growir.sklearn needs scikit-learn, which is not installed: pip install 'growir[sklearn]'"
     assert done.stdout.splitlines() == [says] * len(asked), done.stderr
 
 
