@@ -24,7 +24,11 @@ from growir.growth.config import RunConfig, parse_run
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BY_DATA = {"run": {"threads"}, "data": {"path", "test", "variance"}, "policy": {"neurons", "ridge", "significance"}}
+BY_DATA = {
+    "run": {"threads"},
+    "data": {"path", "target", "separator", "test", "variance"},
+    "policy": {"neurons", "ridge", "significance"},
+}
 BY_DATA["budget"] = {"parameters", "macs", "seconds"}
 BY_DATA["train"] = {"batch_size", "epochs_between", "epochs_trial", "epochs_final", "keep_final", "fresh"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ SMALLEST, LARGEST = 1e-30, 1e30
 TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file that a run needs: those to train on, and those to test on if it has any.
+def read_arrays(path: Path, wanted: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Arrays of an .npz file: by default those to train on, and those to test on if it has any.
 
     Raises:
         DataError: The file cannot be read, is none, is damaged, or lacks an array.
@@ -32,7 +32,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 )
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as file:
-                keys = needed(file.files, str(path))
+                keys = needed(file.files, str(path), wanted)
                 return {key: file[key] for key in keys}
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -47,17 +47,21 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path}: this .npz file is damaged: {cut(error)}; write it anew with np.savez") from None
 
 
-def needed(found: Collection[str], source: str) -> tuple[str, ...]:
-    """Which keys to read: of the test part both or none. Raises DataError if one is missing."""
-    wanted = TRAIN + TEST if any(key in found for key in TEST) else TRAIN
-    missing = [key for key in wanted if key not in found]
+def needed(found: Collection[str], source: str, wanted: Sequence[str] = ()) -> Sequence[str]:
+    """Which keys to read: those wanted, else those to train on, and of the test part both or none.
+
+    Raises:
+        DataError: One is missing.
+    """
+    keys = wanted or (TRAIN + TEST if any(key in found for key in TEST) else TRAIN)
+    missing = [key for key in keys if key not in found]
     if missing:
         shown = ", ".join(cut(key) for key in list(found)[:8]) or "nothing"
-        raise DataError(
-            f"{source}: {', '.join(missing)} missing; it holds {shown}, but {', '.join(TRAIN)} are needed, and "
-            f"{' and '.join(TEST)} where it has a test part of its own"
-        )
-    return wanted
+        needs = f"{' and '.join(wanted or TRAIN)} are needed"
+        if not wanted:
+            needs += f", and {' and '.join(TEST)} where it has a test part of its own"
+        raise DataError(f"{source}: {', '.join(missing)} missing; it holds {shown}, but {needs}")
+    return keys
 
 
 def plain(given: ArrayLike, where: str, *, words: bool = False) -> NDArray[Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from growir.data.arrays import TEST, TRAIN, as_float32, needed, plain, varying
+from growir.data.arrays import TEST, TRAIN, as_float32, needed, plain, read_arrays, varying
 from growir.data.description import Description, Feature, Task
 from growir.data.splitting import SHARE, held_out
 from growir.data.targets import Asked, Named, Targets, understood
@@ -98,12 +99,18 @@ class Meaning:
 def parts_of(arrays: Mapping[str, ArrayLike], source: str) -> tuple[Part, Part | None]:
     """Arrays under the Keras keys as what to train on and what to test on, if there is any. Raises DataError."""
     keys = needed(arrays, source)
-    parts = [
-        Part(plain(arrays[x], f"{source}: {x}"), plain(arrays[y], f"{source}: {y}", words=True), source, x, y).checked()
-        for x, y in (TRAIN, TEST)
-        if x in keys
-    ]
-    return (parts[0], parts[1]) if len(parts) > 1 else (parts[0], None)
+    return _part(arrays, TRAIN, source), _part(arrays, TEST, source) if TEST[0] in keys else None
+
+
+def test_arrays(path: Path) -> Part:
+    """What to test on, from an .npz file of its own. Raises DataError."""
+    return _part(read_arrays(path, TEST), TEST, str(path))
+
+
+def _part(arrays: Mapping[str, ArrayLike], keys: tuple[str, str], source: str) -> Part:
+    x, y = keys
+    samples, targets = plain(arrays[x], f"{source}: {x}"), plain(arrays[y], f"{source}: {y}", words=True)
+    return Part(samples, targets, source, x, y).checked()
 
 
 def dataset(

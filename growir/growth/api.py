@@ -28,7 +28,8 @@ def grow(
     train: Mapping[str, Any] | None = None,
     budget: Mapping[str, Any] | None = None,
     task: str | None = None,
-    test: float | None = None,
+    target: str | None = None,
+    test: float | str | os.PathLike[str] | None = None,
     standardise: str | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -42,13 +43,15 @@ def grow(
     Args:
         start: The network or graph to start from; None for the empty graph, input -> bias -> output. A graph gets fresh
             parameters.
-        data: An .npz file or a mapping with x_train and y_train, and x_test and y_test if there is a test part; or
-            "digits". Samples are (n, ...) numbers, targets (n,) or (n, outputs) numbers or words.
+        data: A table (.csv), an .npz file or a mapping with x_train and y_train, and x_test and y_test if there is a
+            test part; or "digits". Samples are (n, ...) numbers, targets (n,) or (n, outputs) numbers or words.
         policy: A policy's name, or its settings as in a run file's [policy].
         train: As in a run file's [train].
         budget: As in a run file's [budget].
         task: "classification" or "regression"; guessed from the targets if None.
-        test: The share of the samples to hold out where the data has no test part; 0 for none, a fifth if None.
+        target: The column of a table that is learned.
+        test: A file to test on, or the share of the samples to hold out where there is none: 0 for no test scores, a
+            fifth if None.
         standardise: As in a run file's [data].
         seed: For everything random.
         name: Of the run and the graph.
@@ -65,10 +68,11 @@ def grow(
     """
     base = DIGITS if isinstance(data, str) and data == "digits" else RunConfig()
     path = str(data) if isinstance(data, str | os.PathLike) else ""
+    held = os.fspath(test) if isinstance(test, os.PathLike) else test
     given: dict[str, Any] = {
         "name": name or base.name,
         "seed": seed,
-        "data": {"path": path, "task": task, "test": test, "standardise": standardise},
+        "data": {"path": path, "task": task, "target": target, "test": held, "standardise": standardise},
         "policy": {"name": policy} if isinstance(policy, str) else policy,
         "train": train or {},
         "budget": budget or {},

@@ -21,8 +21,7 @@ def run_command(target: str, *, out: Path | None, seed: int | None, resume: bool
     """
     config = read_run(target)
     # The run directory must mean the same data from wherever it is resumed.
-    path = None if config.data.path == "digits" else os.path.abspath(config.data.path)
-    config = config.updated(path=path, seed=seed)
+    config = config.located(os.path.abspath).updated(seed=seed)
     data = load_data(config.data, config.seed)
     folder = out or (latest_folder(config.name) if resume else new_folder(config.name))
     try:

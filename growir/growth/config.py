@@ -6,12 +6,13 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from growir.data.table import is_table
 from growir.errors import Problem, RunError, cut, listed
 from growir.fields import field_problems
 from growir.moments import FreshState
@@ -45,11 +46,17 @@ class DataConfig(_Section):
     """Which data, and what is learned from it before any weight.
 
     Attributes:
-        path: An .npz file with x_train and y_train, and x_test and y_test if it has a test part, or "digits".
+        path: A table (.csv or .tsv), an .npz file with x_train and y_train, and x_test and y_test if it has a test
+            part, or "digits".
+        target: The column of a table that is learned.
+        ignore: Columns of a table that are not read.
+        categories: Columns of a table that hold words even where they look like numbers, and however many there are.
+        separator: The character between the cells of a table; by default a comma, or a tab in .tsv files.
+        missing: Whether rows of a table that lack a value are refused ("refuse", the default) or left out ("drop").
         task: What the targets are; by default words, whole numbers and one-hot rows are classes, anything else is
             regression.
-        test: The share of the samples that is held out to test on where the data has no test part of its own; 0 for
-            none, and then no test scores. By default a fifth, of each class where there are classes.
+        test: A file to test on, a table or an .npz file with x_test and y_test; or the share of the samples that is
+            held out where there is none, 0 for no test scores. By default a fifth, of each class where there are any.
         standardise: One mean and std for all inputs ("global"), one per input ("feature"), or none. By default global
             where an input has two or more axes (an image), else per feature.
         variance: The share of the inputs' total variance that is kept; the inputs that vary least are left out, which
@@ -59,7 +66,12 @@ class DataConfig(_Section):
 
     path: Annotated[str, Field(max_length=MAX_PATH)] = ""
     task: Literal["auto", "classification", "regression"] = "auto"
-    test: Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)] | None = None
+    target: Word | None = None
+    ignore: Annotated[tuple[Word, ...], Field(max_length=MAX_CHOICES)] = ()
+    categories: Annotated[tuple[Word, ...], Field(max_length=MAX_CHOICES)] = ()
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    missing: Literal["refuse", "drop"] = "refuse"
+    test: Annotated[float, Field(strict=True, ge=0, lt=1)] | Annotated[str, Field(max_length=MAX_PATH)] | None = None
     standardise: Literal["auto", "global", "feature", "none"] = "auto"
     variance: Share | Annotated[tuple[Share, ...], Field(min_length=1, max_length=MAX_CHOICES)] | None = None
 
@@ -84,7 +96,22 @@ class DataConfig(_Section):
         """The same for one share of the variance."""
         return self.model_copy(update={"variance": share})
 
-    @field_validator("path", mode="before")
+    @field_validator("test", mode="before")
+    @classmethod
+    def _share_or_file(cls, value: object) -> object:
+        # Of a number or a text, the message for a wrong number would ask for a text too.
+        if isinstance(value, int | float) and not (0 <= value < 1 and not isinstance(value, bool)):
+            raise ValueError("a share is 0 or more, and less than 1; or name a file to test on")
+        return value
+
+    @field_validator("separator")
+    @classmethod
+    def _separates(cls, value: str | None) -> str | None:
+        if value in ('"', "\n", "\r", " ", "."):
+            raise ValueError("this cannot stand between cells; take a comma, a semicolon, a tab or a bar")
+        return value
+
+    @field_validator("path", "test", mode="before")
     @classmethod
     def _is_text(cls, value: object) -> object:
         try:
@@ -257,14 +284,20 @@ class RunConfig(_Section):
             raise ValueError("it names folders: at most 60 letters, digits, - and _, starting with a letter or digit")
         return value
 
-    def updated(self, *, path: str | None = None, seed: int | None = None) -> RunConfig:
-        """The same with another data path or seed. Raises RunError if that cannot be."""
-        data = self.model_dump(exclude_none=True)
-        if path is not None:
-            data["data"]["path"] = path
+    def located(self, place: Callable[[str], str]) -> RunConfig:
+        """The same with each data file where `place` says it is. Raises RunError if that cannot be."""
+        files = {"path": self.data.path, "test": self.data.test}
+        if self.data.path == "digits":
+            del files["path"]
+        return self.updated(data={k: place(file) for k, file in files.items() if isinstance(file, str) and file})
+
+    def updated(self, *, seed: int | None = None, data: Mapping[str, object] | None = None) -> RunConfig:
+        """The same with another seed, or other settings of [data]. Raises RunError if that cannot be."""
+        settings = self.model_dump(exclude_none=True)
+        settings["data"] |= data or {}
         if seed is not None:
-            data["seed"] = seed
-        return parse_run(data, self.name)
+            settings["seed"] = seed
+        return parse_run(settings, self.name)
 
     def started_from(self, given: bool) -> RunConfig:
         """The same for a run that starts from a given network, whose weights the final fit keeps unless told not to."""
@@ -335,7 +368,7 @@ DIGITS = RunConfig(
 
 
 def read_run(target: str) -> RunConfig:
-    """The configuration a target of `growir grow` means: a run file, an .npz file, or "digits".
+    """The configuration a target of `growir grow` means: a run file, a table, an .npz file, or "digits".
 
     Raises:
         RunError: With every wrong or unknown key of the run file.
@@ -343,23 +376,21 @@ def read_run(target: str) -> RunConfig:
     if target == "digits":
         return DIGITS
     path = Path(target)
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() == ".npz" or is_table(path):
         return parse_run({"name": _run_name(path), "data": {"path": target}}, target)
     try:
         text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text)
     except OSError as error:
-        wanted = f"give a run file, an .npz file or digits{neighbours(path)}"
+        wanted = f"give a run file, a .csv or .npz file, or digits{neighbours(path)}"
         raise RunError(f"{target}: cannot be read: {error.strerror or error}; {wanted}") from None
     except (ValueError, RecursionError) as error:  # decoding, TOML, numbers of 5000 digits, endless nesting
         raise RunError(f"{target}: this is not a valid TOML run file: {error}") from None
     config = parse_run({"name": _run_name(path), **data}, target)
     if not config.data.path:
-        raise RunError(f"{target}: [data] path is missing; give an .npz file or digits")
-    if config.data.path != "digits":
-        # As in most tools, a relative path counts from the file that says it.
-        config = config.updated(path=str(path.parent / config.data.path))
-    return config
+        raise RunError(f"{target}: [data] path is missing; give a .csv or .npz file, or digits")
+    # As in most tools, a relative path counts from the file that says it.
+    return config.located(lambda named: str(path.parent / named))
 
 
 def _run_name(path: Path) -> str:

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from growir.data.arrays import SMALLEST, read_arrays, varying
-from growir.data.dataset import Dataset, dataset, parts_of
+from growir.data.columns import Columns, learn, test_part
+from growir.data.dataset import Dataset, dataset, parts_of, test_arrays
+from growir.data.table import is_table, read_table
 from growir.errors import DataError
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig
@@ -24,11 +26,30 @@ CHANNELS = (1, 3, 4)  # of images, which tells (C, H, W) from (H, W, C)
 
 def load_data(config: DataConfig, seed: int = 0) -> Dataset:
     """The data a configuration names; what is held out is drawn by the seed. Raises DataError if it is unusable."""
+    if not config.path:
+        raise DataError('no data is given: a .csv or .npz file, a mapping of arrays, or "digits" is needed')
+    if is_table(config.path):
+        return _from_tables(config, seed)
     if config.path == "digits":
         return check_data(_digits(), config, "digits", seed)
-    if not config.path:
-        raise DataError('no data is given: an .npz file, a mapping of arrays, or "digits" is needed')
     return check_data(read_arrays(Path(config.path)), config, config.path, seed)
+
+
+def _from_tables(config: DataConfig, seed: int) -> Dataset:
+    said = Columns(
+        target=config.target,
+        ignore=config.ignore,
+        categories=config.categories,
+        drop=config.missing == "drop",
+        task=config.task,
+    )
+    learned = learn(read_table(Path(config.path), config.separator), said)
+    part, share = None, config.test
+    if isinstance(share, str):
+        if not is_table(share):
+            raise DataError(f"{share}: the test part of a table is a table too, a .csv or .tsv file")
+        part, share = test_part(read_table(Path(share), config.separator), learned.meaning, said), None
+    return dataset(learned.part, part, task=config.task, share=share, seed=seed, meaning=learned.meaning)
 
 
 def _digits() -> dict[str, NDArray[Any]]:
@@ -46,8 +67,17 @@ def _digits() -> dict[str, NDArray[Any]]:
 
 def check_data(arrays: Mapping[str, ArrayLike], config: DataConfig, source: str, seed: int = 0) -> Dataset:
     """Arrays under the Keras keys as a dataset. Raises DataError for the first thing wrong."""
+    defaults = DataConfig()
+    for key in ("target", "ignore", "categories", "separator", "missing"):
+        if getattr(config, key) != getattr(defaults, key):
+            raise DataError(f"{source}: [data] {key} is said of columns of a table, but these are arrays; leave it out")
     train, test = parts_of(arrays, source)
-    return dataset(train, test, task=config.task, share=config.test, seed=seed)
+    share = config.test
+    if isinstance(share, str):
+        if test is not None:
+            raise DataError(f"{source}: x_test is a test part, but [data] test names another, {share}; leave one out")
+        test, share = test_arrays(Path(share)), None
+    return dataset(train, test, task=config.task, share=share, seed=seed)
 
 
 def kept(array: NDArray[np.float32], share: float) -> NDArray[np.intp]:

@@ -40,6 +40,8 @@ def resolved(config: RunConfig, data: Dataset, start: Network | None = None) -> 
     """The configuration with every default that depends on the data, or the network it starts from, filled in."""
     macs = 0 if start is None else start.graph.costs().macs
     found = config.resolved(len(data.x_train), data.x_train.shape[1:], data.outputs, macs)
+    if data.held_out is None:
+        return found
     return found.model_copy(update={"data": found.data.model_copy(update={"test": data.held_out})})
 
 

@@ -151,7 +151,7 @@ def test_a_file_of_another_kind_gives_no_endless_list(tmp_path: Path) -> None:
 
 
 def test_no_run_file(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"No such file.*give a run file, an \.npz file or digits"):
+    with pytest.raises(RunError, match=r"No such file.*give a run file, a \.csv or \.npz file, or digits"):
         read_run(str(tmp_path / "none.toml"))
     with pytest.raises(RunError, match="Is a directory"):
         read_run(str(tmp_path))

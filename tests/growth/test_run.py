@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(reference: Pa
 
 def test_python_does_exactly_what_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_ring(tmp_path / "ring.npz")
-    (tmp_path / "small.toml").write_text(CONFIG.updated(path="ring.npz").to_toml())
+    (tmp_path / "small.toml").write_text(CONFIG.updated(data={"path": "ring.npz"}).to_toml())
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -420,7 +420,7 @@ main()
 )
 def test_a_signal_to_a_process(number: signal.Signals, place: str, count: int, tmp_path: Path, reference: Path) -> None:
     save_ring(tmp_path / "ring.npz")
-    (tmp_path / "small.toml").write_text(CONFIG.updated(path="ring.npz").to_toml())
+    (tmp_path / "small.toml").write_text(CONFIG.updated(data={"path": "ring.npz"}).to_toml())
     arguments = ["grow", "small.toml", "--out", "run"]
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, place, str(count), *arguments],
