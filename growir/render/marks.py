@@ -12,6 +12,7 @@ from growir.replay import obstacle, rewrites
 from growir.shapes import shapes_of
 
 SHOWN_STEPS = 4  # so many changes of one width are listed; more are summed up
+SHOWN_SENTENCES = 2  # so much of what was done to several nodes is said; of more only how many there are
 
 Kind = Literal["new", "resized", "added", "removed", "changed"]
 
@@ -58,9 +59,12 @@ def gathered(found: Sequence[Mark], size: int) -> Mark | None:
     """The mark of a box of so many nodes, by the marks of those of them that have one."""
     if not found or size == 1:
         return found[0] if found else None
-    if len(found) == size and len(set(found)) == 1:
-        return found[0]
     kinds = Counter(mark.kind for mark in found)
+    if len(found) == size and (len(set(found)) == 1 or set(kinds) == {"new"}):
+        # Of a layer and its activation: the step that made both, and those that widened one.
+        told = dict.fromkeys(sentence for mark in found for sentence in mark.text.split("; "))
+        if len(told) <= SHOWN_SENTENCES:
+            return Mark(found[0].kind, "; ".join(told))
     # A box is added only if all of it is; one with some new nodes is a changed one.
     whole = len(kinds) == 1 and len(found) == size
     growth = set(kinds) <= {"new", "resized"}

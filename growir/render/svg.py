@@ -89,6 +89,7 @@ def draw(
         f"<style>{style()}</style>",
         f'<defs><marker id="{tag}-head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8" '
         f'orient="auto-start-reverse"><path class="head" d="M0 0.5L8 4L0 7.5z"/></marker></defs>',
+        f'<path class="ground" d="M0 0H{width}V{layout.size[1] + HEADER}H0z"/>',
         f'<text class="heading" x="24" y="28">{plain(name)}</text>',
         f'<text x="24" y="48">{facts}</text>',
         *legend,
@@ -114,15 +115,16 @@ def plain(text: str) -> str:
 
 def style() -> str:
     """The colours, for light and for dark ground."""
+    # The ground is a shape, since not every viewer paints the background that a style gives the whole picture.
     rules = [
-        f".growir{{background:{GROUND[0]};font-family:ui-monospace,Menlo,Consolas,monospace;font-size:11.5px}}",
-        f".growir text{{fill:{TEXT[0]}}}",
+        ".growir{font-family:ui-monospace,Menlo,Consolas,monospace;font-size:11.5px}",
+        f".growir .ground{{fill:{GROUND[0]}}}.growir text{{fill:{TEXT[0]}}}",
         ".growir .name{font-weight:600;font-size:13px}.growir .heading{font-weight:600;font-size:15px}",
         f".growir .edge{{fill:none;stroke:{ARROW[0]};stroke-width:1.4}}.growir .head{{fill:{ARROW[0]}}}",
         ".growir .box rect{stroke-width:1.4}.growir .output rect{stroke-width:3}",
         ".growir .marked .fill,.growir .key .fill{stroke-width:3;stroke-dasharray:7 3}.growir .mark{font-weight:600}",
     ]
-    dark = [f".growir{{background:{GROUND[1]}}}.growir text{{fill:{TEXT[1]}}}"]
+    dark = [f".growir .ground{{fill:{GROUND[1]}}}.growir text{{fill:{TEXT[1]}}}"]
     dark.append(f".growir .edge{{stroke:{ARROW[1]}}}.growir .head{{fill:{ARROW[1]}}}")
     for name, (fill, line, dark_fill, dark_line) in FAMILIES.items():
         rules.append(f".growir .{name} .fill{{fill:{fill};stroke:{line}}}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
@@ -153,7 +154,11 @@ def test_many_kinds_are_cut() -> None:
 
 @pytest.mark.parametrize("limit", [2, 9, None])
 def test_text_stands_inside_of_its_box(limit: int | None) -> None:
-    for group in of_class(draw(resnet_18(), limit=limit), "g", "box"):
+    svg = draw(resnet_18(), limit=limit)
+    (ground,) = of_class(svg, "path", "ground")
+    width, height = re.findall(r' (?:width|height)="(\d+)"', svg)[:2]
+    assert ground.attrib["d"] == f"M0 0H{width}V{height}H0z"
+    for group in of_class(svg, "g", "box"):
         rect = next(element for element in group if element.tag.endswith("rect"))
         lines = [element for element in group if element.tag.endswith("text")]
         low, high = (float(rect.attrib["y"]) + end * float(rect.attrib["height"]) for end in (0, 1))

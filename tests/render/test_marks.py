@@ -106,6 +106,8 @@ def test_the_box_of_a_module_counts_its_marks() -> None:
     assert gathered([new, resized, resized], 5) == Mark("new", "1 new, 2 resized, of 5 nodes")
     assert gathered([resized, resized], 5) == Mark("resized", "2 resized, of 5 nodes")
     assert gathered([new, new], 2) == new
+    assert gathered([Mark("new", "a; wider"), new], 2) == Mark("new", "a; wider")
+    assert gathered([Mark("new", "a; wider"), Mark("new", "b")], 2) == Mark("new", "2 new, of 2 nodes")
     assert gathered([new, new], 3) == Mark("new", "2 new, of 3 nodes")
     assert gathered([removed, Mark("removed", "d")], 2) == Mark("removed", "2 removed, of 2 nodes")
     assert gathered([removed, removed], 3) == Mark("changed", "2 removed, of 3 nodes")
