@@ -17,7 +17,7 @@ from rich.text import Text
 from growir.growth.config import RunConfig
 from growir.growth.engine import Event, GrowthResult, Observer
 from growir.growth.telling import Teller
-from growir.growth.tournament import branches_of
+from growir.growth.tournament import strategies_of
 from growir.report import REASONS
 
 REFRESH = 0.1  # seconds between updates of the live line; each costs about a millisecond
@@ -51,7 +51,7 @@ class Display:
             auto_refresh=False,
             disable=quiet or not self.console.is_terminal,
         )
-        self._teller = Teller([branch.strategy for branch in branches_of(config) if branch.strategy])
+        self._teller = Teller(strategies_of(config))
         self.observer = Observer(event=self._event, tick=self._tick)
 
     def __enter__(self) -> Self:

@@ -80,15 +80,21 @@ class Trial:
         }
 
 
+def strategies_of(config: RunConfig) -> list[Strategy]:
+    """The strategies of a tournament, in the order they are grown by; none where a run is no tournament."""
+    names = list(dict.fromkeys(config.policy.branches))
+    return names if config.policy.strategy == "tournament" and len(names) > 1 else []
+
+
 def branches_of(config: RunConfig) -> list[Branch]:
-    """The branches of a run; one without a name where it is no tournament."""
+    """The branches of a run, of which the configuration is resolved; one without a name where it is no tournament."""
     policy = config.policy
-    names = list(dict.fromkeys(policy.branches))
-    if policy.strategy != "tournament":
-        return [Branch(None, Dag(policy, config.budget))]
-    if len(names) == 1:
-        return [Branch(None, Dag(policy.branch(names[0]), config.budget))]
-    return [Branch(name, Dag(policy.branch(name), config.budget)) for name in names]
+    names = strategies_of(config)
+    if names:
+        return [Branch(name, Dag(policy.branch(name), config.budget)) for name in names]
+    if policy.strategy == "tournament":  # of one branch
+        policy = policy.branch(policy.branches[0])
+    return [Branch(None, Dag(policy, config.budget))]
 
 
 def run_trial(session: Session, strategy: Strategy, branch: int, step: int, ended: str) -> Trial:

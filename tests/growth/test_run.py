@@ -148,6 +148,16 @@ def test_python_does_exactly_what_the_command_does(tmp_path: Path, monkeypatch: 
     assert Network.load(elsewhere / "runs" / "small-001").graph.hash == network.graph.hash
 
 
+@pytest.mark.parametrize("flags", [[], ["--quiet"]])
+def test_data_with_all_settings_left_alone(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_ring(tmp_path / "ring.npz")
+    monkeypatch.chdir(tmp_path)
+    done = command("grow", "ring.npz", *flags)
+    assert (done.code, done.err) == (0, "")
+    assert "correct" in done.out
+    assert_usable(tmp_path / "runs" / "ring-001")
+
+
 def test_threads_of_the_process_are_left_as_they_were(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
