@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal
 
+from growir.columns import Grid, listed
 from growir.errors import RunError, cut
 from growir.events import Event, RunLog, branch_of, mapping, mappings, number
 from growir.plot import SEVERAL, Canvas, decade_axis
 from growir.render.scatter import Dot, scatter
 from growir.report import describe_step, left_out
-from growir.show import Grid
 
 FEWEST = 3  # points that say anything about a line
 Kind = Literal["edge", "node", "widening", "other"]
@@ -223,15 +223,16 @@ def panels(found: Sequence[Candidate]) -> Iterator[tuple[str, list[tuple[Candida
         yield "gains at a hundredth of the largest amplitude", small
 
 
-_HEADERS = (
-    *("move", "candidates", "measured", "Pearson", "slope", "median ratio"),
-    *("small", "Pearson, small", "slope, small", "median ratio, small"),
-)
+_HEADERS = ("move", "candidates", "amplitude", "measured", "Pearson", "slope", "median ratio")
 
 
 def _grid(rows: Sequence[Summary]) -> Grid:
-    cells = tuple((row.move, f"{row.candidates:,}", *_cells(row.full), *_cells(row.small)) for row in rows)
-    return Grid(_HEADERS, cells, frozenset(_HEADERS[1:]))
+    """Two rows for each kind of move: at the amplitude tried, and at a small one."""
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        cells.append((row.move, f"{row.candidates:,}", "as tried", *_cells(row.full)))
+        cells.append(("", "", "small", *_cells(row.small)))
+    return Grid(_HEADERS, tuple(cells), frozenset(_HEADERS) - {"move", "amplitude"})
 
 
 def _cells(found: Fit) -> tuple[str, ...]:
@@ -257,7 +258,7 @@ def _plot(points: Sequence[tuple[Candidate, Gain]]) -> str:
     used = {letter(c): f"{letter(c)} {c.kind} of {'maps' if c.maps else 'vectors'}" for c, _ in pairs}
     shown = [used[key] for kind in LETTERS.values() for key in (kind, kind.upper()) if key in used]
     shown += [f"{SEVERAL} several"] if len(used) > 1 else []
-    legend = ", ".join([*shown, ". measured as predicted"])
+    legend = listed([*shown, ". measured as predicted"])
     return f"{canvas.text('predicted gain', 'measured gain')}\n\n{legend}"
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from growir.columns import folded
 from growir.costs import Costs, costs_of
 from growir.document import function_hash, node_data, step_data
 from growir.errors import cut
@@ -204,7 +205,7 @@ class Difference:
         }
 
     def __str__(self) -> str:
-        return "\n".join(line.text for line in lines(self))
+        return folded("\n".join(line.text for line in lines(self)))
 
 
 def diff(a: Graph | Weighted, b: Graph | Weighted) -> Difference:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from typing import Any, Literal
 
+from growir.columns import Grid, fold
 from growir.errors import RunError, cut
 from growir.events import Event, RunLog, branch_of, mapping, number
 from growir.plot import SEVERAL, Axis, Canvas, linear_axis
 from growir.render.curves import Band, Curve, curves
 from growir.report import describe_step, left_out
-from growir.show import Grid
 
 STAGES = ("before", "after", "trained")  # growing; and the training that follows
 _COLUMNS = ("before", "after", "later")
+_WORDS = 27  # columns of what grew in the table
 NONE = "no growth records scores before and after it, as runs of this version of growir do"
 Metric = Literal["accuracy", "loss"]
 
@@ -134,8 +135,8 @@ def gaps_page(log: RunLog) -> Iterator[str | Grid]:
         yield from left_out(log)
         return
     yield (
-        f"{log.name}: {found.metric} on what is trained on and on what chooses, right before and right after each "
-        f"growth,\nand later, after the training that followed; gap: {found.meaning}"
+        f"{log.name}: {found.metric} right before and right after each growth, and later, after the training that "
+        f"followed it, on what is trained on (train) and on what chooses (selection); gap: {found.meaning}"
     )
     yield _grid(found)
     both = [
@@ -153,19 +154,24 @@ def gaps_page(log: RunLog) -> Iterator[str | Grid]:
 
 
 def _grid(found: Gaps) -> Grid:
+    """Three rows for each growth: the scores on both parts, and the gap between them."""
     form = ".2%" if found.metric == "accuracy" else ".4g"
     branched = any(growth.branch is not None for growth in found.growths)
     rows: list[tuple[str, ...]] = []
     for growth in found.growths:
-        cells = [cut(growth.branch or "-")] if branched else []
-        cells += ["-" if growth.step is None else cut(growth.step), _move(growth)]
-        cells += [_cell(scores.train, form) for scores in growth.scores]
-        cells += [_cell(scores.selection, form) for scores in growth.scores]
-        cells += [_cell(scores.gap, f"+{form}") for scores in growth.scores]
-        rows.append(tuple(cells))
-    scores = tuple(f"{what} {stage}" for what in ("train", "selection", "gap") for stage in _COLUMNS)
-    headers = (*(["branch"] if branched else []), "step", "growth", *scores)
-    return Grid(headers, tuple(rows), frozenset({"step", *scores}))
+        step = "-" if growth.step is None else cut(growth.step)
+        names = ([cut(growth.branch or "-")] if branched else []) + [step]
+        scores = [
+            ("train", *(_cell(scores.train, form) for scores in growth.scores)),
+            ("selection", *(_cell(scores.selection, form) for scores in growth.scores)),
+            ("gap", *(_cell(scores.gap, f"+{form}") for scores in growth.scores)),
+        ]
+        # What grew goes on beside the rows that follow.
+        for k, (words, part) in enumerate(zip_longest(fold(_move(growth), _WORDS), scores)):
+            names = names if k == 0 else [""] * len(names)
+            rows.append((*names, words or "", *(part or [""] * (1 + len(STAGES)))))
+    headers = (*(["branch"] if branched else []), "step", "growth", "part", *_COLUMNS)
+    return Grid(headers, tuple(rows), frozenset({"step", *_COLUMNS}))
 
 
 def _cell(score: float | None, form: str) -> str:

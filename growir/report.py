@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard, cast
 
+from growir.columns import Grid, wrapped
 from growir.document import step_data
 from growir.errors import cut
 from growir.events import EVENTS, HUGE, Event, RunLog, branch_of, mapping, mappings, number
 from growir.graph import Graph
 from growir.replay import MAX_CHECKED, replayable, rewrites
-from growir.show import MAX_LINE, Grid, field_text, si_text, some, wrapped
+from growir.show import MAX_LINE, field_text, si_text, some
 
 MAX_DEPTH = 20  # of sequences within sequences
 REASONS: Mapping[str, str] = {
@@ -22,6 +23,18 @@ REASONS: Mapping[str, str] = {
     "no gain": "no candidate lowers the loss of the selection part by more than chance would, at once or trained",
     "criterion": "the information criterion no longer falls",
 }
+GAIN = (
+    "A gain is by how much a growth lowers the loss before it is trained: as predicted to first order, and as measured "
+    "on the selection part."
+)
+SELECTION = (
+    "While it grows, a network is trained on two thirds of the samples; the last third, the selection part, measures "
+    "what each growth is worth."
+)
+PROBATION = (
+    "on probation: nothing gains at once, so the most promising candidate is trained; it stays if that lowers the loss "
+    "on the selection part by more than chance would"
+)
 # Of a growth event, what is no argument of the pass.
 _MEASURED = frozenset(
     "event step pass version created values candidates improving predicted_gain measured_gain amplitude loss_before "
@@ -68,8 +81,8 @@ def run_page(log: RunLog) -> Iterator[str | Grid]:
     """What `growir log` prints of a run."""
     start = log.started
     begins = f", starting at {_count(start.get('parameters'))} parameters" if "parameters" in start else ""
-    task = f": {cut(start['task'])}, {_count(start.get('samples'))} samples{begins}" if "task" in start else ""
-    yield f"{log.name}{task}; {log.state}"
+    task = f"\n{cut(start['task'])}, {_count(start.get('samples'))} samples{begins}" if "task" in start else ""
+    yield f"{log.name}: {log.state}{task}"
     if log.inputs:
         tried = ", ".join(
             f"{_decimal(entry.get('loss'), '.4f')} with {_count(entry.get('inputs'))}"
@@ -77,7 +90,10 @@ def run_page(log: RunLog) -> Iterator[str | Grid]:
         )
         yield f"reads {_count(log.inputs.get('inputs'))} inputs: loss after a short fit {tried or '-'}"
     if log.growths:
-        yield _growth_grid(log)
+        yield from _growth_grids(log)
+        yield f"{wrapped(SELECTION)}\n{wrapped(GAIN)}"
+        if any(growth.get("probation") is True for growth in log.growths):
+            yield wrapped(PROBATION)
     else:
         yield "no growths yet" if not log.reason else "no growths"
     if log.ends:
@@ -105,23 +121,13 @@ def _why(reason: str) -> str:
     return REASONS.get(reason, cut(reason))
 
 
-_HEADERS = (
-    "step",
-    "growth",
-    "best of",
-    "predicted gain",
-    "measured gain",
-    "parameters",
-    "added",
-    "macs",
-    "seconds",
-    "train loss",
-    "selection loss",
-)
+_CHOSEN = ("step", "growth", "best of", "predicted gain", "measured gain")
+_BECAME = ("step", "parameters", "added", "macs", "train loss", "selection loss", "seconds")
 
 
-def _growth_grid(log: RunLog) -> Grid:
-    rows: list[tuple[str, ...]] = []
+def _growth_grids(log: RunLog) -> Iterator[Grid]:
+    """What grew and why; and what the network became by it, with the losses after the training that followed."""
+    chosen, became = list[tuple[str, ...]](), list[tuple[str, ...]]()
     # Branches start from the run's own network unless they say otherwise.
     start = log.started.get("parameters")
     sizes: dict[str | None, Any] = {branch_of(growth): start for growth in log.growths}
@@ -132,14 +138,16 @@ def _growth_grid(log: RunLog) -> Grid:
         added = f"{after - before:+,}" if _countable(after) and _countable(before) else "-"
         if "undone" not in growth:
             sizes[branch] = after
-        gains = [_decimal(growth.get(key), ".4f") for key in ("predicted_gain", "measured_gain")]
-        losses = [_decimal(growth.get(key), ".4f") for key in ("train_loss", "selection_loss")]
-        counts = [_count(after), added, _count(growth.get("macs")), _decimal(growth.get("seconds"), ".2f")]
-        where = (cut(branch or "-"),) if log.branched else ()
-        what = (*where, _count(growth.get("step")), growth_text(growth), _count(growth.get("candidates")))
-        rows.append((*what, *gains, *counts, *losses))
-    headers = ("branch", *_HEADERS) if log.branched else _HEADERS
-    return Grid(headers, tuple(rows), frozenset(_HEADERS) - {"growth"})
+        key = ((cut(branch or "-"),) if log.branched else ()) + (_count(growth.get("step")),)
+        gains = [_decimal(growth.get(name), ".4f") for name in ("predicted_gain", "measured_gain")]
+        candidates = "" if growth.get("candidates") == 1 else _count(growth.get("candidates"))
+        chosen.append((*key, growth_text(growth), candidates, *gains))
+        losses = [_decimal(growth.get(name), ".4f") for name in ("train_loss", "selection_loss")]
+        seconds = _decimal(growth.get("seconds"), ".2f")
+        became.append((*key, _count(after), added, _count(growth.get("macs")), *losses, seconds))
+    for headers, rows in ((_CHOSEN, chosen), (_BECAME, became)):
+        named = ("branch", *headers) if log.branched else headers
+        yield Grid(named, tuple(rows), frozenset(headers) - {"growth"})
 
 
 def growth_text(growth: Mapping[str, Any]) -> str:
@@ -164,7 +172,7 @@ def _tournament(log: RunLog) -> Iterator[str | Grid]:
     headers = ("branch", "parameters", "selection loss", "standard error", "correct", "seconds", "")
     # Targets have no share that is correct, and what goes on has chosen nothing.
     used = [k for k in range(len(headers)) if not {row[k] for row in rows} <= {"-", ""}]
-    if rows:
+    if rows and used:
         chosen_headers = tuple(headers[k] for k in used)
         yield Grid(chosen_headers, tuple(tuple(row[k] for k in used) for row in rows), frozenset(headers[1:-1]))
     if log.selected:

@@ -3,64 +3,25 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from growir.columns import Cells, Grid, folded
 from growir.costs import Costs, costs_of
 from growir.document import step_data
 from growir.errors import cut
 from growir.graph import SCHEMA, FixedSize, Graph, Input, Node, Step
 from growir.shapes import shapes_of
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 MAX_ROWS = 200
 MAX_LISTED_STEPS = 20
 MAX_DIFFERENCES_SHOWN = 8
-LINE = 80  # columns that what is printed fits
 MAX_LINE = 120
 FEW_ROWS = 10  # a module table this short tells less than runs of the level below
 SHORT_HASH = 12
 
 Json = dict[str, Any]
-Cells = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A table for people: as aligned plain text by `str`, or for a terminal by `rich`."""
-
-    headers: Cells
-    rows: tuple[Cells, ...]
-    numeric: frozenset[str] = frozenset()
-
-    def __str__(self) -> str:
-        table = (self.headers, *self.rows)
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        right = [header in self.numeric for header in self.headers]
-        lines: list[str] = []
-        for cells in table:
-            padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True))
-            lines.append("  ".join(padded).rstrip())
-        return "\n".join(lines)
-
-    def rich(self) -> Table:
-        """The table for a rich console; cells are text, never markup."""
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for header in self.headers:
-            numeric = header in self.numeric
-            table.add_column(header, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-        for cells in self.rows:
-            table.add_row(*map(Text, cells))
-        return table
 
 
 # -- words and numbers ------------------------------------------------------------------------------------------------
@@ -103,11 +64,6 @@ def input_text(entry: Input) -> str:
     return f"{entry.name} ({dims})" + ("" if entry.dtype == "float32" else f" {entry.dtype}")
 
 
-def wrapped(text: str, indent: str = "") -> str:
-    """A paragraph in lines of at most LINE columns, broken between words; `indent` stands before each but the first."""
-    return textwrap.fill(text, LINE, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
 def some(names: Sequence[str], most: int = 6) -> str:
     """The first of many names, and how many more there are."""
     shown = ", ".join(cut(name) for name in names[:most])
@@ -130,7 +86,7 @@ def _node_fields(node: Node) -> str:
 
 def summary(graph: Graph) -> str:
     """The graph as a text table of nodes, shapes and costs; over 200 nodes, collapsed by module."""
-    return "\n\n".join(str(part) for part in page(graph))
+    return "\n\n".join(folded(part) if isinstance(part, str) else str(part) for part in page(graph))
 
 
 def page(graph: Graph, *, everything: bool = False, spaces: bool = False) -> list[str | Grid]:
@@ -190,7 +146,7 @@ def _node_grid(graph: Graph, costs: Costs) -> Grid:
         numbers = (f"{own.parameters:,}", f"{own.macs:,}")
         what = (cut(node.name), node.op.kind(), _node_fields(node), some(node.inputs))
         rows.append((*what, str(shapes[node.name]), *numbers))
-    return Grid(_HEADERS, tuple(rows), _NUMERIC)
+    return Grid(_HEADERS, tuple(rows), _NUMERIC, below=(("inputs", "<- "), ("attributes", "")))
 
 
 def _module_grid(graph: Graph, costs: Costs) -> Grid:
@@ -200,7 +156,8 @@ def _module_grid(graph: Graph, costs: Costs) -> Grid:
         own = [costs.nodes[node.name] for node in members]
         numbers = (f"{sum(n.parameters for n in own):,}", f"{sum(n.macs for n in own):,}")
         rows.append((cut(label), str(len(members)), _kinds(members), str(shapes[members[-1].name]), *numbers))
-    return Grid(("module", "nodes", "ops", "shape", "parameters", "macs"), tuple(rows), _NUMERIC | {"nodes"})
+    headers = ("module", "nodes", "ops", "shape", "parameters", "macs")
+    return Grid(headers, tuple(rows), _NUMERIC | {"nodes"}, below=(("ops", ""),))
 
 
 def _kinds(nodes: Iterable[Node], most: int = 5) -> str:

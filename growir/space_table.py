@@ -7,9 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 from growir.channels import ChannelSpace, Slot, channel_spaces, opened
+from growir.columns import Grid
 from growir.errors import PassRefused, cut
 from growir.graph import Graph
-from growir.show import MAX_ROWS, Grid, Json, some
+from growir.show import MAX_ROWS, Json, some
 
 # What a mark in the table of spaces means; each is explained where it occurs.
 _MARKS: Mapping[str, str] = {

@@ -26,6 +26,7 @@ from growir.ops import Linear, Sum
 from growir.passes import Widen
 from growir.show import inspection
 from growir.verify import load, verify
+from tests.cli.command import flat
 
 WHY = 'net.py:12: return x.sum(1) / "five"'
 FIXED = (FixedSize(input="x", axis=1, why=WHY), FixedSize(input="fixed_sizes", axis=1))
@@ -121,7 +122,7 @@ def test_inspect_and_diff_show_it() -> None:
     found = diff(free(), marked())
     assert found.same
     assert found.fixed_sizes == ((), FIXED)
-    assert f"  fixed sizes none -> {'; '.join(lines)}" in str(found)
+    assert flat(f"  fixed sizes none -> {'; '.join(lines)}") in flat(str(found))
     assert found.to_json()["fixed_sizes"] == [[], whole]
     assert diff(marked(), marked()).fixed_sizes is None
     assert diff(marked(), marked()).to_json()["fixed_sizes"] is None

@@ -18,6 +18,7 @@ from growir.network import Network, load_graph
 from growir.passes import Widen
 from growir.show import inspection
 from growir.verify import load
+from tests.cli.command import flat
 from tests.growth.problems import SMALL, spirals
 from tests.samples import mlp
 
@@ -67,7 +68,7 @@ def test_inspect_and_diff_show_it() -> None:
     found = diff(mlp(), marked())
     assert found.same
     assert found.train_differs == ((), LINES)
-    assert f"  train mode of the model differs in nothing -> {'; '.join(LINES)}" in str(found)
+    assert flat(f"  train mode of the model differs in nothing -> {'; '.join(LINES)}") in flat(str(found))
     assert found.to_json()["train_differs"] == ((), LINES)
     assert diff(marked(), marked()).train_differs is None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, PATH_HELP, AsJson, MaxParameters, print_json, replaceable
+from growir.cli.output import MAX_PARAMETERS, PATH_HELP, AsJson, MaxParameters, line_width, print_json, replaceable
 
 if TYPE_CHECKING:
     from growir.difference import Difference
@@ -58,14 +58,15 @@ def _write_page(difference: Difference, out: Path) -> None:
 def _print(difference: Difference) -> None:
     import sys
 
+    from growir.columns import folded
     from growir.difference import lines
 
     if not sys.stdout.isatty():
-        print(difference)
+        print(difference)  # which folds its lines itself
         return
     from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    console, width = Console(), line_width()
     for line in lines(difference):
-        console.print(Text(line.text, style=_STYLES.get(line.kind, "")), soft_wrap=True)
+        console.print(Text(folded(line.text, width), style=_STYLES.get(line.kind, "")), soft_wrap=True)

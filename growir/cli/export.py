@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, MaxParameters, printable, replaceable
+from growir.cli.output import MAX_PARAMETERS, MaxParameters, print_lines, printable, replaceable
 
 if TYPE_CHECKING:
     from growir.network import Network
@@ -65,7 +65,7 @@ def _export_onnx(network: Network, out: Path, opset: int, *, check: bool) -> Non
             worst = check_agreement(network.graph, network.arrays, staged)
         agreement = f"; ONNX Runtime and torch differ by at most {worst:.1e}"
     for notice in network.to_onnx(out, opset=opset):
-        print(printable(f"note: {notice}"))
+        print_lines(f"note: {notice}")
     print(printable(f"wrote {out}{agreement}"))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -12,7 +14,7 @@ import typer
 from growir.errors import ExportError
 
 if TYPE_CHECKING:
-    from growir.show import Grid
+    from growir.columns import Grid
 
 PATH_HELP = "A graph document, a network or run directory, or an .onnx file that growir wrote."
 
@@ -31,20 +33,41 @@ def printable(text: str) -> str:
 
 
 def print_page(parts: Iterable[str | Grid], *, as_text: bool = False) -> None:
-    """Print texts and tables with blank lines between; tables as aligned text if asked for, else by rich."""
-    import sys
+    """Print texts and tables that fit the terminal, with blank lines between.
 
+    Args:
+        parts: Texts, and tables.
+        as_text: Whether tables have no line under their headers.
+    """
+    width = line_width()
     for k, part in enumerate(parts):
         if k:
             print()
-        if as_text or isinstance(part, str):
-            print(printable(str(part)))
-            continue
-        from rich.console import Console
+        text = part if isinstance(part, str) else part.text(width, "" if as_text else _rule())
+        print_lines(text, width)
 
-        # Piped, a table keeps its own width: cut to 80 columns it would be of no use to the next program.
-        console = Console() if sys.stdout.isatty() else Console(width=10_000)
-        console.print(part.rich())
+
+def print_lines(text: str, width: int | None = None) -> None:
+    """Print a text with lines that are folded where they do not fit the terminal."""
+    from growir.columns import folded
+
+    print(folded(printable(text), width or line_width()))
+
+
+def line_width() -> int:
+    """How many columns there are: those of the terminal, or 80 where the output is piped to whoever may read it."""
+    from growir.columns import LINE
+
+    return shutil.get_terminal_size((LINE, 24)).columns if sys.stdout.isatty() else LINE
+
+
+def _rule() -> str:
+    """The character of the lines in tables, if the output can have it."""
+    try:
+        "─".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "-"
+    return "─"
 
 
 def print_json(data: Mapping[str, Any]) -> None:

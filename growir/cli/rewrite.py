@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, PATH_HELP, MaxParameters, printable, replaceable
+from growir.cli.output import MAX_PARAMETERS, PATH_HELP, MaxParameters, print_lines, printable, replaceable
 
 if TYPE_CHECKING:
     from growir.graph import Graph
@@ -61,7 +61,7 @@ def rewrite(
     else:
         found.save(out)
     for line in lines:
-        print(printable(line))
+        print_lines(line)
     print(printable(f"wrote {out}"))
 
 

@@ -36,7 +36,7 @@ def validate(
     found = open_path(path, max_parameters=max_parameters)
     graph, what = (found, "document") if isinstance(found, Graph) else (found.graph, "network")
     parameters = f"{graph.costs().parameters:,} parameters"
-    print(printable(f"{path}: a valid {what}: {len(graph.nodes):,} nodes, {parameters}, {graph.hash}"))
+    print(printable(f"{path}: a valid {what}: {len(graph.nodes):,} nodes, {parameters}\nhash {graph.hash}"))
 
 
 def _without_history(path: Path, max_parameters: int) -> Graph:

@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
+from growir.columns import LINE, fold, wrapped
 from growir.errors import cut
 from growir.growth.config import Strategy
 from growir.growth.engine import Event
-from growir.report import REASONS, describe_step, selection_text, short
-from growir.show import LINE, wrapped
+from growir.report import GAIN, PROBATION, REASONS, SELECTION, describe_step, selection_text, short
 
 # A growth line has a step of 4 columns, what grew, both gains and the parameters: 80 together.
 _WHAT = 42
@@ -48,11 +48,11 @@ class Teller:
             case "inputs":
                 tried = ", ".join(f"{each['loss']:.4f} with {each['inputs']}" for each in event["tried"])
                 yield wrapped(f"reads {event['inputs']} inputs: loss on the selection part after a short fit {tried}")
-                yield from self._once("selection", _SELECTION)
+                yield from self._once("selection", SELECTION)
             case "started":
                 start = f"{event['samples']} samples, starting at {event['parameters']} parameters"
                 yield wrapped(f"{cut(event['name'])}: {event['task']}, {start}")
-                yield from self._once("selection", _SELECTION)
+                yield from self._once("selection", SELECTION)
                 if self._strategies:
                     names = " and ".join(self._strategies)
                     yield wrapped(f"The strategies {names} grow a network each; in the end one is chosen.")
@@ -88,7 +88,7 @@ class Teller:
         else:
             yield f"\nstrategy {branch}: {STRATEGIES[cast('Strategy', branch)]}"
         if columns:
-            yield from self._once("gain", _GAIN)
+            yield from self._once("gain", GAIN)
             yield _HEADER
 
     def _growth(self, event: Event) -> Iterator[str]:
@@ -97,7 +97,7 @@ class Teller:
         gains = [f"{event[key]:.4f}" for key in ("predicted_gain", "measured_gain")]
         if event["probation"]:
             of, gains = ", on probation", ["-", "-"]
-        first, *others = textwrap.wrap(f"{describe_step(event)}{of}", _WHAT, break_on_hyphens=False)
+        first, *others = fold(f"{describe_step(event)}{of}", _WHAT)
         yield f"{event['step']:4}  {first:<{_WHAT}}  {gains[0]:>9} {gains[1]:>8}  {event['parameters']:>10,}"
         yield from (f"{_INDENT}{line}" for line in others)
 
@@ -110,7 +110,7 @@ class Teller:
         if source in INPUTS:
             yield from self._explained(f"input {source}", f"{source} stands for {INPUTS[source]}")
         if event["probation"]:
-            yield from self._explained("probation", _PROBATION)
+            yield from self._explained("probation", PROBATION)
         elif event["candidates"] > 1:
             count = event["candidates"]
             yield from self._explained("best", f"of {count} candidates that were measured, this one did best")
@@ -124,20 +124,6 @@ class Teller:
 def _under(text: str) -> str:
     """A paragraph under what grew."""
     return textwrap.fill(text, LINE, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
-
-
-_SELECTION = (
-    "While it grows, a network is trained on two thirds of the samples; the last third, the selection part, measures "
-    "what each growth is worth."
-)
-_GAIN = (
-    "A gain is by how much a growth lowers the loss before it is trained: as predicted to first order, and as measured "
-    "on the selection part."
-)
-_PROBATION = (
-    "on probation: nothing gains at once, so the most promising candidate is trained; it stays if that lowers the loss "
-    "on the selection part by more than chance would"
-)
 
 
 def _edge(event: Event) -> str:

@@ -29,6 +29,11 @@ def growir(*args: object) -> Done:
     return Done(result.exit_code, result.stdout, result.stderr)
 
 
+def flat(text: str) -> str:
+    """A text without the ends of its lines, so that words are found wherever they were folded."""
+    return " ".join(text.split())
+
+
 def process(*args: object, code: str = "") -> Done:
     """Run a command as a process, or with `code` in front of it or in its place."""
     start = f"import sys; sys.argv[0] = 'growir'\nfrom growir.cli import main\n{code or 'main()'}"

@@ -93,8 +93,10 @@ def test_git_speaks_of_widths(environment: dict[str, str], tmp_path: Path) -> No
     assert "  ~ stem  out_channels 16 -> 20 (+4)" in shown.splitlines()
     assert '"nodes"' not in shown
     line_by_line = repository.git("diff", "--no-ext-diff")
-    assert re.search(r"^\+stem +conv2d +out_channels=20", line_by_line, flags=re.MULTILINE)
+    assert re.search(r"^\+stem +conv2d .*\n\+ +out_channels=20 .*  <- image", line_by_line, flags=re.MULTILINE)
     repository.commit()
-    assert re.search(r"^-stem +conv2d +out_channels=16", repository.git("log", "-p", "-1"), flags=re.MULTILINE)
+    assert re.search(
+        r"^-stem +conv2d .*\n- +out_channels=16 .*  <- image", repository.git("log", "-p", "-1"), flags=re.MULTILINE
+    )
     path.unlink()
     assert repository.git("diff").startswith("residual  growir/1  ")

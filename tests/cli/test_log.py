@@ -113,7 +113,7 @@ def test_damaged_lines(line: bytes, tmp_path: Path) -> None:
 def test_a_run_that_was_stopped(tmp_path: Path) -> None:
     events = [*EVENTS[:3], {"event": "interrupted", "hash": "e6a1"}]
     done = growir("log", run_of(tmp_path, "".join(json.dumps(event) + "\n" for event in events)))
-    assert done.out.splitlines()[0].endswith("; stopped")
+    assert done.out.splitlines()[0].endswith(": stopped")
 
 
 def written(*events: dict[str, Any]) -> str:
@@ -203,8 +203,9 @@ def test_a_branch_that_says_where_it_starts(tmp_path: Path) -> None:
     events = [EVENTS[0], {"event": "started", "branch": "widen", "parameters": 40, "name": "other"}]
     events.append({**EVENTS[3], "step": 1, "branch": "widen"})
     lines = growir("log", run_of(tmp_path, written(*events))).out.splitlines()
-    assert lines[0].startswith("digits, seed 0: classification, 1,437 samples, starting at 10 parameters")
-    assert f"{2243 - 40:+,}" in lines[4].split()
+    assert lines[1] == "classification, 1,437 samples, starting at 10 parameters"
+    at = next(k for k, line in enumerate(lines) if line.split()[:3] == ["branch", "step", "parameters"])
+    assert f"{2243 - 40:+,}" in lines[at + 2].split()
 
 
 @pytest.mark.parametrize(

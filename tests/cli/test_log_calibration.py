@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from growir.calibration import fit
-from tests.cli.command import GOLDEN, growir, process
+from tests.cli.command import GOLDEN, flat, growir, process
 from tests.cli.test_inspect import stripped
 from tests.cli.test_log import DAMAGED, EVENTS, run_of, text_of, written
 
@@ -145,7 +145,7 @@ def test_an_old_run(tmp_path: Path) -> None:
     done = growir("log", run_of(tmp_path, text_of(8)), "--calibration")
     assert (done.code, done.err) == (0, "")
     says = "no growth records what it was chosen from, as runs of this version of growir do"
-    assert done.out == f"digits, seed 0: {says}\n"
+    assert flat(done.out) == f"digits, seed 0: {says}"
     found = json.loads(growir("log", tmp_path, "--calibration", "--json").out)
     assert (found["points"], found["statistics"]) == ([], [])
     out = tmp_path / "a.svg"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from growir.events import RunLog
 from growir.gaps import gaps_page, gaps_picture
-from tests.cli.command import GOLDEN, growir
+from tests.cli.command import GOLDEN, flat, growir
 from tests.cli.test_inspect import stripped
 from tests.cli.test_log import DAMAGED, EVENTS, run_of, text_of, written
 
@@ -80,7 +80,7 @@ def test_an_old_run(tmp_path: Path) -> None:
     done = growir("log", run_of(tmp_path, text_of(8)), "--gaps")
     assert (done.code, done.err) == (0, "")
     says = "no growth records scores before and after it, as runs of this version of growir do"
-    assert done.out == f"digits, seed 0: {says}\n"
+    assert flat(done.out) == f"digits, seed 0: {says}"
     done = growir("log", tmp_path, "--gaps", "--svg", tmp_path / "a.svg")
     assert (done.code, done.out) == (2, "")
     assert done.err == f"growir: error: digits, seed 0: {says}; there is nothing to draw\n"

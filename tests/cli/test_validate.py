@@ -33,7 +33,7 @@ def test_valid(tmp_path: Path) -> None:
     graph = load_graph(DENSE)
     done = growir("validate", DENSE)
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"{DENSE}: a valid document: 5 nodes, 467 parameters, {graph.hash}\n"
+    assert done.out == f"{DENSE}: a valid document: 5 nodes, 467 parameters\nhash {graph.hash}\n"
     Network.init(graph).save(tmp_path / "net")
     assert "a valid network: 5 nodes" in growir("validate", tmp_path / "net").out
 
