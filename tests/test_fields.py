@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from growir import graph, ops, passes
 from growir.errors import GraphError, GrowirError, ModelError, PassRefused, RunError
 from growir.fields import field_names
-from growir.growth.config import read_run
+from growir.growth.target import read_run
 from growir.nearest import alternatives, nearest, neighbours, suggestion
 from growir.network import Network, load_graph
 from growir.ops import OPS

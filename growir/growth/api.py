@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from numpy.typing import ArrayLike
@@ -29,9 +29,15 @@ def grow(
     budget: Mapping[str, Any] | None = None,
     task: str | None = None,
     target: str | None = None,
+    ignore: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
+    separator: str | None = None,
+    missing: str | None = None,
     test: float | str | os.PathLike[str] | None = None,
     standardise: str | None = None,
+    variance: float | Sequence[float] | None = None,
     seed: int = 0,
+    threads: int | None = None,
     name: str | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -50,10 +56,16 @@ def grow(
         budget: As in a run file's [budget].
         task: "classification" or "regression"; guessed from the targets if None.
         target: The column of a table that is learned.
+        ignore: Columns of a table that are not read.
+        categories: Columns of a table that hold words, also where they look like numbers.
+        separator: The character between the cells of a table; a comma, or a tab in .tsv files, if None.
+        missing: Whether rows of a table that lack a value are refused ("refuse", as if None) or left out ("drop").
         test: A file to test on, or the share of the samples to hold out where there is none: 0 for no test scores, a
             fifth if None.
         standardise: As in a run file's [data].
+        variance: The share of the inputs' total variance to keep, or several to try; as in a run file's [data].
         seed: For everything random.
+        threads: Of torch while it grows; if None one where a training step is small, else as many as it has.
         name: Of the run and the graph.
         out: A run directory to write, as the command does; nothing is written if None.
         resume: Go on with the run in `out` from its last completed step.
@@ -72,7 +84,19 @@ def grow(
     given: dict[str, Any] = {
         "name": name or base.name,
         "seed": seed,
-        "data": {"path": path, "task": task, "target": target, "test": held, "standardise": standardise},
+        "threads": base.threads if threads is None else threads,
+        "data": {
+            "path": path,
+            "task": task,
+            "target": target,
+            "ignore": ignore,
+            "categories": categories,
+            "separator": separator,
+            "missing": missing,
+            "test": held,
+            "standardise": standardise,
+            "variance": variance,
+        },
         "policy": {"name": policy} if isinstance(policy, str) else policy,
         "train": train or {},
         "budget": budget or {},

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from growir.growth.config import read_run
 from growir.growth.data import load_data
 from growir.growth.display import Display
-from growir.growth.run import latest_folder, new_folder, start_run
+from growir.growth.run import latest_folder, new_folder, read_config, start_run
+from growir.growth.settings import Typed, read_settings
+from growir.growth.target import read_target
 
 
-def run_command(target: str, *, out: Path | None, seed: int | None, resume: bool, quiet: bool) -> None:
+def run_command(target: str, *, settings: Sequence[Typed], out: Path | None, resume: bool, quiet: bool) -> None:
     """Run what the command line asks for and print what came of it.
 
+    A run that is resumed keeps the settings that are not given, neither by its target nor beside it.
+
     Raises:
-        GrowirError: Run file, data or directory are wrong; one message.
+        GrowirError: Run file, settings, data or directory are wrong; one message.
         KeyboardInterrupt: The user stopped it; the directory is usable and can be resumed.
     """
-    config = read_run(target)
+    asked, typed = read_target(target), read_settings(settings)
+    config = asked.config(typed)
+    if resume:
+        out = out or latest_folder(config.name)
+        config = asked.config(typed, read_config(out))
     # The run directory must mean the same data from wherever it is resumed.
-    config = config.located(os.path.abspath).updated(seed=seed)
+    config = config.located(os.path.abspath)
     data = load_data(config.data, config.seed)
-    folder = out or (latest_folder(config.name) if resume else new_folder(config.name))
+    folder = out or new_folder(config.name)
     try:
         with Display(folder, config, quiet=quiet) as display:
             result = start_run(config, data, out=folder, resume=resume, observer=display.observer)

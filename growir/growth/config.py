@@ -1,22 +1,23 @@
-"""What a growth run is told: data, policy, training, budget. The run file and `growir.grow` share these models."""
+"""What a growth run is told: data, policy, training, budget. Run file, command line and `growir.grow` share the models.
+
+Of each setting under "Attributes" `growir grow --settings` shows the first sentence, and where the default depends on
+something the one that begins with "By default".
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from growir.data.table import is_table
 from growir.errors import Problem, RunError, cut, listed
 from growir.fields import field_problems
 from growir.moments import FreshState
-from growir.nearest import neighbours, suggestion
+from growir.nearest import suggestion
 from growir.ops import ACTIVATIONS
 from growir.ops.base import MAX_REAL, PositiveInt
 
@@ -26,6 +27,7 @@ Strategy = Literal["whole", "restricted", "bic", "widen"]
 Way = Literal["whole", "restricted", "bic", "widen", "tournament"]
 MOST = 2**63 - 1  # the largest whole number of TOML
 MAX_CHOICES = 1000  # of a list of which each is tried
+MAX_THREADS = 1024
 MAX_PATH = 32_768  # characters, more than any system takes
 # Multiply-accumulates of a training step up to which one thread takes it. Below, two are at most a quarter faster, and
 # where other work shares the cores they wait for each other for many times as long; above, they need half the time and
@@ -46,22 +48,24 @@ class DataConfig(_Section):
     """Which data, and what is learned from it before any weight.
 
     Attributes:
-        path: A table (.csv or .tsv), an .npz file with x_train and y_train, and x_test and y_test if it has a test
-            part, or "digits".
-        target: The column of a table that is learned.
+        path: A table (.csv, .tsv), an .npz file, or "digits". An .npz file holds x_train and y_train, and x_test and
+            y_test if it has a test part. By default what `growir grow` is given, where that is data.
+        target: The column of a table that is learned. By default none, and a table needs it.
         ignore: Columns of a table that are not read.
-        categories: Columns of a table that hold words even where they look like numbers, and however many there are.
-        separator: The character between the cells of a table; by default a comma, or a tab in .tsv files.
-        missing: Whether rows of a table that lack a value are refused ("refuse", the default) or left out ("drop").
-        task: What the targets are; by default words, whole numbers and one-hot rows are classes, anything else is
-            regression.
-        test: A file to test on, a table or an .npz file with x_test and y_test; or the share of the samples that is
-            held out where there is none, 0 for no test scores. By default a fifth, of each class where there are any.
-        standardise: One mean and std for all inputs ("global"), one per input ("feature"), or none. By default global
-            where an input has two or more axes (an image), else per feature.
-        variance: The share of the inputs' total variance that is kept; the inputs that vary least are left out, which
+        categories: Columns of a table that hold words, also where they look like numbers. So they do however many words
+            there are.
+        separator: The character between the cells of a table. By default a comma, or a tab in .tsv files.
+        missing: "refuse" rows of a table that lack a value, or "drop" them.
+        task: "classification", "regression", or "auto" to see by the targets. Words, whole numbers and one-hot rows are
+            then classes, anything else is regression.
+        test: A file to test on, or the share of the samples to hold out; 0 for none. The file is a table or an .npz
+            file with x_test and y_test; without a test part there are no test scores. By default a fifth, of each
+            class. Data with a test part of its own takes neither.
+        standardise: By one mean and std ("global"), one per input ("feature"), "none", or "auto". Auto is global where
+            a sample has two or more axes (an image), else per feature.
+        variance: The share of the inputs' total variance that is kept. The inputs that vary least are left out, which
             leaves more of the budget to neurons. Of a list, each is tried by a short fit, and the part of the data that
-            chooses decides. By default 0.9, 0.95 and 0.98 for images, whose inputs are in one unit, else 1.
+            chooses decides. By default one of [0.9, 0.95, 0.98] for images, else 1. Inputs of images are in one unit.
     """
 
     path: Annotated[str, Field(max_length=MAX_PATH)] = ""
@@ -126,28 +130,30 @@ class DagConfig(_Section):
     """DAG growth by expressivity bottleneck.
 
     Attributes:
-        strategy: Consider every move ("whole"); those that feed or widen the state with the largest bottleneck
-            ("restricted"), and of these the one with the smallest Bayesian information criterion, for as long as that
-            falls ("bic"); one hidden state between data and output and then its widenings only ("widen", with kernels a
-            chain of maps, each of half the size), which trains best where inputs are many and the budget is small; or
-            grow a network by each strategy in `branches`, fit each on two thirds of the data as the final fit will, and
-            keep the one that does best on the last third ("tournament", the default).
-        branches: The strategies of a tournament, the simplest first: a later one must be better by more than chance.
-        neurons: Neurons of a new state or a widening; fewer where the budget ends. By default as many as a third of the
-            parameter budget pays for between data and output, at most 8192: a few large steps end in better networks
-            than many small.
-            Channels of a new map are eight by default, and a map doubles.
+        name: Growth by expressivity bottleneck, the only policy yet.
+        strategy: "whole", "restricted", "bic", "widen", or the best of several, "tournament". Consider every move
+            ("whole"); those that feed or widen the state with the largest bottleneck ("restricted"), and of these the
+            one with the smallest Bayesian information criterion, for as long as that falls ("bic"); one hidden state
+            between data and output and then its widenings only ("widen", with kernels a chain of maps, each of half the
+            size), which trains best where inputs are many and the budget is small; or grow a network by each strategy
+            in `branches`, fit each on two thirds of the data as the final fit will, and keep the one that does best on
+            the last third ("tournament").
+        branches: The strategies of a tournament, the simplest first. A later one must be better by more than chance.
+        neurons: Neurons of a new state or a widening. Fewer where the budget ends. By default as many as a third of the
+            parameter budget pays for. That is between data and output, at most 8192: a few large steps end in better
+            networks than many small. Channels of a new map are eight by default, and a map doubles.
         activation: Of new states; of a list, each is tried.
-        kernels: Kernel sizes of convolutions. None, the default, keeps to fully connected layers.
-        directions: Incoming weights of new neurons: random ones, or ("fitted") the best of a pool that holds the
+        kernels: Kernel sizes of convolutions; none keeps to fully connected layers.
+        directions: Incoming weights of new neurons, "random" or "fitted". Fitted are the best of a pool that holds the
             closed-form directions too, those of vectors then fitted by descent.
         samples: The most samples of each part that candidates are measured on.
-        ridge: Regularisation of every least-squares solve, relative to the mean square of its features; by default each
-            solve chooses among three by what is left on held-out samples.
-        significance: Growth ends where no candidate improves the selection part, at once or after the training that
-            follows, with a smaller probability of error than this (one-sided, paired by sample, each candidate by
-            itself: of many, one may pass by chance); 1 takes any improvement, and what trains to one or not. By default
-            1 for "widen", since width pays after a full training, else 0.05.
+        ridge: Regularisation of every least-squares solve. It is relative to the mean square of its features. By
+            default each solve chooses among three on held-out samples.
+        significance: The largest probability of error that a growth may have. Growth ends where no candidate improves
+            the selection part, at once or after the training that follows, with a smaller probability of error than
+            this (one-sided, paired by sample, each candidate by itself: of many, one may pass by chance); 1 takes any
+            improvement, and what trains to one or not. By default 1 for "widen", else 0.05. Width pays after a full
+            training.
     """
 
     name: Literal["dag"] = "dag"
@@ -199,20 +205,23 @@ class TrainConfig(_Section):
     """How weights are trained between growths and at the end; AdamW throughout.
 
     Attributes:
-        batch_size: Samples a step; by default 64, or 256 from 10 000 training samples on.
-        epochs_between: Passes over two thirds of the training data after each growth, at a constant rate.
-        epochs_final: Passes over all training data by the found network, on a one-cycle schedule.
-        epochs_trial: Passes over two thirds of it by each network of a tournament, on the same schedule; by default
-            half as many. What is ahead after a short fit may be behind after a long one.
+        batch_size: Samples a step. By default 64, or 256 from 10 000 training samples on.
+        epochs_between: Passes over the data after each growth. That is two thirds of the training data, at a constant
+            rate. By default a quarter of epochs_final, or 1 from 10 000 samples on.
+        epochs_final: Passes over all training data by the found network. They are on a one-cycle schedule. By default
+            30 to 60, by the number of samples.
+        epochs_trial: Passes over the data by each network of a tournament. That is two thirds of the training data, on
+            the final schedule. By default half of epochs_final. What is ahead after a short fit may be behind after a
+            long one.
         learning_rate: Between growths.
         learning_rate_final: The peak of the final schedule.
-        weight_decay: Decoupled weight decay, in both.
-        keep_final: What is left of every matrix and kernel when the final fit starts. Below 1 the fit keeps the
+        weight_decay: Decoupled weight decay, between growths and at the end.
+        keep_final: The final fit starts with each matrix times this. Below 1 the fit keeps the
             directions that growth found and not its confidence: weights that were trained on a part of the data end
-            in worse minima than young ones do (Ash and Adams 2020). By default 0.2 from 10 000 training samples on
-            where the run starts from the empty graph, else 1.
-        fresh: What AdamW's second moments of fresh weights start with after a growth: by default "small", a
-            ten-thousandth of the old ones' mean; "mean" or "zero" (docs/live.md has what was measured).
+            in worse minima than young ones do (Ash and Adams 2020). By default 0.2 from 10 000 samples on where growth
+            began from nothing, else 1.
+        fresh: AdamW's second moments of new weights: "small", "mean" or "zero". By default small. That is a
+            ten-thousandth of the old ones' mean; docs/live.md has what was measured.
     """
 
     batch_size: Count | None = None
@@ -246,11 +255,13 @@ class BudgetConfig(_Section):
     """Where growth ends, whichever comes first.
 
     Attributes:
-        parameters: The most parameters the network may have; by default two per training sample, at most 50 000, but
-            enough for a linear layer with eight neurons beside it. It also decides how many neurons a growth adds.
-        macs: The most multiply-accumulates per sample.
+        parameters: The most parameters the network may have. By default two per sample, at most 50 000, at least
+            enough for eight neurons. The eight neurons stand beside a linear layer. It also decides how many neurons a
+            growth adds.
+        macs: The most multiply-accumulates per sample. By default no limit.
         steps: The most growths.
-        seconds: A safety stop on wall-clock time; a run that it ended says so and is not reproducible.
+        seconds: A safety stop on wall-clock time. By default no limit. A run that it ended says so and is not
+            reproducible.
     """
 
     parameters: Count | None = None
@@ -263,15 +274,15 @@ class RunConfig(_Section):
     """One growth run.
 
     Attributes:
-        name: Of the run and of the graph.
+        name: Of the run directory and the graph; a file's name, if it has one.
         seed: Everything random is a function of it.
-        threads: torch's threads; by default one where a training step is small (`SMALL_STEP`), else torch's own choice.
-            Results are the same to the bit only at one number.
+        threads: Of torch. By default one where a training step is small, else torch's choice. Small is one of at most
+            `SMALL_STEP`. Results are the same to the bit only at one number.
     """
 
     name: Word = "run"
     seed: Annotated[int, Field(strict=True, ge=0, le=MOST)] = 0
-    threads: Annotated[int, Field(strict=True, gt=0, le=1024)] | None = None
+    threads: Annotated[int, Field(strict=True, gt=0, le=MAX_THREADS)] | None = None
     data: DataConfig = DataConfig()
     policy: DagConfig = DagConfig()
     train: TrainConfig = TrainConfig()
@@ -291,12 +302,10 @@ class RunConfig(_Section):
             del files["path"]
         return self.updated(data={k: place(file) for k, file in files.items() if isinstance(file, str) and file})
 
-    def updated(self, *, seed: int | None = None, data: Mapping[str, object] | None = None) -> RunConfig:
-        """The same with another seed, or other settings of [data]. Raises RunError if that cannot be."""
+    def updated(self, *, data: Mapping[str, object]) -> RunConfig:
+        """The same with other settings of [data]. Raises RunError if that cannot be."""
         settings = self.model_dump(exclude_none=True)
-        settings["data"] |= data or {}
-        if seed is not None:
-            settings["seed"] = seed
+        settings["data"] |= data
         return parse_run(settings, self.name)
 
     def started_from(self, given: bool) -> RunConfig:
@@ -306,8 +315,11 @@ class RunConfig(_Section):
         return self.model_copy(update={"train": self.train.model_copy(update={"keep_final": 1.0})})
 
     def going_on_from(self, started: RunConfig) -> RunConfig:
-        """The same for going on with a run; what its file does not name was unknown when it started, and stays off."""
-        given: dict[str, object] = {}
+        """The same for going on with a run, on as many threads unless told otherwise.
+
+        What the run's file does not name was unknown when it started, and stays off.
+        """
+        given: dict[str, object] = {"threads": self.threads or started.threads}
         before = {"keep_final": 1.0, "fresh": "mean"}
         unknown = {k: v for k, v in before.items() if getattr(started.train, k) is getattr(self.train, k) is None}
         if unknown:
@@ -317,7 +329,7 @@ class RunConfig(_Section):
         return self.model_copy(update=given)
 
     def resolved(self, samples: int, inputs: Sequence[int], outputs: int, macs: int = 0) -> RunConfig:
-        """The same with every default that depends on the data filled in; `threads` stays None where torch chooses.
+        """The same with every default that depends on the data filled in; `threads` stays None if torch is to choose.
 
         Args:
             samples: Training samples.
@@ -367,47 +379,27 @@ DIGITS = RunConfig(
 )
 
 
-def read_run(target: str) -> RunConfig:
-    """The configuration a target of `growir grow` means: a run file, a table, an .npz file, or "digits".
-
-    Raises:
-        RunError: With every wrong or unknown key of the run file.
-    """
-    if target == "digits":
-        return DIGITS
-    path = Path(target)
-    if path.suffix.lower() == ".npz" or is_table(path):
-        return parse_run({"name": _run_name(path), "data": {"path": target}}, target)
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
-    except OSError as error:
-        wanted = f"give a run file, a .csv or .npz file, or digits{neighbours(path)}"
-        raise RunError(f"{target}: cannot be read: {error.strerror or error}; {wanted}") from None
-    except (ValueError, RecursionError) as error:  # decoding, TOML, numbers of 5000 digits, endless nesting
-        raise RunError(f"{target}: this is not a valid TOML run file: {error}") from None
-    config = parse_run({"name": _run_name(path), **data}, target)
-    if not config.data.path:
-        raise RunError(f"{target}: [data] path is missing; give a .csv or .npz file, or digits")
-    # As in most tools, a relative path counts from the file that says it.
-    return config.located(lambda named: str(path.parent / named))
+SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataConfig,
+    "policy": DagConfig,
+    "train": TrainConfig,
+    "budget": BudgetConfig,
+}
 
 
-def _run_name(path: Path) -> str:
-    return "".join(c if c.isalnum() and c.isascii() else "-" for c in path.stem).strip("-")[:60] or "run"
-
-
-def parse_run(data: dict[str, Any], source: str) -> RunConfig:
+def parse_run(data: Mapping[str, Any], source: str) -> RunConfig:
     """A configuration from decoded TOML. Raises RunError naming every wrong key."""
-    sections: dict[str, type[BaseModel]] = {
-        "data": DataConfig,
-        "policy": DagConfig,
-        "train": TrainConfig,
-        "budget": BudgetConfig,
-    }
+    found = checked_run(data)
+    if isinstance(found, RunConfig):
+        return found
+    raise RunError(listed(found, cut(source), "wrong entries"))
+
+
+def checked_run(data: Mapping[str, Any]) -> RunConfig | list[Problem]:
+    """A configuration from decoded TOML, or all that is wrong with it."""
     problems: list[Problem] = []
     rest, valid = dict(data), dict[str, BaseModel]()
-    for key, model in sections.items():
+    for key, model in SECTIONS.items():
         section = rest.pop(key, {})
         if not isinstance(section, dict):
             given = cut(json.dumps(section, default=str))
@@ -420,8 +412,5 @@ def parse_run(data: dict[str, Any], source: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(rest)
     except ValidationError as error:
-        problems += field_problems("", "a run file", error, RunConfig)
-    else:
-        if not problems:
-            return config.model_copy(update=valid)
-    raise RunError(listed(problems, cut(source), "wrong entries"))
+        return [*problems, *field_problems("", "a run file", error, RunConfig)]
+    return problems or config.model_copy(update=valid)

@@ -371,9 +371,8 @@ def start_run(
     start = start or start_network(data, config)
     _check_start(start, data, config)
     threads = torch.get_num_threads()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     try:
+        torch.set_num_threads(config.threads or threads)
         session = Session(start, data, config, observer.tick)
         if out is None:
             return run_growth(session, data, observer, given)

@@ -16,7 +16,7 @@ from growir.data.dataset import Dataset
 from growir.edits import apply_edits
 from growir.errors import RunError
 from growir.graph import Graph
-from growir.growth.config import RunConfig, TrainConfig
+from growir.growth.config import MAX_THREADS, RunConfig, TrainConfig
 from growir.growth.data import Parts, split_parts, target_statistics
 from growir.growth.loss import Loss
 from growir.growth.meter import Meter
@@ -37,12 +37,13 @@ def generator(*key: int) -> torch.Generator:
 
 
 def resolved(config: RunConfig, data: Dataset, start: Network | None = None) -> RunConfig:
-    """The configuration with every default that depends on the data, or the network it starts from, filled in."""
+    """The configuration with every default filled in that depends on the data, the first network, or torch."""
     macs = 0 if start is None else start.graph.costs().macs
     found = config.resolved(len(data.x_train), data.x_train.shape[1:], data.outputs, macs)
-    if data.held_out is None:
-        return found
-    return found.model_copy(update={"data": found.data.model_copy(update={"test": data.held_out})})
+    update: dict[str, object] = {"threads": found.threads or min(torch.get_num_threads(), MAX_THREADS)}
+    if data.held_out is not None:
+        update["data"] = found.data.model_copy(update={"test": data.held_out})
+    return found.model_copy(update=update)
 
 
 def live_tensors(network: Network) -> dict[str, torch.Tensor]:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from growir.errors import RunError
-from growir.growth.config import DIGITS, RunConfig, parse_run, read_run
+from growir.growth.config import DIGITS, RunConfig, parse_run
+from growir.growth.target import read_run
 from tests.cli.command import growir as command
 
 

@@ -199,8 +199,31 @@ def test_a_large_network_to_start_from_takes_torchs_threads() -> None:
         out = Node(name="out", op=Linear(out_features=data.outputs), inputs=("hidden",))
         return Network.init(Graph(inputs=(entry,), nodes=(hidden, out), outputs=("out",)))
 
-    small, large = one_layer(10), one_layer(300_000)
-    assert [resolved(config, data, start).threads for start in (None, small, large)] == [1, 1, None]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        small, large = one_layer(10), one_layer(300_000)
+        assert [resolved(config, data, start).threads for start in (None, small, large)] == [1, 1, 2]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_run_file_says_how_many_threads_torch_had_and_a_resumed_run_has_as_many(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    folder = tmp_path / "run"
+    # More than any network could use of these samples, so that torch is to choose.
+    config = small_config(budget={"parameters": 3_000_000, "steps": 1})
+    torch.set_num_threads(2)
+    try:
+        assert run(folder, config).summary["threads"] == 2
+        assert read_config(folder).threads == 2
+        (folder / "summary.json").unlink()
+        torch.set_num_threads(1)
+        assert run(folder, config, resume=True).summary["threads"] == 2
+        assert torch.get_num_threads() == 1
+        refused(folder, "threads: 2, now 3", resume=True, config=config.model_copy(update={"threads": 3}))
+    finally:
+        torch.set_num_threads(before)
 
 
 # -- the directory ----------------------------------------------------------------------------------------------------
