@@ -103,8 +103,9 @@ class DataConfig(_Section):
     @field_validator("test", mode="before")
     @classmethod
     def _share_or_file(cls, value: object) -> object:
-        # Of a number or a text, the message for a wrong number would ask for a text too.
-        if isinstance(value, int | float) and not (0 <= value < 1 and not isinstance(value, bool)):
+        # Of a number or a text, the message for a wrong number would ask for a text too. A number in quotes is no file.
+        number = isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"[-+.\de]*\d\.?", value))
+        if number and not (isinstance(value, int | float) and 0 <= value < 1 and not isinstance(value, bool)):
             raise ValueError("a share is 0 or more, and less than 1; or name a file to test on")
         return value
 

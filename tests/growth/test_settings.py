@@ -75,6 +75,7 @@ def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("separator=\\t", {"data": {"separator": "\t"}}),
         ("test=0.3", {"data": {"test": 0.3}}),
         ("test=test.csv", {"data": {"test": "test.csv"}}),
+        ("test=./1", {"data": {"test": "./1"}}),
         (" task = regression ", {"data": {"task": "regression"}}),
     ],
 )
@@ -143,7 +144,7 @@ WRONG: list[list[object]] = [
     ["--seed", -1],
     ["--task", "ranking"],
     ["--test", 1],
-    ["--test", "test.npz"],
+    ["--test", "1."],
     ["--budget", 0, "--task", "ranking", "--set", "epoch_final=20"],
 ]
 
