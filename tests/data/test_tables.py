@@ -19,8 +19,9 @@ from growir.data.dataset import Dataset
 from growir.data.description import Feature, read_description
 from growir.data.table import read_table
 from growir.errors import DataError
-from growir.growth.config import DataConfig, read_run
+from growir.growth.config import DataConfig
 from growir.growth.data import load_data
+from growir.growth.target import read_run
 from tests.cli.command import GOLDEN
 from tests.growth.problems import SMALL
 
