@@ -3,6 +3,7 @@
 Where to begin, by what is there:
 
     data                grow(None, "digits") is a whole run, from the empty graph to a trained network
+    a run directory     predict("runs/digits-001", x) is what the network in it says of new samples
     a torch model       from_torch(model, example_inputs) is the Network that computes the same
     a file or a dict    load_graph(source) is the Graph, and Network.init(graph) gives it weights
     a Network           network.apply(pass), network.to_torch(), network.to_onnx("net.onnx"), network.save("folder")
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from growir.graph import Node as Node
     from growir.growth import GrowthResult as GrowthResult
     from growir.growth import grow as grow
+    from growir.growth import predict as predict
     from growir.importing import from_torch as from_torch
     from growir.network import Network as Network
     from growir.network import load_graph as load_graph
@@ -67,6 +69,7 @@ _EXPORTS = {
     "Node": "growir.graph",
     "GrowthResult": "growir.growth",
     "grow": "growir.growth",
+    "predict": "growir.growth",
     "from_torch": "growir.importing",
     "Network": "growir.network",
     "load_graph": "growir.network",

@@ -20,6 +20,7 @@ from growir.cli.import_ import import_
 from growir.cli.inspect import inspect
 from growir.cli.log import log
 from growir.cli.output import printable
+from growir.cli.predict import predict
 from growir.cli.render import render
 from growir.cli.rewrite import rewrite
 from growir.cli.schema import schema
@@ -95,7 +96,7 @@ def _about(
     """A compiler for growable neural networks."""
 
 
-for _command in (grow, inspect, diff, validate, rewrite, render, log, export, schema):
+for _command in (grow, predict, inspect, diff, validate, rewrite, render, log, export, schema):
     app.command()(_command)
 app.command("import")(import_)
 

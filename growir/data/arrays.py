@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,15 @@ SMALLEST, LARGEST = 1e-30, 1e30
 TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
 
 
-def read_arrays(path: Path, wanted: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """Arrays of an .npz file: by default those to train on, and those to test on if it has any.
+def read_arrays(
+    path: Path, choose: Callable[[Collection[str], str], Sequence[str]] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Arrays of an .npz file.
+
+    Args:
+        path: The file.
+        choose: Which of the names in it to read, given these and what a message begins with; by default those to train
+            on, and those to test on if there are any.
 
     Raises:
         DataError: The file cannot be read, is none, is damaged, or lacks an array.
@@ -32,7 +39,7 @@ def read_arrays(path: Path, wanted: Sequence[str] = ()) -> dict[str, NDArray[Any
                 )
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as file:
-                keys = needed(file.files, str(path), wanted)
+                keys = (choose or needed)(file.files, str(path))
                 return {key: file[key] for key in keys}
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None

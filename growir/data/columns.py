@@ -88,8 +88,8 @@ def learn(table: Table, said: Columns) -> Learned:
     return Learned(part, Meaning(features, said.target))
 
 
-def rows(table: Table, description: Description, *, drop: bool = False) -> tuple[NDArray[np.float64], Table]:
-    """Rows of another table as samples, its columns taken by name, and those rows.
+def rows(table: Table, description: Description) -> NDArray[np.float64]:
+    """Rows of another table as samples, its columns taken by name.
 
     Raises:
         DataError: A column is not there, or a cell holds what no row of the training data could.
@@ -101,8 +101,8 @@ def rows(table: Table, description: Description, *, drop: bool = False) -> tuple
             f"{table.source}: the network was trained on arrays of shape ({shape}), not on a table; give an .npz file"
         )
     _need(table, [feature.name for feature in features])
-    table = _complete(table, [feature.name for feature in features], drop=drop)
-    return _samples(table, features), table
+    _complete(table, [feature.name for feature in features], drop=None)
+    return _samples(table, features)
 
 
 def test_part(table: Table, meaning: Meaning, said: Columns) -> Part:
@@ -161,8 +161,17 @@ def _need(table: Table, names: Sequence[str]) -> None:
         )
 
 
-def _complete(table: Table, names: Sequence[str], *, drop: bool) -> Table:
-    """The table without missing values in some of its columns. Raises DataError where they are not to be dropped."""
+def _complete(table: Table, names: Sequence[str], *, drop: bool | None) -> Table:
+    """The table without missing values in some of its columns.
+
+    Args:
+        table: The table.
+        names: The columns to look at.
+        drop: Whether rows that lack a value are left out; None where nobody is asked.
+
+    Raises:
+        DataError: Values are missing, and their rows are not to be left out.
+    """
     holes = [(row, name) for name in names for row, cell in enumerate(table.columns[name]) if cell in MISSING]
     if not holes:
         return table
@@ -176,10 +185,15 @@ def _complete(table: Table, names: Sequence[str], *, drop: bool) -> Table:
     places = ", ".join(f"line {table.lines[row]} column {cut(name, 24)!r}" for row, name in holes[:SHOWN])
     more = f" and {len(holes) - SHOWN} more" if len(holes) > SHOWN else ""
     one = len(holes) == 1
+    fill = f"fill {'it' if one else 'them'} in"
+    row = "row" if len(empty) == 1 else "rows"
     raise DataError(
-        f"{table.source}: {'a value is' if one else f'{len(holes)} values are'} missing: {places}{more}; fill "
-        f"{'it' if one else 'them'} in, leave {len(empty)} {'row' if len(empty) == 1 else 'rows'} out with "
-        'missing = "drop", or a column with ignore'
+        f"{table.source}: {'a value is' if one else f'{len(holes)} values are'} missing: {places}{more}; "
+        + (
+            f"{fill}, or leave the {row} out"
+            if drop is None
+            else f'{fill}, leave {len(empty)} {row} out with missing = "drop", or a column with ignore'
+        )
     )
 
 

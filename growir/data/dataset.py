@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def parts_of(arrays: Mapping[str, ArrayLike], source: str) -> tuple[Part, Part |
 
 def test_arrays(path: Path) -> Part:
     """What to test on, from an .npz file of its own. Raises DataError."""
-    return _part(read_arrays(path, TEST), TEST, str(path))
+    return _part(read_arrays(path, partial(needed, wanted=TEST)), TEST, str(path))
 
 
 def _part(arrays: Mapping[str, ArrayLike], keys: tuple[str, str], source: str) -> Part:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class Table:
         return Table(self.source, columns, [self.lines[row] for row in kept])
 
 
-def is_table(path: str | Path) -> bool:
+def is_table(path: str | os.PathLike[str]) -> bool:
     """Whether a file's name says that it is a table."""
     return Path(path).suffix.lower() in SUFFIXES
 

@@ -2,5 +2,6 @@
 
 from growir.growth.api import grow
 from growir.growth.engine import GrowthResult as GrowthResult
+from growir.growth.predicting import predict
 
-__all__ = ["GrowthResult", "grow"]
+__all__ = ["GrowthResult", "grow", "predict"]

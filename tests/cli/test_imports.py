@@ -73,9 +73,9 @@ def test_schema() -> None:
 def test_help_lists_all_commands_and_imports_next_to_nothing() -> None:
     done = process("--help")
     assert done.code == 0
-    for command in ("grow", "inspect", "diff", "validate", "rewrite", "render", "log", "export", "schema"):
+    for command in ("grow", "predict", "inspect", "diff", "validate", "rewrite", "render", "log", "export", "schema"):
         assert f"  {command} " in done.out
-    for args in (["--help"], ["grow", "--help"], ["inspect", "--help"]):
+    for args in (["--help"], ["grow", "--help"], ["predict", "--help"], ["inspect", "--help"]):
         modules = imported(*args)
         heavy = {"torch", "onnx", "numpy", "networkx", "rich.console", "growir.graph", "growir.growth"}
         assert not modules & heavy

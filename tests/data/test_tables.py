@@ -159,7 +159,7 @@ def test_a_run_on_a_table(tmp_path: Path) -> None:
     assert found.summary["test_after_fit"] is not None
     description = read_description(tmp_path / "run")
     assert description.classes == ("no", "yes")
-    samples, _ = rows(read_table(path), description)
+    samples = rows(read_table(path), description)
     assert samples.shape == (30, *description.sample)
 
 
