@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,17 @@ def test_the_output_of_the_first_command_is_what_it_prints(tmp_path: Path) -> No
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert _untimed(done.stdout) == _untimed(shown)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="the digits come with scikit-learn")
+def test_the_picture_is_what_growir_draws(tmp_path: Path, golden: Callable[[Path, str], None]) -> None:
+    (drawn,) = re.findall(r"^<!-- picture:\n(.*?)^-->$", README, flags=re.MULTILINE | re.DOTALL)
+    for words in map(shlex.split, drawn.splitlines()):
+        assert words[0] == "growir"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        run = [sys.executable, "-m", *words]
+        subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    golden(ROOT / "docs" / "pictures" / "digits.svg", (tmp_path / "digits.svg").read_text(encoding="utf-8"))
 
 
 def _untimed(text: str) -> list[str]:

@@ -50,8 +50,9 @@ class Teller:
                 yield wrapped(f"reads {event['inputs']} inputs: loss on the selection part after a short fit {tried}")
                 yield from self._once("selection", SELECTION)
             case "started":
-                start = f"{event['samples']} samples, starting at {event['parameters']} parameters"
-                yield wrapped(f"{cut(event['name'])}: {event['task']}, {start}")
+                yield wrapped(
+                    f"{cut(event['name'])}: {_data_text(event)}, starting at {event['parameters']} parameters"
+                )
                 yield from self._once("selection", SELECTION)
                 if self._strategies:
                     names = " and ".join(self._strategies)
@@ -119,6 +120,17 @@ class Teller:
         if key not in self._told:
             self._told.add(key)
             yield _under(f"({text})")
+
+
+def _data_text(event: Event) -> str:
+    """What there is to learn: of events from before test parts could be missing, what they say."""
+    beside = ""
+    if "test_samples" in event:
+        tested, how = event["test_samples"], "held out to test on" if event.get("held_out") else "to test on"
+        beside = f" and {tested:,} {how}" if tested else " and none to test on"
+    outputs = event.get("outputs")
+    into = f" into {outputs} classes" if event["task"] == "classification" and outputs else ""
+    return f"{event['task']}{into}, {event['samples']:,} samples{beside}"
 
 
 def _under(text: str) -> str:
