@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from growir.growth.config import RunConfig
 from growir.growth.engine import Event, GrowthResult, Observer
+from growir.growth.liveline import LiveLine
 from growir.growth.telling import Teller
 from growir.growth.tournament import strategies_of
 from growir.report import REASONS
@@ -44,19 +45,20 @@ class Display:
         self._task: TaskID | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=10),
+            TextColumn("{task.fields[said]}", table_column=Column(no_wrap=True)),
             console=self.console,
             transient=True,
             auto_refresh=False,
             disable=quiet or not self.console.is_terminal,
         )
         self._teller = Teller(strategies_of(config))
-        self.observer = Observer(event=self._event, tick=self._tick)
+        self._live = LiveLine()
+        self.observer = Observer(event=self._event, tick=self._tick, epoch=self._live.epoch)
 
     def __enter__(self) -> Self:
         self._progress.start()
-        self._task = self._progress.add_task("starting", total=None)
+        self._task = self._progress.add_task("starting", total=None, said="")
         return self
 
     def __exit__(
@@ -76,9 +78,11 @@ class Display:
         if self._task is None or now - self._shown < REFRESH:
             return
         self._shown = now
-        self._progress.update(self._task, description=phase, completed=done, total=total, refresh=True)
+        said = self._live.said(phase, done, total, now)
+        self._progress.update(self._task, description=phase, completed=done, total=total, said=said, refresh=True)
 
     def _event(self, event: Event) -> None:
+        self._live.event(event)
         if self.quiet:
             return
         for line in self._teller.lines(event):

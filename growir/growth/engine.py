@@ -60,12 +60,14 @@ class Observer:
             branch of a tournament, and at last for the one that was selected.
         checkpoint: Gets session and progress after each completed step.
         tick: Gets phase, work done and work in all; it may raise to stop the run.
+        epoch: Gets phase, epochs done, epochs in all and the mean training loss of the last, after each.
     """
 
     event: Callable[[Event], None] = lambda event: None
     accepted: Callable[[int, Graph], None] = lambda step, graph: None
     checkpoint: Callable[[Session, Progress], None] = lambda session, progress: None
     tick: Callable[[str, int, int], None] = lambda phase, done, total: None
+    epoch: Callable[[str, int, int, float], None] = lambda phase, done, total, loss: None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

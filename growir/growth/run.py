@@ -373,7 +373,7 @@ def start_run(
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(config.threads or threads)
-        session = Session(start, data, config, observer.tick)
+        session = Session(start, data, config, observer.tick, observer.epoch)
         if out is None:
             return run_growth(session, data, observer, given)
         folder = RunFolder(Path(out), observer, _digest(start, data))
@@ -399,7 +399,7 @@ def _run_in(folder: RunFolder, session: Session, data: Dataset, start: Network |
             last = folder.last()
             if last is not None:
                 progress = last.progress
-                session = Session(last.network, data, session.config, session.tick)
+                session = Session(last.network, data, session.config, session.tick, session.epoch)
                 session.restore_optimizer(last.optimizer)
                 session.meter = last.meter
         result = run_growth(session, data, recording, start, progress, folder.events)

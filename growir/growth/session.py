@@ -28,6 +28,7 @@ from growir.params import array_digest, frozen_keys, param_table
 from growir.rewrite import Pass, Rewrite
 
 Tick = Callable[[str, int, int], None]
+Epoch = Callable[[str, int, int, float], None]
 
 
 def generator(*key: int) -> torch.Generator:
@@ -76,7 +77,12 @@ class Session:
     """
 
     def __init__(
-        self, network: Network, data: Dataset, config: RunConfig, tick: Tick = lambda phase, done, total: None
+        self,
+        network: Network,
+        data: Dataset,
+        config: RunConfig,
+        tick: Tick = lambda phase, done, total: None,
+        epoch: Epoch = lambda phase, done, total, loss: None,
     ) -> None:
         if len(network.graph.inputs) != 1 or len(network.graph.outputs) != 1:
             raise RunError("a growth run takes a network of one input and one output")
@@ -90,6 +96,7 @@ class Session:
         self.data = data
         self.targets = torch.from_numpy(data.y_train)
         self.tick = tick
+        self.epoch = epoch
         self.meter = Meter()
         self.begin(network)
 
@@ -265,6 +272,7 @@ class Session:
             batch_size=config.batch_size or 64,
             generator=generator(self.config.seed, 1, step, *branch),
             tick=lambda done, total: self.tick("training", done, total),
+            epoch=lambda done, total, loss: self.epoch("training", done, total, loss),
         )
 
     def train_final(self) -> float:
@@ -311,6 +319,7 @@ class Session:
             generator=generator(self.config.seed, *key),
             scheduler=scheduler,
             tick=lambda done, total: self.tick(what, done, total),
+            epoch=lambda done, total, loss: self.epoch(what, done, total, loss),
         )
         self.optimizer = optimizer
         return found

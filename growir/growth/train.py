@@ -66,6 +66,7 @@ def train(
     generator: torch.Generator,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    epoch: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> float:
     """Train in place and return the mean loss of the last epoch.
 
@@ -81,6 +82,7 @@ def train(
         generator: Shuffles, and seeds dropout.
         scheduler: Steps once per batch, after the optimizer.
         tick: Called before each batch with the batches done and in all; it may raise to stop.
+        epoch: Called after each epoch with the epochs done and in all, and the mean loss of the last.
     """
     module.train()
     count = len(samples)
@@ -93,7 +95,7 @@ def train(
     # Dropout draws from torch's own generator, which must be as reproducible as the shuffling.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
-        for _ in range(epochs):
+        for k in range(epochs):
             total = torch.zeros(())
             order = samples[torch.randperm(count, generator=generator)]
             for start, stop in pairwise(bounds):
@@ -107,6 +109,7 @@ def train(
                     scheduler.step()
                 total += summed.detach()
                 done += 1
+            epoch(k + 1, epochs, float(total) / count)
     return float(total) / count
 
 
