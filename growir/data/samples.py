@@ -37,6 +37,11 @@ def samples(
         DataError: The file cannot be read or is of another kind, or its samples are not like those.
     """
     if not isinstance(data, str | os.PathLike):
+        if hasattr(data, "columns"):
+            raise DataError(
+                "the samples have named columns, as of pandas or polars, but an array is read by place; write them to "
+                "a .csv file, which is read by name, or give .to_numpy() of the columns in the order of training"
+            )
         return _fitting(data, description, "the array of samples")
     path = Path(data)
     if not path.exists():

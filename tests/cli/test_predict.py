@@ -342,3 +342,17 @@ def test_shapes_of_the_description_are_those_of_the_network(here: Path) -> None:
 def test_samples_from_python_are_called_so(here: Path) -> None:
     with pytest.raises(growir.DataError, match=r"the array of samples is \(2, 4\), but the network takes \(n, 3, 4\)"):
         growir.predict("images", images(2)[:, 0])
+
+
+class Frame:
+    """What a table of pandas has, and would be read by place for."""
+
+    columns = ("age", "colour")
+
+    def __array__(self, *args: object, **more: object) -> NDArray[np.float64]:
+        return np.zeros((2, 4))
+
+
+def test_named_columns_are_not_read_by_place(here: Path) -> None:
+    with pytest.raises(growir.DataError, match=r"named columns, .* is read by place; write them to a \.csv"):
+        growir.predict("table", Frame())

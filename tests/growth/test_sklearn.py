@@ -60,8 +60,9 @@ def test_a_fit_is_a_run_of_growir(iris: Arrays) -> None:
 
 
 def test_labels_and_their_probabilities(fitted: GrowingClassifier, iris: Arrays) -> None:
-    x, _ = iris
+    x, y = iris
     assert fitted.classes_.tolist() == ["one", "three", "two"]
+    assert fitted.score(x, np.array(["one", "three", "two"])[y]) > 0.9
     probable = fitted.predict_proba(x)
     assert np.array_equal(fitted.predict(x), fitted.classes_[probable.argmax(axis=1)])
     with torch.no_grad():
