@@ -96,6 +96,20 @@ class Canvas:
         for column in range(WIDTH):
             self._rows[int((column + 0.5) / WIDTH * HEIGHT)][column] = "."
 
+    @property
+    def crowded(self) -> bool:
+        """Whether several letters stand at one place."""
+        return any(SEVERAL in row for row in self._rows)
+
+    def line(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Dots from one point to another, under whatever is drawn."""
+        (row, column), (to_row, to_column) = ((self.y.cell(y, HEIGHT), self.x.cell(x, WIDTH)) for x, y in (start, end))
+        steps = max(abs(to_row - row), abs(to_column - column))
+        for k in range(1, steps):
+            at = row + round((to_row - row) * k / steps), column + round((to_column - column) * k / steps)
+            if at not in self._drawn:
+                self._rows[at[0]][at[1]] = "."
+
     def put(self, x: float, y: float, letter: str) -> None:
         """Draw a letter; where another is drawn already, `*`."""
         row, column = self.y.cell(y, HEIGHT), self.x.cell(x, WIDTH)

@@ -78,7 +78,7 @@ def describe_step(event: Mapping[str, Any], depth: int = 0) -> str:
 
 
 def run_page(log: RunLog) -> Iterator[str | Grid]:
-    """What `growir log` prints of a run."""
+    """What `growir log` prints of a run before its plot."""
     start = log.started
     begins = f", starting at {_count(start.get('parameters'))} parameters" if "parameters" in start else ""
     task = f"\n{cut(start['task'])}, {_count(start.get('samples'))} samples{begins}" if "task" in start else ""
@@ -106,7 +106,6 @@ def run_page(log: RunLog) -> Iterator[str | Grid]:
         phases = mapping(log.finished.get("phases"))
         if phases:
             yield _phase_grid(phases)
-    yield from left_out(log)
 
 
 def left_out(log: RunLog) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -18,6 +19,7 @@ from growir.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from growir.columns import Grid
     from growir.events import RunLog
 
 
@@ -33,7 +35,7 @@ def log(
     ] = False,
     svg: Annotated[
         Path | None,
-        typer.Option("--svg", metavar="FILE", help="Write the plot of either as a picture too.", show_default=False),
+        typer.Option("--svg", metavar="FILE", help="Write the plot as a picture too.", show_default=False),
     ] = None,
     as_json: AsJson = False,
     max_parameters: MaxParameters = MAX_PARAMETERS,
@@ -41,25 +43,20 @@ def log(
     """Show what grew, when, why, at what gain and cost.
 
     Of a run directory, finished or not, each growth with the candidates it was chosen from, its predicted and its
-    measured gain, and the losses after the training that followed. Of a network or document, the steps of its history.
+    measured gain, the losses after the training that followed, and a plot of the score against parameters. Of a network
+    or document, the steps of its history.
     """
     from growir.errors import RunError
     from growir.events import EVENTS, read_run
 
     if calibration and gaps:
         raise typer.BadParameter("give one of --calibration and --gaps, not both", param_hint="--gaps")
-    if svg is not None and not (calibration or gaps):
-        raise typer.BadParameter("goes with --calibration or --gaps", param_hint="--svg")
-    a_run = path.is_dir() and (path / EVENTS).exists()
-    if calibration or gaps:
-        asked = "--calibration" if calibration else "--gaps"
-        if not a_run:
-            raise RunError(f"{path}: is no run directory: it has no {EVENTS}, which {asked} reads")
-        _show_plot(read_run(path), svg, as_json, calibration=calibration)
+    if path.is_dir() and (path / EVENTS).exists():
+        _show_run(read_run(path), _view("calibration" if calibration else "gaps" if gaps else "run"), svg, as_json)
         return
-    if a_run:
-        _show_run(read_run(path), as_json)
-        return
+    if calibration or gaps or svg is not None:
+        asked = "--calibration" if calibration else "--gaps" if gaps else "--svg"
+        raise RunError(f"{path}: is no run directory: it has no {EVENTS}, which {asked} reads")
     from growir.network import load_graph
     from growir.report import history_log, history_page
 
@@ -70,24 +67,30 @@ def log(
         print_page(history_page(graph))
 
 
-def _show_run(found: RunLog, as_json: bool) -> None:
-    from growir.report import run_page
+class _View(NamedTuple):
+    """One way to look at a run: as data, as a page, and as an SVG file."""
 
-    if as_json:
-        print_json(found.to_json())
-    else:
-        print_page(run_page(found))
+    data: Callable[[RunLog], dict[str, Any]]
+    page: Callable[[RunLog], Iterator[str | Grid]]
+    picture: Callable[[RunLog], str]
 
 
-def _show_plot(found: RunLog, svg: Path | None, as_json: bool, *, calibration: bool) -> None:
-    if calibration:
-        from growir.calibration import calibration_data as data
-        from growir.calibration import calibration_page as page
-        from growir.calibration import calibration_picture as picture
-    else:
-        from growir.gaps import gaps_data as data
-        from growir.gaps import gaps_page as page
-        from growir.gaps import gaps_picture as picture
+def _view(name: Literal["run", "calibration", "gaps"]) -> _View:
+    if name == "calibration":
+        from growir import calibration
+
+        return _View(calibration.calibration_data, calibration.calibration_page, calibration.calibration_picture)
+    if name == "gaps":
+        from growir import gaps
+
+        return _View(gaps.gaps_data, gaps.gaps_page, gaps.gaps_picture)
+    from growir import scores
+    from growir.events import RunLog
+
+    return _View(RunLog.to_json, scores.page, scores.picture)
+
+
+def _show_run(found: RunLog, view: _View, svg: Path | None, as_json: bool) -> None:
     if svg is not None:
         from growir.cli.render import is_picture
         from growir.errors import ExportError
@@ -96,10 +99,10 @@ def _show_plot(found: RunLog, svg: Path | None, as_json: bool, *, calibration: b
         if svg.suffix.lower() != ".svg":
             raise ExportError(f"{svg}: only .svg can be drawn; give a name that ends in it")
         replaceable(svg, is_picture)
-        write_file(svg, picture(found).encode())
+        write_file(svg, view.picture(found).encode())
     if as_json:
-        print_json(data(found))
+        print_json(view.data(found))
         return
-    print_page(page(found))
+    print_page(view.page(found))
     if svg is not None:
         print(printable(f"\nwrote {svg}"))

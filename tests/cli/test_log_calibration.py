@@ -280,10 +280,6 @@ def test_flags_that_exclude_each_other(tmp_path: Path) -> None:
     done = growir("log", tmp_path, "--calibration", "--gaps")
     assert (done.code, done.out) == (2, "")
     assert done.err.endswith("Invalid value for --gaps: give one of --calibration and --gaps, not both\n")
-    done = growir("log", tmp_path, "--svg", tmp_path / "a.svg")
-    assert (done.code, done.out) == (2, "")
-    assert done.err.endswith("Invalid value for --svg: goes with --calibration or --gaps\n")
-    assert not (tmp_path / "a.svg").exists()
 
 
 def test_pictures_that_are_not_written(tmp_path: Path) -> None:

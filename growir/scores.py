@@ -1,0 +1,153 @@
+"""The score on the part of the data that chooses against parameters, over the growths of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+from growir.columns import Grid, listed
+from growir.errors import RunError, cut
+from growir.events import RunLog, branch_of, mapping, number
+from growir.plot import SEVERAL, Axis, Canvas, linear_axis
+from growir.render.trails import Stop, Trail, trails
+from growir.report import growth_text, left_out, run_page
+from growir.show import si_text
+
+NONE = "no growth records a score and the parameters after it"
+Metric = Literal["accuracy", "loss"]
+LETTERS = "o+#@%&"  # of one branch after the other
+UNDONE = "x"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A network on the way.
+
+    Attributes:
+        branch: The branch of a tournament it belongs to.
+        parameters: How many it has.
+        score: On the selection part, after the training that followed the growth; of the first network, before any.
+        text: What grew, in words.
+        undone: Whether the growth was taken back.
+    """
+
+    branch: str | None
+    parameters: float
+    score: float
+    text: str
+    undone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Every network of a run that has a score, and which score is meant: accuracy where there is one."""
+
+    metric: Metric
+    points: tuple[Point, ...]
+
+    @property
+    def branches(self) -> list[tuple[str | None, list[Point]]]:
+        """The points of each branch, in order."""
+        order = {branch: k for k, branch in enumerate(dict.fromkeys(point.branch for point in self.points))}
+        rows = sorted(self.points, key=lambda point: order[point.branch])
+        return [(branch, list(group)) for branch, group in groupby(rows, key=lambda point: point.branch)]
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """Of the parameters and of the scores."""
+        sizes = linear_axis((point.parameters for point in self.points), si_text)
+        return sizes, linear_axis((point.score for point in self.points), self._label)
+
+    def _label(self, score: float) -> str:
+        return f"{100 * score:.4g}%" if self.metric == "accuracy" else f"{score:.4g}"
+
+
+def course_of(log: RunLog) -> Course:
+    """The networks of a run: each branch's first, and the one after each growth."""
+    scores = [mapping(mapping(growth.get(stage)).get("selection")) for growth in log.growths for stage in _STAGES]
+    metric: Metric = "accuracy" if any(number(found.get("accuracy")) is not None for found in scores) else "loss"
+    points: list[Point] = []
+    begun = set[str | None]()
+    for growth in log.growths:
+        branch = branch_of(growth)
+        if branch not in begun:
+            begun.add(branch)
+            start = log.starts.get(branch or "", log.started)
+            score = _score(growth, "before", metric)
+            points += _point(branch, start.get("parameters"), score, "the start", undone=False)
+        step = growth.get("step")
+        text = f"step {'?' if type(step) is not int else cut(step)}: {growth_text(growth)}"
+        score = _score(growth, "trained", metric)
+        points += _point(branch, growth.get("parameters"), score, text, undone="undone" in growth)
+    return Course(metric, tuple(points))
+
+
+_STAGES = ("before", "trained")
+
+
+def _score(growth: dict[str, Any], stage: str, metric: Metric) -> float | None:
+    found = number(mapping(mapping(growth.get(stage)).get("selection")).get(metric))
+    if found is None and (stage, metric) == ("trained", "loss"):
+        return number(growth.get("selection_loss"))  # all that runs of earlier versions have
+    return found
+
+
+def _point(branch: str | None, size: object, score: float | None, text: str, *, undone: bool) -> list[Point]:
+    parameters = number(size)
+    return [] if parameters is None or score is None else [Point(branch, parameters, score, text, undone)]
+
+
+# -- as text and as a picture -----------------------------------------------------------------------------------------
+
+
+def page(log: RunLog) -> Iterator[str | Grid]:
+    """What `growir log` prints of a run: all there is to say, and a plot."""
+    yield from run_page(log)
+    found = course_of(log)
+    if found.points:
+        yield _plot(found)
+    yield from left_out(log)
+
+
+def _spurs(points: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
+    """What is joined by a line: each network and the one that it grew from, which is none that was taken back."""
+    last: Point | None = None
+    for point in points:
+        if last is not None:
+            yield last, point
+        last = last if point.undone else point
+
+
+def _plot(found: Course) -> str:
+    canvas = Canvas(*found.axes)
+    keys: list[str] = []
+    for k, (branch, points) in enumerate(found.branches):
+        letter = LETTERS[k % len(LETTERS)]
+        for a, b in _spurs(points):
+            canvas.line((a.parameters, a.score), (b.parameters, b.score))
+        keys.append(f"{letter} {'after each growth' if branch is None else cut(branch)}")
+    for k, (_, points) in enumerate(found.branches):
+        for point in points:
+            canvas.put(point.parameters, point.score, UNDONE if point.undone else LETTERS[k % len(LETTERS)])
+    keys += [f"{UNDONE} growth taken back"] if any(point.undone for point in found.points) else []
+    keys += [f"{SEVERAL} several"] if canvas.crowded else []
+    better = ", lower is better" if found.metric == "loss" else ""
+    return f"{canvas.text('parameters', f'{found.metric} on the selection part{better}')}\n\n{listed(keys)}"
+
+
+def picture(log: RunLog) -> str:
+    """The same as an SVG file. Raises RunError if there is nothing to draw."""
+    found = course_of(log)
+    if not found.points:
+        raise RunError(f"{log.name}: {NONE}; there is nothing to draw")
+    drawn = [
+        Trail(
+            "after each growth" if branch is None else cut(branch),
+            [Stop(point.parameters, point.score, point.text, point.undone) for point in points],
+        )
+        for branch, points in found.branches
+    ]
+    title = f"{log.name}: {found.metric} on the selection part"
+    return trails(title, ("parameters", found.metric), found.axes, drawn)
