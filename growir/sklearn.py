@@ -20,6 +20,7 @@ if find_spec("sklearn") is None:  # said once, and before the imports that would
         "growir.sklearn needs scikit-learn, which is not installed: pip install 'growir[sklearn]'", name="sklearn"
     )
 
+import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import multiclass, validation
 
@@ -32,6 +33,12 @@ from growir.growth.predicting import outputs_of, probabilities
 from growir.growth.run import start_run
 from growir.network import Network
 
+if not hasattr(validation, "validate_data"):
+    raise ImportError(
+        f"growir.sklearn needs scikit-learn 1.6 or later, but {sklearn.__version__} is installed: "
+        "pip install --upgrade 'growir[sklearn]'",
+        name="sklearn",
+    )
 # scikit-learn is annotated in part.
 _checking, _targets = cast("Any", validation), cast("Any", multiclass)
 
@@ -70,13 +77,13 @@ class _Growing(BaseEstimator):
         if seed < 0:
             raise RunError(f"{type(self).__name__}: random_state is {seed}, but must be 0 or more")
         # numpy makes grids of its own integers, which are none to a run file.
-        budget = {"parameters": int(self.budget)} if isinstance(self.budget, int | np.integer) else self.budget or {}
+        most = int(self.budget) if isinstance(self.budget, np.integer) else self.budget
         given: dict[str, Any] = {
             "seed": int(seed),
             "data": {} if self.standardise is None else {"standardise": self.standardise},
-            "policy": {"name": self.policy} if isinstance(self.policy, str) else dict(self.policy),
-            "train": dict(self.train or {}),
-            "budget": dict(budget),
+            "policy": {"name": self.policy} if isinstance(self.policy, str) else _section(self.policy),
+            "train": _section(self.train),
+            "budget": _section(most) if isinstance(most, Mapping | None) else {"parameters": most},
         }
         if self.threads is not None:
             given["threads"] = self.threads
@@ -245,6 +252,13 @@ class GrowingRegressor(RegressorMixin, _Growing):
         tags = cast("Any", super().__sklearn_tags__())
         tags.target_tags.multi_output = True
         return tags
+
+
+def _section(given: object) -> object:
+    """Settings as a section of a run file, which says itself what else is wrong with them."""
+    if given is None:
+        return {}
+    return dict(cast("Mapping[str, Any]", given)) if isinstance(given, Mapping) else given
 
 
 def _plain(labels: NDArray[Any]) -> tuple[bool | int | str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -194,3 +196,13 @@ def test_refusals(estimator: Any, x: NDArray[Any], y: NDArray[Any], message: str
 def test_samples_too_large_to_predict(fitted: GrowingClassifier) -> None:
     with pytest.raises(ValueError, match="GrowingClassifier: X holds numbers as large as 1e\\+35; scale them"):
         fitted.predict(np.full((1, 4), 1e35))
+
+
+def test_an_older_scikit_learn_is_named_when_it_is_imported() -> None:
+    code = "import sklearn\nfrom sklearn.utils import validation\ndel validation.validate_data\n"
+    code += "sklearn.__version__ = '1.4.2'\nimport growir.sklearn"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: growir.sklearn needs scikit-learn 1.6 or later, but 1.4.2 is installed: "
+        "pip install --upgrade 'growir[sklearn]'"
+    )
