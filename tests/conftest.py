@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,23 @@ settings.register_profile("all", max_examples=2000, deadline=None)
 settings.register_profile(
     "mutants", max_examples=200, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
 )
-settings.load_profile(os.environ.get("GROWIR_HYPOTHESIS_PROFILE", "dev"))
+
+
+PROFILE = os.environ.get("GROWIR_HYPOTHESIS_PROFILE", "dev")
+settings.load_profile(PROFILE)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the long run a new seed, the same one in each of its workers, before hypothesis asks for it."""
+    if PROFILE == "all" and not hasattr(config, "workerinput") and config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = str(secrets.randbelow(2**32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what a failure can be drawn again with."""
+    seed = config.getoption("--hypothesis-seed")
+    return f"hypothesis: profile {PROFILE}" + (f", --hypothesis-seed={seed}" if seed else "")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -247,6 +247,38 @@ def test_the_heads_of_a_group_are_normalised_apart_from_whole_groups() -> None:
         assert_preserves(Widen(node=name, by=width), graph)
 
 
+def test_a_space_that_is_normalised_is_pruned_channel_by_channel() -> None:
+    """Growing it exactly takes copies of every channel; less of it is asked for nothing but one that stays."""
+    graph = graph_of(
+        (3,),
+        Node(name="fc", op=Linear(out_features=5), inputs=("x",)),
+        Node(name="norm", op=LayerNorm(dims=1), inputs=("fc",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("norm",)),
+    )
+    assert free(graph) == {"fc": (5, 5)}
+    for channels in ((1,), (0, 2), (0, 1, 2, 4)):
+        pruned = assert_preserves(Prune(node="fc", channels=channels), graph)
+        assert free(pruned.graph) == {"fc": (5 - len(channels), 5 - len(channels))}
+    assert Prune(node="fc", channels=(0,)) in Prune.candidates(graph)
+
+
+def test_a_space_that_is_normalised_and_tied_at_once_is_pinned() -> None:
+    """Copies would double what the tied weight sums, fresh channels would move the norm's statistics."""
+    norm = Node(name="norm", op=LayerNorm(dims=1), inputs=("act",))
+    graph = adapted(norm, Node(name="head", op=Linear(bias=False), inputs=("norm", "turned")))
+    assert "fc (is normalised and tied at once, so neither copies nor fresh channels are exact)" in reasons(graph, "fc")
+    with pytest.raises(PassRefused, match="normalised and tied at once"):
+        Widen(node="act", by=4, copies=(0, 1, 2, 3)).rewrite(graph)
+
+
+def test_a_channel_is_split_once_at_a_time() -> None:
+    for wrong in ((1, 1), (0, 2, 0), (4,)):
+        with pytest.raises(PassRefused, match="fc1: channels must be different numbers below 4"):
+            Split(node="fc1", channels=wrong).rewrite(mlp())
+        with pytest.raises(PassRefused, match="fc1: channels must be different numbers below 4"):
+            Prune(node="fc1", channels=wrong).rewrite(mlp())
+
+
 def test_a_square_of_one_space_is_pinned() -> None:
     """Rows and columns of the same channels: twice as many would be four times as many numbers."""
     graph = graph_of(

@@ -21,7 +21,8 @@ from growir.edits import (
 from growir.errors import GrowirError, PassRefused
 from growir.graph import Node
 from growir.moments import carry_moments
-from growir.ops import Constant, Linear, Param, Relu
+from growir.ops import Constant, Linear, Normal, Param, Relu
+from growir.params import draw
 from growir.passes import Widen
 from growir.testing import assert_preserves, random_network
 from tests.samples import graph_of, mlp
@@ -36,6 +37,25 @@ def test_copies_take_their_shares() -> None:
     shares = [1, 0.5, 1, 1, 0.2, 0.3]
     np.testing.assert_allclose(new["head.weight"], old["head.weight"][:, [0, 1, 2, 3, 1, 1]] * shares, rtol=1e-15)
     assert np.array_equal(new["head.bias"], old["head.bias"])
+
+
+def test_fresh_numbers_have_the_digits_of_their_network() -> None:
+    """What is drawn in float64 fills a float64 network as it is, and a float32 one rounded once."""
+    rows, made = Fresh(Normal(1.0), seed=1, step=2), Fresh(Normal(1.0), seed=3, step=4)
+    edits = (
+        Remap("a", (AxisMap(0, np.array([0, -1, -1]), None, None, rows),)),
+        Create("b", Param((4,), ("out",), Normal(1.0)), made),
+    )
+    wanted = {
+        "a": draw(Normal(1.0), (2, 3), seed=1, step=2, key="a"),
+        "b": draw(Normal(1.0), (4,), seed=3, step=4, key="b"),
+    }
+    for kind in (np.float64, np.float32):
+        done = apply_edits(edits, {"a": np.zeros((1, 3), kind)}, NUMPY, np.dtype(kind))
+        for key, numbers in wanted.items():
+            assert done[key].dtype == kind
+            assert np.array_equal(done[key][-len(numbers) :], numbers.astype(kind))
+    assert not any(np.array_equal(numbers, numbers.astype(np.float32)) for numbers in wanted.values())
 
 
 def test_shares_of_copies_are_unequal_by_default() -> None:

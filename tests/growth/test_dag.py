@@ -250,3 +250,15 @@ def test_fitted_directions_see_more_than_random_ones() -> None:
         scored = improving(session)
         gains[directions] = np.mean([s.predicted / s.amplitude for s in scored if isinstance(s.step, AddNode)])
     assert gains["fitted"] > gains["random"]
+
+
+@pytest.mark.parametrize(("left", "offered"), [(7, False), (8, True), (63, True), (64, True)])
+def test_what_is_left_of_the_budget_is_spent_unless_it_is_crumbs(left: int, offered: bool) -> None:
+    """A widening by 64 neurons is narrowed to what the budget pays for, down to an eighth of it."""
+    session = small_session(spirals(), small_config(policy={"neurons": 4}, budget={"parameters": 10_000}))
+    session.grow(AddNode(source="standard", target="out", width=4), {})
+    each = 3 + 1 + 2  # a neuron reads three inputs, has a bias and feeds two classes
+    parameters = session.graph.costs().parameters + left * each
+    config = small_config(policy={"neurons": 64}, budget={"parameters": parameters})
+    widths = [step.by for step in Dag(config.policy, config.budget).propose(session) if isinstance(step, Widen)]
+    assert widths == ([left] if offered else [])
