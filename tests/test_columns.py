@@ -51,6 +51,7 @@ def test_where_lines_are_broken(text: str, pieces: list[str]) -> None:
 
 def test_a_continued_line_stands_further_in() -> None:
     assert folded("  a list of words", 12) == "  a list of\n      words"
+    assert folded("  a list of words of one width", 12) == "  a list of\n      words\n      of one\n      width"
     assert folded("a list of words", 12) == "a list of\n  words"
     assert folded("short\n\n  lines", 12) == "short\n\n  lines"
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -24,6 +25,7 @@ from growir.passes import AddEdge, AddNode, Widen
 from tests.cli import test_log, test_log_calibration, test_log_gaps
 from tests.cli.command import GOLDEN, growir
 from tests.cli.test_log import DAMAGED, run_of, written
+from tests.growth.problems import curve, spirals
 
 DOCUMENTS = sorted((GOLDEN / "inspect").glob("*.json"))
 LAST = f"{'n' * 64}.{'n' * 64}"
@@ -137,6 +139,36 @@ def test_log_of_damaged_runs(line: bytes, tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_bytes(line + b"\n" + written(*test_log_gaps.run()).encode() + line)
     for flags in ([], ["--gaps"], ["--calibration"]):
         assert_narrow(growir("log", tmp_path, *flags).out)
+
+
+@pytest.mark.parametrize("strategy", ["tournament", "whole", "bic"])
+@pytest.mark.parametrize("kind", ["classes", "amounts"])
+def test_grow(kind: str, strategy: str, tmp_path: Path) -> None:
+    path, out = tmp_path / "data.npz", tmp_path / "run"
+    arrays: dict[str, Any] = spirals(120) if kind == "classes" else curve(120)
+    np.savez(path, **arrays)
+    settings = [
+        "--budget",
+        150,
+        "--set",
+        f"strategy={strategy}",
+        "--set",
+        "epochs_between=1",
+        "--set",
+        "epochs_final=2",
+    ]
+    done = growir("grow", path, "--out", out, *settings)
+    assert done.code == 0
+    assert "step  growth" in done.out
+    assert_narrow(done.out, out)
+    for flags in ([], ["--gaps"], ["--calibration"]):
+        assert_narrow(growir("log", out, *flags).out, out)
+
+
+def test_settings() -> None:
+    done = growir("grow", "--settings")
+    assert done.code == 0
+    assert_narrow(done.out)
 
 
 def commands() -> list[str]:
