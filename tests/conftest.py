@@ -21,14 +21,15 @@ settings.register_profile(
 
 
 PROFILE = os.environ.get("GROWIR_HYPOTHESIS_PROFILE", "dev")
+SEED = "GROWIR_TESTS_SEED"
 settings.load_profile(PROFILE)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the long run a new seed, the same one in each of its workers, before hypothesis asks for it."""
-    if PROFILE == "all" and not hasattr(config, "workerinput") and config.getoption("--hypothesis-seed") is None:
-        config.option.hypothesis_seed = str(secrets.randbelow(2**32))
+    """Give the long run a new seed before hypothesis asks for it; its workers read the one of their parent."""
+    if PROFILE == "all" and config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = os.environ.setdefault(SEED, str(secrets.randbelow(2**32)))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
