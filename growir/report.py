@@ -23,6 +23,11 @@ REASONS: Mapping[str, str] = {
     "no gain": "no candidate lowers the loss of the selection part by more than chance would, at once or trained",
     "criterion": "the information criterion no longer falls",
 }
+# Of a growth that was taken back after the training that followed it.
+UNDONE: Mapping[str, str] = {
+    "no gain": "trained, it does not lower the loss of the selection part by more than chance would",
+    "criterion": "the information criterion does not fall by it",
+}
 GAIN = (
     "A gain is by how much a growth lowers the loss before it is trained: as predicted to first order, and as measured "
     "on the selection part."
@@ -48,6 +53,11 @@ def short(name: object) -> str:
     return re.sub(r"^(node_[0-9]+)\.[a-z0-9_]+$", r"\1", cut(name))
 
 
+def neurons(count: object) -> str:
+    """So many neurons in words."""
+    return f"{cut(count)} {'neuron' if count == 1 else 'neurons'}"
+
+
 def describe_step(event: Mapping[str, Any], depth: int = 0) -> str:
     """A recorded pass in a few words; it may be damaged, or from another package."""
     created = event.get("created")
@@ -58,7 +68,7 @@ def describe_step(event: Mapping[str, Any], depth: int = 0) -> str:
             return f"edge {source} -> {target}"
         case "add_node":
             way = (source, target) if made == "?" else (source, made, target)  # what was only tried made nothing
-            return f"{cut(event.get('width', '?'))} neurons {' -> '.join(way)}"
+            return f"{neurons(event.get('width', '?'))} {' -> '.join(way)}"
         case "widen":
             return f"{node} wider by {cut(event.get('by', '?'))}"
         case "prune" | "split" as name:
@@ -91,7 +101,7 @@ def run_page(log: RunLog) -> Iterator[str | Grid]:
         yield f"reads {_count(log.inputs.get('inputs'))} inputs: loss after a short fit {tried or '-'}"
     if log.growths:
         yield from _growth_grids(log)
-        yield f"{wrapped(SELECTION)}\n{wrapped(GAIN)}"
+        yield f"{wrapped(SELECTION)}\n{wrapped(GAIN)}\nmacs are the multiply-accumulates for one sample."
         if any(growth.get("probation") is True for growth in log.growths):
             yield wrapped(PROBATION)
     else:
@@ -253,11 +263,11 @@ def _result(event: Event) -> str:
                 scores.append(f"loss {_decimal(found.get('loss'), '.4g')} {when}")
     seconds, growing = (_decimal(event.get(key), ".1f") for key in ("seconds", "seconds_growing"))
     size = f"{_count(event.get('parameters'))} parameters, {_count(event.get('macs'))} macs"
-    dead = event.get("dead_units")
-    if _countable(dead):
-        size += f", {_count(dead)} dead {'unit' if dead == 1 else 'units'}"
     tested = f"test: {', '.join(scores)}" if scores else ""
-    return "\n".join(filter(None, (tested, f"{size}, {seconds} seconds, {growing} of them growing")))
+    dead, unreached = event.get("dead_units"), ""
+    if _countable(dead) and dead > 0:
+        unreached = f"{_count(dead)} dead {'unit' if dead == 1 else 'units'}, which no gradient reaches"
+    return "\n".join(filter(None, (tested, f"{size}, {seconds} seconds, {growing} of them growing", unreached)))
 
 
 def _countable(value: object) -> TypeGuard[int]:

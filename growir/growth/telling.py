@@ -10,7 +10,7 @@ from growir.columns import LINE, fold, wrapped
 from growir.errors import cut
 from growir.growth.config import Strategy
 from growir.growth.engine import Event
-from growir.report import GAIN, PROBATION, REASONS, SELECTION, describe_step, selection_text, short
+from growir.report import GAIN, PROBATION, REASONS, SELECTION, UNDONE, describe_step, neurons, selection_text, short
 
 # A growth line has a step of 4 columns, what grew, both gains and the parameters: 80 together.
 _WHAT = 42
@@ -65,7 +65,7 @@ class Teller:
                 yield from self._header(event, columns=False)
                 yield _under(f"growth ends: {REASONS[event['reason']]}")
             case "undone":
-                yield _under(f"growth {event['step']} is taken back: {REASONS[event['reason']]}")
+                yield _under(f"growth {event['step']} is taken back: {UNDONE[event['reason']]}")
             case "fitted":
                 yield _under(f"a fit leaves a loss of {event['loss']:.4f} on the selection part")
             case "selected":
@@ -153,4 +153,4 @@ def _added(event: Event) -> str:
 
 
 def _widened(event: Event) -> str:
-    return f"the layer {short(event['node'])} has {event['by']} neurons more"
+    return f"the layer {short(event['node'])} has {neurons(event['by'])} more"

@@ -12,8 +12,8 @@ from growir.growth.display import Display
 from growir.growth.engine import GrowthResult
 from growir.growth.telling import Teller
 from growir.network import Network
-from growir.report import REASONS
-from tests.cli.command import GOLDEN
+from growir.report import REASONS, UNDONE
+from tests.cli.command import GOLDEN, flat
 from tests.growth.problems import curve, small_config, small_session
 
 Event = dict[str, Any]
@@ -100,7 +100,21 @@ def test_long_names_fit(length: int) -> None:
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_every_end_fits(reason: str) -> None:
-    assert_narrow(told([STARTED, ENDED | {"reason": reason}, {"event": "undone", "step": 1, "reason": reason}]))
+    assert_narrow(told([STARTED, ENDED | {"reason": reason}]))
+
+
+def test_why_a_growth_is_taken_back() -> None:
+    assert set(UNDONE) == {"no gain", "criterion"}  # what Dag.refuses gives
+    for reason, words in UNDONE.items():
+        text = told([{"event": "undone", "step": 1, "reason": reason}])
+        assert_narrow(text)
+        assert flat(text) == f"growth 1 is taken back: {words}"
+
+
+def test_one_neuron_is_no_plural() -> None:
+    text = told([widening(1, "node_1.act", by=1), node(2, "x", "node_2", "out", "edge_1", width=1)])
+    assert "has 1 neuron more" in text
+    assert "1 neuron x -> node_2 -> out" in text
 
 
 def test_a_word_is_explained_once() -> None:
