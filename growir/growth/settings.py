@@ -140,6 +140,8 @@ def _readings(text: str) -> Iterator[object]:
     Last, without the blanks around it, and with its escapes: a separator may be typed as "\\t".
     """
     bare = text.strip()
+    if re.fullmatch(r"[+-]?\.\d+", bare):  # many people type a half so; TOML wants 0.5
+        yield float(bare)
     values = _toml_values(text)
     if values is not None and len(values) == 1:
         yield values[0]

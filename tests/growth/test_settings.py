@@ -53,6 +53,7 @@ def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("seed=3", {"seed": 3}),
         ("parameters=50_000", {"budget": {"parameters": 50_000}}),
         ("learning_rate=1e-3", {"train": {"learning_rate": 0.001}}),
+        ("data.test=.3", {"data": {"test": 0.3}}),
         ("policy.kernels=[3,5]", {"policy": {"kernels": [3, 5]}}),
         ("policy.kernels=[]", {"policy": {"kernels": []}}),
         ("task=regression", {"data": {"task": "regression"}}),
