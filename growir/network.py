@@ -236,8 +236,10 @@ class Network:
     def to_onnx(self, path: Source, opset: int = 18) -> list[str]:
         """Write a checked ONNX model with a dynamic batch; returns notices, such as that float64 became float32.
 
+        An ONNX file that growir wrote before is replaced, any other file is left as it is.
+
         Raises:
-            ExportError: The opset is not supported, or the file cannot be written.
+            ExportError: The opset is not supported, another file is at `path`, or the file cannot be written.
         """
         from growir.backends.onnx_ir import save_model
 

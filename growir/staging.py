@@ -1,10 +1,32 @@
-"""Several files that belong together, swapped in as one."""
+"""Files that are written: only over what growir wrote, and those that belong together swapped in as one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+from growir.errors import ExportError
+
+
+def replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
+    """Refuse to write where something lies that growir did not write.
+
+    Args:
+        path: The file to be written.
+        ours: Whether growir wrote the file that is there.
+
+    Raises:
+        ExportError: It did not, or the path is a folder, or lies in none.
+    """
+    if path.is_dir():
+        raise ExportError(f"{path}: is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        if path.parent.exists():
+            raise ExportError(f"{path}: {path.parent} is a file, so nothing can lie in it; choose another name")
+        raise ExportError(f"{path}: the folder {path.parent} does not exist")
+    if path.exists() and not ours(path):
+        raise ExportError(f"{path}: is there already and was not written by growir; choose another name")
 
 
 def write_parts(path: Path, parts: Iterable[bytes]) -> None:

@@ -15,7 +15,7 @@ from growir.backends.onnx_ir.model import PROTOBUF_LIMIT, assemble
 from growir.backends.onnx_ir.scope import Array
 from growir.errors import ExportError, GraphError
 from growir.graph import Graph
-from growir.staging import swap_in, write_parts
+from growir.staging import replaceable, swap_in, write_parts
 
 ALIGNMENT = 4096  # of tensors in the side file: runtimes map whole pages
 
@@ -33,22 +33,25 @@ def save_model(
     Args:
         graph: A verified graph.
         arrays: Its stored tensors by key.
-        path: The file; an older one is replaced.
+        path: The file; one that growir wrote before is replaced, any other is refused.
         opset: The ONNX operator set to write.
         threshold: A model of more bytes keeps its large tensors in a side file, `<name>.data`.
 
     Raises:
-        ExportError: The opset is not supported, a number does not fit into float32, or the file cannot be written.
-            What was there before is still there.
+        ExportError: The opset is not supported, a number does not fit into float32, another tool's file is at `path`
+            or in the side file's place, or the file cannot be written. What was there before is still there.
     """
     target = Path(path)
+    replaceable(target, is_ours)
     assembly = assemble(graph, arrays, opset)
     try:
         with tempfile.TemporaryDirectory(prefix=".growir-", dir=target.parent) as name:
             staging = Path(name)
             names = [target.name]
             if assembly.size > min(threshold, PROTOBUF_LIMIT) and assembly.large:
-                names.append(f"{target.name}.data")
+                side = target.with_name(f"{target.name}.data")
+                replaceable(side, lambda _: target.exists() and _has_side_file(target, side.name))
+                names.append(side.name)
                 model = _with_side_file(assembly.model, assembly.large, staging / names[1])
             else:
                 model = assembly.whole()
@@ -66,18 +69,39 @@ def read_document(path: str | os.PathLike[str]) -> str:
     Raises:
         GraphError: The file cannot be read, or growir did not write it.
     """
-    source = str(path)
+    document = _document_in(_read_model(path))
+    if document is None:
+        raise GraphError("this ONNX file holds no graph document, so growir did not write it", str(path))
+    return document
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is an ONNX file that growir wrote."""
+    try:
+        return _document_in(_read_model(path)) is not None
+    except GraphError:
+        return False
+
+
+def _read_model(path: str | os.PathLike[str]) -> ModelProto:
     model = ModelProto()
     try:
         model.ParseFromString(Path(path).read_bytes())
     except OSError as error:
-        raise GraphError(f"the file cannot be read: {error.strerror or error}", source) from error
+        raise GraphError(f"the file cannot be read: {error.strerror or error}", str(path)) from error
     except DecodeError:
-        raise GraphError("this is no ONNX file", source) from None
-    for entry in model.metadata_props:
-        if entry.key == "growir.document":
-            return str(entry.value)
-    raise GraphError("this ONNX file holds no graph document, so growir did not write it", source)
+        raise GraphError("this is no ONNX file", str(path)) from None
+    return model
+
+
+def _document_in(model: ModelProto) -> str | None:
+    return next((str(entry.value) for entry in model.metadata_props if entry.key == "growir.document"), None)
+
+
+def _has_side_file(path: Path, name: str) -> bool:
+    """Whether an ONNX file keeps tensors in the side file of this name."""
+    places = (entry for tensor in _read_model(path).graph.initializer for entry in tensor.external_data)
+    return any(entry.key == "location" and entry.value == name for entry in places)
 
 
 def _with_side_file(model: ModelProto, large: Mapping[str, Array], path: Path) -> ModelProto:

@@ -14,7 +14,7 @@ from growir.backends.torch_source.source import MARK, module_source
 from growir.errors import ExportError
 from growir.graph import Graph
 from growir.params import owners
-from growir.staging import swap_in, write_parts
+from growir.staging import replaceable, swap_in, write_parts
 
 HASH = "growir.hash"
 
@@ -25,11 +25,14 @@ def save_source(graph: Graph, arrays: Mapping[str, NDArray[Any]], path: Path) ->
     The weights hold a tied tensor under each of its names, as the module's state_dict does.
 
     Raises:
-        ExportError: Something cannot be written as source, or a file cannot be written; what was there is still there.
+        ExportError: Something cannot be written as source, growir did not write what is there already, or a file cannot
+            be written; what was there is still there.
     """
     from safetensors.numpy import save
 
     weights = path.with_suffix(".safetensors")
+    for each in (path, weights):
+        replaceable(each, is_ours)
     text = module_source(graph, arrays, path.stem)
     tensors = {key: np.asarray(arrays[owner], order="C") for key, owner in owners(graph).items()}
     try:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, PATH_HELP, AsJson, MaxParameters, line_width, print_json, replaceable
+from growir.cli.output import MAX_PARAMETERS, PATH_HELP, AsJson, MaxParameters, line_width, print_json
+from growir.staging import replaceable
 
 if TYPE_CHECKING:
     from growir.difference import Difference

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, MaxParameters, print_lines, printable, replaceable
+from growir.cli.output import MAX_PARAMETERS, MaxParameters, print_lines, printable
+from growir.staging import replaceable
 
 if TYPE_CHECKING:
     from growir.network import Network
@@ -55,7 +56,9 @@ def export(
 
 
 def _export_onnx(network: Network, out: Path, opset: int, *, check: bool) -> None:
-    replaceable(out, _is_our_onnx)
+    from growir.backends.onnx_ir import is_ours
+
+    replaceable(out, is_ours)
     agreement = ""
     if check:
         from growir.backends.agreement import check_agreement
@@ -103,14 +106,3 @@ def _rehearsed(out: Path) -> Generator[Path, None, None]:
                 raise ExportError(str(error).replace(str(staged), str(out))) from None
     except OSError as error:
         raise ExportError(f"{out}: cannot be written: {error.strerror or error}") from None
-
-
-def _is_our_onnx(path: Path) -> bool:
-    from growir.backends.onnx_ir import read_document
-    from growir.errors import GraphError
-
-    try:
-        read_document(path)
-    except GraphError:
-        return False
-    return True

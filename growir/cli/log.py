@@ -15,8 +15,8 @@ from growir.cli.output import (
     print_json,
     print_page,
     printable,
-    replaceable,
 )
+from growir.staging import replaceable
 
 if TYPE_CHECKING:
     from growir.columns import Grid

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-
-from growir.errors import ExportError
 
 if TYPE_CHECKING:
     from growir.columns import Grid
@@ -82,13 +80,3 @@ def print_json(data: Mapping[str, Any]) -> None:
         else:
             parts.append(f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
     print("{\n" + ",\n".join(parts) + "\n}")
-
-
-def replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
-    """Refuse to write where something lies that growir did not write. Raises ExportError."""
-    if path.is_dir():
-        raise ExportError(f"{path}: is a folder; give the name of a file")
-    if not path.parent.is_dir():
-        raise ExportError(f"{path}: the folder {path.parent} does not exist")
-    if path.exists() and not ours(path):
-        raise ExportError(f"{path}: is there already and was not written by growir; choose another name")

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from growir.cli.output import printable, replaceable
+from growir.cli.output import printable
+from growir.staging import replaceable
 
 
 def predict(

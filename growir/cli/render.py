@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, printable, replaceable
+from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, printable
+from growir.staging import replaceable
 
 
 def render(

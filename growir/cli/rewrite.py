@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, PATH_HELP, MaxParameters, print_lines, printable, replaceable
+from growir.cli.output import MAX_PARAMETERS, PATH_HELP, MaxParameters, print_lines, printable
+from growir.staging import replaceable
 
 if TYPE_CHECKING:
     from growir.graph import Graph

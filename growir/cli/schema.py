@@ -8,7 +8,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from growir.cli.output import printable, replaceable
+from growir.cli.output import printable
+from growir.staging import replaceable
 
 FILE = "growir-1.json"
 TITLE = "growir graph document"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, printable, replaceable
+from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, printable
+from growir.staging import replaceable
 
 if TYPE_CHECKING:
     from growir.graph import Graph

@@ -28,6 +28,7 @@ from growir.backends.torch_fx import lower
 from growir.document import dumps
 from growir.errors import ExportError, GraphError
 from growir.graph import Graph, History, Input, Node
+from growir.network import Network
 from growir.ops import OPS, DType, Example, Op, Shape
 from growir.ops.base import batch_of
 from growir.params import param_table
@@ -580,15 +581,50 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "net.onnx").mkdir()
     cases = {
-        tmp_path / "none" / "net.onnx": "No such file or directory",
-        tmp_path / "file" / "net.onnx": "Not a directory",
-        tmp_path / "net.onnx": "a folder of that name is in the way",
+        tmp_path / "none" / "net.onnx": f"the folder {tmp_path / 'none'} does not exist",
+        tmp_path / "file" / "net.onnx": f"{tmp_path / 'file'} is a file, so nothing can lie in it; choose another name",
+        tmp_path / "net.onnx": "is a folder; give the name of a file",
     }
     for path, reason in cases.items():
-        with pytest.raises(ExportError, match=f"^{path}: the file cannot be written: {reason}$"):
+        with pytest.raises(ExportError, match=f"^{path}: {reason}$"):
             save_model(graph, arrays_of(graph), path)
     assert {entry.name for entry in tmp_path.iterdir()} == {"file", "net.onnx"}
     assert not list((tmp_path / "net.onnx").iterdir())
+
+
+@pytest.mark.parametrize("content", ["x = 1\n", "", "an ONNX model of another tool"])
+def test_only_files_that_growir_wrote_are_replaced(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "nets.py"
+    path.write_text(content)
+    if content.startswith("an ONNX"):
+        model = build_model(small_net(), arrays_of(small_net()))
+        del model.metadata_props[:]
+        onnx.save(model, path)
+    before = path.read_bytes()
+    with pytest.raises(ExportError, match=f"^{path}: is there already and was not written by growir; choose another"):
+        Network(small_net(), arrays_of(small_net())).to_onnx(path)
+    assert path.read_bytes() == before
+    path.unlink()
+    for seed in (0, 1):
+        network = Network(small_net(), arrays_of(small_net(), seed=seed))
+        network.to_onnx(path)
+        assert onnx.load(path) == build_model(network.graph, network.arrays)
+
+
+def test_only_its_own_side_file_is_replaced(tmp_path: Path) -> None:
+    graph, path, side = small_net(), tmp_path / "net.onnx", tmp_path / "net.onnx.data"
+    side.write_text("mine")
+    refused = pytest.raises(ExportError, match=f"^{side}: is there already and was not written by growir; choose")
+    with refused:
+        save_model(graph, arrays_of(graph), path, threshold=0)
+    save_model(graph, arrays_of(graph), path)
+    with refused:  # the file that is there is growir's, but keeps nothing there
+        save_model(graph, arrays_of(graph), path, threshold=0)
+    assert side.read_text() == "mine"
+    side.unlink()
+    for seed in (0, 1):
+        save_model(graph, arrays_of(graph, seed=seed), path, threshold=0)
+    assert_agree_file(path, graph, arrays_of(graph, seed=1))
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may write anywhere")

@@ -266,6 +266,9 @@ def test_what_is_ours(tmp_path: Path) -> None:
     for name in ("mine.py", "mine.safetensors"):
         (tmp_path / name).write_text("mine", encoding="utf-8")
         assert not is_ours(tmp_path / name)
+        with pytest.raises(ExportError, match=f"{name}: is there already and was not written by growir"):
+            save_source(network.graph, network.arrays, tmp_path / "mine.py")
+        (tmp_path / name).unlink()
 
 
 def test_both_files_or_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
