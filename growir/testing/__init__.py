@@ -15,6 +15,7 @@ if find_spec("hypothesis") is None:  # said once and before all else, whichever 
         name="hypothesis",
     )
 
+from growir.testing.drawing import candidates_on
 from growir.testing.graphs import candidates, graphs
 from growir.testing.laws import (
     TOLERANCE,
@@ -43,6 +44,7 @@ __all__ = [
     "assert_example",
     "assert_preserves",
     "candidates",
+    "candidates_on",
     "carried_pairs",
     "close",
     "deviations",

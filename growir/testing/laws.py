@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from growir.backends.torch_fx import lower
 from growir.backends.torch_fx.probe import lengthened, old_entries
 from growir.channels import analyse
+from growir.document import dumps
 from growir.edits import NUMPY, Edit, Remap, Rename
 from growir.entries import UNCHANGED, Entries
 from growir.graph import Graph
@@ -161,14 +164,29 @@ def assert_preserves(step: Pass, graph: Graph, seed: int = 0, size: int = 5) -> 
     Returns:
         The grown network.
     """
-    before = random_network(graph, seed)
-    for found in deviations(step, before, random_batch(graph, size, seed)):
-        what = f"the gradient of {found.name}" if found.gradient else f"output {found.name}"
-        mode = "train" if found.train else "eval"
-        assert found.error <= (GRADIENT if found.gradient else TOLERANCE), (
-            f"{step} in {mode} mode: {what} changed by {found.error:.1e}"
-        )
-    return before.apply(step)
+    with rebuildable(graph, step):
+        before = random_network(graph, seed)
+        for found in deviations(step, before, random_batch(graph, size, seed)):
+            what = f"the gradient of {found.name}" if found.gradient else f"output {found.name}"
+            mode = "train" if found.train else "eval"
+            assert found.error <= (GRADIENT if found.gradient else TOLERANCE), (
+                f"{step} in {mode} mode: {what} changed by {found.error:.1e}"
+            )
+        return before.apply(step)
+
+
+@contextmanager
+def rebuildable(graph: Graph, step: Pass | None = None) -> Generator[None]:
+    """Add to every error raised inside a note with the graph, and the pass, in JSON, so that both can be made again."""
+    try:
+        yield
+    except Exception as error:
+        if step is not None:
+            values = {key: array.tolist() for key, array in step.values.items()}
+            fields = {"pass": step.name, **step.model_dump(mode="json"), **({"values": values} if values else {})}
+            error.add_note(f"The pass is {type(step).__name__} of\n{json.dumps(fields)}")
+        error.add_note(f"growir.verify.load makes the graph again from this document:\n{dumps(graph)}")
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from hypothesis import assume
 from hypothesis import strategies as st
 
 from growir.graph import Graph, Node
@@ -13,11 +12,11 @@ from growir.ops import Attention, Dropout, Dropout1d, Dropout2d, Elementwise, Op
 from growir.passes.insert_block import PARTIAL
 from growir.rewrite import Pass, fresh_name
 from growir.shapes import own_tables, shapes_of
-from growir.testing.graphs import candidates, graphs
+from growir.testing.drawing import candidates_on, until
+from growir.testing.graphs import graphs
 from growir.verify import verify
 
 P = TypeVar("P", bound=Pass)
-TRIES = 20
 
 
 @st.composite
@@ -26,7 +25,7 @@ def noisy_graphs(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Graph:
 
     A pass that takes, adds or moves one of them is not exact there: all others draw other numbers then.
     """
-    graph: Graph = _until(draw, graphs(), lambda graph: bool(_activations(graph)))
+    graph: Graph = until(draw, graphs(), lambda graph: bool(_activations(graph)))
     shapes, plain = shapes_of(graph), _activations(graph)
     noisy = {name for name in plain if draw(st.booleans())} or {plain[0]}
     nodes = [_noise(draw, n.name, n.inputs[0], shapes[n.name]) if n.name in noisy else n for n in graph.nodes]
@@ -39,22 +38,7 @@ def noisy_graphs(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Graph:
 @st.composite
 def noisy_candidates(draw: Callable[[st.SearchStrategy[Any]], Any], kind: type[P]) -> tuple[P, Graph]:
     """One of a pass's candidates, and the graph with noise that it is for."""
-    graph: Graph = _until(draw, noisy_graphs(), lambda graph: next(kind.candidates(graph), None) is not None)
-    return draw(candidates(kind, graph)), graph
-
-
-def _until(
-    draw: Callable[[st.SearchStrategy[Any]], Any], strategy: st.SearchStrategy[Graph], holds: Callable[[Graph], bool]
-) -> Graph:
-    """A graph of which something holds, drawn again and again within one example.
-
-    Hypothesis counts the examples that a `filter` rejects, after three tries each, and fails a test that rejects most
-    of them: one graph in four has an edge that may be removed, so that 14 of 318 runs of that law failed by chance.
-    """
-    tries = (draw(strategy) for _ in range(TRIES))
-    found: Graph | None = next(filter(holds, tries), None)
-    assume(found is not None)
-    assert found is not None
+    found: tuple[P, Graph] = draw(candidates_on(kind, noisy_graphs()))
     return found
 
 

@@ -31,6 +31,7 @@ from growir.testing import (
     Probe,
     assert_preserves,
     candidates,
+    candidates_on,
     carried_pairs,
     close,
     graphs,
@@ -63,8 +64,7 @@ def a_chain(data: st.DataObject, graph: Graph, steps: int) -> list[Pass]:
 @every_pass
 @given(data=st.data())
 def test_keeps_function_and_gradients(kind: type[Pass], data: st.DataObject) -> None:
-    graph = data.draw(graphs())
-    assert_preserves(data.draw(candidates(kind, graph)), graph)
+    assert_preserves(*data.draw(candidates_on(kind)))
 
 
 @every_pass
@@ -108,8 +108,8 @@ def test_a_block_that_draws_is_not_exact(data: st.DataObject) -> None:
 @FEW
 @given(data=st.data())
 def test_numpy_and_torch_do_the_same(kind: type[Pass], data: st.DataObject) -> None:
-    graph = data.draw(graphs())
-    done = data.draw(candidates(kind, graph)).rewrite(graph)
+    step, graph = data.draw(candidates_on(kind))
+    done = step.rewrite(graph)
     rng = np.random.default_rng(0)
     dtype: np.dtype[Any] = np.dtype(data.draw(st.sampled_from(["float32", "float64"])))
     before = {k: a.astype(dtype) if a.dtype.kind == "f" else a for k, a in random_network(graph).arrays.items()}
@@ -152,8 +152,8 @@ def same(array: NDArray[Any], tensor: torch.Tensor) -> None:
 @given(data=st.data())
 def test_edits_are_differentiable(kind: type[Pass], data: st.DataObject) -> None:
     """On torch an old tensor's gradient is what its copies hand back, scaled as they are."""
-    graph = data.draw(graphs())
-    done = data.draw(candidates(kind, graph)).rewrite(graph)
+    step, graph = data.draw(candidates_on(kind))
+    done = step.rewrite(graph)
     arrays = {key: array for key, array in random_network(graph).arrays.items() if array.dtype.kind == "f"}
     old = {key: torch.tensor(array, requires_grad=True) for key, array in arrays.items()}
     integers = {key: torch.tensor(a) for key, a in random_network(graph).arrays.items() if key not in arrays}
@@ -180,10 +180,9 @@ def test_edits_are_differentiable(kind: type[Pass], data: st.DataObject) -> None
 @FEW
 @given(data=st.data())
 def test_graph_and_network_are_left_alone(kind: type[Pass], data: st.DataObject) -> None:
-    graph = data.draw(graphs())
+    step, graph = data.draw(candidates_on(kind))
     network = random_network(graph)
     text, arrays = dumps(graph), {key: array.copy() for key, array in network.arrays.items()}
-    step = data.draw(candidates(kind, graph))
     fields = step.model_dump_json()
     grown = network.apply(step)
     assert dumps(graph) == text
@@ -321,8 +320,7 @@ def test_optimizer_state_grows_with_the_weights(name: str, data: st.DataObject) 
     Adam divides moments (s against s^2), so all copies make the old unit's step. Fresh entries are not compared.
     """
     make, power = OPTIMIZERS[name]
-    graph = data.draw(graphs(smooth=True))
-    step = data.draw(candidates(Widen, graph))
+    step, graph = data.draw(candidates_on(Widen, graphs(smooth=True)))
     done = step.rewrite(graph)
     assume(done.preserves is not Preserves.NOTHING)
     # Copies in a space that is normalised as a whole get gradients of their own; only their sums are determined.
@@ -398,8 +396,8 @@ def test_onnx_runtime_agrees_after_growth(kind: type[Pass], data: st.DataObject)
 
     from growir.backends.onnx_ir import build_model
 
-    graph = data.draw(graphs())
-    network = random_network(graph).apply(data.draw(candidates(kind, graph)))
+    step, graph = data.draw(candidates_on(kind))
+    network = random_network(graph).apply(step)
     arrays = {key: a.astype(np.float32) if a.dtype.kind == "f" else a for key, a in network.arrays.items()}
     model = build_model(network.graph, arrays, opset=18)
     options = onnxruntime.SessionOptions()

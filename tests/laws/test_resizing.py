@@ -40,9 +40,8 @@ from growir.passes import Prune, Sequence, Split, Widen, pass_from_data
 from growir.rewrite import Preserves
 from growir.testing import (
     assert_preserves,
-    candidates,
+    candidates_on,
     close,
-    graphs,
     masked,
     outputs,
     random_batch,
@@ -54,8 +53,7 @@ from tests.samples import graph_of
 
 @given(st.data())
 def test_prune_is_masking(data: st.DataObject) -> None:
-    graph = data.draw(graphs())
-    step = data.draw(candidates(Prune, graph))
+    step, graph = data.draw(candidates_on(Prune))
     space = step.space(graph)
     assume(not (space.uniform or space.tied or space.partial))
     before = random_network(graph)

@@ -23,7 +23,7 @@ from growir.ops import Detach
 from growir.params import param_table
 from growir.passes import PASSES, Split, Widen
 from growir.rewrite import Pass, Preserves
-from growir.testing import as_before, candidates, carried_pairs, close, graphs, random_batch, worst
+from growir.testing import as_before, candidates, candidates_on, carried_pairs, close, graphs, random_batch, worst
 from tests.live.training import loss_of, module_of, one_step, params_of, twins
 from tests.samples import mlp
 
@@ -141,8 +141,7 @@ def gradient(param: nn.Parameter) -> NDArray[Any]:
 def test_untouched_tensors_are_shared_and_others_are_those_of_the_network(
     kind: type[Pass], data: st.DataObject
 ) -> None:
-    graph = data.draw(graphs())
-    step = data.draw(candidates(kind, graph))
+    step, graph = data.draw(candidates_on(kind))
     module = module_of(graph)
     before = {key: t for key, t in module.state_dict(keep_vars=True).items() if key in param_table(graph)}
     wanted = live.network_of(module).apply(step)
