@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from growir.collecting import uncollected
 from growir.errors import PassRefused, cut
 from growir.factors import Reading, limit, settle
-from growir.graph import Graph, per_graph
+from growir.graph import Graph, HasGraph, per_graph
 from growir.nearest import alternatives
 from growir.ops import Shape
 from growir.ops.algebra import MAX_ROWS, Algebra
@@ -145,8 +145,11 @@ class Analysis:
         raise PassRefused(f"{cut(node)} does not name one space; its value holds: {names}")
 
 
-def channel_spaces(graph: Graph) -> list[ChannelSpace]:
-    """The channel spaces of a graph, in document order, pinned ones included."""
+def channel_spaces(graph: Graph | HasGraph) -> list[ChannelSpace]:
+    """The channel spaces of a graph or network, in document order, pinned ones included.
+
+    Raises GraphError for anything else.
+    """
     return list(analyse(graph).spaces)
 
 

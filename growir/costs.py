@@ -50,7 +50,7 @@ class Costs:
 
 @per_graph
 def costs_of(graph: Graph) -> Costs:
-    """The costs of a graph, in total and by node. Raises GraphError if shapes do not fit."""
+    """The costs of a graph or network, in total and by node. Raises GraphError if shapes do not fit."""
     shapes, tables = shapes_of(graph), own_tables(graph)
     nodes: dict[str, NodeCosts] = {}
     for node in graph.nodes:

@@ -16,7 +16,7 @@ from growir.columns import folded
 from growir.costs import Costs, costs_of
 from growir.document import function_hash, node_data, step_data
 from growir.errors import cut
-from growir.graph import FixedSize, Graph, Input, Node, Step
+from growir.graph import FixedSize, Graph, Input, Node, Step, graph_of
 from growir.show import (
     MAX_LINE,
     SHORT_HASH,
@@ -211,9 +211,9 @@ class Difference:
 def diff(a: Graph | Weighted, b: Graph | Weighted) -> Difference:
     """What is different in `b` compared with `a`; each a graph or a network.
 
-    Weights are compared where both sides have them.
+    Weights are compared where both sides have them. Raises GraphError for anything else.
     """
-    graphs = [side if isinstance(side, Graph) else side.graph for side in (a, b)]
+    graphs = [graph_of(side) for side in (a, b)]
     arrays = [None if isinstance(side, Graph) else side.arrays for side in (a, b)]
     weights = None if arrays[0] is None or arrays[1] is None else _weights(arrays[0], arrays[1])
     return Difference(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -388,11 +389,39 @@ class Graph(_Frozen):
 History.model_rebuild()
 
 
-def per_graph(function: Callable[[Graph], T]) -> Callable[[Graph], T]:
-    """Cache a function of a graph on the graph: it is frozen, so the answer never changes."""
+class HasGraph(Protocol):
+    """What is made of a graph, such as a Network."""
 
-    def cached(graph: Graph) -> T:
-        return graph.recall(function)
+    @property
+    def graph(self) -> Graph:
+        """The architecture."""
+        ...
+
+
+def graph_of(given: object) -> Graph:
+    """A graph itself, or that of a network. Raises GraphError for anything else."""
+    graph = given if isinstance(given, Graph) else getattr(given, "graph", None)
+    if isinstance(graph, Graph):
+        return graph
+    if isinstance(given, str | os.PathLike):
+        path = os.fspath(cast("str | os.PathLike[str]", given))
+        found, todo = f"this is {cut(repr(path))}", "growir.load_graph or growir.Network.load reads it from there"
+    elif isinstance(given, Mapping):
+        found, todo = "this is a dict", "growir.load_graph reads a decoded document"
+    else:
+        found = f"this is of type {cut(type(given).__name__)}"
+        todo = "growir.from_torch makes a network of a torch model, growir.live.network_of of a grown module"
+    raise GraphError(f"a graph or a network is needed, but {found}; {todo}")
+
+
+def per_graph(function: Callable[[Graph], T]) -> Callable[[Graph | HasGraph], T]:
+    """Cache a function of a graph on the graph: it is frozen, so the answer never changes.
+
+    What comes back takes a network too, and raises GraphError for what is neither.
+    """
+
+    def cached(graph: Graph | HasGraph) -> T:
+        return graph_of(graph).recall(function)
 
     cached.__doc__ = function.__doc__
     cached.__name__ = function.__name__

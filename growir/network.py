@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from growir import store, verify
 from growir.edits import NUMPY, apply_edits
 from growir.errors import GraphError, PassRefused, Problem, cut
-from growir.graph import Graph, History
+from growir.graph import Graph, History, graph_of
 from growir.nearest import neighbours
 from growir.packing import pack, unpack
 from growir.params import (
@@ -28,6 +28,7 @@ from growir.params import (
     param_table,
     with_frozen,
 )
+from growir.passes import needed_pass
 from growir.replay import check_history, rewrites
 from growir.rewrite import Pass, Preserves, Rewrite
 
@@ -58,6 +59,8 @@ class Network:
         *,
         source: str = "",
     ) -> None:
+        graph = graph_of(graph)
+        _check_mapping(arrays)
         problems = array_problems(graph, arrays)
         if problems:
             raise GraphError(problems, source)
@@ -97,7 +100,7 @@ class Network:
         Raises:
             GraphError: The graph is wrong, or the dtype is none that a network's tensors can have.
         """
-        verify.verify(graph)
+        graph = verify.verify(graph_of(graph))
         return cls(graph, initial_arrays(graph, seed, _float_dtype(dtype)))
 
     @classmethod
@@ -150,9 +153,10 @@ class Network:
                 output's largest value, whatever the pass promises.
 
         Raises:
-            PassRefused: The pass does not fit, or `verify` measured a change that is not allowed; nothing is applied.
+            PassRefused: It is no pass, does not fit, or has another's name, or `verify` measured a change that is not
+                allowed; nothing is applied.
         """
-        done = step.rewrite(self.graph)
+        done = needed_pass(step).rewrite(self.graph)
         arrays = apply_edits(done.edits, self.arrays, NUMPY, self.dtype)
         given = {array_digest(array): array for array in step.values.values()}
         if verify is not False:
@@ -165,7 +169,7 @@ class Network:
         What a pass that promises no more than an approximation really does: the prune of a dead channel measures as
         rounding. Computed in float64. Raises PassRefused if the pass does not fit.
         """
-        return self._changes(step.rewrite(self.graph))
+        return self._changes(needed_pass(step).rewrite(self.graph))
 
     def _changes(self, done: Rewrite) -> dict[str, float]:
         from growir.backends.torch_fx.probe import largest_change
@@ -208,6 +212,7 @@ class Network:
 
     def with_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> Network:
         """The same graph and history with other tensors; those not given stay."""
+        _check_mapping(arrays)
         return Network(self.graph, {**self.arrays, **arrays}, self.values)
 
     def to_torch(self, device: torch.device | str | None = "cpu", dtype: torch.dtype | None = None) -> fx.GraphModule:
@@ -251,6 +256,15 @@ def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
         if (found := np.dtype(dtype)).name in FLOATS:
             return found
     raise GraphError(f"a network's dtype is one of {', '.join(FLOATS)}, but {cut(dtype)} is given")
+
+
+def _check_mapping(arrays: object) -> None:
+    """Raise GraphError unless these can be arrays by key."""
+    if isinstance(arrays, Mapping):
+        return
+    todo = "; give its .arrays" if isinstance(arrays, Network) else ""
+    kind = cut(type(arrays).__name__)
+    raise GraphError(f"arrays by key are needed, as Network.arrays has them, but this is of type {kind}{todo}")
 
 
 def _path(source: Source) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never, cast
 
 import ml_dtypes
 import numpy as np
@@ -107,7 +108,10 @@ def array_problems(graph: Graph, arrays: Arrays) -> list[Problem]:
             problems.append(Problem(cut(key), text))
             continue
         array = arrays[key]
-        if array.shape != param.shape:
+        if not isinstance(cast("object", array), np.ndarray):
+            text = f"a numpy array is needed, but this is of type {cut(type(array).__name__)}"
+            problems.append(Problem(cut(key), text))
+        elif array.shape != param.shape:
             text = f"the tensor has shape {list(array.shape)}, but the graph needs {list(param.shape)}"
             problems.append(Problem(cut(key), text))
         elif param.dtype == "int64" and array.dtype != np.int64:
@@ -119,10 +123,26 @@ def array_problems(graph: Graph, arrays: Arrays) -> list[Problem]:
         elif not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())
             problems.append(Problem(cut(key), f"{bad} of its {array.size} numbers are NaN or infinite"))
+    problems += _dtype_problems(table, arrays)
     for key in arrays:
         if key not in table:
             problems.append(Problem(cut(key), f"the graph has no such tensor.{alternatives(key, table)}"))
     return problems
+
+
+def _dtype_problems(table: Mapping[str, Param], arrays: Arrays) -> list[Problem]:
+    """The float tensors that are not of the dtype that most are of: torch computes with one alone."""
+    dtypes = {
+        key: arrays[key].dtype.name
+        for key, param in table.items()
+        if param.dtype == "float" and isinstance(cast("object", arrays.get(key)), np.ndarray)
+    }
+    dtypes = {key: dtype for key, dtype in dtypes.items() if dtype in FLOATS}  # the others are told anyway
+    if len(set(dtypes.values())) <= 1:
+        return []
+    usual = Counter(dtypes.values()).most_common(1)[0][0]
+    text = f"but most of the network's are of {usual}; all float tensors of a network have one dtype, so cast it"
+    return [Problem(cut(key), f"the tensor is of {dtype}, {text}") for key, dtype in dtypes.items() if dtype != usual]
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from growir.edits import Create, Edit, Fresh, Remap, Rename
 from growir.entries import UNCHANGED, Entries, for_callers
 from growir.errors import GrowirError, PassRefused, Problem, cut
 from growir.fields import Record
-from growir.graph import MAX_STEPS, Graph, History, Input, Node, Step, Ties
+from growir.graph import MAX_STEPS, Graph, History, Input, Node, Step, Ties, graph_of
 from growir.names import allot
 from growir.nearest import alternatives
 from growir.ops import Param
@@ -165,6 +165,7 @@ class Pass(Record):
         Raises:
             PassRefused: The pass does not fit this graph; nothing has changed.
         """
+        graph = graph_of(graph)
         self.check(graph)
         return self.resolved(graph)._rewrite(graph, recorded)
 

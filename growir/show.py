@@ -11,7 +11,7 @@ from growir.columns import Cells, Grid, folded
 from growir.costs import Costs, costs_of
 from growir.document import step_data
 from growir.errors import cut
-from growir.graph import SCHEMA, FixedSize, Graph, Input, Node, Step
+from growir.graph import SCHEMA, FixedSize, Graph, HasGraph, Input, Node, Step, graph_of
 from growir.shapes import shapes_of
 
 MAX_ROWS = 200
@@ -84,9 +84,12 @@ def _node_fields(node: Node) -> str:
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def summary(graph: Graph) -> str:
-    """The graph as a text table of nodes, shapes and costs; over 200 nodes, collapsed by module."""
-    return "\n\n".join(folded(part) if isinstance(part, str) else str(part) for part in page(graph))
+def summary(graph: Graph | HasGraph) -> str:
+    """A graph's or network's nodes, shapes and costs as a text table; over 200 nodes, collapsed by module.
+
+    Raises GraphError for anything else.
+    """
+    return "\n\n".join(folded(part) if isinstance(part, str) else str(part) for part in page(graph_of(graph)))
 
 
 def page(graph: Graph, *, everything: bool = False, spaces: bool = False) -> list[str | Grid]:

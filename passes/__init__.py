@@ -26,7 +26,7 @@ from growir.passes.remove_edge import RemoveEdge
 from growir.passes.sequence import Sequence
 from growir.passes.split import Split
 from growir.passes.widen import Widen
-from growir.rewrite import Pass
+from growir.rewrite import Pass, Rewrite
 
 PASSES: tuple[type[Pass], ...] = (
     AddEdge,
@@ -58,8 +58,7 @@ def all_passes() -> Mapping[str, type[Pass]]:
         if not (isinstance(kind, type) and issubclass(kind, Pass)):
             raise GrowirError(f"entry point {entry.name!r} of growir.passes is no growir.rewrite.Pass: {entry.value}")
         if kind.name in found:
-            both = f"{found[kind.name].__module__} and {kind.__module__}"
-            raise GrowirError(f"two passes are called {kind.name!r}: {both}")
+            raise GrowirError(_two_of_a_name(found[kind.name], kind))
         found[kind.name] = kind
     return found
 
@@ -68,6 +67,45 @@ def find_pass(name: str) -> type[Pass] | None:
     """The pass of this name; installed packages are only searched for names growir does not have itself."""
     builtin = {kind.name: kind for kind in PASSES}
     return builtin.get(name) or all_passes().get(name)
+
+
+def _two_of_a_name(first: type[Pass], second: type[Pass]) -> str:
+    both = " and ".join(f"{kind.__module__}.{kind.__qualname__}" for kind in (first, second))
+    return f"two passes are called {first.name!r}: {both}; give the second another name"
+
+
+def check_name(kind: type[Pass]) -> None:
+    """Raise PassRefused if a history would read the steps of this class as those of another."""
+    if not isinstance(getattr(kind, "name", None), str):
+        text = f"the pass {cut(kind.__qualname__)} has no name"
+        raise PassRefused(f'{text}; say in the class what histories call it: name: ClassVar[str] = "..."')
+    known = find_pass(kind.name)
+    # One that a notebook or a reload defined anew is another object, but the same class.
+    if known is not None and (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise PassRefused(_two_of_a_name(known, kind))
+
+
+def needed_pass(step: object, also: str = "") -> Pass:
+    """What was given as a pass, if it is one.
+
+    Args:
+        step: Whatever a caller gave.
+        also: What else would be right there, for the message.
+
+    Raises:
+        PassRefused: It is no pass, or its class has the name of another.
+    """
+    if isinstance(step, Pass):
+        check_name(type(step))
+        return step
+    shown, todo = cut(repr(step)), "several passes go into one Sequence(passes=...)"
+    if isinstance(step, type) and issubclass(step, Pass):
+        todo = f"make one of the class: {step.__name__}(...)"
+    elif isinstance(step, Mapping):
+        todo = "growir.passes.pass_from_data makes a pass of its JSON form"
+    elif isinstance(step, Rewrite):
+        shown, todo = "a rewrite", "give the pass that made it"
+    raise PassRefused(f"a pass such as Widen(node=..., by=...){also} is needed, but this is {shown}; {todo}")
 
 
 def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] | None = None) -> Pass:
@@ -115,7 +153,9 @@ __all__ = [
     "Split",
     "Widen",
     "all_passes",
+    "check_name",
     "find_pass",
+    "needed_pass",
     "pass_from_data",
     "pass_from_step",
 ]

@@ -214,10 +214,12 @@ def _upgraded(step: Any) -> object:
 
 def _pass(step: Any, values: Mapping[str, NDArray[Any]]) -> Any:
     """An inner pass from what was given for it."""
-    from growir.passes import pass_from_data
+    from growir.passes import check_name, pass_from_data
 
     if isinstance(step, Mapping):
         return pass_from_data(cast("Mapping[str, Any]", step), values)
+    if isinstance(step, Pass):
+        check_name(type(step))
     if isinstance(step, Pass) and values:
         return step.model_copy(update={"values": values})
     return step

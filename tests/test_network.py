@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
@@ -17,14 +17,15 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
-from growir import store
+import growir
+from growir import live, store
 from growir.document import dumps
 from growir.edits import Edit, Remap
 from growir.errors import ExportError, GraphError, ModelError, PassRefused
 from growir.graph import Graph, Node
 from growir.network import Network, load_graph, open_path
 from growir.ops import Linear, Relu
-from growir.passes import AddNode, Prune, Widen
+from growir.passes import AddNode, Prune, Sequence, Widen, needed_pass
 from growir.rewrite import Change
 from growir.testing import outputs, random_batch, random_network
 from growir.verify import load
@@ -323,6 +324,8 @@ def test_verify_measures() -> None:
     class Broken(Widen):
         """Forgets the shares."""
 
+        name: ClassVar[str] = "broken"
+
         def change(self, graph: Graph, step: int) -> Change:
             change = super().change(graph, step)
             return replace(change, edits=[_without_scale(edit) for edit in change.edits])
@@ -445,3 +448,164 @@ def test_measure_says_how_far_a_prune_goes() -> None:
     assert still.apply(step, verify=1e-9).graph.hash == network.apply(step, verify=True).graph.hash
     with pytest.raises(PassRefused, match=r"changed by .* although at most 1e-09 is allowed; nothing was applied"):
         network.apply(step, verify=1e-9)
+
+
+def test_one_dtype_of_floats(tmp_path: Path) -> None:
+    path, network = saved(tmp_path)
+    mixed = dict(network.arrays)
+    mixed["fc1.bias"] = mixed["fc1.bias"].astype(np.float16)
+    mixed["head.bias"] = mixed["head.bias"].astype(np.float64)
+    packed = network.to_dict()
+    packed["tensors"] = {key: torch.from_numpy(array.copy()) for key, array in mixed.items()}
+    save_file(mixed, path / "params.safetensors")
+    ways: list[Callable[[], object]] = [
+        lambda: Network(network.graph, mixed),
+        lambda: Network.from_dict(packed),
+        lambda: Network.load(path),
+        lambda: open_path(path),
+        lambda: network.with_arrays(mixed),
+    ]
+    for way in ways:
+        with pytest.raises(GraphError) as caught:
+            way()
+        text = "but most of the network's are of float32; all float tensors of a network have one dtype, so cast it"
+        assert [problem.where.removeprefix("tensors: ") for problem in caught.value.problems] == [
+            "fc1.bias",
+            "head.bias",
+        ]
+        assert [problem.text for problem in caught.value.problems] == [
+            f"the tensor is of float16, {text}",
+            f"the tensor is of float64, {text}",
+        ]
+    batch_norm = random_network(residual_convnet())
+    assert {array.dtype.name for array in batch_norm.arrays.values()} == {"float64", "int64"}  # integers are apart
+
+
+def test_tensors_that_are_no_arrays() -> None:
+    network = Network.init(mlp())
+    strange: Any = {**network.arrays, "fc1.bias": torch.zeros(4)}
+    with pytest.raises(GraphError, match=r"^fc1\.bias: a numpy array is needed, but this is of type Tensor$"):
+        Network(network.graph, strange)
+    another: Any = Network.init(mlp(), seed=1)
+    grown = network.apply(Widen(node="fc1", by=1))
+    text = r"^arrays by key are needed, as Network\.arrays has them, but this is of type Network; give its \.arrays$"
+    for way in (grown.replayed, network.with_arrays, lambda given: Network(network.graph, given)):
+        with pytest.raises(GraphError, match=text):
+            way(another)
+    with pytest.raises(GraphError, match=r"^arrays by key are needed, .*, but this is of type int$"):
+        grown.replayed(3)  # type: ignore[arg-type]
+
+
+NO_PASSES: dict[str, tuple[Any, str]] = {
+    "name": ("widen", r"but this is 'widen'; several passes go into one Sequence\(passes=\.\.\.\)$"),
+    "JSON": ({"pass": "widen"}, r"but this is \{'pass': 'widen'\}; growir\.passes\.pass_from_data makes a pass of its"),
+    "list": ([Widen(node="fc1", by=1)], r"but this is \[Widen\(.*Sequence\(passes=\.\.\.\)$"),
+    "class": (Widen, r"but this is <class '.*'>; make one of the class: Widen\(\.\.\.\)$"),
+    "nothing": (None, "but this is None"),
+}
+
+
+@pytest.mark.parametrize("case", NO_PASSES)
+def test_what_is_no_pass_is_refused(case: str) -> None:
+    given, says = NO_PASSES[case]
+    network = Network.init(mlp())
+    for way in (network.apply, network.measure):
+        with pytest.raises(PassRefused, match=r"^a pass such as Widen\(node=\.\.\., by=\.\.\.\) is needed, " + says):
+            way(given)
+    with pytest.raises(PassRefused, match=r"by=\.\.\.\) or its rewrite is needed, " + says):
+        live.grow(network.to_torch(), given)
+
+
+def test_a_rewrite_is_no_pass() -> None:
+    network = Network.init(mlp())
+    done: Any = Widen(node="fc1", by=1).rewrite(network.graph)
+    with pytest.raises(PassRefused, match=r"but this is a rewrite; give the pass that made it$"):
+        network.apply(done)
+
+
+def test_no_pass_has_the_name_of_another() -> None:
+    class Mine(Prune):
+        """Prunes, but says that it widens."""
+
+        name: ClassVar[str] = "widen"
+
+    mine, network = Mine(node="fc1", channels=(0,)), Network.init(mlp())
+    text = (
+        r"^two passes are called 'widen': growir\.passes\.widen\.Widen and "
+        r"tests\.test_network\.test_no_pass_has_the_name_of_another\.<locals>\.Mine; give the second another name$"
+    )
+    for way in (
+        network.apply,
+        network.measure,
+        lambda step: live.grow(network.to_torch(), step),
+        lambda step: Sequence(passes=(step,)),
+    ):
+        with pytest.raises(PassRefused, match=text):
+            way(mine)
+
+    class Anew(Widen):
+        """The same class defined once more, as a notebook does."""
+
+    Anew.__module__, Anew.__qualname__ = Widen.__module__, Widen.__qualname__
+    step = Anew(node="fc1", by=1)
+    assert needed_pass(step) is step
+
+
+def test_a_pass_without_a_name() -> None:
+    class Nameless(growir.Pass):
+        """It fits everywhere and does nothing."""
+
+        @classmethod
+        def candidates(cls, graph: Graph) -> Iterator[Self]:
+            yield cls()
+
+        def check(self, graph: Graph) -> None:
+            """It fits."""
+
+        def preserves(self, graph: Graph) -> growir.Preserves:
+            return growir.Preserves.EXACT
+
+        def change(self, graph: Graph, step: int) -> Change:
+            return Change(graph.nodes, graph.outputs, ())
+
+    with pytest.raises(PassRefused, match=r"the pass .*Nameless has no name; say in the class what histories call it"):
+        Network.init(mlp()).apply(Nameless())
+
+
+def test_a_network_serves_where_its_graph_does() -> None:
+    network = Network.init(mlp())
+    graph = network.graph
+    assert growir.summary(network) == growir.summary(graph)
+    assert growir.costs_of(network) == growir.costs_of(graph)
+    assert [str(space) for space in growir.channel_spaces(network)] == [
+        str(space) for space in growir.channel_spaces(graph)
+    ]
+    assert growir.diff(network, graph).same
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("a.json", r"this is 'a\.json'; growir\.load_graph or growir\.Network\.load reads it from there$"),
+        (Path("a.json"), r"this is 'a\.json'; growir\.load_graph or growir\.Network\.load reads it from there$"),
+        ({"schema": "growir/1"}, r"this is a dict; growir\.load_graph reads a decoded document$"),
+        (torch.nn.Linear(1, 1), r"this is of type Linear; growir\.from_torch makes a network of a torch model, growir"),
+        (torch.fx.symbolic_trace(torch.nn.Linear(1, 1)), r"this is of type Linear; growir\.from_torch makes"),
+        (None, "this is of type NoneType; "),
+    ],
+)
+def test_what_is_neither_graph_nor_network(given: Any, says: str) -> None:
+    graph = mlp()
+    ways: list[Callable[[Any], object]] = [
+        growir.summary,
+        growir.costs_of,
+        growir.channel_spaces,
+        Network.init,
+        Widen(node="fc1", by=1).rewrite,
+        lambda thing: growir.diff(thing, graph),
+        lambda thing: growir.diff(graph, thing),
+        lambda thing: Network(thing, {}),
+    ]
+    for way in ways:
+        with pytest.raises(GraphError, match="^a graph or a network is needed, but " + says):
+            way(given)

@@ -26,6 +26,7 @@ from growir.live.report import Place, Report, TensorChange
 from growir.moments import CopyState, FreshState
 from growir.network import Network
 from growir.params import array_digest, frozen_keys, with_frozen
+from growir.passes import needed_pass
 from growir.rewrite import Pass, Preserves, Rewrite
 from growir.trainable import check_trainable
 
@@ -260,13 +261,8 @@ def _check_range(step: Pass | Rewrite, tensors: Mapping[str, torch.Tensor]) -> N
 
 
 def _rewrite(step: Pass | Rewrite, graph: Graph) -> Rewrite:
-    if isinstance(step, Pass):
-        return step.rewrite(graph)
-    if not isinstance(step, Rewrite):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all use types
-        raise PassRefused(
-            f"a pass such as Widen(node=..., by=...) or its rewrite is needed, but this is {cut(step)!r}; several "
-            "passes go into one Sequence(passes=...)"
-        )
+    if not isinstance(step, Rewrite):
+        return needed_pass(step, " or its rewrite").rewrite(graph)
     history = step.graph.history
     base, steps = (graph, ()) if graph.history is None else (graph.history.base, graph.history.steps)
     if history is None or function_hash(history.base) != function_hash(base) or history.steps[:-1] != steps:

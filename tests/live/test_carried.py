@@ -301,7 +301,7 @@ FAILURES: dict[str, tuple[Callable[[], dict[str, Any]], type[GrowirError], str]]
         ModelError,
         r"masks: fc1\.weight has shape \[4\]",
     ),
-    "no pass": (lambda: {"step": {"pass": "widen"}}, PassRefused, r"a pass such as Widen\(.*Sequence\(passes="),
+    "no pass": (lambda: {"step": {"pass": "widen"}}, PassRefused, r"a pass such as Widen\(.*pass_from_data makes"),
     "list of passes": (lambda: {"step": [Widen(node="fc1", by=1)]}, PassRefused, r"but this is .*Sequence\(passes="),
     "scheduler": (
         lambda: {"optimizer": torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.ones(1)]), 3)},

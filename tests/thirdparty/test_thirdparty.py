@@ -115,7 +115,9 @@ def test_where_it_is_not_installed_its_history_loads_unchecked(site: Path, tmp_p
 
 
 ENTRIES = {
-    "two passes are called 'widen': growir.passes.widen and other": "class Widen(Pass):\n    name = 'widen'\n",
+    "two passes are called 'widen': growir.passes.widen.Widen and other.Widen": (
+        "class Widen(Pass):\n    name = 'widen'\n"
+    ),
     "entry point 'other' of growir.passes is no growir.rewrite.Pass: other:Widen": "Widen = 3\n",
     "entry point 'other' of growir.passes cannot be loaded: other:Widen: No module named 'nowhere'": "import nowhere\n",
 }
