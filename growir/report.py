@@ -12,9 +12,8 @@ from growir.errors import cut
 from growir.events import EVENTS, HUGE, Event, RunLog, branch_of, mapping, mappings, number
 from growir.graph import Graph
 from growir.replay import MAX_CHECKED, replayable, rewrites
-from growir.show import MAX_LINE, field_text, si_text, some
+from growir.show import MAX_DEPTH, MAX_LINE, field_text, si_text, some
 
-MAX_DEPTH = 20  # of sequences within sequences
 REASONS: Mapping[str, str] = {
     "parameters": "nothing more fits the budget",
     "no move": "there is no state that could grow",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from growir.columns import Cells, Grid, folded
 from growir.costs import Costs, costs_of
@@ -16,6 +16,8 @@ from growir.shapes import shapes_of
 
 MAX_ROWS = 200
 MAX_LISTED_STEPS = 20
+MAX_PASSES_SHOWN = 8  # of a sequence on one line
+MAX_DEPTH = 20  # of sequences within sequences
 MAX_DIFFERENCES_SHOWN = 8
 MAX_LINE = 120
 FEW_ROWS = 10  # a module table this short tells less than runs of the level below
@@ -55,7 +57,35 @@ def field_text(fields: Mapping[str, Any]) -> str:
 def step_text(step: Step) -> str:
     """A history step on one line."""
     created = f"  created {some(step.created)}" if step.created else ""
-    return f"{cut(step.kind)}  {field_text(_telling(step.fields))}{created}"
+    return f"{pass_text(step.kind, step.fields)}{created}"
+
+
+def pass_text(kind: str, fields: Mapping[str, Any], depth: int = 0) -> str:
+    """A recorded pass on one line: its name and arguments; of a sequence, those of each pass in it."""
+    inside = sequence_parts(kind, fields)
+    if not inside or depth == MAX_DEPTH:
+        return f"{cut(kind)}  {field_text(_telling(fields))}".rstrip()
+    shown = [pass_text(part["pass"], _arguments(part), depth + 1) for part in inside[:MAX_PASSES_SHOWN]]
+    if len(inside) > MAX_PASSES_SHOWN:
+        shown.append(f"{len(inside) - MAX_PASSES_SHOWN} more")
+    return f"{kind}  {'; '.join(shown)}"
+
+
+def sequence_parts(kind: str, fields: Mapping[str, Any]) -> list[Json]:
+    """The passes of a recorded sequence, as data; none of any other pass, or where what is recorded is damaged."""
+    passes = fields.get("passes") if kind == "sequence" else None
+    if not isinstance(passes, (list, tuple)):
+        return []
+    parts = [cast("Json", part) for part in cast("list[object]", passes) if isinstance(part, dict)]
+    return parts if len(parts) == len(cast("list[object]", passes)) and all(map(_named, parts)) else []
+
+
+def _named(part: Mapping[str, Any]) -> bool:
+    return isinstance(part.get("pass"), str)
+
+
+def _arguments(part: Mapping[str, Any]) -> Json:
+    return {key: value for key, value in part.items() if key not in ("pass", "version")}
 
 
 def input_text(entry: Input) -> str:

@@ -28,6 +28,7 @@ from growir.network import Network
 from growir.params import array_digest, frozen_keys, with_frozen
 from growir.passes import needed_pass
 from growir.rewrite import Pass, Preserves, Rewrite
+from growir.show import step_text
 from growir.trainable import check_trainable
 
 # By module, the optimizers that went on with what it grew into. Someone who forgets to take that would train the old
@@ -179,7 +180,7 @@ def _planned(
     places = places_of(plans)
     untrained = [key for key, p in grown.named_parameters() if p.requires_grad and key not in places] if plans else []
     report = Report(
-        what=str(step) if isinstance(step, Pass) else _last_step(done.graph),
+        what=_last_step(done.graph),
         before=live.graph.hash,
         after=done.graph.hash,
         created=done.created,
@@ -280,7 +281,7 @@ def _order(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
 
 
 def _last_step(graph: Graph) -> str:
-    return graph.history.steps[-1].kind if graph.history and graph.history.steps else "rewrite"
+    return step_text(graph.history.steps[-1]) if graph.history and graph.history.steps else "rewrite"
 
 
 def _measure(

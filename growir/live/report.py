@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from numpy.typing import NDArray
 
+from growir.columns import folded
 from growir.rewrite import Preserves
 
 
@@ -62,7 +63,7 @@ class Report:
     """What `grow` did.
 
     Attributes:
-        what: The rewrite in one line.
+        what: The rewrite in one line, as a history tells it.
         before: The graph's hash before.
         after: The graph's hash after.
         created: The names of the nodes that came into being.
@@ -96,11 +97,11 @@ class Report:
     callers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{self.what}: {self.before[:12]} -> {self.after[:12]}, preserves {self.preserves}"]
+        lines = [self.what, f"  {self.before[:12]} -> {self.after[:12]}, preserves {self.preserves}"]
         lines += [f"  {change}" for change in self.changes]
         if self.untrained:
             lines.append(f"  in no optimizer: {', '.join(self.untrained)}")
         if self.measured is not None:
             lines.append(f"  largest change of an output: {self.measured:.1e} of its largest value")
         lines += [f"  callers: {text}" for text in self.callers]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        return folded("\n".join([*lines, *(f"  note: {note}" for note in self.notes)]))

@@ -6,22 +6,24 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import abc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from growir import live
 from growir.cli.app import app
 from growir.columns import columns_of
 from growir.document import dumps
 from growir.graph import Graph, Input, Node
 from growir.network import Network, load_graph
 from growir.ops import Add, Linear, Relu
-from growir.passes import AddEdge, AddNode, Widen
+from growir.passes import AddEdge, AddNode, Extend, Sequence, Widen
 from tests.cli import test_log, test_log_calibration, test_log_gaps
 from tests.cli.command import GOLDEN, growir
 from tests.cli.test_log import DAMAGED, run_of, written
@@ -68,7 +70,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.parametrize("flags", INSPECT, ids="".join)
-def test_inspect(flags: Sequence[str], documents: list[Path]) -> None:
+def test_inspect(flags: abc.Sequence[str], documents: list[Path]) -> None:
     for path in documents:
         done = growir("inspect", path, *flags)
         assert (done.code, done.err) == (0, "")
@@ -128,7 +130,7 @@ RUNS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("flags", [[], ["--gaps"], ["--calibration"]], ids="".join)
 @pytest.mark.parametrize("name", RUNS)
-def test_runs(name: str, flags: Sequence[str], tmp_path: Path) -> None:
+def test_runs(name: str, flags: abc.Sequence[str], tmp_path: Path) -> None:
     done = growir("log", run_of(tmp_path, written(*RUNS[name])), *flags)
     assert (done.code, done.err) == (0, "")
     assert_narrow(done.out)
@@ -163,6 +165,30 @@ def test_grow(kind: str, strategy: str, tmp_path: Path) -> None:
     assert_narrow(done.out, out)
     for flags in ([], ["--gaps"], ["--calibration"]):
         assert_narrow(growir("log", out, *flags).out, out)
+
+
+def nothing(*_: object) -> None:
+    """A hook."""
+
+
+def test_the_report_of_live_grow() -> None:
+    """Of names of 90 characters, two passes in one, hooks, parameters that nothing trains and a longer output."""
+    graph = long_names()
+    shorter = [node.with_op(out_features=5) if node.op.kind() == "linear" else node for node in graph.nodes]
+    graph = Graph(inputs=(Input(name="x", shape=("N", 4)),), nodes=tuple(shorter), outputs=graph.outputs)
+    module = Network.init(graph).to_torch()
+    module.register_forward_hook(nothing)
+    optimizer = torch.optim.SGD([module.get_parameter(f"{LONG}1.weight")], lr=0.1)
+    steps = (Widen(node=f"{LONG}1", by=3), AddNode(source="x", target=LAST, width=2), Extend(node=LAST, by=1))
+    grown, report = live.grow(module, Sequence(passes=steps), optimizer, verify=torch.randn(2, 4))
+    text = str(report)
+    assert_narrow(text)
+    flat = " ".join(text.split())
+    assert flat.startswith(f'sequence widen node="{LONG[:50]}')
+    for words in ("extend node=", "in no optimizer:", "note: hooks", "callers:", "largest change"):
+        assert words in flat
+    _, report = live.grow(grown, Widen(node=f"{LONG}1", by=1).rewrite(live.network_of(grown).graph), optimizer)
+    assert_narrow(str(report))
 
 
 def test_settings() -> None:

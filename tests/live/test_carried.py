@@ -200,7 +200,7 @@ def test_a_rewrite_of_this_graph_is_taken_and_of_another_refused() -> None:
     step = Widen(node="fc1", by=2)
     done = step.rewrite(mlp())
     grown, report = live.grow(module, done)
-    assert report.what == "widen"
+    assert report.what.startswith("widen  node=")
     assert report.after == done.graph.hash
     with pytest.raises(ModelError, match=r"the rewrite is not of this module's graph \('sample', .*, 1 steps\)"):
         live.grow(grown, done)
@@ -226,7 +226,9 @@ def test_the_report_reads_well() -> None:
     module = module_of(mlp())
     optimizer = torch.optim.Adam(module.parameters())
     _, report = live.grow(module, Widen(node="fc1", by=2), optimizer, verify=random_batch(mlp()))
-    assert str(report).splitlines()[1:4] == [
+    assert str(report).splitlines()[:5] == [
+        'widen  node="fc1" by=2',
+        f"  {report.before[:12]} -> {report.after[:12]}, preserves exact",
         "  ~ fc1.weight  4x3 -> 6x3, group 0",
         "  ~ fc1.bias  4 -> 6, group 0",
         "  ~ head.weight  2x4 -> 2x6, group 0",
