@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from growir.costs import costs_of
 from growir.graph import Graph, Node
@@ -30,7 +30,7 @@ class Box:
     """One box of a picture.
 
     Attributes:
-        label: A node's name, a module's, or the first and last of a run.
+        label: A node's name, a module's, or the first and last of a run; each label is that of one box.
         members: The nodes inside; empty for inputs.
         what: The operator, or how many nodes of which; those with parameters first.
         shape: Of the value that leaves it; the last one's where several do. Of several nodes also of the value that
@@ -92,7 +92,19 @@ def collapse(
         for source in node.inputs
         if holders[source] != holders[node.name]
     }
-    return Picture(tuple(boxes), tuple(sorted(edges)))
+    labels = told_apart([box.label for box in boxes])
+    titled = tuple(replace(box, label=label) for box, label in zip(boxes, labels, strict=True))
+    return Picture(titled, tuple(sorted(edges)))
+
+
+def told_apart(labels: Sequence[str]) -> list[str]:
+    """The same, those that occur more than once with their number: "block (1 of 2)", "block (2 of 2)"."""
+    count, seen = Counter(labels), Counter[str]()
+    found: list[str] = []
+    for label in labels:
+        seen[label] += 1
+        found.append(f"{label} ({seen[label]} of {count[label]})" if count[label] > 1 else label)
+    return found
 
 
 def _tree(graph: Graph) -> Group:
@@ -132,7 +144,7 @@ def _box(graph: Graph, group: Group, marks: Mapping[str, Mark]) -> Box:
         parameters=sum(costs.nodes[node.name].parameters for node in nodes),
         family=family(nodes[0]) if group.node is not None or group.stage else "module",
         output=any(name in graph.outputs for name in inside),
-        mark=gathered([marks[name] for name in (node.name for node in nodes) if name in marks], len(nodes)),
+        mark=gathered({n.name: marks[n.name] for n in nodes if n.name in marks}, len(nodes), group.path),
     )
 
 

@@ -7,12 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from growir.graph import Graph, Node
+from growir.errors import cut
+from growir.graph import Graph, Node, Step
 from growir.replay import obstacle, rewrites
 from growir.shapes import shapes_of
+from growir.show import sequence_parts
 
 SHOWN_STEPS = 4  # so many changes of one width are listed; more are summed up
 SHOWN_SENTENCES = 2  # so much of what was done to several nodes is said; of more only how many there are
+SHOWN_NODES = 3  # so many nodes of a box are named, each with what was done to it
+# Passes that resize or take away; any other may be what made a node.
+MAKE_NO_NODES = frozenset({"widen", "split", "prune", "extend", "fold_batch_norm", "eliminate_dead", "canonicalise"})
 
 Kind = Literal["new", "resized", "added", "removed", "changed"]
 
@@ -37,7 +42,7 @@ def growth_marks(graph: Graph) -> dict[str, Mark]:
     """
     steps = graph.history.steps if graph.history else ()
     made = {
-        name: f"new in step {k}: {step.kind}"
+        name: f"new in step {k}: {_maker(step)}"
         for k, step in enumerate(steps, 1)
         for name in step.created
         if name in graph
@@ -55,23 +60,51 @@ def growth_marks(graph: Graph) -> dict[str, Mark]:
     return marks
 
 
-def gathered(found: Sequence[Mark], size: int) -> Mark | None:
-    """The mark of a box of so many nodes, by the marks of those of them that have one."""
-    if not found or size == 1:
-        return found[0] if found else None
-    kinds = Counter(mark.kind for mark in found)
-    if len(found) == size and (len(set(found)) == 1 or set(kinds) == {"new"}):
+def _maker(step: Step) -> str:
+    """The pass that made a step's nodes; of a sequence those inside that may have."""
+    stack, kinds = sequence_parts(step.kind, step.fields)[::-1], dict[str, None]()
+    while stack:
+        part = stack.pop()
+        inside = sequence_parts(part["pass"], part)
+        stack.extend(reversed(inside))
+        if not inside and part["pass"] not in MAKE_NO_NODES:
+            kinds[cut(part["pass"])] = None
+    return ", ".join(kinds) or step.kind
+
+
+def gathered(found: Mapping[str, Mark], size: int, path: str = "") -> Mark | None:
+    """The mark of a box of so many nodes.
+
+    Args:
+        found: The marks of those of them that have one, by their names.
+        size: How many nodes there are.
+        path: The module that all of them are in, which their names need not say again.
+    """
+    marks = list(found.values())
+    if not marks or size == 1:
+        return marks[0] if marks else None
+    kinds = Counter(mark.kind for mark in marks)
+    if len(marks) == size and (len(set(marks)) == 1 or set(kinds) == {"new"}):
         # Of a layer and its activation: the step that made both, and those that widened one.
-        told = dict.fromkeys(sentence for mark in found for sentence in mark.text.split("; "))
+        told = dict.fromkeys(sentence for mark in marks for sentence in mark.text.split("; "))
         if len(told) <= SHOWN_SENTENCES:
-            return Mark(found[0].kind, "; ".join(told))
+            return Mark(marks[0].kind, "; ".join(told))
     # A box is added only if all of it is; one with some new nodes is a changed one.
-    whole = len(kinds) == 1 and len(found) == size
+    whole = len(kinds) == 1 and len(marks) == size
     growth = set(kinds) <= {"new", "resized"}
-    kind: Kind = found[0].kind if whole else "changed"
+    kind: Kind = marks[0].kind if whole else "changed"
     if growth and not whole:
         kind = "new" if "new" in kinds else "resized"
-    return Mark(kind, f"{', '.join(f'{count} {name}' for name, count in kinds.items())}, of {size} nodes")
+    counts = f"{', '.join(f'{count} {name}' for name, count in kinds.items())}, of {size} nodes"
+    return Mark(kind, _each(found, path) or counts)
+
+
+def _each(found: Mapping[str, Mark], path: str) -> str:
+    """What is to be said of each of a few nodes: "conv1 +4 in step 1; conv2 +4 in step 1"; "" of many."""
+    if len(found) > SHOWN_NODES or {mark.kind for mark in found.values()} & {"added", "removed"}:
+        return ""
+    start = f"{path}." if path else ""
+    return "; ".join(f"{name.removeprefix(start)} {mark.text.replace('; ', ', ')}" for name, mark in found.items())
 
 
 def _resizings(graph: Graph) -> Iterator[tuple[int, str, int]]:

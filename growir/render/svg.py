@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Literal, NamedTuple
 
 from growir.graph import Graph
-from growir.render.collapse import Box, Picture, collapse
+from growir.render.collapse import Box, Picture, collapse, told_apart
 from growir.render.layout import layered
 from growir.render.marks import Mark, growth_marks
 from growir.show import step_text
 
 WRITTEN = "<!-- Written by growir -->"
 NAME_CHARS, TEXT_CHARS = 34, 40
+MAX_NAME_CHARS = 84  # of titles that differ in the middle
 NAME_WIDTH, TEXT_WIDTH = 7.9, 7.0  # of a character: those of all fixed-width fonts are about as wide
 HEADING_WIDTH = 9.1
 PADDING, LINE = 12, 17
@@ -69,7 +71,7 @@ def draw(
     """
     marks = growth_marks(graph) if marks is None else marks
     picture = collapse(graph, limit, marks, focus)
-    lines = [_lines(box) for box in picture.boxes]
+    lines = [_lines(box, title) for box, title in zip(picture.boxes, _titles(picture.boxes), strict=True)]
     heights = [2 * PADDING - 4 + LINE * len(text) for text in lines]
     widths = [_width(text) for text in lines]
     inputs = {k for k, box in enumerate(picture.boxes) if not box.members}
@@ -162,7 +164,18 @@ class Line(NamedTuple):
     text: str
 
 
-def _lines(box: Box) -> list[Line]:
+def _titles(boxes: Sequence[Box]) -> list[str]:
+    """The boxes' labels, the middle of long ones left out; of two that would look the same then, less of it."""
+    titles = [_cut(box.label, NAME_CHARS) for box in boxes]
+    for most in range(NAME_CHARS + 10, MAX_NAME_CHARS + 1, 10):
+        count = Counter(titles)
+        titles = [
+            _cut(box.label, most) if count[title] > 1 else title for box, title in zip(boxes, titles, strict=True)
+        ]
+    return told_apart(titles)
+
+
+def _lines(box: Box, title: str) -> list[Line]:
     what = _wrapped(f"{box.what}{', output' if box.output else ''}")
     parameters = f"{box.parameters:,} parameters" if box.parameters else ""
     facts = ", ".join(filter(None, (box.shape, parameters)))
@@ -171,7 +184,7 @@ def _lines(box: Box) -> list[Line]:
     for sentence in box.mark.text.split("; ") if box.mark else ():
         marks += _wrapped(sentence) or [""]
     return [
-        Line("name", _cut(box.label, NAME_CHARS)),
+        Line("name", title),
         *(Line("", _cut(line, TEXT_CHARS)) for line in what if line),
         *(Line("mark", _cut(line, TEXT_CHARS)) for line in marks),
     ]
