@@ -240,7 +240,7 @@ def rows(fits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         gaps = [other - ours for other, ours in zip(scores[best], scores["growir"], strict=True)]
         error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
         behind = statistics.fmean(gaps)
-        row: dict[str, Any] = {"what": table, "samples": own[0]["samples"]}
+        row: dict[str, Any] = {"what": table, "samples": own[0]["samples"], "seeds": len(gaps)}
         row |= {method: statistics.fmean(values) for method, values in scores.items()}
         row |= {"best other": best, "behind": behind, "standard error": error}
         row["verdict"] = "first" if behind <= 0 else "level" if behind <= error else "behind"
