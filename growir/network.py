@@ -29,8 +29,9 @@ from growir.params import (
     with_frozen,
 )
 from growir.passes import needed_pass
-from growir.replay import check_history, rewrites
+from growir.replay import check_history, missing_values, rewrites
 from growir.rewrite import Pass, Preserves, Rewrite
+from growir.show import some
 
 if TYPE_CHECKING:
     import torch
@@ -199,9 +200,20 @@ class Network:
         Args:
             arrays: Weights of the base graph to grow; drawn from `seed` if None.
             seed: For the base's weights.
+
+        Raises:
+            GraphError: There is no history, arrays that its steps recorded are missing (`values`), a step does not run
+                here, or the weights do not fit the base.
         """
         if self.history is None:
             raise GraphError("the network has no history to replay")
+        missing = missing_values(self.graph, self.values)
+        if missing:
+            todo = f"put back the {store.HISTORY} they were saved in, or give live.network_of the reports' values"
+            raise GraphError(
+                Problem(where, f"the values that it recorded for {some(keys)} are not here; {todo}")
+                for where, keys in missing.items()
+            )
         base = self.history.base
         current = Network(base, arrays) if arrays is not None else Network.init(base, seed, self.dtype)
         for done in rewrites(self.graph, self.values):

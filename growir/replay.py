@@ -46,6 +46,16 @@ def rewrites(graph: Graph, values: Mapping[str, NDArray[Any]] | None = None) -> 
         yield done
 
 
+def missing_values(graph: Graph, values: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
+    """The arrays that a history's steps recorded and that are not at hand: by step, their parameters' keys."""
+    steps = () if graph.history is None else graph.history.steps
+    found = {
+        f"history.steps[{k}] {cut(step.kind)!r}": [key for key, digest in step.values.items() if digest not in values]
+        for k, step in enumerate(steps)
+    }
+    return {where: keys for where, keys in found.items() if keys}
+
+
 def recorded_pass(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:
     """The pass a step records, with those of its arrays that are at hand."""
     given = {key: values[digest] for key, digest in step.values.items() if digest in values}

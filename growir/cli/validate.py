@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, printable
+from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, print_lines, printable
 from growir.staging import replaceable
 
 if TYPE_CHECKING:
@@ -33,11 +33,17 @@ def validate(
         return
     from growir.graph import Graph
     from growir.network import open_path
+    from growir.replay import missing_values
+    from growir.show import some
 
     found = open_path(path, max_parameters=max_parameters)
     graph, what = (found, "document") if isinstance(found, Graph) else (found.graph, "network")
     parameters = f"{graph.costs().parameters:,} parameters"
     print(printable(f"{path}: a valid {what}: {len(graph.nodes):,} nodes, {parameters}\nhash {graph.hash}"))
+    if isinstance(found, Graph):
+        return
+    for where, keys in missing_values(graph, found.values).items():
+        print_lines(f"note: {where} holds values that are not here, so it cannot be replayed: {some(keys)}")
 
 
 def _without_history(path: Path, max_parameters: int) -> Graph:

@@ -214,8 +214,8 @@ def network_of(
 
     Args:
         module: A growir module.
-        values: Arrays that passes were given, by sha256, as reports have them; without them a replay of the history
-            starts from initialisers.
+        values: Arrays that passes were given, by sha256, as reports have them; without them the history cannot be
+            replayed.
         keep_frozen: Freeze what the module's document does, whatever requires a gradient now: for an average of the
             weights or another copy that is only kept, none of whose parameters requires one.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from growir.document import dumps
@@ -36,6 +37,24 @@ def test_valid(tmp_path: Path) -> None:
     assert done.out == f"{DENSE}: a valid document: 5 nodes, 467 parameters\nhash {graph.hash}\n"
     Network.init(graph).save(tmp_path / "net")
     assert "a valid network: 5 nodes" in growir("validate", tmp_path / "net").out
+
+
+def test_recorded_values_that_are_missing(tmp_path: Path) -> None:
+    network = Network.init(load(grown_base()))
+    step = AddNode(source="x", target="out", width=2)
+    done = step.rewrite(network.graph)
+    blocks = step.blocks(done.graph, done.edits)
+    values = {key: np.ones(shape) for key, shape in blocks.items() if key.endswith("weight")}
+    network.apply(step.model_copy(update={"values": values})).save(tmp_path / "net")
+    whole = growir("validate", tmp_path / "net").out
+    (tmp_path / "net" / "history.safetensors").unlink()
+    left = growir("validate", tmp_path / "net")
+    assert (left.code, left.err) == (0, "")
+    assert left.out.startswith(whole)
+    assert " ".join(left.out[len(whole) :].split()) == (
+        "note: history.steps[0] 'add_node' holds values that are not here, so it cannot be replayed: "
+        + ", ".join(sorted(values))
+    )
 
 
 def test_drop_history_to_standard_output(edited: Path) -> None:
