@@ -130,6 +130,13 @@ class Difference:
         """Whether nothing differs; names of graphs, histories and where they come from are no part of a network."""
         return self.before.hash == self.after.hash and not self.weights
 
+    @property
+    def verdict(self) -> str:
+        """What it comes to, in words."""
+        if not self.same:
+            return "different"
+        return "the graphs are the same" if self.weights is None and any(self.with_weights) else "no difference"
+
     @cached_property
     def added(self) -> tuple[Node, ...]:
         """Nodes only the second graph has."""
@@ -377,7 +384,7 @@ def lines(difference: Difference) -> Iterator[Line]:
     yield from _headed("costs", _cost_lines(*difference.costs))
     yield from _headed("weights", _weight_lines(difference))
     if difference.same:
-        yield Line("plain", "no difference")
+        yield Line("plain", difference.verdict)
 
 
 def _title(graph: Graph) -> str:

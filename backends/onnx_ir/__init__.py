@@ -6,6 +6,6 @@ Each operator has one function, in the module of its family; `table` compares th
 from __future__ import annotations
 
 from growir.backends.onnx_ir.model import build_model
-from growir.backends.onnx_ir.saving import is_ours, read_document, save_model
+from growir.backends.onnx_ir.saving import as_stored, is_ours, read_document, read_weights, save_model
 
-__all__ = ["build_model", "is_ours", "read_document", "save_model"]
+__all__ = ["as_stored", "build_model", "is_ours", "read_document", "read_weights", "save_model"]

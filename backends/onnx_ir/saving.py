@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from growir.backends.onnx_ir.model import PROTOBUF_LIMIT, assemble
 from growir.backends.onnx_ir.scope import Array
-from growir.errors import ExportError, GraphError
+from growir.errors import ExportError, GraphError, Problem, cut
 from growir.graph import Graph
 from growir.staging import replaceable, swap_in, write_parts
 
@@ -73,6 +74,34 @@ def read_document(path: str | os.PathLike[str]) -> str:
     if document is None:
         raise GraphError("this ONNX file holds no graph document, so growir did not write it", str(path))
     return document
+
+
+def read_weights(path: str | os.PathLike[str], keys: Collection[str]) -> dict[str, Array]:
+    """The tensors of an ONNX file that growir wrote by their state_dict keys, as float32 or int64.
+
+    Those that its inference form has no use for, such as a norm's count of batches, are not in it.
+
+    Raises:
+        GraphError: The file cannot be read, or one of its tensors or its side file is damaged or missing.
+    """
+    folder = str(Path(path).parent)
+    found: dict[str, Array] = {}
+    for tensor in _read_model(path).graph.initializer:
+        if tensor.name in keys:
+            try:
+                found[tensor.name] = numpy_helper.to_array(tensor, folder)
+            except (OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
+                text = f"the tensor cannot be read: {error}; export the network anew"
+                raise GraphError([Problem(cut(tensor.name), text)], str(path)) from None
+    return found
+
+
+def as_stored(array: Array) -> Array:
+    """A tensor in the dtype that ONNX files hold; what float32 cannot hold is infinite, and in no file."""
+    if array.dtype.kind == "i":
+        return array.astype(np.int64)
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
 
 
 def is_ours(path: Path) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +13,11 @@ from growir.cli.output import MAX_PARAMETERS, PATH_HELP, AsJson, MaxParameters, 
 from growir.staging import replaceable
 
 if TYPE_CHECKING:
-    from growir.difference import Difference
+    from numpy.typing import NDArray
+
+    from growir.difference import Difference, Weighted
+    from growir.graph import Graph
+    from growir.network import Network
 
 SAME, DIFFERENT = 0, 1
 _STYLES = {"heading": "bold", "added": "green", "removed": "red", "changed": "yellow", "width": "bold yellow"}
@@ -29,15 +35,12 @@ def diff(
 ) -> None:
     """Show what two graphs or networks have not in common.
 
-    Compares nodes, widths, edges, costs, and weights where both have them.
+    Compares nodes, widths, edges, costs, and weights where both have them. Of an .onnx file, weights are what it holds,
+    and those of a network are compared with it as float32.
 
     Exits with 0 if they are the same, 1 if they differ, 2 if one cannot be read.
     """
-    from growir.difference import diff as difference_of
-    from growir.network import open_path
-
-    first, second = (open_path(path, max_parameters=max_parameters) for path in (a, b))
-    difference = difference_of(first, second)
+    difference = _difference(a, b, max_parameters)
     if html is not None:
         _write_page(difference, html)
     if as_json:
@@ -45,6 +48,57 @@ def diff(
     else:
         _print(difference)
     raise typer.Exit(SAME if difference.same else DIFFERENT)
+
+
+def _difference(a: Path, b: Path, max_parameters: int) -> Difference:
+    from growir.difference import diff as difference_of
+    from growir.network import open_path
+
+    first, second = (open_path(path, max_parameters=max_parameters) for path in (a, b))
+    exported = [_exported(path, found) for path, found in ((a, first), (b, second))]
+    return difference_of(exported[0] or _as_in(exported[1], first), exported[1] or _as_in(exported[0], second))
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """The graph of an .onnx file with the tensors that are in it.
+
+    Attributes:
+        absent: The keys of those that are not, since inference has no use for them.
+    """
+
+    graph: Graph
+    arrays: Mapping[str, NDArray[Any]]
+
+    @property
+    def absent(self) -> frozenset[str]:
+        from growir.params import param_table
+
+        return frozenset(param_table(self.graph)) - self.arrays.keys()
+
+
+def _exported(path: Path, found: Graph | Network) -> _Exported | None:
+    """What an .onnx file holds; None for any other file."""
+    from growir.graph import Graph
+
+    if not isinstance(found, Graph) or path.is_dir() or path.suffix.lower() != ".onnx":
+        return None
+    from growir.backends.onnx_ir import read_weights
+    from growir.params import param_table
+
+    return _Exported(found, read_weights(path, param_table(found)))
+
+
+def _as_in(file: _Exported | None, found: Graph | Network) -> Graph | Weighted:
+    """A network with its weights as they are compared with an .onnx file: what the file has none of left out."""
+    from growir.graph import Graph
+
+    if file is None or isinstance(found, Graph):
+        return found
+    from growir.backends.onnx_ir import as_stored
+
+    absent = file.absent
+    return _Exported(found.graph, {key: as_stored(array) for key, array in found.arrays.items() if key not in absent})
 
 
 def _write_page(difference: Difference, out: Path) -> None:

@@ -38,9 +38,8 @@ def difference_page(difference: Difference, limit: int | None = None) -> str:
         for graph, marks, tag in ((before, changed | removed, "before"), (after, changed | added, "after"))
     ]
     title = f"{before.name} and {after.name}"
-    verdict = "no difference" if difference.same else "different"
     counts = f"{len(added)} added, {len(removed)} removed, {len(changed)} changed"
-    body = [f"<h1>{plain(title)}</h1>", f"<p>{verdict}: {counts}</p>", *_text(difference)]
+    body = [f"<h1>{plain(title)}</h1>", f"<p>{difference.verdict}: {counts}</p>", *_text(difference)]
     body.append('<div class="both">\n' + "\n".join(pictures) + "\n</div>")
     return _page(title, body)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from growir.backends.onnx_ir import save_model
 from growir.network import Network, load_graph
 from growir.passes import Widen
+from growir.testing import random_network
 from tests.cli.command import GOLDEN, growir
 
 FOLDER = GOLDEN / "diff"
@@ -61,6 +63,44 @@ def test_network_against_its_document(networks: tuple[Path, Path]) -> None:
     done = growir("diff", networks[0], RESIDUAL)
     assert done.code == 0
     assert "not compared: only the first has any" in done.out
+    assert done.out.splitlines()[-1] == "the graphs are the same"
+    assert "no difference" not in done.out
+
+
+def test_onnx_files_have_weights(networks: tuple[Path, Path], tmp_path: Path) -> None:
+    network = random_network(load_graph(RESIDUAL))  # of float64, with counts of batches
+    network.save(tmp_path / "net")
+    network.to_onnx(tmp_path / "net.onnx")
+    network.to_onnx(tmp_path / "again.onnx")
+    key = next(key for key in network.arrays if key.endswith(".weight"))
+    other = network.with_arrays({key: network.arrays[key] + 1})
+    other.save(tmp_path / "other")
+    other.to_onnx(tmp_path / "other.onnx")
+    for first, second in (("net.onnx", "again.onnx"), ("net", "again.onnx"), ("net.onnx", "net")):
+        done = growir("diff", tmp_path / first, tmp_path / second)
+        assert (done.code, done.err) == (0, "")
+        assert done.out.splitlines()[-1] == "no difference"
+        assert re.search(r"^weights\n  \d+ the same$", done.out, re.MULTILINE)
+    for first, second in (("net.onnx", "other.onnx"), ("net", "other.onnx"), ("other.onnx", "net")):
+        done = growir("diff", tmp_path / first, tmp_path / second)
+        assert (done.code, done.err) == (1, "")
+        assert re.search(rf"^  ~ {re.escape(key)}  .*sha256", done.out, re.MULTILINE)
+        assert done.out.count("  ~ ") == 1
+    done = growir("diff", RESIDUAL, tmp_path / "net.onnx")
+    assert (done.code, done.err) == (0, "")
+    assert "not compared: only the second has any" in done.out
+
+
+def test_onnx_file_without_its_side_file(tmp_path: Path) -> None:
+    network = Network.init(load_graph(RESIDUAL))
+    save_model(network.graph, network.arrays, tmp_path / "net.onnx", threshold=0)
+    assert growir("diff", tmp_path / "net.onnx", tmp_path / "net.onnx").code == 0
+    (tmp_path / "net.onnx.data").unlink()
+    done = growir("diff", tmp_path / "net.onnx", tmp_path / "net.onnx")
+    assert (done.code, done.out) == (2, "")
+    assert "the tensor cannot be read: " in done.err
+    assert "export the network anew" in done.err
+    assert str(tmp_path / "net.onnx") in done.err
 
 
 def test_unreadable_second(networks: tuple[Path, Path], tmp_path: Path) -> None:
