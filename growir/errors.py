@@ -19,6 +19,11 @@ def cut(name: object, most: int = MAX_NAME) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """How many of something there are, in words: "1 step", "1,200 steps"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class GrowirError(Exception):
     """Base of every error a user can cause."""
 

@@ -1,8 +1,8 @@
 """Records that people write by hand, in JSON or as a call, and what is wrong with one, in growir's words.
 
 Widen("layers.0", 8)              widen: its arguments are given by name: Widen(node="layers.0", by=8)
-Linear(out_feature=8)             linear needs out_features
-                                  unknown attribute 'out_feature'; ... Did you mean 'out_features'?
+Linear(out_feature=8)             linear: unknown attribute 'out_feature'; it takes ... Did you mean 'out_features'?
+Widen(node="fc", by=np.int64(8))  by=8: numbers of numpy are as good as Python's
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -30,10 +31,11 @@ else:
         def __call__(cls, *values, **fields):
             if values:
                 raise cls.refusal(fields, [Problem("", _by_name(cls, values, fields))])
+            fields = {name: _plain(value) for name, value in fields.items()}
             try:
                 return super().__call__(**fields)
             except ValidationError as error:
-                raise cls.refusal(fields, list(field_problems("", cls.record_title(), error, cls))) from None
+                raise cls.refusal(fields, list(field_problems("", "it", error, cls))) from None
 
 
 class Record(BaseModel, metaclass=_Made):
@@ -56,6 +58,16 @@ class Record(BaseModel, metaclass=_Made):
     def refusal(cls, fields: Mapping[str, Any], problems: list[Problem]) -> GrowirError:
         """The error that the constructor raises, for what it was given by name."""
         return GraphError([Problem(cls.__name__, problem.text) for problem in problems])
+
+
+def _plain(value: object) -> object:
+    """The same with Python's numbers for numpy's, in lists and tuples too; arrays are left as they are."""
+    if isinstance(value, np.generic):
+        return cast("object", value.item())
+    if not isinstance(value, (list, tuple)):
+        return value
+    parts = cast("list[object]", value)
+    return [_plain(each) for each in parts] if any(isinstance(each, np.generic) for each in parts) else parts
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
@@ -118,7 +130,9 @@ def wrong(fault: ErrorDetails) -> str:
 def shown(value: object) -> str:
     """A value as a message shows it, in JSON."""
     try:
-        return cut(json.dumps(value, default=str))
+        return cut(json.dumps(value))
+    except TypeError:  # no value of JSON, so that a number may look like one and is of a type that has to be told
+        return cut(repr(value))
     except ValueError:  # Python spells out no integer of thousands of digits
         return "such a number"
     except RecursionError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from heapq import nlargest
 from pathlib import Path
 
 from growir.errors import cut
 
 MAX_GUESSED = 200  # characters of what a likely slip is looked for; longer names come from broken files
 MAX_NEAR = 3
+NEAR = 0.6  # how alike names are that a slip of the pen may have changed into each other
 MAX_LISTED = 8  # names that a message lists where none is near
 
 
@@ -31,12 +33,25 @@ def nearest(word: str, choices: Iterable[str]) -> list[str]:
     folded: dict[str, str] = {}
     for name in names:
         folded.setdefault(name.lower(), name)
-    low = word.lower()
-    found = difflib.get_close_matches(low, folded, MAX_NEAR)
-    # In the order of get_close_matches, on which the ratio depends.
-    ratios = {each: difflib.SequenceMatcher(None, each, low).ratio() for each in found}
+    found = {each: _likeness(each, word.lower()) for each in folded}
+    ratios = {each: found[each] for each in nlargest(MAX_NEAR, found, found.__getitem__) if found[each] >= NEAR}
     best = max(ratios.values(), default=0.0)
     return [name for each, name in folded.items() if each in ratios and ratios[each] > best - 0.05]
+
+
+def _likeness(name: str, word: str) -> float:
+    """How alike two names are, from 0 to 1, or 0 for less than NEAR; equal last segments, as of tensors, say nothing.
+
+    head.weight is not near stem.0.weight, though more than half of its letters are in both, and in order.
+    """
+    ours, theirs = name.split("."), word.split(".")
+    while len(ours) > 1 and len(theirs) > 1 and ours[-1] == theirs[-1]:
+        ours.pop()
+        theirs.pop()
+    matcher = difflib.SequenceMatcher(None, ".".join(ours), ".".join(theirs))
+    if matcher.real_quick_ratio() < NEAR or matcher.quick_ratio() < NEAR:
+        return 0.0
+    return matcher.ratio()
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

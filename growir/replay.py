@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from growir.collecting import uncollected
 from growir.document import function_hash
-from growir.errors import GraphError, PassRefused, Problem, cut
+from growir.errors import GraphError, PassRefused, Problem, counted, cut
 from growir.graph import Graph, Step
 from growir.passes import pass_from_step
 from growir.rewrite import Pass, Rewrite
@@ -101,7 +101,7 @@ def obstacle(graph: Graph) -> str | None:
     steps = sum(_passes(step.fields) for step in graph.history.steps)
     nodes = max(len(graph.nodes), len(graph.history.base.nodes))
     if steps * nodes > MAX_CHECKED:
-        return f"to run {steps:,} steps again on {nodes:,} nodes would take too long"
+        return f"to run {counted(steps, 'step')} again on {counted(nodes, 'node')} would take too long"
     return None
 
 

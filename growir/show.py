@@ -10,7 +10,7 @@ from typing import Any, cast
 from growir.columns import Cells, Grid, folded
 from growir.costs import Costs, costs_of
 from growir.document import step_data
-from growir.errors import cut
+from growir.errors import counted, cut
 from growir.graph import SCHEMA, FixedSize, Graph, HasGraph, Input, Node, Step, graph_of
 from growir.shapes import shapes_of
 
@@ -239,10 +239,10 @@ def _cost_text(costs: Costs) -> str:
 def _history_text(graph: Graph, everything: bool) -> str:
     assert graph.history is not None
     steps = graph.history.steps
-    lines = [f"history: {len(steps):,} steps from {graph.history.base.hash[:SHORT_HASH]}"]
+    lines = [f"history: {counted(len(steps), 'step')} from {graph.history.base.hash[:SHORT_HASH]}"]
     first = 0 if everything else max(0, len(steps) - MAX_LISTED_STEPS)
     if first:
-        lines.append(f"  ... {first:,} earlier steps; --all shows them")
+        lines.append(f"  ... {counted(first, 'earlier step')}; --all shows {'it' if first == 1 else 'them'}")
     lines += [f"  {k + 1}  {step_text(steps[k])}" for k in range(first, len(steps))]
     return "\n".join(lines)
 

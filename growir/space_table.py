@@ -14,7 +14,7 @@ from growir.show import MAX_ROWS, Json, some
 
 # What a mark in the table of spaces means; each is explained where it occurs.
 _MARKS: Mapping[str, str] = {
-    "pinned": "its width may not change; the reasons are below",
+    "pinned": "its width is fixed for the reasons below; extend and widen make it longer where that is said there",
     "whole": "normalised over all its channels: only copies of each of them, equally often, keep the function",
     "joint": "other spaces change with it, by the step of each",
     "tied": "one tensor both makes and reads these channels: no copies, but fresh channels keep the function",
@@ -61,7 +61,7 @@ def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
 
 def _pin_lines(graph: Graph, space: ChannelSpace) -> list[str]:
     reasons = [f"    {cut(pin.node)}: {pin.reason}" for pin in space.pins]
-    way = ["    the pass extend makes it longer, for callers too"] if _extends(graph, space) else []
+    way = ["    the passes extend and widen make it longer, for callers too"] if _extends(graph, space) else []
     return [f"  {cut(space.name)}, width {space.width}", *reasons, *way]
 
 

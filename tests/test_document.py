@@ -540,7 +540,7 @@ def test_steps_recorded_in_the_short_form_replay() -> None:
 def test_a_history_too_long_to_run_loads_unchecked_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     data = to_data(Widen(node="fc1", by=2).rewrite(mlp()).graph)
     monkeypatch.setattr(replay, "MAX_CHECKED", 2)
-    with pytest.warns(UserWarning, match=r"not checked: to run 1 steps again on \d nodes"):
+    with pytest.warns(UserWarning, match=r"not checked: to run 1 step again on \d nodes"):
         load_graph(data)
 
 
@@ -548,8 +548,8 @@ def test_a_history_too_long_to_run_loads_unchecked_with_a_warning(monkeypatch: p
     ("fields", "message"),
     [
         ({"node": "a", "by": 0}, "by is 0"),
-        ({"node": "a"}, "widen needs by"),
-        ({"node": "a", "by": 1, "width": 2}, "unknown attribute 'width'; widen takes .*node, by"),
+        ({"node": "a"}, "it needs by"),
+        ({"node": "a", "by": 1, "width": 2}, "unknown attribute 'width'; it takes .*node, by"),
         ({"node": "a", "by": 1, "self": 2}, "unknown attribute 'self'"),
         ({"node": "a", "by": 1, "values": [1.0]}, "values"),
         ({"node": "a", "by": 1, "values": {"a.bias": np.array([object()])}}, "object"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -59,18 +61,22 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
         "linear: its arguments are given by name, and they are out_features, bias",
     ),
     "an operator without any": (lambda: o.Relu(1), "relu: its arguments are given by name, and they are none"),
-    "a pass lacks one": (lambda: p.Widen(node="fc1"), "widen: widen needs by"),
+    "a pass lacks one": (lambda: p.Widen(node="fc1"), "widen: it needs by"),
     "a pass has another": (
         lambda: p.Widen(nod="fc1", by=1),
-        "widen: widen needs node; unknown attribute 'nod'; widen takes node, by, copies, shares, seed, values. "
+        "widen: it needs node; unknown attribute 'nod'; it takes node, by, copies, shares, seed, values. "
         "Did you mean 'node'?",
     ),
     "a value": (lambda: p.Widen(node="fc1", by="2"), 'widen: by is "2": input should be a valid integer'),
+    "a number of another kind": (
+        lambda: p.Widen(node="fc1", by=Decimal(4)),
+        "widen: by is Decimal('4'): input should be a valid integer",
+    ),
     "a node": (
         lambda: g.Node(name="fc", op="linear", input=["x"]),
         "2 problems\n  node 'fc': op is \"linear\": an operator with its attributes is needed, "
         "op=growir.ops.Linear(...)\n"
-        "  node 'fc': unknown attribute 'input'; a node takes name, op, inputs, tied, frozen, source. "
+        "  node 'fc': unknown attribute 'input'; it takes name, op, inputs, tied, frozen, source. "
         "Did you mean 'inputs'?",
     ),
     "a node of no operator": (
@@ -79,7 +85,7 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "an operator's attribute": (
         lambda: o.Linear(out_feature=3),
-        "linear: unknown attribute 'out_feature'; linear takes out_features, bias. Did you mean 'out_features'?",
+        "linear: unknown attribute 'out_feature'; it takes out_features, bias. Did you mean 'out_features'?",
     ),
     "an operator's value": (
         lambda: o.Conv2d(out_channels=-1, kernel_size=3),
@@ -87,11 +93,11 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "another attribute": (
         lambda: mlp()["fc1"].with_op(out_feature=3),
-        "linear: unknown attribute 'out_feature'; linear takes out_features, bias. Did you mean 'out_features'?",
+        "linear: unknown attribute 'out_feature'; it takes out_features, bias. Did you mean 'out_features'?",
     ),
     "a graph": (
         lambda: g.Graph(inputs=(g.Input(name="x", shape=("N", 3)),), nodes=(), output=("x",)),
-        "2 problems\n  Graph: a graph needs outputs\n  Graph: unknown attribute 'output'; a graph takes name, inputs, "
+        "2 problems\n  Graph: it needs outputs\n  Graph: unknown attribute 'output'; it takes name, inputs, "
         "nodes, outputs, train_differs, fixed_sizes, history. Did you mean 'outputs'?",
     ),
     "a fixed size": (lambda: g.FixedSize("x", 1), "FixedSize: its arguments are given by name: FixedSize("),
@@ -104,6 +110,18 @@ def test_a_wrong_call_says_how(name: str) -> None:
     with pytest.raises(GrowirError) as error:
         call()
     assert str(error.value).startswith(says)
+
+
+def test_numbers_of_numpy_are_those_of_python() -> None:
+    wide = p.Widen(node="fc1", by=np.int64(2), copies=(np.int32(0), np.uint8(1)), shares=[np.float32(0.25)] * 2)
+    assert wide == p.Widen(node="fc1", by=2, copies=(0, 1), shares=(0.25, 0.25))
+    assert type(wide.by) is type(wide.copies[1]) is int
+    assert p.Widen(node="fc1", by=2, seed=np.uint64(2**64 - 1)).seed == 2**64 - 1
+    assert o.Linear(out_features=np.int64(3), bias=np.False_) == o.Linear(out_features=3, bias=False)
+    with pytest.raises(PassRefused, match=r"by is 0: input should be greater than 0"):
+        p.Widen(node="fc1", by=np.int64(0))
+    with pytest.raises(PassRefused, match=r"by is 2\.5: input should be a valid integer"):
+        p.Widen(node="fc1", by=np.float32(2.5))
 
 
 @pytest.mark.parametrize("kind", PASSES, ids=lambda kind: kind.name)
@@ -144,6 +162,10 @@ def test_nearest_names() -> None:
     assert nearest("HAED", blocks) == ["head"]
     assert nearest("hed", ["head", "heads"]) == ["head"]
     assert nearest("fc9", ["fc1", "fc2", "x"]) == ["fc1", "fc2"]
+    tensors = ["stem.0.weight", "stem.0.bias", "fc1.weight"]
+    assert nearest("head.weight", tensors) == nearest("classifier.bias", tensors) == []
+    assert nearest("fc2.weight", tensors) == nearest("fc1.wieght", tensors) == ["fc1.weight"]
+    assert nearest("stem.1.weight", tensors) == ["stem.0.weight"]
     assert nearest("", ["a"]) == nearest("a" * 300, ["a" * 299]) == nearest("q", blocks) == []
     assert suggestion("fc9", ["fc1", "fc2", "fc3", "fc4"]).count("fc") == 3
     assert suggestion("fc9", ["fc1", "fc2", "fc3"]) == " Did you mean 'fc1', 'fc2' or 'fc3'?"

@@ -47,7 +47,7 @@ def samples(
     if not path.exists():
         raise DataError(f"{path}: there is no such file; give samples to ask about{neighbours(path)}")
     if is_table(path):
-        return as_float32(rows(read_table(path, separator), description), str(path))
+        return as_float32(rows(read_table(path, separator, learning=False), description), str(path))
     if separator is not None:
         raise DataError(f"{path}: a separator is said of a .csv or .tsv table, but this is neither; leave it out")
     match path.suffix.lower():

@@ -56,12 +56,13 @@ def is_table(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
-def read_table(path: Path, separator: str | None = None) -> Table:
+def read_table(path: Path, separator: str | None = None, *, learning: bool = True) -> Table:
     """The table in a file, in UTF-8.
 
     Args:
         path: The file.
         separator: One character between cells; by default a comma, or a tab in a .tsv file.
+        learning: Whether a run learns from it, whose file may say the separator; or answers are asked for its rows.
 
     Raises:
         DataError: It cannot be read, or is no table; the message says on which line.
@@ -83,7 +84,7 @@ def read_table(path: Path, separator: str | None = None) -> Table:
     if not rows:
         raise DataError(f"{path}: the file is empty; its first line must name the columns")
     header = rows[0]
-    _check_header(header, text, sep, str(path))
+    _check_header(header, text, sep, str(path), learning)
     if len(rows) == 1:
         raise DataError(f"{path}: there are no rows below the line that names the columns")
     for row, line in zip(rows[1:], lines[1:]):
@@ -114,7 +115,7 @@ def _rows(text: str, sep: str, source: str) -> tuple[list[list[str]], list[int]]
     return rows, lines
 
 
-def _check_header(header: list[str], text: str, sep: str, source: str) -> None:
+def _check_header(header: list[str], text: str, sep: str, source: str, learning: bool) -> None:
     header[:] = [name.strip() for name in header]
     first = text.splitlines()[0] if text else ""
     if len(header) == 1:
@@ -122,7 +123,7 @@ def _check_header(header: list[str], text: str, sep: str, source: str) -> None:
         if better != sep and first.count(better):
             raise DataError(
                 f"{source}: line 1 is one column with a {SEPARATORS.get(sep, cut(sep))} between columns, and "
-                f"{first.count(better) + 1} with a {SEPARATORS[better]}; say {_said(better)}"
+                f"{first.count(better) + 1} with a {SEPARATORS[better]}; say {_said(better, learning)}"
             )
     if all(number(name) is not None for name in header):
         raise DataError(
@@ -139,9 +140,11 @@ def _check_header(header: list[str], text: str, sep: str, source: str) -> None:
         raise DataError(f"{source}: two columns are named {cut(twice)!r} in line 1; rename one")
 
 
-def _said(separator: str) -> str:
+def _said(separator: str, learning: bool) -> str:
     shown = {"\t": "\\t"}.get(separator, separator)
-    return f"separator = \"{shown}\" in [data], or --separator '{shown}'"
+    if learning:
+        return f"separator = \"{shown}\" in [data], or --separator '{shown}'"
+    return f"--separator '{shown}', which in Python is separator=\"{shown}\""
 
 
 def _ragged(path: Path, line: int, row: list[str], header: list[str], sep: str) -> str:

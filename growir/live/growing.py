@@ -14,7 +14,7 @@ from torch import distributed, fx, nn
 
 from growir.backends.torch_fx.lowering import read_back
 from growir.document import function_hash
-from growir.errors import ModelError, PassRefused, cut
+from growir.errors import ModelError, PassRefused, counted, cut
 from growir.graph import Graph
 from growir.live.carrying import AveragePlan, grown_masks, grown_tensors, heirs_of, switched
 from growir.live.groups import Groups
@@ -268,8 +268,8 @@ def _rewrite(step: Pass | Rewrite, graph: Graph) -> Rewrite:
     base, steps = (graph, ()) if graph.history is None else (graph.history.base, graph.history.steps)
     if history is None or function_hash(history.base) != function_hash(base) or history.steps[:-1] != steps:
         raise ModelError(
-            f"the rewrite is not of this module's graph ({graph.name!r}, {graph.hash[:12]}, {len(steps)} steps); "
-            "give the pass itself, or rewrite the graph of network_of(module)"
+            f"the rewrite is not of this module's graph ({graph.name!r}, {graph.hash[:12]}, "
+            f"{counted(len(steps), 'step')}); give the pass itself, or rewrite the graph of network_of(module)"
         )
     return step
 

@@ -127,7 +127,7 @@ def test_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
         ('{"pass": "widen", "node": "stem", "by": 4, "by": 6}', ("the key 'by' stands twice",)),
         ('{"pass": "widen", "node": "stem", "by": NaN}', ("NaN is no JSON number",)),
         ('{"node": "stem", "by": 4}', ('a pass says its name, {"pass": "widen", ...}',)),
-        ('{"pass": "widen"}', ("widen: widen needs node; widen needs by\n",)),
+        ('{"pass": "widen"}', ("widen: it needs node; it needs by\n",)),
         ("7", ("a pass is an object", "7")),
         ('{"pass": "widne"}', ("no pass 'widne'", "Did you mean 'widen'?")),
         ('{"pass": "widen", "node": "stem"}', ("widen", "by")),

@@ -202,7 +202,7 @@ def test_a_rewrite_of_this_graph_is_taken_and_of_another_refused() -> None:
     grown, report = live.grow(module, done)
     assert report.what.startswith("widen  node=")
     assert report.after == done.graph.hash
-    with pytest.raises(ModelError, match=r"the rewrite is not of this module's graph \('sample', .*, 1 steps\)"):
+    with pytest.raises(ModelError, match=r"the rewrite is not of this module's graph \('sample', .*, 1 step\)"):
         live.grow(grown, done)
     with pytest.raises(ModelError, match="the rewrite is not of this module's graph"):
         live.grow(module, Widen(node="stem", by=2).rewrite(residual_convnet()))
