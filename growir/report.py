@@ -37,7 +37,7 @@ SELECTION = (
 )
 PROBATION = (
     "on probation: nothing gains at once, so the most promising candidate is trained; it stays if that lowers the loss "
-    "on the selection part by more than chance would"
+    "on the selection part by more than chance would; by the strategy widen, in any case"
 )
 # Of a growth event, what is no argument of the pass.
 _MEASURED = frozenset(

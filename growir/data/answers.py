@@ -30,7 +30,7 @@ class Answers:
     """What a network said, sample by sample.
 
     Attributes:
-        predicted: (n,) labels as in the training data; of a regression (n, outputs) float64.
+        predicted: (n,) labels as in the training data; of a regression float64, (n,), or (n, outputs) of several.
         classes: The labels in the order of the probabilities; None for a regression.
         probabilities: (n, classes) float64, of which each row sums to 1; None for a regression.
     """
@@ -43,8 +43,9 @@ class Answers:
         """The names of the columns of `to_csv`."""
         if self.classes is not None:
             return [PREDICTED, *(f"p({label})" for label in self.classes)]
-        outputs = self.predicted.shape[1]
-        return [PREDICTED] if outputs == 1 else [f"{PREDICTED}_{k}" for k in range(1, outputs + 1)]
+        if self.predicted.ndim == 1:
+            return [PREDICTED]
+        return [f"{PREDICTED}_{k}" for k in range(1, self.predicted.shape[1] + 1)]
 
     def to_csv(self) -> str:
         """A table with a line for each sample: six digits of probabilities, nine of numbers, which a float32 has."""
@@ -52,7 +53,7 @@ class Answers:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.header())
         if self.probabilities is None:
-            writer.writerows(_numbers(row, 9) for row in self.predicted.tolist())
+            writer.writerows(_numbers(row, 9) for row in self.predicted.reshape(len(self.predicted), -1).tolist())
         else:
             labels, shares = self.predicted.tolist(), self.probabilities.tolist()
             writer.writerows([label, *_numbers(row, 6)] for label, row in zip(labels, shares))
@@ -87,9 +88,12 @@ def writer_of(path: Path) -> Callable[[Answers], bytes]:
 
 
 def is_answers(path: Path) -> bool:
-    """Whether a file holds answers, whoever's."""
+    """Whether a file holds answers and nothing else: somebody's own column beside them is not to be lost."""
     if path.suffix.lower() == ".npz":
-        return zipfile.is_zipfile(path) and f"{PREDICTED}.npy" in zipfile.ZipFile(path).namelist()
-    with path.open("rb") as file:
-        first = file.readline(10_000).decode("utf-8", "replace").rstrip("\r\n")
-    return first.partition(",")[0] in (PREDICTED, f"{PREDICTED}_1")
+        named = {f"{PREDICTED}.npy"}, {f"{PREDICTED}.npy", "classes.npy", "probabilities.npy"}
+        return zipfile.is_zipfile(path) and set(zipfile.ZipFile(path).namelist()) in named
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        columns = next(csv.reader(file), list[str]())
+    if columns[:1] == [PREDICTED]:
+        return all(name.startswith("p(") and name.endswith(")") for name in columns[1:])
+    return bool(columns) and columns == [f"{PREDICTED}_{k}" for k in range(1, len(columns) + 1)]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from growir.data.arrays import LARGEST
+from growir.data.arrays import LARGEST, varying
 from growir.data.dataset import Meaning, Part
 from growir.data.description import Description, Feature
 from growir.data.table import MISSING, Table, number
@@ -78,6 +78,7 @@ def learn(table: Table, said: Columns) -> Learned:
     table = _complete(table, [*read, said.target], drop=said.drop)
     features = tuple(_feature(table, name, said) for name in read)
     part = Part(_samples(table, features), _targets(table, said), table.source, "the table", _column(said.target))
+    _tell_of_lost_digits(table, features)
     for feature in features:
         if feature.categories is None and _counts(table.columns[feature.name]):
             warnings.warn(
@@ -204,14 +205,9 @@ def _feature(table: Table, name: str, said: Columns) -> Feature:
         if _numbers(cells) is not None:
             return Feature(name=name)
         _refuse_mixture(table, name, f'categories = ["{cut(name)}"] if all of them are words')
+        _refuse_commas(table, name)
     words = sorted(set(cells))
     if name not in said.categories and (len(words) > MANY or 2 * len(words) > max(len(cells), 20)):
-        example = next((cell for cell in cells if re.fullmatch(r"[+-]?\d+,\d+", cell)), None)
-        if example is not None:
-            raise DataError(
-                f"{table.source}: column {cut(name)!r} holds numbers with a decimal comma, such as {example}; write "
-                "them with a point"
-            )
         raise DataError(
             f"{table.source}: column {cut(name)!r} holds {len(words)} different words in {len(cells)} rows, such as "
             f'{cut(words[0], 24)!r}; say ignore = ["{cut(name)}"] to leave it out, or categories = ["{cut(name)}"] if '
@@ -234,10 +230,34 @@ def _numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
     return found if np.isfinite(found).all() and not any("_" in cell for cell in cells) else None
 
 
+def _tell_of_lost_digits(table: Table, features: Sequence[Feature]) -> None:
+    """Warn of columns that vary by less than float32 tells apart, such as seconds since 1970 within a minute."""
+    for feature in features:
+        cells = table.columns[feature.name]
+        if feature.categories is None and len(set(cells)) > 1:
+            numbers = np.array(cells, dtype=np.float64)
+            if not varying(numbers[:, None].astype(np.float32))[0] and np.ptp(numbers) > 0:
+                warnings.warn(
+                    f"{table.source}: column {cut(feature.name)!r} is the same in every row in float32, so it is not "
+                    f"read; subtract {numbers.min():g} from it, or scale it",
+                    stacklevel=3,
+                )
+
+
 def _counts(cells: Sequence[str]) -> bool:
     """Whether a column only numbers the rows, from 0 or 1."""
     first = cells[0]
     return first in ("0", "1") and all(cell == str(row) for row, cell in enumerate(cells, int(first)))
+
+
+def _refuse_commas(table: Table, name: str) -> None:
+    """Raise DataError if a column holds numbers with commas, which are two things in two countries."""
+    for row, cell in enumerate(table.columns[name]):
+        if re.fullmatch(r"[+-]?\d+(,\d+)+", cell):
+            raise DataError(
+                f"{table.source}: line {table.lines[row]} column {cut(name)!r}: {cut(cell, 24)} has a comma; write a "
+                "decimal comma as a point, and leave a comma between thousands out"
+            )
 
 
 def _refuse_mixture(table: Table, name: str, remedy: str) -> None:
@@ -306,10 +326,13 @@ def _targets(table: Table, said: Columns) -> NDArray[Any]:
         return np.array(cells, dtype=str)
     numbers = _numbers(cells)
     if numbers is None:
+        _refuse_commas(table, said.target)
         if said.task != "classification":
             remedy = 'task = "classification" if all of them are labels'
             _refuse_mixture(table, said.target, remedy if said.task == "auto" else 'task = "classification"')
         return np.array(cells, dtype=str)
+    if said.task != "regression" and any(re.fullmatch(r"0\d+", cell) for cell in cells):
+        return np.array(cells, dtype=str)  # 01067 is a code and no amount, and its answer is to be found again
     if all(re.fullmatch(r"[+-]?\d+", cell) for cell in cells) and np.abs(numbers).max() < 2**63:
         return np.array([int(cell) for cell in cells], np.int64)
     return numbers

@@ -151,10 +151,11 @@ def dataset(
         held = SHARE if share is None else share
         targets = understood(named, None, task)
         x_train, y_train, x_test, y_test = _split(x_train, targets, held, seed)
-    lacking = f"; {held:g} of them, held out to test on, are not counted" if held else ""
     if len(x_train) < MIN_SAMPLES:
+        lacking = f", of which {len(x_test)} are held out to test on and {len(x_train)} are left" if held else ""
         raise DataError(
-            f"{source}: {train.x_name} holds {len(x_train)} samples; at least {MIN_SAMPLES} are needed{lacking}"
+            f"{source}: {train.x_name} holds {len(train.x)} samples{lacking}; at least {MIN_SAMPLES} are needed to "
+            "train on"
         )
     if not varying(x_train).any():
         raise DataError(

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from numpy.typing import ArrayLike
 
-from growir.errors import RunError
+from growir.errors import DataError, RunError
 from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, parse_run
 from growir.growth.data import check_data, load_data
@@ -78,6 +78,11 @@ def grow(
         RunError: A setting is wrong, the run directory cannot be used, or the network has not the train mode of the
             model it was imported from, and `train_as_imported` is not given.
     """
+    if not isinstance(cast("object", data), str | os.PathLike | Mapping):
+        raise DataError(
+            f'growir.grow: data is of {type(data).__name__}, but a file, "digits" or a mapping of arrays is needed: '
+            '{"x_train": x, "y_train": y}, with x_test and y_test if there is a test part'
+        )
     base = DIGITS if isinstance(data, str) and data == "digits" else RunConfig()
     path = str(data) if isinstance(data, str | os.PathLike) else ""
     held = os.fspath(test) if isinstance(test, os.PathLike) else test

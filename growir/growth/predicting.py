@@ -68,13 +68,15 @@ def _network(folder: Path, description: Description) -> Network:
         raise RunError(
             f"{folder}: there is no {NETWORK} in it, for the run is not finished; {_going_on(folder)} goes on with it"
         )
+    network = Network.load(folder / NETWORK)
     if (folder / CONFIG).is_file() and not (folder / SUMMARY).is_file():
+        grown = network.graph.history is not None and network.graph.history.steps
+        what = "" if grown else ", which has not grown yet and says the same of every sample"
         warnings.warn(
-            f"{folder}: the run was interrupted; this is the network of its last completed step. {_going_on(folder)} "
-            "goes on with it",
+            f"{folder}: the run was interrupted; this is the network of its last completed step{what}. "
+            f"{_going_on(folder)} goes on with it",
             stacklevel=3,
         )
-    network = Network.load(folder / NETWORK)
     shapes = shapes_of(network.graph)
     takes = [shapes[entry.name] for entry in network.graph.inputs]
     gives = [shapes[name] for name in network.graph.outputs]
@@ -102,7 +104,7 @@ def answers(network: Network, description: Description, x: NDArray[np.float32]) 
     """
     found = outputs_of(network, x)
     if description.classes is None:
-        return Answers(found, None, None)
+        return Answers(found[:, 0] if found.shape[1] == 1 else found, None, None)
     labels = np.array(description.classes)
     return Answers(labels[found.argmax(axis=1)], description.classes, probabilities(found))
 

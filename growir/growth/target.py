@@ -64,6 +64,11 @@ def read_target(target: str) -> Target:
         wanted = f"give a run file, a .csv or .npz file, or digits{neighbours(path)}"
         raise RunError(f"{target}: cannot be read: {error.strerror or error}; {wanted}") from None
     except (ValueError, RecursionError) as error:  # decoding, TOML, numbers of 5000 digits, endless nesting
+        if path.suffix.lower() != ".toml":
+            raise RunError(
+                f"{target}: this is no run file; tables end in .csv or .tsv, arrays in .npz, and a run file in .toml: "
+                f"{error}"
+            ) from None
         raise RunError(f"{target}: this is not a valid TOML run file: {error}") from None
     # As in most tools, a relative path counts from the file that says it.
     placed = parse_run({**usual, **data}, target).located(lambda named: str(path.parent / named)).data

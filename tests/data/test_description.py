@@ -104,5 +104,5 @@ def test_data_without_a_test_part_has_one_held_out() -> None:
     with pytest.raises(DataError, match=r"x_test is a test part, but \[data\] test asks to hold out 0.3 of the train"):
         growir.grow(None, spirals(), **SMALL, test=0.3)
     few = {key: array[:10] for key, array in arrays.items()}
-    with pytest.raises(DataError, match=r"holds 8 samples; at least 9 are needed; 0.2 of them, held out to test on"):
+    with pytest.raises(DataError, match=r"of which 2 are held out to test on and 8 are left; at least 9"):
         growir.grow(None, few, **SMALL)

@@ -119,6 +119,18 @@ def test_a_column_that_counts_the_rows_is_told_of(tmp_path: Path) -> None:
         loaded(tmp_path, text_of(table))
 
 
+def test_a_column_that_is_constant_in_float32_is_told_of(tmp_path: Path) -> None:
+    table = [("time", *PEOPLE[0]), *((str(1_700_000_000 + k % 9), *row) for k, row in enumerate(PEOPLE[1:]))]
+    with pytest.warns(UserWarning, match=r"column 'time' is the same in every row in float32, so it is not read; sub"):
+        loaded(tmp_path, text_of(table))
+
+
+def test_labels_with_leading_zeros_are_words(tmp_path: Path) -> None:
+    table = [PEOPLE[0], *((a, b, {"no": "01067", "yes": "99084"}[c]) for a, b, c in PEOPLE[1:])]
+    assert loaded(tmp_path, text_of(table)).description.classes == ("01067", "99084")
+    assert loaded(tmp_path, text_of(table), task="regression").task == "regression"
+
+
 def test_a_table_to_test_on(tmp_path: Path) -> None:
     test = tmp_path / "test.csv"
     # Its columns stand in another order, with one that nobody reads.
@@ -208,6 +220,9 @@ WRONG: dict[str, tuple[str | bytes, dict[str, Any]]] = {
         text_of([PEOPLE[0], *((f"{a},5", b, c) for a, b, c in PEOPLE[1:])], ";"),
         {"separator": ";"},
     ),
+    "a few decimal commas": (changed(2, 1, "1,5"), {}),
+    "thousands": (text_of([PEOPLE[0], *((f"{a},000", b, c) for a, b, c in PEOPLE[1:])]), {}),
+    "decimal commas to learn": (text_of([PEOPLE[0], *((a, b, f"{a},5") for a, b, c in PEOPLE[1:])]), {}),
     "names of people": (text_of([("name", *PEOPLE[0]), *((f"n{a}", a, b, c) for a, b, c in PEOPLE[1:])]), {}),
     "one class": (text_of(PEOPLE).replace("yes", "no"), {}),
     "as many classes as rows": (text_of(PEOPLE), {"target": "age", "task": "classification"}),

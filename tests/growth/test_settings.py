@@ -14,7 +14,7 @@ import pytest
 
 import growir
 from growir.data.description import read_description
-from growir.errors import RunError
+from growir.errors import DataError, RunError
 from growir.growth.config import DIGITS, SECTIONS, RunConfig, parse_run
 from growir.growth.run import read_config
 from growir.growth.settings import all_settings, full_names, read_settings, settings_page
@@ -276,6 +276,19 @@ def test_threads_and_variance_reach_the_run(tmp_path: Path) -> None:
     growir.grow(None, spirals(), **{**SMALL, "budget": {"steps": 1}}, threads=1, variance=0.5, out=tmp_path / "run")
     config = read_config(tmp_path / "run")
     assert (config.threads, config.data.variance) == (1, 0.5)
+
+
+@pytest.mark.parametrize("data", [(1, 2), None, 3])
+def test_data_of_another_type(data: Any) -> None:
+    with pytest.raises(DataError, match=rf"growir.grow: data is of {type(data).__name__}, but a file, .* is needed"):
+        growir.grow(None, data)
+
+
+def test_a_file_that_is_no_run_file(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(RunError, match=r"data.txt: this is no run file; tables end in .csv or .tsv, arrays in .npz"):
+        read_run(str(path))
 
 
 def test_a_table_grows_without_a_run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
