@@ -8,10 +8,11 @@ Widen(node="fc", by=np.int64(8))  by=8: numbers of numpy are as good as Python's
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
+from datetime import date, time
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -62,12 +63,15 @@ class Record(BaseModel, metaclass=_Made):
 
 def _plain(value: object) -> object:
     """The same with Python's numbers for numpy's, in lists and tuples too; arrays are left as they are."""
-    if isinstance(value, np.generic):
+    numpy = sys.modules.get("numpy")  # who has one of its numbers has imported it; a document needs none
+    if numpy is None:
+        return value
+    if isinstance(value, numpy.generic):
         return cast("object", value.item())
     if not isinstance(value, (list, tuple)):
         return value
     parts = cast("list[object]", value)
-    return [_plain(each) for each in parts] if any(isinstance(each, np.generic) for each in parts) else parts
+    return [_plain(each) for each in parts] if any(isinstance(each, numpy.generic) for each in parts) else parts
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
@@ -132,7 +136,7 @@ def shown(value: object) -> str:
     try:
         return cut(json.dumps(value))
     except TypeError:  # no value of JSON, so that a number may look like one and is of a type that has to be told
-        return cut(repr(value))
+        return cut(str(value) if isinstance(value, date | time) else repr(value))  # TOML has dates, written so
     except ValueError:  # Python spells out no integer of thousands of digits
         return "such a number"
     except RecursionError:

@@ -217,7 +217,10 @@ def test_parts_are_disjoint_and_all_there_is() -> None:
 X, Y = RING["x_train"], RING["y_train"]
 AMOUNTS = both(lambda y: 100 * y[:, 0].astype(int), "y", CURVE)
 REFUSED: dict[str, tuple[Arrays, str]] = {
-    "wrong keys": ({"x": X, "y": Y}, "x_train, y_train missing; it holds x, y, but x_train, y_train are needed, and"),
+    "wrong keys": (
+        {"x": X, "y": Y},
+        "y_train missing; it holds x, y, but x_train and y_train are needed, and",
+    ),
     "a missing key": ({k: a for k, a in RING.items() if k != "y_test"}, "y_test missing"),
     "nothing": ({}, "it holds nothing"),
     "objects": (ring(x_train=np.array([{"a": 1}] * 180, dtype=object)), "pickles and are refused"),

@@ -239,7 +239,8 @@ def notes_on(graph: Graph, step: Any, groups: list[list[str]]) -> list[str]:
     optimizer = torch.optim.SGD([{"params": [module.get_parameter(k) for k in keys]} for keys in groups], lr=0.1)
     _, report = live.grow(module, step, optimizer)
     found = [note for note in report.notes if note.startswith("weak likeness: ")]
-    assert all(f"note: {note}" in str(report) for note in found)
+    printed = " ".join(str(report).split())  # in lines of 80 columns
+    assert all(f"note: {note}" in printed for note in found)
     return found
 
 

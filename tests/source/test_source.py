@@ -138,14 +138,6 @@ def test_dtypes(dtype: Any) -> None:
     assert {value.dtype for value in exported.state_dict().values()} == {wanted}
 
 
-def test_mixed_dtypes() -> None:
-    arrays = dict(Network.init(residual_convnet()).arrays)
-    arrays["head.bias"] = arrays["head.bias"].astype(np.float64)
-    network = Network(residual_convnet(), arrays)
-    _, exported, _ = both(network)
-    assert {key for key, x in exported.state_dict().items() if x.dtype == torch.float64} == {"head.bias"}
-
-
 def test_a_reused_norm_stays_one() -> None:
     """Its buffers too, through the casts that make new ones: they move in training."""
     ties = {key: f"b.norm.{key}" for key in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
