@@ -67,7 +67,7 @@ def _plain(value: object) -> object:
     if numpy is None:
         return value
     if isinstance(value, numpy.generic):
-        return cast("object", value.item())
+        return cast("object", cast("Any", value).item())
     if not isinstance(value, (list, tuple)):
         return value
     parts = cast("list[object]", value)
