@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +31,41 @@ def read_arrays(
     Raises:
         DataError: The file cannot be read, is none, is damaged, or lacks an array.
     """
+    spared = "plain arrays, words with np.array([...], dtype=str)"
+    with reading(path, "npz", spared, "np.savez"), path.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            raise DataError(
+                f"{path}: this is not an .npz file; np.savez(path, x_train=..., y_train=...) writes one, with "
+                "x_test=..., y_test=... if it has a test part of its own"
+            )
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as file:
+            keys = (choose or needed)(file.files, str(path))
+            return {key: file[key] for key in keys}
+
+
+@contextmanager
+def reading(path: Path, kind: str, plain: str, writer: str) -> Generator[None]:
+    """Whatever goes wrong while numpy reads a file, as a DataError.
+
+    Args:
+        path: The file.
+        kind: How its name ends.
+        plain: What to save in place of Python objects.
+        writer: What writes such a file.
+    """
     try:
-        with path.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):
-                raise DataError(
-                    f"{path}: this is not an .npz file; np.savez(path, x_train=..., y_train=...) writes one, with "
-                    "x_test=..., y_test=... if it has a test part of its own"
-                )
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as file:
-                keys = (choose or needed)(file.files, str(path))
-                return {key: file[key] for key in keys}
+        yield
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except DataError:
         raise
-    except Exception as error:  # whatever zipfile, zlib and numpy make of a damaged file
+    except Exception as error:  # whatever zipfile, zlib and numpy make of a damaged file, MemoryError too
         if "allow_pickle" in str(error):
             raise DataError(
-                f"{path}: it holds Python objects, which are pickles and are refused; save plain arrays, words with "
-                "np.array([...], dtype=str)"
+                f"{path}: it holds Python objects, which are pickles and are refused; save {plain}"
             ) from None
-        raise DataError(f"{path}: this .npz file is damaged: {cut(error)}; write it anew with np.savez") from None
+        raise DataError(f"{path}: this .{kind} file is damaged: {cut(error)}; write it anew with {writer}") from None
 
 
 def needed(found: Collection[str], source: str, wanted: Sequence[str] = ()) -> Sequence[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from growir.data.arrays import as_float32, plain, read_arrays
+from growir.data.arrays import as_float32, plain, read_arrays, reading
 from growir.data.columns import rows
 from growir.data.description import Description
 from growir.data.table import is_table, read_table
@@ -78,21 +78,12 @@ def _key(found: Collection[str], source: str) -> tuple[str]:
 
 def _read_array(path: Path) -> NDArray[Any]:
     """The array of an .npy file. Raises DataError."""
-    try:
-        with path.open("rb") as stream:
-            if stream.read(6) != b"\x93NUMPY":
-                raise DataError(f"{path}: this is not an .npy file; np.save(path, x) writes one")
-            stream.seek(0)
-            found: NDArray[Any] = np.load(stream, allow_pickle=False)
-            return found
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, SyntaxError) as error:  # what numpy makes of a damaged file
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"{path}: it holds Python objects, which are pickles and are refused; save a plain array of numbers"
-            ) from None
-        raise DataError(f"{path}: this .npy file is damaged: {cut(error)}; write it anew with np.save") from None
+    with reading(path, "npy", "a plain array of numbers", "np.save"), path.open("rb") as stream:
+        if stream.read(6) != b"\x93NUMPY":
+            raise DataError(f"{path}: this is not an .npy file; np.save(path, x) writes one")
+        stream.seek(0)
+        found: NDArray[Any] = np.load(stream, allow_pickle=False)
+        return found
 
 
 def _fitting(given: ArrayLike, description: Description, where: str) -> NDArray[np.float32]:

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from growir.data.answers import Answers, is_answers
+from growir.data.description import Description
+from growir.data.samples import samples
+from growir.errors import DataError
 
 LABELS = Answers(np.array(["a", "b, c"]), ("a", "b, c"), np.array([[1.0, 0.0], [0.0, 1.0]]))
 ONE = Answers(np.array([0.5, 2.0]), None, None)
@@ -36,3 +39,11 @@ def test_an_array_of_ones_own_is_not_lost(tmp_path: Path) -> None:
 def test_one_number_a_sample_has_no_axis_of_its_own() -> None:
     assert ONE.to_csv() == "predicted\n0.5\n2\n"
     assert TWO.to_csv() == "predicted_1,predicted_2\n0.5,2\n"
+
+
+def test_an_array_that_promises_more_than_there_is(tmp_path: Path) -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 1000), }\n"
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(DataError, match=r"x\.npy: this \.npy file is damaged: .*; write it anew with np\.save"):
+        samples(path, Description(task="regression", sample=(2,), outputs=1))
