@@ -17,7 +17,7 @@ import growir
 from benchmarks.growth import MNIST
 from growir.calibration import candidates, summaries
 from growir.events import RunLog
-from growir.growth.teacher import teacher_student
+from growir.testing.teacher import teacher_student
 
 SEEDS = int(os.environ.get("GROWIR_SEEDS", "3"))
 VECTORS: dict[str, Any] = {"policy": {"strategy": "whole"}}

@@ -30,8 +30,8 @@ from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, TrainConfig
 from growir.growth.data import check_data, kept, load_data
 from growir.growth.engine import Event, Observer
-from growir.growth.inputs import short_fit
 from growir.growth.loss import Loss
+from growir.growth.policies.dag.inputs import short_fit
 from growir.growth.session import Session
 from growir.growth.train import make_optimizer, predict, train
 from growir.network import Network

@@ -36,13 +36,13 @@ from benchmarks.startup import Seconds
 from growir.data.dataset import Dataset
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig, RunConfig, parse_run
-from growir.growth.dag import Dag
 from growir.growth.data import check_data, empty_network, split_parts
+from growir.growth.policies.dag.policy import Dag
 from growir.growth.session import Session
-from growir.growth.teacher import teacher_student
 from growir.network import Network
 from growir.ops import Linear, Relu, Selu
 from growir.passes import AddNode
+from growir.testing.teacher import teacher_student
 
 MNIST = Path(os.environ.get("GROWIR_MNIST", "mnist.npz"))
 PEER = os.environ.get("GROWIR_PEER", "1") != "0"

@@ -45,10 +45,10 @@ from growir.growth.data import check_data, split_parts
 from growir.growth.engine import Event, Observer
 from growir.growth.loss import Loss
 from growir.growth.session import Session
-from growir.growth.teacher import teacher, teacher_student
 from growir.growth.train import make_optimizer, predict, train
 from growir.network import Network
 from growir.ops import Add, Linear, Selu
+from growir.testing.teacher import teacher, teacher_student
 
 SEEDS = int(os.environ.get("GROWIR_SEEDS", "6"))
 PEER = os.environ.get("GROWIR_PEER", "1") != "0"

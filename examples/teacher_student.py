@@ -6,7 +6,7 @@ import torch
 
 import growir
 from growir.growth.engine import Event, Observer
-from growir.growth.teacher import teacher, teacher_student
+from growir.testing.teacher import teacher, teacher_student
 
 
 def show(event: Event) -> None:

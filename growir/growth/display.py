@@ -15,10 +15,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from growir.growth.config import RunConfig
+from growir.growth.contest import strategies_of
 from growir.growth.engine import Event, GrowthResult, Observer
 from growir.growth.liveline import LiveLine
 from growir.growth.telling import Teller
-from growir.growth.tournament import strategies_of
 from growir.report import REASONS
 
 REFRESH = 0.1  # seconds between updates of the live line; each costs about a millisecond

@@ -15,11 +15,11 @@ from growir.document import step_data
 from growir.errors import RunError
 from growir.graph import Graph
 from growir.growth.config import Strategy
-from growir.growth.inputs import choose_inputs, start_network
-from growir.growth.measuring import dead_units
+from growir.growth.contest import ERROR, Branch, Trial, branches_of, contest, run_trial, winner
+from growir.growth.policies.dag.inputs import choose_inputs, start_network
+from growir.growth.policies.dag.measuring import dead_units
 from growir.growth.policy import Scored
 from growir.growth.session import Session
-from growir.growth.tournament import ERROR, Branch, Trial, branches_of, contest, run_trial, winner
 from growir.network import Network
 from growir.replay import replayable, rewrites
 

@@ -38,11 +38,11 @@ from growir.document import dumps
 from growir.errors import ExportError, GraphError, GrowirError, RunError, cut
 from growir.graph import Graph
 from growir.growth.config import RunConfig, Strategy, parse_run
+from growir.growth.contest import Trial
 from growir.growth.engine import Event, GrowthResult, Observer, Progress, Reason, run_growth
-from growir.growth.inputs import start_network
 from growir.growth.meter import Meter
+from growir.growth.policies.dag.inputs import start_network
 from growir.growth.session import Session, resolved
-from growir.growth.tournament import Trial
 from growir.network import Network
 from growir.params import array_digest, param_table
 from growir.shapes import shapes_of

@@ -19,8 +19,8 @@ from growir.graph import Graph
 from growir.growth.config import MAX_THREADS, RunConfig, TrainConfig
 from growir.growth.data import Parts, split_parts, target_statistics
 from growir.growth.loss import Loss
+from growir.growth.measure.section import constant_prefix, run_section, section
 from growir.growth.meter import Meter
-from growir.growth.section import constant_prefix, run_section, section
 from growir.growth.train import grown_state, make_optimizer, named_state, predict, restore_state, train
 from growir.network import Network
 from growir.ops import BatchNorm

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 import growir
 from growir import store
 from growir.errors import DataError, RunError
-from growir.growth.dag import Dag
 from growir.growth.data import split_parts
 from growir.growth.engine import GrowthResult, Observer
-from growir.growth.measuring import dead_units
+from growir.growth.policies.dag.measuring import dead_units
+from growir.growth.policies.dag.policy import Dag
 from growir.growth.policy import Scored
 from growir.growth.session import Session
 from growir.network import Network

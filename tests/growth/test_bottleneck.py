@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from growir.growth.bottleneck import RIDGES, Bottleneck, Grams, closed_form, combine, factor, fit, measure, moment
-from growir.growth.states import Edge, StateView
+from growir.growth.policies.dag.bottleneck import (
+    RIDGES,
+    Bottleneck,
+    Grams,
+    closed_form,
+    combine,
+    factor,
+    fit,
+    measure,
+    moment,
+)
+from growir.growth.policies.dag.states import Edge, StateView
 from growir.ops import Linear, Shape
 
 RIDGE = 1e-9

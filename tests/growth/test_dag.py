@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from growir.growth.dag import Dag
-from growir.growth.downstream import Downstream, Search
-from growir.growth.neurons import activation_of
+from growir.growth.measure.section import run_section
+from growir.growth.policies.dag.downstream import Downstream, Search
+from growir.growth.policies.dag.neurons import activation_of
+from growir.growth.policies.dag.policy import Dag
+from growir.growth.policies.dag.scoring import Scoring
+from growir.growth.policies.dag.states import states_of
 from growir.growth.policy import Scored
-from growir.growth.scoring import Scoring
-from growir.growth.section import run_section
 from growir.growth.session import Session
-from growir.growth.states import states_of
 from growir.ops import ACTIVATIONS, Prelu
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from growir.graph import Graph
-from growir.growth import bottleneck, downstream
-from growir.growth.bottleneck import Moment
-from growir.growth.dag import Dag, bic
-from growir.growth.downstream import Downstream
+from growir.growth.measure.section import run_section
+from growir.growth.policies.dag import bottleneck, downstream
+from growir.growth.policies.dag.bottleneck import Moment
+from growir.growth.policies.dag.downstream import Downstream
+from growir.growth.policies.dag.policy import Dag, bic
 from growir.growth.policy import Scored
-from growir.growth.section import run_section
 from growir.growth.session import Session
 from growir.passes import AddEdge, AddNode, Widen
 from growir.passes.state import descendants

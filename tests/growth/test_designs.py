@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from growir.growth.designs import Places, as_weight, chain, design, is_layer, run_layer, window_of
+from growir.growth.measure.designs import Places, as_weight, chain, design, is_layer, run_layer, window_of
 from growir.growth.session import generator
 from growir.ops import (
     AdaptiveAvgPool2d,

@@ -12,8 +12,8 @@ import growir
 from growir.graph import Graph, Input, Node
 from growir.growth.config import Strategy
 from growir.growth.data import check_data
+from growir.growth.policies.dag.states import states_of
 from growir.growth.session import Session
-from growir.growth.states import states_of
 from growir.network import Network
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Op, Relu
 from growir.params import frozen_keys, param_table, with_frozen

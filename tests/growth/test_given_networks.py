@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from growir.graph import Graph, Input, Node
-from growir.growth.bottleneck import Bottleneck
 from growir.growth.config import RunConfig
-from growir.growth.dag import Dag
 from growir.growth.data import check_data
-from growir.growth.measuring import Measured
+from growir.growth.policies.dag.bottleneck import Bottleneck
+from growir.growth.policies.dag.measuring import Measured
+from growir.growth.policies.dag.policy import Dag
+from growir.growth.policies.dag.states import StateView, states_of
 from growir.growth.run import start_run
 from growir.growth.session import Session
-from growir.growth.states import StateView, states_of
 from growir.network import Network
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Op, Relu, Tanh
 from growir.passes import AddNode

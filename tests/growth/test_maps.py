@@ -15,11 +15,11 @@ import torch
 import growir
 from growir.errors import DataError, RunError
 from growir.graph import Graph
-from growir.growth import bottleneck, neurons
 from growir.growth.config import parse_run
-from growir.growth.dag import Dag
 from growir.growth.data import check_data
-from growir.growth.designs import Places
+from growir.growth.measure.designs import Places
+from growir.growth.policies.dag import bottleneck, neurons
+from growir.growth.policies.dag.policy import Dag
 from growir.growth.policy import Scored
 from growir.growth.session import Session
 from growir.network import Network, load_graph

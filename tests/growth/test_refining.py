@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from growir.growth import refining, scoring
-from growir.growth.dag import Dag
-from growir.growth.refining import Draft, refined
+from growir.growth.policies.dag import refining, scoring
+from growir.growth.policies.dag.policy import Dag
+from growir.growth.policies.dag.refining import Draft, refined
 from tests.growth.problems import curve, small_config, small_session
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from growir.growth.data import split_parts
-from growir.growth.section import run_section
+from growir.growth.measure.section import run_section
 from growir.growth.session import Session
 from growir.growth.train import named_state
 from growir.passes import AddEdge, AddNode, Widen

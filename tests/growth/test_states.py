@@ -11,11 +11,11 @@ import pytest
 import growir
 from growir.errors import PassRefused
 from growir.graph import Graph
-from growir.growth.additions import addition, twin_of
 from growir.growth.config import BudgetConfig, DagConfig
-from growir.growth.moves import Moves
-from growir.growth.section import constants_of
-from growir.growth.states import Reach, StateView, fed_by, is_output, states_of, widenable
+from growir.growth.measure.section import constants_of
+from growir.growth.policies.dag.additions import addition, twin_of
+from growir.growth.policies.dag.moves import Moves
+from growir.growth.policies.dag.states import Reach, StateView, fed_by, is_output, states_of, widenable
 from growir.ops import Conv2d, Flatten, Linear, MaxPool2d
 from growir.passes import AddEdge, AddNode, Widen
 from growir.passes.state import descendants

@@ -18,12 +18,12 @@ from safetensors.numpy import load_file
 
 from growir.errors import RunError
 from growir.growth.config import RunConfig, Strategy, parse_run
-from growir.growth.dag import Dag, bic
+from growir.growth.contest import ERROR, Trial, contest, winner
 from growir.growth.engine import Observer
+from growir.growth.policies.dag.policy import Dag, bic
+from growir.growth.policies.dag.scoring import Scoring
 from growir.growth.policy import Scored, Small
-from growir.growth.scoring import Scoring
 from growir.growth.session import Session
-from growir.growth.tournament import ERROR, Trial, contest, winner
 from growir.network import Network, load_graph
 from growir.ops import ACTIVATIONS
 from growir.passes import AddEdge, AddNode, Widen

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import growir
-from growir.growth.teacher import teacher, teacher_student
 from growir.network import Network
+from growir.testing.teacher import teacher, teacher_student
 
 
 class ByHand(nn.Module):

@@ -13,7 +13,7 @@ from typing import cast
 
 import torch
 
-from growir.growth.bottleneck import RIDGES
+from growir.growth.policies.dag.bottleneck import RIDGES
 
 STEPS, RATE = 20, 0.03  # of Adam; directions are in units of the pre-activations' spread
 

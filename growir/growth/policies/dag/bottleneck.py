@@ -6,7 +6,7 @@ dW* = S^-1 M with S = E[B^T B], M = E[B^T v]. The rest, v_perp = v - B dW*, is t
 (Douka et al. 2025, section 2; Verbockhaven et al. 2024). New features F (a new edge's source, or new neurons) are
 fitted to it jointly with the existing edges, by block elimination: one Cholesky factor of S serves every candidate.
 
-Everything is a matrix of rows: a row is a sample of a vector, or a position of a map (growth/designs.py).
+Everything is a matrix of rows: a row is a sample of a vector, or a position of a map (growth/measure/designs.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 import torch
 
 from growir.errors import DataError
-from growir.growth.states import StateView
+from growir.growth.policies.dag.states import StateView
 
 T = TypeVar("T")
 Solver = Callable[[torch.Tensor], torch.Tensor]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from growir.graph import Graph
-from growir.growth.designs import is_layer
-from growir.growth.states import Edge, StateView, edge_of, fed_by
+from growir.growth.measure.designs import is_layer
+from growir.growth.policies.dag.states import Edge, StateView, edge_of, fed_by
 from growir.ops import Op, Shape
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass, Rewrite

@@ -15,15 +15,15 @@ from typing import Literal
 import torch
 
 from growir.graph import Graph
-from growir.growth.bottleneck import Remembered
 from growir.growth.config import BudgetConfig, DagConfig
 from growir.growth.loss import mean_and_error
-from growir.growth.measuring import Measured, measured
-from growir.growth.moves import Moves
+from growir.growth.policies.dag.bottleneck import Remembered
+from growir.growth.policies.dag.measuring import Measured, measured
+from growir.growth.policies.dag.moves import Moves
+from growir.growth.policies.dag.scoring import Scoring
+from growir.growth.policies.dag.states import StateView, fed_by
 from growir.growth.policy import Scored
-from growir.growth.scoring import Scoring
 from growir.growth.session import Session
-from growir.growth.states import StateView, fed_by
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass
 

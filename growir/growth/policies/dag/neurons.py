@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 
 from growir.graph import Graph, Input, Node
-from growir.growth.additions import Incoming
-from growir.growth.bottleneck import closed_form, combine, factor, moment
-from growir.growth.designs import along_channels, as_weight, run_layer
-from growir.growth.measuring import Part
-from growir.growth.section import run_section
+from growir.growth.measure.designs import along_channels, as_weight, run_layer
+from growir.growth.measure.section import run_section
+from growir.growth.policies.dag.additions import Incoming
+from growir.growth.policies.dag.bottleneck import closed_form, combine, factor, moment
+from growir.growth.policies.dag.measuring import Part
 from growir.ops import Op
 from growir.params import initial_arrays
 

@@ -10,12 +10,12 @@ from typing import cast
 import torch
 
 from growir.graph import Graph
-from growir.growth.bottleneck import Bottleneck, Grams, Key, Moment, Remembered, combine, measure, stacked
-from growir.growth.designs import Places, chain, design, window_of
-from growir.growth.downstream import Downstream
-from growir.growth.section import constants_of, run_section
+from growir.growth.measure.designs import Places, chain, design, window_of
+from growir.growth.measure.section import constants_of, run_section
+from growir.growth.policies.dag.bottleneck import Bottleneck, Grams, Key, Moment, Remembered, combine, measure, stacked
+from growir.growth.policies.dag.downstream import Downstream
+from growir.growth.policies.dag.states import Edge, StateView, states_of
 from growir.growth.session import Session, generator
-from growir.growth.states import Edge, StateView, states_of
 from growir.ops import Op, Shape
 from growir.shapes import shapes_of
 

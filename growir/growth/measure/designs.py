@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from growir.graph import Graph, Input, Node
-from growir.growth.section import run_section
+from growir.growth.measure.section import run_section
 from growir.ops import Conv2d, Linear, Op, Shape
 from growir.ops.base import Dim, in_full
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from growir.growth.additions import Addition
-from growir.growth.bottleneck import Fit, Moment, combine, fit
 from growir.growth.config import DagConfig, Directions
-from growir.growth.designs import along_channels, as_weight, chain, design, run_layer
 from growir.growth.loss import mean_and_error
-from growir.growth.measuring import Measured, Part
-from growir.growth.neurons import (
+from growir.growth.measure.designs import along_channels, as_weight, chain, design, run_layer
+from growir.growth.policies.dag.additions import Addition
+from growir.growth.policies.dag.bottleneck import Fit, Moment, combine, fit
+from growir.growth.policies.dag.measuring import Measured, Part
+from growir.growth.policies.dag.neurons import (
     FLAT,
     Neurons,
     activation_of,
@@ -25,10 +25,10 @@ from growir.growth.neurons import (
     random_directions,
     scaled,
 )
+from growir.growth.policies.dag.refining import Draft, refined
+from growir.growth.policies.dag.states import Edge, StateView, is_output
 from growir.growth.policy import Outcome, Scored, Small
-from growir.growth.refining import Draft, refined
 from growir.growth.session import generator
-from growir.growth.states import Edge, StateView, is_output
 from growir.ops import Shape, Standardise
 from growir.rewrite import Pass, Rewrite
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from growir.errors import GraphError, PassRefused
 from growir.graph import Graph
-from growir.growth.additions import Addition, addition, twin_of
 from growir.growth.config import BudgetConfig, DagConfig
-from growir.growth.section import constants_of
-from growir.growth.states import Edge, Reach, StateView, can_feed, is_output, states_of, widenable
+from growir.growth.measure.section import constants_of
+from growir.growth.policies.dag.additions import Addition, addition, twin_of
+from growir.growth.policies.dag.states import Edge, Reach, StateView, can_feed, is_output, states_of, widenable
 from growir.ops import Shape
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass, Rewrite

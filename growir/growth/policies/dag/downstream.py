@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from growir.growth.section import Values, run_section
+from growir.growth.measure.section import Values, run_section
 from growir.growth.session import Session
 from growir.passes.state import descendants
 from growir.shapes import shapes_of

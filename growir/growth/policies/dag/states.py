@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from growir.channels import analyse
 from growir.errors import PassRefused
 from growir.graph import Graph, per_graph
-from growir.growth.designs import is_layer
+from growir.growth.measure.designs import is_layer
 from growir.ops import (
     ACTIVATIONS,
     AdaptiveAvgPool2d,

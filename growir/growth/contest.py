@@ -17,8 +17,8 @@ import torch
 
 from growir.errors import RunError
 from growir.growth.config import RunConfig, Strategy
-from growir.growth.dag import Dag, certainly_positive
 from growir.growth.loss import mean_and_error
+from growir.growth.policies.dag.policy import Dag, certainly_positive
 from growir.growth.policy import Policy
 from growir.growth.session import Session
 from growir.network import Network

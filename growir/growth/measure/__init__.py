@@ -1,0 +1,1 @@
+"""What policies measure with: sections of a graph, the designs of layers, over-grown networks."""

@@ -1,0 +1,1 @@
+"""DAG growth by expressivity bottleneck (Douka et al. 2025)."""
