@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from growir.errors import Problem, RunError, cut, listed
 from growir.fields import field_problems
+from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Rate, Section, Share, Word
 from growir.moments import FreshState
 from growir.nearest import suggestion
 from growir.ops import ACTIVATIONS
@@ -25,26 +26,15 @@ Directions = Literal["random", "fitted"]
 Strategy = Literal["whole", "restricted", "bic", "widen"]
 # One list of words: of a union only the first half would be named to who wrote none of them.
 Way = Literal["whole", "restricted", "bic", "widen", "tournament"]
-MOST = 2**63 - 1  # the largest whole number of TOML
-MAX_CHOICES = 1000  # of a list of which each is tried
 MAX_THREADS = 1024
 MAX_PATH = 32_768  # characters, more than any system takes
 # Multiply-accumulates of a training step up to which one thread takes it. Below, two are at most a quarter faster, and
 # where other work shares the cores they wait for each other for many times as long; above, they need half the time and
 # little more processor time than one (benchmarks/threads.py).
 SMALL_STEP = 50_000_000
-Word = Annotated[str, Field(max_length=200)]
-Count = Annotated[int, Field(strict=True, gt=0, le=MOST)]
-Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(strict=True, ge=0, le=MAX_REAL, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which data, and what is learned from it before any weight.
 
     Attributes:
@@ -127,7 +117,7 @@ class DataConfig(_Section):
         return value
 
 
-class DagConfig(_Section):
+class DagConfig(Section):
     """DAG growth by expressivity bottleneck.
 
     Attributes:
@@ -202,7 +192,7 @@ class DagConfig(_Section):
         return tuple(dict.fromkeys(value))
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How weights are trained between growths and at the end; AdamW throughout.
 
     Attributes:
@@ -252,7 +242,7 @@ class TrainConfig(_Section):
         return self.model_copy(update=given)
 
 
-class BudgetConfig(_Section):
+class BudgetConfig(Section):
     """Where growth ends, whichever comes first.
 
     Attributes:
@@ -271,7 +261,7 @@ class BudgetConfig(_Section):
     seconds: Annotated[float, Field(strict=True, gt=0, le=MAX_REAL, allow_inf_nan=False)] | None = None
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """One growth run.
 
     Attributes:

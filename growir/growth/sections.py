@@ -1,0 +1,23 @@
+"""What the sections of a run file have in common: frozen models that know no other key, and the kinds of their values."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from growir.ops.base import MAX_REAL
+
+MOST = 2**63 - 1  # the largest whole number of TOML
+MAX_CHOICES = 1000  # of a list of which each is tried
+Word = Annotated[str, Field(max_length=200)]
+Count = Annotated[int, Field(strict=True, gt=0, le=MOST)]
+Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, le=MAX_REAL, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A section of a run file; a subclass says under "Attributes" what each setting means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
