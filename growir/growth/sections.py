@@ -1,4 +1,4 @@
-"""What the sections of a run file have in common: frozen models that know no other key, and the kinds of their values."""
+"""What the sections of a run file share: frozen models that know no other key, and the kinds of their values."""
 
 from __future__ import annotations
 
