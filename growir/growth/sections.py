@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from growir.errors import GrowirError, Problem, RunError, listed
+from growir.fields import Record
 from growir.ops.base import MAX_REAL
 
 MOST = 2**63 - 1  # the largest whole number of TOML
@@ -14,10 +17,19 @@ Word = Annotated[str, Field(max_length=200)]
 Count = Annotated[int, Field(strict=True, gt=0, le=MOST)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, le=MAX_REAL, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, le=MAX_REAL, allow_inf_nan=False)]
 
 
-class Section(BaseModel):
-    """A section of a run file; a subclass says under "Attributes" what each setting means."""
+class Section(Record):
+    """A section of a run file; a subclass says under "Attributes" what each setting means.
+
+    Its constructor raises a RunError that names what is wrong.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def refusal(cls, fields: Mapping[str, Any], problems: list[Problem]) -> GrowirError:
+        """The error that the constructor raises."""
+        return RunError(listed([Problem(cls.__name__, problem.text) for problem in problems]))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from growir.errors import RunError
-from growir.growth.config import DIGITS, RunConfig, parse_run
+from growir.growth.config import DIGITS, BudgetConfig, RunConfig, parse_run
 from growir.growth.target import read_run
 from tests.cli.command import growir as command
 
@@ -235,3 +235,10 @@ def test_of_no_weight_more_is_kept_than_there_is() -> None:
     for share in (0.0, 1.5, -1.0):
         with pytest.raises(RunError, match="keep_final"):
             parse_run({"train": {"keep_final": share}}, "test")
+
+
+def test_a_section_that_python_writes_is_refused_in_the_same_words() -> None:
+    with pytest.raises(RunError, match=r"^BudgetConfig: parameters is 0: input should be greater than 0$"):
+        BudgetConfig(parameters=0)
+    with pytest.raises(RunError, match=r"^BudgetConfig: unknown attribute .* Did you mean 'parameters'\?$"):
+        BudgetConfig(**dict.fromkeys(["parametrs"], 3))
