@@ -15,8 +15,8 @@ import torch
 
 import growir
 from benchmarks.growth import MNIST
-from growir.calibration import candidates, summaries
-from growir.events import RunLog
+from growir.runs.calibration import candidates, summaries
+from growir.runs.reading import RunLog
 from growir.testing.teacher import teacher_student
 
 SEEDS = int(os.environ.get("GROWIR_SEEDS", "3"))

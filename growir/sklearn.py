@@ -30,7 +30,7 @@ from growir.data.description import Description, Feature, Task
 from growir.errors import DataError, GrowirError, RunError
 from growir.growth.config import RunConfig, parse_run
 from growir.growth.predicting import outputs_of, probabilities
-from growir.growth.run import start_run
+from growir.growth.running import start_run
 from growir.network import Network
 
 if not hasattr(validation, "validate_data"):

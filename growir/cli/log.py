@@ -20,7 +20,7 @@ from growir.staging import replaceable
 
 if TYPE_CHECKING:
     from growir.columns import Grid
-    from growir.events import RunLog
+    from growir.runs.reading import RunLog
 
 
 def log(
@@ -47,7 +47,7 @@ def log(
     or document, the steps of its history.
     """
     from growir.errors import RunError
-    from growir.events import EVENTS, read_run
+    from growir.runs.reading import EVENTS, read_run
 
     if calibration and gaps:
         raise typer.BadParameter("give one of --calibration and --gaps, not both", param_hint="--gaps")
@@ -58,7 +58,7 @@ def log(
         asked = "--calibration" if calibration else "--gaps" if gaps else "--svg"
         raise RunError(f"{path}: is no run directory: it has no {EVENTS}, which {asked} reads")
     from growir.network import load_graph
-    from growir.report import history_log, history_page
+    from growir.runs.report import history_log, history_page
 
     graph = load_graph(path, max_parameters=max_parameters)
     if as_json:
@@ -77,15 +77,15 @@ class _View(NamedTuple):
 
 def _view(name: Literal["run", "calibration", "gaps"]) -> _View:
     if name == "calibration":
-        from growir import calibration
+        from growir.runs import calibration
 
         return _View(calibration.calibration_data, calibration.calibration_page, calibration.calibration_picture)
     if name == "gaps":
-        from growir import gaps
+        from growir.runs import gaps
 
         return _View(gaps.gaps_data, gaps.gaps_page, gaps.gaps_picture)
-    from growir import scores
-    from growir.events import RunLog
+    from growir.runs import scores
+    from growir.runs.reading import RunLog
 
     return _View(RunLog.to_json, scores.page, scores.picture)
 

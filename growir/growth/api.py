@@ -13,7 +13,7 @@ from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, parse_run
 from growir.growth.data import check_data, load_data
 from growir.growth.engine import GrowthResult, Observer
-from growir.growth.run import start_run
+from growir.growth.running import start_run
 from growir.network import Network
 from growir.trainable import check_trainable
 

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from growir.growth.contest import strategies_of
 from growir.growth.data import load_data
-from growir.growth.display import Display
-from growir.growth.run import latest_folder, new_folder, read_config, start_run
+from growir.growth.engine import Observer
+from growir.growth.running import read_config, start_run
 from growir.growth.settings import Typed, read_settings
 from growir.growth.target import read_target
+from growir.runs.display import Display
+from growir.runs.folder import latest_folder, new_folder
 
 
 def run_command(target: str, *, settings: Sequence[Typed], out: Path | None, resume: bool, quiet: bool) -> None:
@@ -33,9 +36,10 @@ def run_command(target: str, *, settings: Sequence[Typed], out: Path | None, res
     data = load_data(config.data, config.seed)
     folder = out or new_folder(config.name)
     try:
-        with Display(folder, config, quiet=quiet) as display:
-            result = start_run(config, data, out=folder, resume=resume, observer=display.observer)
-            display.finished(result)
+        with Display(folder, config.name, strategies_of(config), quiet=quiet) as display:
+            observer = Observer(event=display.event, tick=display.tick, epoch=display.epoch)
+            result = start_run(config, data, out=folder, resume=resume, observer=observer)
+            display.finished(result.summary)
     finally:
         if out is None:
             # The folder was made to have its name; a run that could not start leaves nothing behind.

@@ -17,9 +17,10 @@ from growir.data.samples import samples
 from growir.data.table import is_table
 from growir.errors import RunError
 from growir.growth.config import parse_run
-from growir.growth.run import CONFIG, NETWORK, SUMMARY, read_config
+from growir.growth.running import read_config
 from growir.nearest import neighbours
 from growir.network import Network
+from growir.runs.folder import CONFIG, NETWORK, SUMMARY
 from growir.shapes import shapes_of
 
 AT_ONCE = 4096  # samples, so that those of wide layers need not all fit in memory

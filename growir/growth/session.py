@@ -20,12 +20,12 @@ from growir.growth.config import MAX_THREADS, RunConfig, TrainConfig
 from growir.growth.data import Parts, split_parts, target_statistics
 from growir.growth.loss import Loss
 from growir.growth.measure.section import constant_prefix, run_section, section
-from growir.growth.meter import Meter
 from growir.growth.train import grown_state, make_optimizer, named_state, predict, restore_state, train
 from growir.network import Network
 from growir.ops import BatchNorm
 from growir.params import array_digest, frozen_keys, param_table
 from growir.rewrite import Pass, Rewrite
+from growir.runs.meter import Meter
 
 Tick = Callable[[str, int, int], None]
 Epoch = Callable[[str, int, int, float], None]

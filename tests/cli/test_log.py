@@ -14,7 +14,7 @@ from growir.document import dumps
 from growir.graph import Graph
 from growir.network import load_graph
 from growir.passes import AddEdge, AddNode, Widen
-from growir.report import describe_step, selection_text
+from growir.runs.report import describe_step, selection_text
 from growir.show import si_text
 from tests.cli.command import GOLDEN, growir, process
 from tests.cli.test_inspect import stripped

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from growir.calibration import fit
+from growir.runs.calibration import fit
 from tests.cli.command import GOLDEN, flat, growir, process
 from tests.cli.test_inspect import stripped
 from tests.cli.test_log import DAMAGED, EVENTS, run_of, text_of, written
@@ -197,8 +197,8 @@ def test_damaged_lines(line: bytes, tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=6))
 def test_any_gains_are_drawn(pairs: list[tuple[float, float]]) -> None:
-    from growir.calibration import calibration_page, calibration_picture
-    from growir.events import RunLog
+    from growir.runs.calibration import calibration_page, calibration_picture
+    from growir.runs.reading import RunLog
 
     tried = [candidate(k, k % 4, x, y) for k, (x, y) in enumerate(pairs)]
     log = RunLog(growths=[growth(1, tried)])

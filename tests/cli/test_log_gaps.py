@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from growir.events import RunLog
-from growir.gaps import gaps_page, gaps_picture
+from growir.runs.gaps import gaps_page, gaps_picture
+from growir.runs.reading import RunLog
 from tests.cli.command import GOLDEN, flat, growir
 from tests.cli.test_inspect import stripped
 from tests.cli.test_log import DAMAGED, EVENTS, run_of, text_of, written

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from growir.events import RunLog
 from growir.plot import HEIGHT
-from growir.scores import Point, course_of, page, picture
+from growir.runs.reading import RunLog
+from growir.runs.scores import Point, course_of, page, picture
 from tests.cli.command import GOLDEN, growir, process
 from tests.cli.test_inspect import stripped
 from tests.cli.test_log import DAMAGED, EVENTS, run_of, text_of, tournament, written

@@ -21,7 +21,7 @@ from growir.growth import predicting
 from growir.growth.config import parse_run
 from growir.growth.data import load_data
 from growir.growth.engine import Observer
-from growir.growth.run import start_run
+from growir.growth.running import start_run
 from tests.cli.command import GOLDEN, Done, process
 from tests.cli.command import growir as command
 

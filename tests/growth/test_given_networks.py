@@ -18,7 +18,7 @@ from growir.growth.policies.dag.bottleneck import Bottleneck
 from growir.growth.policies.dag.measuring import Measured
 from growir.growth.policies.dag.policy import Dag
 from growir.growth.policies.dag.states import StateView, states_of
-from growir.growth.run import start_run
+from growir.growth.running import start_run
 from growir.growth.session import Session
 from growir.network import Network
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Op, Relu, Tanh

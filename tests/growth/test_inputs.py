@@ -12,7 +12,7 @@ from growir.data.dataset import Dataset
 from growir.growth.config import RunConfig
 from growir.growth.data import check_data
 from growir.growth.engine import Observer
-from growir.growth.run import start_run
+from growir.growth.running import start_run
 from growir.network import Network
 from tests.growth.problems import Arrays, small_config
 from tests.growth.test_run import Stop, assert_same_run, logged, run

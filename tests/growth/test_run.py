@@ -24,12 +24,13 @@ from growir.errors import DataError, GrowirError, RunError
 from growir.graph import Graph, Input, Node
 from growir.growth.config import RunConfig
 from growir.growth.data import check_data
-from growir.growth.display import Display
 from growir.growth.engine import GrowthResult, Observer, run_growth
-from growir.growth.run import latest_folder, new_folder, read_config, start_run
+from growir.growth.running import read_config, start_run
 from growir.growth.session import Session, resolved
 from growir.network import Network, load_graph
 from growir.ops import Linear, Relu
+from growir.runs.display import Display
+from growir.runs.folder import latest_folder, new_folder
 from tests.cli.command import growir as command
 from tests.growth.problems import SMALL, Arrays, curve, small_config, spirals
 
@@ -416,7 +417,7 @@ def test_an_interrupt_after_the_last_file_takes_nothing_back(
 CHILD = """
 import pathlib, signal, sys, time
 from growir.cli import main
-from growir.growth.display import Display
+from growir.runs.display import Display
 
 # What was started in the background inherits an interrupt that is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -437,7 +438,7 @@ def stop_at(owner, name, wanted):
 if place == "move":
     stop_at(pathlib.Path, "rename", lambda self, target: self.name.startswith((".checkpoint", "checkpoint")))
 else:
-    stop_at(Display, "_tick", lambda self, phase, *_: phase == place)
+    stop_at(Display, "tick", lambda self, phase, *_: phase == place)
 main()
 """
 
@@ -826,9 +827,9 @@ def test_test_data_far_away_is_no_error(tmp_path: Path) -> None:
     run(tmp_path / "run", config, arrays)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["test_after_fit"]["loss"] is None
-    display = Display(tmp_path / "run", config, quiet=False)
+    display = Display(tmp_path / "run", config.name, quiet=False)
     with display.console.capture() as capture:
-        display.finished(run(tmp_path / "run", config, arrays, resume=True))
+        display.finished(run(tmp_path / "run", config, arrays, resume=True).summary)
     assert "loss beyond" in capture.get()
 
 

@@ -16,7 +16,7 @@ import growir
 from growir.data.description import read_description
 from growir.errors import DataError, RunError
 from growir.growth.config import DIGITS, SECTIONS, RunConfig, parse_run
-from growir.growth.run import read_config
+from growir.growth.running import read_config
 from growir.growth.settings import all_settings, full_names, read_settings, settings_page
 from growir.growth.target import read_run
 from growir.network import Network

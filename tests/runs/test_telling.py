@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from growir.growth.display import Display
-from growir.growth.engine import GrowthResult
-from growir.growth.telling import Teller
-from growir.network import Network
-from growir.report import REASONS, UNDONE
+from growir.runs.display import Display
+from growir.runs.telling import Teller
+from growir.runs.report import REASONS, UNDONE
 from tests.cli.command import GOLDEN, flat
 from tests.growth.problems import curve, small_config, small_session
 
@@ -132,12 +130,11 @@ def test_the_table_fits_and_names_the_next_commands(
     reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    network: Network = small_session(curve()).network()
     scores = {"loss": 0.123456, "mse": 1234.56789}
     summary = {"seed": 3, "test_before_fit": scores, "test_after_fit": {"loss": None, "mse": None}, "steps": 3}
     summary |= {"parameters": 12_345_678, "macs": 12_345_678, "ended": reason, "reproducible": reason != "seconds"}
     summary |= {"seconds": 1234.5, "seconds_growing": 100.25}
-    Display(Path("a run"), small_config(), quiet=False).finished(GrowthResult(network, network, summary, []))
+    Display(Path("a run"), "a run", quiet=False).finished(summary)
     out = capsys.readouterr().out
     assert_narrow(out)
     assert "  growir log 'a run'\n  growir render 'a run' -o picture.svg\n" in out

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
 
 from growir.columns import LINE, fold, wrapped
 from growir.errors import cut
-from growir.growth.config import Strategy
-from growir.growth.engine import Event
-from growir.report import GAIN, PROBATION, REASONS, SELECTION, UNDONE, describe_step, neurons, selection_text, short
+from growir.runs.reading import Event
+from growir.runs.report import GAIN, PROBATION, REASONS, SELECTION, UNDONE, describe_step, neurons, selection_text, short
 
 # A growth line has a step of 4 columns, what grew, both gains and the parameters: 80 together.
 _WHAT = 42
 _HEADER = f"step  {'growth':<{_WHAT - 4}}gain: predicted measured  parameters"
 _INDENT = " " * 6  # under what grew
 
-STRATEGIES: Mapping[Strategy, str] = {
+STRATEGIES: Mapping[str, str] = {
     "widen": "a hidden layer, which then only grows wider",
     "whole": "new edges, new layers and wider ones, whichever helps most",
     "restricted": "new edges, new layers and wider ones, only where the network lacks most",
@@ -37,7 +35,7 @@ class Teller:
         strategies: Those of a tournament, in order; none where there is no tournament.
     """
 
-    def __init__(self, strategies: Sequence[Strategy] = ()) -> None:
+    def __init__(self, strategies: Sequence[str] = ()) -> None:
         self._strategies = list(strategies)
         self._branch: object = ""  # whose header was told last; no branch is called so
         self._told: set[str] = set()
@@ -87,7 +85,7 @@ class Teller:
         if branch is None:
             yield ""
         else:
-            yield f"\nstrategy {branch}: {STRATEGIES[cast('Strategy', branch)]}"
+            yield f"\nstrategy {branch}: {STRATEGIES[branch]}"
         if columns:
             yield from self._once("gain", GAIN)
             yield _HEADER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from growir.growth.engine import Event
+from growir.runs.reading import Event
 
 
 class LiveLine:

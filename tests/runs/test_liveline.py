@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from growir.growth import display as module
-from growir.growth.display import Display
+from growir.runs import display as module
+from growir.runs.display import Display
 from growir.growth.engine import Observer
-from growir.growth.liveline import LiveLine
+from growir.runs.liveline import LiveLine
 from tests.growth.problems import curve, small_config, spirals
 from tests.growth.test_run import assert_same_run, run
 
@@ -53,14 +53,18 @@ def test_epochs_are_told_with_the_loss_of_each() -> None:
     assert told[-1][3] == done.summary["train_loss_final"]
 
 
+def hears(display: Display) -> Observer:
+    return Observer(event=display.event, tick=display.tick, epoch=display.epoch)
+
+
 def watched(path: Path, data: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a run shows on a terminal of 80 columns, every tick drawn."""
     out = io.StringIO()
     monkeypatch.setattr(module, "REFRESH", 0.0)
     monkeypatch.setattr(module, "_Console", partial(module._Console, file=out, force_terminal=True, width=80))
     config = small_config()
-    with Display(path, config, quiet=False) as display:
-        display.finished(run(path, config, data, observer=display.observer))
+    with Display(path, config.name, quiet=False) as display:
+        display.finished(run(path, config, data, observer=hears(display)).summary)
     return out.getvalue()
 
 
@@ -83,8 +87,8 @@ def test_on_a_terminal(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_piped_it_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = small_config()
-    with Display(tmp_path / "run", config, quiet=False) as display:
-        display.finished(run(tmp_path / "run", config, spirals(), observer=display.observer))
+    with Display(tmp_path / "run", config.name, quiet=False) as display:
+        display.finished(run(tmp_path / "run", config, spirals(), observer=hears(display)).summary)
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\r" not in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +15,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from growir.growth.config import RunConfig
-from growir.growth.contest import strategies_of
-from growir.growth.engine import Event, GrowthResult, Observer
-from growir.growth.liveline import LiveLine
-from growir.growth.telling import Teller
-from growir.report import REASONS
+from growir.runs.liveline import LiveLine
+from growir.runs.reading import Event
+from growir.runs.report import REASONS
+from growir.runs.telling import Teller
 
 REFRESH = 0.1  # seconds between updates of the live line; each costs about a millisecond
 
@@ -34,12 +33,19 @@ class _Console(Console):
 
 
 class Display:
-    """Shows a run; quiet shows nothing but the final table's line."""
+    """Shows a run; quiet shows nothing but the final table's line.
 
-    def __init__(self, folder: Path, config: RunConfig, *, quiet: bool) -> None:
+    Args:
+        folder: The run directory.
+        name: The run's.
+        branches: The names of the branches of a tournament, in order; none where there is no tournament.
+        quiet: Whether to show little.
+    """
+
+    def __init__(self, folder: Path, name: str, branches: Sequence[str] = (), *, quiet: bool) -> None:
         self.console: Console = _Console(highlight=False)
         self.folder = folder
-        self.config = config
+        self.name = name
         self.quiet = quiet
         self._shown = 0.0
         self._task: TaskID | None = None
@@ -52,9 +58,9 @@ class Display:
             auto_refresh=False,
             disable=quiet or not self.console.is_terminal,
         )
-        self._teller = Teller(strategies_of(config))
+        self._teller = Teller(branches)
         self._live = LiveLine()
-        self.observer = Observer(event=self._event, tick=self._tick, epoch=self._live.epoch)
+        self.epoch = self._live.epoch
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -73,7 +79,8 @@ class Display:
         # Piped or in a narrow terminal, a line stays a line.
         self.console.print(Text(line), soft_wrap=True)
 
-    def _tick(self, phase: str, done: int, total: int) -> None:
+    def tick(self, phase: str, done: int, total: int) -> None:
+        """Show how much of a phase is done."""
         now = time.monotonic()
         if self._task is None or now - self._shown < REFRESH:
             return
@@ -81,21 +88,21 @@ class Display:
         said = self._live.said(phase, done, total, now)
         self._progress.update(self._task, description=phase, completed=done, total=total, said=said, refresh=True)
 
-    def _event(self, event: Event) -> None:
+    def event(self, event: Event) -> None:
+        """Show an event."""
         self._live.event(event)
         if self.quiet:
             return
         for line in self._teller.lines(event):
             self._print(line)
 
-    def finished(self, result: GrowthResult) -> None:
+    def finished(self, summary: Event) -> None:
         """Print what came of the run."""
         self._progress.stop()
-        summary = result.summary
         if self.quiet:
             self._print(f"{self.folder}: {_score(summary['test_after_fit'])}, {summary['parameters']} parameters")
             return
-        table = Table(title=Text(f"{self.config.name}, seed {summary['seed']}"), show_header=False)
+        table = Table(title=Text(f"{self.name}, seed {summary['seed']}"), show_header=False)
         for _ in range(2):
             table.add_column(overflow="fold")  # a path that is cut is of no use
         table.add_row("test before the final fit", _score(summary["test_before_fit"]))
