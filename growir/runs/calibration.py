@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from growir.columns import Grid, listed
 from growir.errors import RunError, cut
-from growir.runs.reading import Event, RunLog, branch_of, mapping, mappings, number
 from growir.plot import SEVERAL, Canvas, decade_axis
 from growir.render.scatter import Dot, scatter
+from growir.runs.reading import Event, RunLog, branch_of, mapping, mappings, number
 from growir.runs.report import describe_step, left_out
 
 FEWEST = 3  # points that say anything about a line

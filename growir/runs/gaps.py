@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from growir.columns import Grid, fold
 from growir.errors import RunError, cut
-from growir.runs.reading import Event, RunLog, branch_of, mapping, number
 from growir.plot import SEVERAL, Axis, Canvas, linear_axis
 from growir.render.curves import Band, Curve, curves
+from growir.runs.reading import Event, RunLog, branch_of, mapping, number
 from growir.runs.report import describe_step, left_out
 
 STAGES = ("before", "after", "trained")  # growing; and the training that follows

@@ -9,9 +9,9 @@ from typing import Any, TypeGuard, cast
 from growir.columns import Grid, wrapped
 from growir.document import step_data
 from growir.errors import cut
-from growir.runs.reading import EVENTS, HUGE, Event, RunLog, branch_of, mapping, mappings, number
 from growir.graph import Graph
 from growir.replay import MAX_CHECKED, replayable, rewrites
+from growir.runs.reading import EVENTS, HUGE, Event, RunLog, branch_of, mapping, mappings, number
 from growir.show import MAX_DEPTH, MAX_LINE, field_text, si_text, some
 
 REASONS: Mapping[str, str] = {

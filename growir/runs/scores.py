@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from growir.columns import Grid, listed
 from growir.errors import RunError, cut
-from growir.runs.reading import RunLog, branch_of, mapping, number
 from growir.plot import SEVERAL, Axis, Canvas, linear_axis
 from growir.render.trails import Stop, Trail, trails
+from growir.runs.reading import RunLog, branch_of, mapping, number
 from growir.runs.report import growth_text, left_out, run_page
 from growir.show import si_text
 

@@ -8,7 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from growir.columns import LINE, fold, wrapped
 from growir.errors import cut
 from growir.runs.reading import Event
-from growir.runs.report import GAIN, PROBATION, REASONS, SELECTION, UNDONE, describe_step, neurons, selection_text, short
+from growir.runs.report import (
+    GAIN,
+    PROBATION,
+    REASONS,
+    SELECTION,
+    UNDONE,
+    describe_step,
+    neurons,
+    selection_text,
+    short,
+)
 
 # A growth line has a step of 4 columns, what grew, both gains and the parameters: 80 together.
 _WHAT = 42

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from growir.growth.engine import Observer
 from growir.runs import display as module
 from growir.runs.display import Display
-from growir.growth.engine import Observer
 from growir.runs.liveline import LiveLine
 from tests.growth.problems import curve, small_config, spirals
 from tests.growth.test_run import assert_same_run, run

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from growir.runs import meter as metering
 from growir.growth.engine import Observer
-from growir.runs.meter import Meter, joules
 from growir.passes import AddNode
+from growir.runs import meter as metering
+from growir.runs.meter import Meter, joules
 from tests.growth.problems import curve, small_config, small_session, spirals
 from tests.growth.test_run import CONFIG, run
 

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from growir.runs.display import Display
-from growir.runs.telling import Teller
 from growir.runs.report import REASONS, UNDONE
+from growir.runs.telling import Teller
 from tests.cli.command import GOLDEN, flat
-from tests.growth.problems import curve, small_config, small_session
 
 Event = dict[str, Any]
 MEASURED = {"candidates": 1, "predicted_gain": 0.41319, "measured_gain": 0.3696, "probation": False}

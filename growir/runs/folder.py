@@ -1,0 +1,307 @@
+"""The run directory: everything a growth run leaves behind, and how it goes on after a stop.
+
+run.toml            the resolved configuration
+data.json           how rows become numbers, and the network's numbers answers
+events.jsonl        what happened, one JSON object a line
+growth/NNNN.json    the document after each accepted growth, 0000 the start
+checkpoint/         network/, optimizer.safetensors and state.json after the last completed step; in a tournament also
+                    trials/, the network of each branch that is done, and losses.safetensors, what they are judged by
+network/            the found network after the final fit (after an interrupt: the last completed step's)
+model.onnx          the same for ONNX Runtime
+summary.json        written last: a run that has it is finished
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from growir import store
+from growir.data.description import FILE as DATA
+from growir.data.description import Description
+from growir.document import dumps
+from growir.errors import ExportError, GraphError, GrowirError, RunError, cut
+from growir.graph import Graph
+from growir.network import Network
+from growir.runs.reading import EVENTS, Event
+
+CONFIG, GROWTH = "run.toml", "growth"
+CHECKPOINT, OPTIMIZER, STATE = "checkpoint", "optimizer.safetensors", "state.json"
+TRIALS, LOSSES = "trials", "losses.safetensors"
+NETWORK, MODEL, SUMMARY = "network", "model.onnx", "summary.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A run after a completed step: all that going on needs.
+
+    Attributes:
+        network: The network that is growing.
+        optimizer: The optimizer's tensors, `entry:parameter` to array.
+        state: How far the run is, as JSON values.
+        trials: The networks of branches that are done, by name.
+        losses: (n,) what each of them is judged by.
+    """
+
+    network: Network
+    optimizer: Mapping[str, NDArray[Any]]
+    state: Mapping[str, Any]
+    trials: Mapping[str, Network] = field(default_factory=dict[str, Network])
+    losses: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """What a finished run left: the network before and after the final fit, its summary and its events."""
+
+    grown: Network
+    network: Network
+    summary: Event
+    events: list[Event]
+
+
+class RunFolder:
+    """A run directory, new or resumed.
+
+    Args:
+        path: The folder.
+        given: Digest of data and first network: a run goes on only with the ones it was started with.
+
+    Attributes:
+        events: Every event so far.
+    """
+
+    def __init__(self, path: Path, given: str) -> None:
+        self.path = path
+        self.given = given
+        self.events: list[Event] = []
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def create(self, config: str, description: Description) -> None:
+        """Make the folder; `config` is the text of run.toml.
+
+        Raises RunError if there is anything in it, or it cannot be written; nothing has changed.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file, but a run needs a folder; choose another --out")
+        occupied = RunError(f"{self.path}: this folder is not empty; choose another --out, or --resume the run in it")
+        new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise occupied
+            (self.path / GROWTH).mkdir()
+        except FileExistsError:  # another run was faster
+            raise occupied from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+        try:
+            store.write_file(self.path / DATA, description.to_json().encode())
+            store.write_file(self.path / CONFIG, config.encode())
+        except BaseException:
+            (self.path / GROWTH).rmdir()
+            (self.path / DATA).unlink(missing_ok=True)
+            if new:
+                self.path.rmdir()
+            raise
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Keep other processes out, where the system has file locks. Raises RunError if one is at work here."""
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        with (self.path / CONFIG).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path}: another process is at work on this run; wait until it ends") from None
+            except OSError:
+                pass  # a file system without locks
+            yield
+
+    def event(self, event: Event) -> None:
+        """Append an event. Raises ExportError if it cannot be written."""
+        self.events.append(event)
+        line = json.dumps(event, allow_nan=False, default=str) + "\n"
+        try:
+            with (self.path / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise ExportError(f"{self.path / EVENTS}: cannot be written: {error.strerror or error}") from None
+
+    def accepted(self, step: int, graph: Graph) -> None:
+        """Keep the document of an accepted growth, and none that followed it in another branch."""
+        for stale in (self.path / GROWTH).glob("*.json"):
+            if stale.stem.isdigit() and int(stale.stem) > step:
+                stale.unlink()
+        store.write_file(self.path / GROWTH / f"{step:04}.json", dumps(graph).encode())
+
+    def checkpoint(self, found: Checkpoint) -> None:
+        """Keep all that going on needs, in one move."""
+        state = {**found.state, "given": self.given, "events": self.events}
+
+        def fill(folder: Path) -> None:
+            for place, network in [(NETWORK, found.network)] + [(f"{TRIALS}/{k}", n) for k, n in found.trials.items()]:
+                (folder / place).parent.mkdir(exist_ok=True)
+                store.save_network(folder / place, network.graph, network.arrays, network.values)
+            if found.losses:
+                store.write_tensors(folder / LOSSES, found.losses)
+            store.write_tensors(folder / OPTIMIZER, found.optimizer)
+            (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+
+        store.write_folder(self.path / CHECKPOINT, fill)
+
+    def finish(self, network: Network, summary: Event) -> None:
+        """Write what users take away; the summary last."""
+        network.save(self.path / NETWORK)
+        network.to_onnx(self.path / MODEL)
+        store.write_file(self.path / SUMMARY, (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
+
+    def interrupted(self) -> Event | None:
+        """After a stop in mid-run: leave the last completed step's network where the final one would be.
+
+        Returns the event that says so; None where there is nothing to leave.
+        """
+        checkpoint = self.path / CHECKPOINT / NETWORK
+        if (self.path / SUMMARY).is_file() or not store.is_network(checkpoint):
+            return None  # it came after all was done, or before anything was
+        with suppress(GrowirError):  # the checkpoint serves as well
+            network = Network.load(checkpoint)
+            network.save(self.path / NETWORK)
+            network.to_onnx(self.path / MODEL)
+            event: Event = {"event": "interrupted", "hash": network.graph.hash}
+            self.event(event)
+            return event
+        return None
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (self.path / CHECKPOINT).is_dir()
+
+    def finished(self) -> Finished | None:
+        """What a finished run left; None of one that is not."""
+        if not (self.path / SUMMARY).is_file():
+            return None
+        state, summary = self._state(), _read_json(self.path / SUMMARY)
+        grown, network = Network.load(self.path / CHECKPOINT / NETWORK), Network.load(self.path / NETWORK)
+        return Finished(grown, network, summary, [*state["events"], {"event": "finished", **summary}])
+
+    def last(self) -> Checkpoint | None:
+        """All that going on needs, as it was after the last completed step; None before the first.
+
+        Raises RunError if the checkpoint is damaged.
+        """
+        for pattern in (".*.new-*", f"{GROWTH}/.*.new-*", ".growir-*"):  # of a process that was killed
+            for leftover in self.path.glob(pattern):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        folder = self.path / CHECKPOINT
+        store.recover(folder)
+        if not folder.is_dir():
+            return None
+        state = self._state()
+        try:
+            network = Network.load(folder / NETWORK)
+            trials = {path.name: Network.load(path) for path in sorted((folder / TRIALS).glob("*"))}
+            losses = store.read_tensors(folder / LOSSES)[0] if trials else {}
+            arrays, _ = store.read_tensors(folder / OPTIMIZER)
+        except GraphError as error:
+            raise damaged(folder, error) from None
+        strange = [key for key, array in arrays.items() if not _slot_of(network, key, array)]
+        if strange:
+            text = f"{cut(strange[0])} is no optimizer state of the network beside it"
+            raise damaged(folder / OPTIMIZER, text)
+        return Checkpoint(network, arrays, state, trials, losses)
+
+    def rewind(self, events: list[Event]) -> None:
+        """Take back every event that was written after these."""
+        self.events = list(events)
+        lines = "".join(json.dumps(event) + "\n" for event in self.events)
+        store.write_file(self.path / EVENTS, lines.encode())
+
+    def _state(self) -> dict[str, Any]:
+        path = self.path / CHECKPOINT / STATE
+        store.recover(path.parent)
+        state = _read_json(path)
+        events = state.get("events")
+        if not isinstance(events, list) or not all(isinstance(event, dict) for event in cast("list[object]", events)):
+            raise RunError(f"{path}: this file is damaged: it holds no list of events")
+        if state.get("given") != self.given:
+            raise RunError(
+                f"{self.path}: the data, or the network it started from, is not what it was; it cannot go on"
+            )
+        return state
+
+
+def damaged(path: Path, what: object) -> RunError:
+    """What is said of a checkpoint, or a file of one, that something is wrong with."""
+    return RunError(f"{path}: this checkpoint is damaged and cannot be resumed: {what}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A file of a run that holds one JSON object. Raises RunError if it does not."""
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: this file is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: this file is damaged: it holds no JSON object")
+    return cast("dict[str, Any]", found)
+
+
+def _slot_of(network: Network, name: str, array: NDArray[Any]) -> bool:
+    """Whether a tensor is optimizer state, `entry:parameter`, of one of the network's parameters."""
+    entry, _, key = name.partition(":")
+    parameter = network.arrays.get(key)
+    fits = parameter is not None and array.shape in ((), parameter.shape) and array.dtype == np.float32
+    return fits and bool(entry) and bool(np.isfinite(array).all())
+
+
+def new_folder(name: str, runs: Path = Path("runs")) -> Path:
+    """Make the first runs/NAME-NNN that is past all there are; nobody else gets it. Raises RunError if it cannot."""
+    while True:
+        numbers = [_number(p, name) for p in _runs_of(name, runs)]
+        path = runs / f"{name}-{max(numbers, default=0) + 1:03}"
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            if isinstance(error, FileExistsError) and runs.is_dir():
+                continue  # another run was faster
+            raise RunError(f"{path}: cannot be made: {error.strerror or error}; choose another --out") from None
+        else:
+            return path
+
+
+def latest_folder(name: str, runs: Path = Path("runs")) -> Path:
+    """The last runs/NAME-NNN. Raises RunError if there is none."""
+    found = _runs_of(name, runs)
+    if not found:
+        raise RunError(f"{runs}/{name}-NNN: there is no run to resume; give its folder with --out")
+    return max(found, key=lambda path: _number(path, name))
+
+
+def _runs_of(name: str, runs: Path) -> list[Path]:
+    if not runs.is_dir():
+        return []
+    return [p for p in runs.iterdir() if re.fullmatch(re.escape(name) + "-[0-9]+", p.name)]
+
+
+def _number(path: Path, name: str) -> int:
+    return int(path.name[len(name) + 1 :])
