@@ -13,6 +13,7 @@ from torch import fx, nn
 from growir.backends.torch_edits import TORCH
 from growir.backends.torch_fx.lowering import lower_tensors
 from growir.data.dataset import Dataset
+from growir.data.shuffling import generator as generator
 from growir.edits import apply_edits
 from growir.errors import RunError
 from growir.graph import Graph
@@ -29,12 +30,6 @@ from growir.runs.meter import Meter
 
 Tick = Callable[[str, int, int], None]
 Epoch = Callable[[str, int, int, float], None]
-
-
-def generator(*key: int) -> torch.Generator:
-    """A random generator that is a function of its key alone, so that no phase depends on how another drew."""
-    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
 
 def resolved(config: RunConfig, data: Dataset, start: Network | None = None) -> RunConfig:
