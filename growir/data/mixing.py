@@ -8,6 +8,7 @@ import torch
 
 from growir.data.shuffling import Shuffle
 from growir.data.source import Batch, Source
+from growir.errors import DataError
 
 
 class Mixed:
@@ -37,4 +38,10 @@ class Mixed:
         second = self.second.batches(size, shuffle, epoch, skipped)
         first = self.first.batches(size, shuffle, epoch, len(plan[:start]) - skipped)
         for of_second in plan[start:]:
-            yield next(second if of_second else first)
+            batch = next(second if of_second else first, None)
+            if batch is None:
+                raise DataError(
+                    "the training and the selection data ended before as many batches as they have; each time they are "
+                    "walked they must give as many"
+                )
+            yield batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from growir.data.loaders import loader_source
+from growir.data.mapstyle import DatasetSource
 from growir.data.memory import ArraySource
 from growir.data.mixing import Mixed
 from growir.data.nests import is_row
 from growir.data.source import Indexed, Source, Stream
+from growir.data.streams import EveryFew
 from growir.errors import DataError
 
 FINEST = 1000  # a share is read as a fraction of whole numbers up to this, so that 0.3333333 is a third
@@ -71,6 +75,66 @@ class Data:
             share,
         )
 
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        *,
+        select: Any = None,
+        test: Any = None,
+        workers: int = 0,
+        collate: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+    ) -> Data:
+        """Data from map-style data sets, whose samples are (inputs, target).
+
+        Args:
+            dataset: What is trained on: has `__len__` and `__getitem__`. Its augmentation is its own.
+            select: A share of its samples, drawn by the run's seed, or a data set of its own, such as the same one
+                without augmentation; None leaves the share to the run.
+            test: A data set to test on.
+            workers: Processes that read samples.
+            collate: Makes a batch, (inputs, target), of a list of samples; torch's default_collate if None.
+            pin_memory: Whether batches go to memory from which a GPU copies by itself.
+
+        Raises:
+            DataError: One is no such data set, or has no samples, or the share is none.
+        """
+        share, own = _asked(select)
+
+        def source(of: Any, where: str) -> Source:
+            return DatasetSource(of, workers=workers, collate=collate, pin_memory=pin_memory, where=where)
+
+        return cls(
+            source(dataset, "the training data"),
+            None if own is None else source(own, "the selection data"),
+            None if test is None else source(test, "the test data"),
+            share,
+        )
+
+    @classmethod
+    def from_loaders(cls, train: Iterable[Any], *, select: Any = None, test: Iterable[Any] | None = None) -> Data:
+        """Data from DataLoaders, or what else gives batches, (inputs, target), each time it is walked.
+
+        Batches are of the loader's own size, in its own order.
+
+        Args:
+            train: What is trained on.
+            select: A share of it, or a loader of its own; None leaves the share to the run. What reads samples by
+                number is cut by sample, other loaders by the batch.
+            test: What is tested on.
+
+        Raises:
+            DataError: One cannot be walked again, or has no samples, or the share is none.
+        """
+        share, own = _asked(select)
+        return cls(
+            loader_source(train, "the training loader"),
+            None if own is None else loader_source(own, "the selection loader"),
+            None if test is None else loader_source(test, "the test loader"),
+            share,
+        )
+
     def cut(self, seed: int, share: float = 1 / 3) -> Data:
         """The same with a selection part, cut off `train` by number where there is none yet.
 
@@ -116,6 +180,10 @@ class Data:
         if isinstance(train, Indexed) and isinstance(select, Indexed) and train.whole is select.whole:
             indices = torch.from_numpy(np.unique(torch.cat([train.indices, select.indices]).numpy()))  # and sorted
             return train.whole if len(indices) == len(train.whole) else train.whole.part(indices)
+        if isinstance(train, EveryFew) and isinstance(select, EveryFew):
+            whole = train.with_others(select)
+            if whole is not None:
+                return whole
         return Mixed(train, select)
 
 
