@@ -88,6 +88,9 @@ class Pass(Record):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    # Whether its place in a sequence keys fresh numbers. A pass that draws none takes no place, so that a sequence of
+    # it and another pass draws what the other one draws alone.
+    keyed: ClassVar[bool] = True
     aside: ClassVar[frozenset[str]] = frozenset({"seed", "values"})
 
     seed: int = Field(default=0, strict=True, ge=0, le=MAX_SEED)

@@ -25,6 +25,7 @@ from growir.passes.prune import Prune
 from growir.passes.remove_edge import RemoveEdge
 from growir.passes.sequence import Sequence
 from growir.passes.split import Split
+from growir.passes.update import Update
 from growir.passes.widen import Widen
 from growir.rewrite import Pass, Rewrite
 
@@ -38,6 +39,7 @@ PASSES: tuple[type[Pass], ...] = (
     Extend,
     Split,
     Prune,
+    Update,
     FoldBatchNorm,
     EliminateDead,
     Canonicalise,
@@ -151,6 +153,7 @@ __all__ = [
     "RemoveEdge",
     "Sequence",
     "Split",
+    "Update",
     "Widen",
     "all_passes",
     "check_name",

@@ -128,9 +128,9 @@ class Sequence(Pass):
         resolved: list[Pass] = []
         promises: list[Preserves] = []
         base, earlier = (graph.history.base, graph.history.steps) if graph.history else (graph, ())
-        first = len(earlier)
+        first, places = len(earlier), 0
         while at < len(self.passes):
-            group, change = self._next(current, at, first + MAX_STEPS * at)
+            group, change = self._next(current, at, first + MAX_STEPS * places)
             promises += [step.preserves(current) for step in group]
             nodes, renames = owned_by_first(current, in_order(current, change.nodes))
             done = [*change.edits, *renames]
@@ -146,6 +146,7 @@ class Sequence(Pass):
             edits += done
             resolved += group
             at += len(group)
+            places += sum(step.keyed for step in group)
         promise = max(promises, key=STRENGTH.index)
         return _Done(tuple(resolved), current, tuple(edits), tuple(created), promise, entries)
 

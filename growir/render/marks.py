@@ -16,8 +16,10 @@ from growir.show import sequence_parts
 SHOWN_STEPS = 4  # so many changes of one width are listed; more are summed up
 SHOWN_SENTENCES = 2  # so much of what was done to several nodes is said; of more only how many there are
 SHOWN_NODES = 3  # so many nodes of a box are named, each with what was done to it
-# Passes that resize or take away; any other may be what made a node.
-MAKE_NO_NODES = frozenset({"widen", "split", "prune", "extend", "fold_batch_norm", "eliminate_dead", "canonicalise"})
+# Passes that resize, take away or change numbers; any other may be what made a node.
+MAKE_NO_NODES = frozenset(
+    {"widen", "split", "prune", "extend", "update", "fold_batch_norm", "eliminate_dead", "canonicalise"}
+)
 
 Kind = Literal["new", "resized", "added", "removed", "changed"]
 
