@@ -1,0 +1,322 @@
+"""One phase of training: a module is fitted to batches under a recipe, from any batch on.
+
+Everything random is a function of the phase's seed and of the position in it. Whoever goes on from a position that a
+checkpoint gave, with the module and the optimizer of then, ends at the bits of a phase that was not interrupted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from growir.errors import RunError
+from growir.growth.device import amp_type
+from growir.growth.objective import Objective, Outputs, check_first, full_precision
+from growir.growth.phase import Batches, BatchLike, Fitted, Hooks, Position
+from growir.growth.recipe import Recipe
+
+_LOOK = 50  # batches between looks at the losses on a device that would have to wait for each
+
+
+class _Moved(NamedTuple):
+    """A batch on another device."""
+
+    inputs: tuple[torch.Tensor, ...]
+    target: Any
+
+
+def fit(
+    module: nn.Module,
+    objective: Objective,
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    *,
+    seed: int,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    per_epoch: int | None = None,
+    draws: bool = False,
+    device: torch.device | None = None,
+    start: Position | None = None,
+    hooks: Hooks | None = None,
+    phase: str = "training",
+) -> Fitted:
+    """Train in place.
+
+    Args:
+        module: Computes the outputs of a batch; it trains in float64 where its weights are that.
+        objective: What is minimised, in the mean over each batch.
+        batches: The batches of an epoch, from one of them on; orders and augmentation are its own.
+        optimizer: Steps once per batch, or once per `recipe.accumulate` of them.
+        recipe: How long and how.
+        seed: Seeds what the module draws.
+        scheduler: Steps after the optimizer; it must be where `start` is.
+        per_epoch: How many batches an epoch has, if known.
+        draws: Whether the module draws random numbers in train mode. With checkpoints they are then drawn anew for
+            each batch, as a function of its position, since no generator survives in a checkpoint; without, one
+            stream serves the whole phase, and its numbers are others.
+        device: Where batches are brought; None leaves them where they are, on the CPU.
+        start: Where to go on; None is the beginning.
+        hooks: What is called meanwhile.
+        phase: What messages call it.
+
+    Raises:
+        RunError: The loss is not finite, the data gives no batch, the objective does not fit, or the device cannot
+            compute as the recipe says.
+    """
+    return _Phase(
+        module,
+        objective,
+        batches,
+        optimizer,
+        recipe,
+        seed,
+        scheduler,
+        per_epoch,
+        draws and hooks is not None and hooks.checkpoint is not None,
+        device or torch.device("cpu"),
+        hooks or Hooks(),
+        phase,
+    ).run(start or Position())
+
+
+@dataclass(slots=True, eq=False)
+class _Phase:
+    """A phase while it runs; the attributes are the arguments of `fit`."""
+
+    module: nn.Module
+    objective: Objective
+    batches: Batches
+    optimizer: torch.optim.Optimizer
+    recipe: Recipe
+    seed: int
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    per_epoch: int | None
+    reseeds: bool
+    device: torch.device
+    hooks: Hooks
+    name: str
+    parameters: list[torch.Tensor] = field(init=False)
+    autocast: torch.dtype | None = field(init=False)
+    scaler: torch.amp.GradScaler | None = field(init=False, default=None)
+    looked: bool = field(init=False, default=False)
+    unseen: list[tuple[int, torch.Tensor]] = field(init=False, default_factory=list[tuple[int, torch.Tensor]])
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        dtype = next((p.dtype for p in self.parameters if p.is_floating_point()), torch.float32)
+        self.autocast = amp_type(self.recipe.amp, self.device, dtype)
+        if self.autocast is torch.float16:
+            self.scaler = torch.amp.GradScaler(self.device.type)
+
+    def run(self, at: Position) -> Fitted:
+        """Train from a position to the end."""
+        recipe = self.recipe
+        if self.scaler is not None and at.scaler is not None:
+            self.scaler.load_state_dict(dict(at.scaler))
+        devices = [self.device] if self.device.type == "cuda" else []
+        stopped = self._has_waited(at)
+        # What a module draws comes from torch's own generators, which must be as reproducible as the order of samples.
+        with self.hooks.around(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.seed)
+            for epoch in itertools.count(at.epoch) if recipe.epochs is None else range(at.epoch, recipe.epochs):
+                if stopped or at.steps == recipe.steps:
+                    break
+                self.module.train()
+                at = self._epoch(at)
+                loss = at.total / at.samples
+                self.hooks.epoch(epoch + 1, self._epochs, loss)
+                at = self._measured(replace(at, epoch=epoch + 1, batch=0, total=0.0, samples=0, loss=loss))
+                stopped = self._has_waited(at)
+                self._save(at)
+        return Fitted(at.loss, at.epoch, at.steps, stopped)
+
+    def _epoch(self, at: Position) -> Position:
+        """Train to the end of an epoch, or of the phase."""
+        total: torch.Tensor | None = None
+        if self.hooks.checkpoint is not None:
+            # A loader draws its order from torch's generator when the epoch begins, wherever one goes on in it.
+            torch.manual_seed(_key(self.seed, at.epoch))
+        for group in _groups(self.batches(at.epoch, at.batch), self.recipe.accumulate, self._tick(at)):
+            if self.reseeds:
+                torch.manual_seed(_key(self.seed, at.epoch, at.batch))
+            summed, samples = self._step(group, at)
+            # In the type of the loss, as one goes on, so that the sum over an epoch is the same wherever one began.
+            total = summed + (torch.full_like(summed, at.total) if total is None else total)
+            at = replace(
+                at,
+                batch=at.batch + len(group),
+                batches=at.batches + len(group),
+                steps=at.steps + 1,
+                samples=at.samples + samples,
+            )
+            if self.hooks.every and at.steps % self.hooks.every == 0 and self.hooks.checkpoint:
+                self._look(at.epoch)
+                self._save(replace(at, total=float(total)))
+            if at.steps == self.recipe.steps:
+                break
+        self._look(at.epoch)
+        if total is None and at.samples == 0:
+            raise RunError(f"{self.name}: the data gives no batch in epoch {at.epoch + 1}; it needs one sample or more")
+        return at if total is None else replace(at, total=float(total))
+
+    def _step(self, group: list[BatchLike], at: Position) -> tuple[torch.Tensor, int]:
+        """One step of the optimizer; the summed loss and the number of samples."""
+        samples = sum(len(batch.inputs[0]) for batch in group)
+        total: torch.Tensor | None = None
+        for k, batch in enumerate(map(self._here, group)):
+            outputs = self._outputs(batch)
+            summed = self.objective.total(outputs, batch.target)
+            self._watch(summed, outputs, batch, at, k)
+            if k == 0:
+                self.optimizer.zero_grad(set_to_none=True)
+            mean = summed / samples
+            if self.hooks.penalty is not None:
+                mean = mean + self.hooks.penalty(outputs, batch) * (len(batch.inputs[0]) / samples)
+            (mean if self.scaler is None else self.scaler.scale(mean)).backward()  # type: ignore[no-untyped-call]
+            found = summed.detach()
+            total = found if total is None else total + found
+        self._update()
+        return cast("torch.Tensor", total), samples
+
+    def _here(self, batch: BatchLike) -> BatchLike:
+        return batch if self.device.type == "cpu" else _Moved(*moved((batch.inputs, batch.target), self.device))
+
+    def _outputs(self, batch: BatchLike) -> Outputs:
+        if self.autocast is None:
+            return full_precision(self.module(*batch.inputs))
+        with torch.autocast(self.device.type, dtype=self.autocast):
+            found = self.module(*batch.inputs)
+        return full_precision(found)
+
+    def _update(self) -> None:
+        """Step by the gradients that are there."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        self.hooks.before_step()
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self.hooks.after_step()
+
+    # -- what is not finite ---------------------------------------------------------------------------------------
+
+    def _watch(self, summed: torch.Tensor, outputs: Outputs, batch: BatchLike, at: Position, k: int) -> None:
+        """Look at a batch's loss where that costs nothing, and at the first anywhere."""
+        if not self.looked:
+            self.looked = True
+            if not (summed.requires_grad and math.isfinite(float(summed.detach()))):
+                check_first(self.objective, outputs, batch.target)
+        self.unseen.append((at.batch + k, summed.detach()))
+        # Elsewhere each look waits for the device, so that it is taken at many losses together.
+        if self.device.type == "cpu" or len(self.unseen) == _LOOK:
+            self._look(at.epoch)
+
+    def _look(self, epoch: int) -> None:
+        """Raises RunError for the first loss since the last look that is not finite."""
+        seen, self.unseen = self.unseen, []
+        for number, loss in seen if self.device.type == "cpu" else _not_finite(seen):
+            if not math.isfinite(value := float(loss)):
+                raise RunError(self._diverged(epoch, number, value))
+
+    def _diverged(self, epoch: int, batch: int, loss: float) -> str:
+        rates = sorted({float(group["lr"]) for group in self.optimizer.param_groups})
+        clipped = self.recipe.clip is not None
+        also = f"the largest gradient norm (clip = {self.recipe.clip:g})" if clipped else "clip gradients (clip = 1.0)"
+        half = ', or take amp = "bfloat16" or none' if self.recipe.amp else ""
+        return (
+            f"{self.name}, epoch {epoch + 1}, batch {batch + 1}: the loss is {loss}; lower the learning rate "
+            f"({', '.join(f'{rate:.3g}' for rate in rates)}){' or ' if clipped else ', or '}{also}{half}"
+        )
+
+    # -- where it stands ------------------------------------------------------------------------------------------
+
+    @property
+    def _epochs(self) -> int:
+        """Epochs in all, 0 where that is unknown."""
+        if self.recipe.epochs is not None or not self.per_epoch:
+            return self.recipe.epochs or 0
+        return -(-(self.recipe.steps or 0) // -(-self.per_epoch // self.recipe.accumulate))
+
+    def _tick(self, at: Position) -> Callable[[int], None]:
+        """What says that so many batches of this epoch are done."""
+        if self.recipe.steps is not None:
+            total = self.recipe.steps * self.recipe.accumulate
+        else:
+            total = (self.recipe.epochs or 0) * (self.per_epoch or 0)
+        return lambda done: self.hooks.tick(at.batches + done, total)
+
+    def _measured(self, at: Position) -> Position:
+        """The same after an epoch, with what decides about stopping."""
+        if self.recipe.stopping is None:
+            return at
+        if self.hooks.measure is None:
+            raise RunError(f"{self.name}: the recipe says when to stop early, but nothing measures a loss to decide by")
+        loss = self.hooks.measure()
+        if at.best is None or loss < at.best - self.recipe.stopping.by:
+            return replace(at, best=loss, waited=0)
+        return replace(at, waited=at.waited + 1)
+
+    def _has_waited(self, at: Position) -> bool:
+        return self.recipe.stopping is not None and at.waited >= self.recipe.stopping.patience
+
+    def _save(self, at: Position) -> None:
+        if self.hooks.checkpoint is not None:
+            scaler = None if self.scaler is None else cast("dict[str, float]", self.scaler.state_dict())
+            self.hooks.checkpoint(replace(at, scaler=scaler))
+
+
+def _not_finite(seen: list[tuple[int, torch.Tensor]]) -> list[tuple[int, torch.Tensor]]:
+    """The losses among some that are not finite, by one wait for their device."""
+    if not seen:
+        return []
+    wrong = cast("list[bool]", (~torch.isfinite(torch.stack([loss for _, loss in seen]))).tolist())
+    return [entry for entry, is_wrong in zip(seen, wrong, strict=True) if is_wrong]
+
+
+def _groups(batches: Iterable[BatchLike], size: int, tick: Callable[[int], None]) -> Iterator[list[BatchLike]]:
+    """Batches that make a step together, the last of an epoch maybe fewer; each is told of before it is trained on."""
+    iterator, done = iter(batches), 0
+    while True:
+        group: list[BatchLike] = []
+        while len(group) < size:
+            batch = next(iterator, None)
+            if batch is None:
+                break
+            tick(done)
+            group.append(batch)
+            done += 1
+        if not group:
+            return
+        yield group
+
+
+def _key(*numbers: int) -> int:
+    """A seed that is a function of some numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """The same on a device: a tensor, or tuples, lists and mappings of some."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        found = cast("Mapping[object, object]", value)
+        return {key: moved(entry, device) for key, entry in found.items()}
+    if isinstance(value, list | tuple):
+        entries = [moved(entry, device) for entry in cast("list[object] | tuple[object, ...]", value)]
+        return entries if isinstance(value, list) else tuple(entries)
+    return value
