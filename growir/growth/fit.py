@@ -127,7 +127,7 @@ class _Phase:
         with self.hooks.around(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.seed)
             for epoch in itertools.count(at.epoch) if recipe.epochs is None else range(at.epoch, recipe.epochs):
-                if stopped or at.steps == recipe.steps:
+                if stopped or (at.steps == recipe.steps and not at.batch):
                     break
                 self.module.train()
                 at = self._epoch(at)
@@ -144,7 +144,8 @@ class _Phase:
         if self.hooks.checkpoint is not None:
             # A loader draws its order from torch's generator when the epoch begins, wherever one goes on in it.
             torch.manual_seed(_key(self.seed, at.epoch))
-        for group in _groups(self.batches(at.epoch, at.batch), self.recipe.accumulate, self._tick(at)):
+        batches = () if at.steps == self.recipe.steps else self.batches(at.epoch, at.batch)
+        for group in _groups(batches, self.recipe.accumulate, self._tick(at)):
             if self.reseeds:
                 torch.manual_seed(_key(self.seed, at.epoch, at.batch))
             summed, samples = self._step(group, at)

@@ -86,6 +86,8 @@ class RateConfig(Section):
     def _fits_together(self) -> RateConfig:
         if self.name == "steps" and not self.milestones:
             raise ValueError('"steps" needs milestones, as in milestones = [0.5, 0.75]: the shares at which it falls')
+        if self.rewarm != "no" and self.name == "one_cycle":
+            raise ValueError('"one_cycle" rises and falls as one curve, so that it takes no rewarm; take "cosine"')
         if self.milestones and self.name != "steps":
             raise ValueError(f'milestones belong to "steps", but the schedule is "{self.name}"; leave them out')
         if list(self.milestones) != sorted(self.milestones) or len({type(m) for m in self.milestones}) > 1:
