@@ -10,38 +10,33 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, cast
+from typing import cast
 
-import numpy as np
 import torch
 from torch import nn
 
-from growir.errors import RunError
+from growir.data.shuffling import Shuffle, generator
+from growir.data.source import Batch, Source
+from growir.errors import DataError, RunError
 from growir.growth.device import amp_type
 from growir.growth.objective import Objective, Outputs, check_first, full_precision
-from growir.growth.phase import Batches, BatchLike, Fitted, Hooks, Position
+from growir.growth.phase import Fitted, Hooks, Position
 from growir.growth.recipe import Recipe
 
+Forward = Callable[[Batch], "torch.Tensor | Outputs"]
 _LOOK = 50  # batches between looks at the losses on a device that would have to wait for each
 
 
-class _Moved(NamedTuple):
-    """A batch on another device."""
-
-    inputs: tuple[torch.Tensor, ...]
-    target: Any
-
-
 def fit(
-    module: nn.Module,
+    forward: nn.Module | Forward,
     objective: Objective,
-    batches: Batches,
+    source: Source,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     *,
-    seed: int,
+    shuffle: Shuffle,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-    per_epoch: int | None = None,
+    feed: Callable[[Batch, str], Batch] | None = None,
     draws: bool = False,
     device: torch.device | None = None,
     start: Position | None = None,
@@ -51,35 +46,36 @@ def fit(
     """Train in place.
 
     Args:
-        module: Computes the outputs of a batch; it trains in float64 where its weights are that.
+        forward: What computes the outputs of a batch: a module, or a function of the batch. It trains in float64 where
+            its weights are that.
         objective: What is minimised, in the mean over each batch.
-        batches: The batches of an epoch, from one of them on; orders and augmentation are its own.
+        source: What is trained on.
         optimizer: Steps once per batch, or once per `recipe.accumulate` of them.
         recipe: How long and how.
-        seed: Seeds what the module draws.
+        shuffle: The orders of samples. Its key seeds what `forward` draws, too.
         scheduler: Steps after the optimizer; it must be where `start` is.
-        per_epoch: How many batches an epoch has, if known.
-        draws: Whether the module draws random numbers in train mode. With checkpoints they are then drawn anew for
-            each batch, as a function of its position, since no generator survives in a checkpoint; without, one
-            stream serves the whole phase, and its numbers are others.
-        device: Where batches are brought; None leaves them where they are, on the CPU.
+        feed: Makes of each batch, and of words that say which, what `forward` takes (`growir.data.feeding.Feed`).
+        draws: Whether `forward` draws random numbers. With checkpoints they are then drawn anew for each batch, as a
+            function of its position, since no generator survives in a checkpoint; without, one stream serves the whole
+            phase, and its numbers are others.
+        device: Where the weights are; the CPU for None.
         start: Where to go on; None is the beginning.
         hooks: What is called meanwhile.
         phase: What messages call it.
 
     Raises:
-        RunError: The loss is not finite, the data gives no batch, the objective does not fit, or the device cannot
-            compute as the recipe says.
+        RunError: The loss is not finite, the objective does not fit, or the device cannot compute as the recipe says.
+        DataError: There is no batch, or one that `feed` refuses.
     """
     return _Phase(
-        module,
+        forward,
         objective,
-        batches,
+        source,
         optimizer,
         recipe,
-        seed,
+        shuffle,
         scheduler,
-        per_epoch,
+        feed,
         draws and hooks is not None and hooks.checkpoint is not None,
         device or torch.device("cpu"),
         hooks or Hooks(),
@@ -91,14 +87,14 @@ def fit(
 class _Phase:
     """A phase while it runs; the attributes are the arguments of `fit`."""
 
-    module: nn.Module
+    forward: nn.Module | Forward
     objective: Objective
-    batches: Batches
+    source: Source
     optimizer: torch.optim.Optimizer
     recipe: Recipe
-    seed: int
+    shuffle: Shuffle
     scheduler: torch.optim.lr_scheduler.LRScheduler | None
-    per_epoch: int | None
+    feed: Callable[[Batch, str], Batch] | None
     reseeds: bool
     device: torch.device
     hooks: Hooks
@@ -125,11 +121,13 @@ class _Phase:
         stopped = self._has_waited(at)
         # What a module draws comes from torch's own generators, which must be as reproducible as the order of samples.
         with self.hooks.around(), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(generator(*self.shuffle.key).initial_seed())
             for epoch in itertools.count(at.epoch) if recipe.epochs is None else range(at.epoch, recipe.epochs):
                 if stopped or (at.steps == recipe.steps and not at.batch):
                     break
-                self.module.train()
+                if isinstance(self.forward, nn.Module):
+                    self.forward.train()
+                self.hooks.begin()
                 at = self._epoch(at)
                 loss = at.total / at.samples
                 self.hooks.epoch(epoch + 1, self._epochs, loss)
@@ -141,13 +139,9 @@ class _Phase:
     def _epoch(self, at: Position) -> Position:
         """Train to the end of an epoch, or of the phase."""
         total: torch.Tensor | None = None
-        if self.hooks.checkpoint is not None:
-            # A loader draws its order from torch's generator when the epoch begins, wherever one goes on in it.
-            torch.manual_seed(_key(self.seed, at.epoch))
-        batches = () if at.steps == self.recipe.steps else self.batches(at.epoch, at.batch)
-        for group in _groups(batches, self.recipe.accumulate, self._tick(at)):
+        for group in _groups(self._batches(at), self.recipe.accumulate, self._tick(at)):
             if self.reseeds:
-                torch.manual_seed(_key(self.seed, at.epoch, at.batch))
+                torch.manual_seed(generator(*self.shuffle.key, at.epoch + 1, at.batch + 1).initial_seed())
             summed, samples = self._step(group, at)
             # In the type of the loss, as one goes on, so that the sum over an epoch is the same wherever one began.
             total = summed + (torch.full_like(summed, at.total) if total is None else total)
@@ -165,14 +159,22 @@ class _Phase:
                 break
         self._look(at.epoch)
         if total is None and at.samples == 0:
-            raise RunError(f"{self.name}: the data gives no batch in epoch {at.epoch + 1}; it needs one sample or more")
+            raise DataError(f"{self.name}: the data gives no batch in epoch {at.epoch + 1}; give one sample or more")
         return at if total is None else replace(at, total=float(total))
 
-    def _step(self, group: list[BatchLike], at: Position) -> tuple[torch.Tensor, int]:
+    def _batches(self, at: Position) -> Iterator[Batch]:
+        """What is left of an epoch, as `forward` takes it."""
+        if at.steps == self.recipe.steps:
+            return
+        batches = self.source.batches(self.recipe.batch_size, self.shuffle, at.epoch, at.batch)
+        for number, batch in enumerate(batches, start=at.batch + 1):
+            yield batch if self.feed is None else self.feed(batch, f"{self.name}, epoch {at.epoch + 1}, batch {number}")
+
+    def _step(self, group: list[Batch], at: Position) -> tuple[torch.Tensor, int]:
         """One step of the optimizer; the summed loss and the number of samples."""
-        samples = sum(len(batch.inputs[0]) for batch in group)
+        samples = sum(len(batch) for batch in group)
         total: torch.Tensor | None = None
-        for k, batch in enumerate(map(self._here, group)):
+        for k, batch in enumerate(group):
             outputs = self._outputs(batch)
             summed = self.objective.total(outputs, batch.target)
             self._watch(summed, outputs, batch, at, k)
@@ -180,22 +182,26 @@ class _Phase:
                 self.optimizer.zero_grad(set_to_none=True)
             mean = summed / samples
             if self.hooks.penalty is not None:
-                mean = mean + self.hooks.penalty(outputs, batch) * (len(batch.inputs[0]) / samples)
+                mean = mean + self.hooks.penalty(outputs, batch) * (len(batch) / samples)
             (mean if self.scaler is None else self.scaler.scale(mean)).backward()  # type: ignore[no-untyped-call]
             found = summed.detach()
             total = found if total is None else total + found
         self._update()
         return cast("torch.Tensor", total), samples
 
-    def _here(self, batch: BatchLike) -> BatchLike:
-        return batch if self.device.type == "cpu" else _Moved(*moved((batch.inputs, batch.target), self.device))
-
-    def _outputs(self, batch: BatchLike) -> Outputs:
+    def _outputs(self, batch: Batch) -> Outputs:
         if self.autocast is None:
-            return full_precision(self.module(*batch.inputs))
+            return full_precision(self._computed(batch))
         with torch.autocast(self.device.type, dtype=self.autocast):
-            found = self.module(*batch.inputs)
+            found = self._computed(batch)
         return full_precision(found)
+
+    def _computed(self, batch: Batch) -> torch.Tensor | Outputs:
+        if not isinstance(self.forward, nn.Module):
+            return self.forward(batch)
+        inputs = batch.inputs
+        found: torch.Tensor | Outputs = self.forward(**inputs) if isinstance(inputs, Mapping) else self.forward(*inputs)
+        return found
 
     def _update(self) -> None:
         """Step by the gradients that are there."""
@@ -215,7 +221,7 @@ class _Phase:
 
     # -- what is not finite ---------------------------------------------------------------------------------------
 
-    def _watch(self, summed: torch.Tensor, outputs: Outputs, batch: BatchLike, at: Position, k: int) -> None:
+    def _watch(self, summed: torch.Tensor, outputs: Outputs, batch: Batch, at: Position, k: int) -> None:
         """Look at a batch's loss where that costs nothing, and at the first anywhere."""
         if not self.looked:
             self.looked = True
@@ -247,17 +253,20 @@ class _Phase:
 
     @property
     def _epochs(self) -> int:
-        """Epochs in all, 0 where that is unknown."""
-        if self.recipe.epochs is not None or not self.per_epoch:
-            return self.recipe.epochs or 0
-        return -(-(self.recipe.steps or 0) // -(-self.per_epoch // self.recipe.accumulate))
+        """Epochs in all."""
+        return self.recipe.epochs or -(-(self.recipe.steps or 0) // self.recipe.steps_of(self._each))
+
+    @property
+    def _each(self) -> int:
+        """Batches of an epoch."""
+        return self.source.batch_count(self.recipe.batch_size)
 
     def _tick(self, at: Position) -> Callable[[int], None]:
         """What says that so many batches of this epoch are done."""
         if self.recipe.steps is not None:
             total = self.recipe.steps * self.recipe.accumulate
         else:
-            total = (self.recipe.epochs or 0) * (self.per_epoch or 0)
+            total = (self.recipe.epochs or 0) * self._each
         return lambda done: self.hooks.tick(at.batches + done, total)
 
     def _measured(self, at: Position) -> Position:
@@ -288,11 +297,11 @@ def _not_finite(seen: list[tuple[int, torch.Tensor]]) -> list[tuple[int, torch.T
     return [entry for entry, is_wrong in zip(seen, wrong, strict=True) if is_wrong]
 
 
-def _groups(batches: Iterable[BatchLike], size: int, tick: Callable[[int], None]) -> Iterator[list[BatchLike]]:
+def _groups(batches: Iterable[Batch], size: int, tick: Callable[[int], None]) -> Iterator[list[Batch]]:
     """Batches that make a step together, the last of an epoch maybe fewer; each is told of before it is trained on."""
     iterator, done = iter(batches), 0
     while True:
-        group: list[BatchLike] = []
+        group: list[Batch] = []
         while len(group) < size:
             batch = next(iterator, None)
             if batch is None:
@@ -303,21 +312,3 @@ def _groups(batches: Iterable[BatchLike], size: int, tick: Callable[[int], None]
         if not group:
             return
         yield group
-
-
-def _key(*numbers: int) -> int:
-    """A seed that is a function of some numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def moved(value: Any, device: torch.device) -> Any:
-    """The same on a device: a tensor, or tuples, lists and mappings of some."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping):
-        found = cast("Mapping[object, object]", value)
-        return {key: moved(entry, device) for key, entry in found.items()}
-    if isinstance(value, list | tuple):
-        entries = [moved(entry, device) for entry in cast("list[object] | tuple[object, ...]", value)]
-        return entries if isinstance(value, list) else tuple(entries)
-    return value

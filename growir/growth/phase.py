@@ -1,29 +1,16 @@
-"""What goes into a phase of training and comes out of it: batches, hooks, where it stands, and what it came to."""
+"""What a phase of training is told and tells: hooks, where it stands, and what it came to."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 
+from growir.data.source import Batch
 from growir.growth.objective import Outputs
-
-
-class BatchLike(Protocol):
-    """Samples and what is to be learned of them: inputs (n, ...) each, in the module's order, and a target."""
-
-    @property
-    def inputs(self) -> tuple[torch.Tensor, ...]: ...
-    @property
-    def target(self) -> Any: ...
-
-
-# From the number of an epoch and that of the first batch wanted to the batches from there on.
-Batches = Callable[[int, int], Iterable[BatchLike]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +68,10 @@ class Hooks:
     """What is called during a phase.
 
     Attributes:
-        tick: Before each batch, with the batches done and in all, 0 where that is unknown; it may raise to stop.
-        epoch: After each epoch, with the epochs done and in all, 0 where unknown, and the mean loss of this one.
+        begin: Before each epoch: to put in train mode what `measure` and `epoch` may have put in eval mode. Of a module
+            that is given as such this is done anyway.
+        tick: Before each batch, with the batches done and in all; it may raise to stop.
+        epoch: After each epoch, with the epochs done and in all, and the mean loss of this one.
         measure: After each epoch, for the loss that decides about stopping.
         checkpoint: With the position, after each epoch and each `every` steps; it is to save module and optimizer.
         every: Steps between two checkpoints.
@@ -92,12 +81,13 @@ class Hooks:
         around: What surrounds the phase.
     """
 
+    begin: Callable[[], None] = _nothing
     tick: Callable[[int, int], None] = _nothing
     epoch: Callable[[int, int, float], None] = _nothing
     measure: Callable[[], float] | None = None
     checkpoint: Callable[[Position], None] | None = None
     every: int | None = None
-    penalty: Callable[[Outputs, BatchLike], torch.Tensor] | None = None
+    penalty: Callable[[Outputs, Batch], torch.Tensor] | None = None
     before_step: Callable[[], None] = _nothing
     after_step: Callable[[], None] = _nothing
     around: Callable[[], AbstractContextManager[object]] = nullcontext

@@ -138,11 +138,15 @@ class Recipe(Section):
             raise ValueError(f"epochs or steps say how long, one of them, but {found}")
         return self
 
+    def steps_of(self, batches: int) -> int:
+        """The steps of the optimizer in an epoch of so many batches."""
+        return -(-batches // self.accumulate)
+
     def all_steps(self, batches: int | None) -> int | None:
         """The steps of the optimizer in all, for batches an epoch; None where that cannot be known."""
         if self.steps is not None:
             return self.steps
-        return None if batches is None else (self.epochs or 0) * -(-batches // self.accumulate)
+        return None if batches is None else (self.epochs or 0) * self.steps_of(batches)
 
 
 def recipe_from(given: Mapping[str, Any] | Recipe) -> Recipe:

@@ -8,31 +8,26 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from growir.errors import RunError
+from growir.data.memory import ArraySource
+from growir.data.shuffling import Shuffle, generator
+from growir.data.source import Batch
+from growir.errors import DataError, RunError
 from growir.growth.device import device_of
-from growir.growth.fit import _not_finite, fit, moved
-from growir.growth.loss import Loss
+from growir.growth.fit import _not_finite, fit
 from growir.growth.objective import as_objective
 from growir.growth.optimizer_state import OptimizerState, optimizer_state, restore_optimizer
 from growir.growth.optimizing import make
 from growir.growth.phase import Fitted, Hooks, Position
 from growir.growth.rates import schedule
 from growir.growth.recipe import OptimizerConfig, Recipe, Stopping
-from growir.growth.session import generator
-from growir.growth.train import make_optimizer, train
-
-
-class Batch(NamedTuple):
-    inputs: tuple[torch.Tensor, ...]
-    target: torch.Tensor
-
+from tests.growth.before import Loss, make_optimizer, train
 
 SAMPLES, SIZE = 50, 12
 X = torch.randn(SAMPLES, 6, generator=torch.Generator().manual_seed(0))
@@ -46,26 +41,12 @@ def net(*, dropout: float = 0.0, norm: bool = False, outputs: int = 3, dtype: to
     return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(16, outputs)).to(dtype)
 
 
-class Data:
-    """Batches as they were drawn before: one generator through all epochs, the last single sample joins."""
+def recipe_of(**given: Any) -> Recipe:
+    return Recipe.model_validate({"batch_size": SIZE, **given})
 
-    def __init__(self, target: torch.Tensor, seed: int = 3, size: int = SIZE, x: torch.Tensor = X) -> None:
-        self.x, self.target, self.seed, self.size = x, target, seed, size
-        self.bounds = [*range(0, len(x), size), len(x)]
-        if len(self.bounds) > 2 and self.bounds[-1] - self.bounds[-2] == 1:
-            del self.bounds[-2]
 
-    @property
-    def count(self) -> int:
-        return len(self.bounds) - 1
-
-    def __call__(self, epoch: int, start: int) -> Iterator[Batch]:
-        drawing = generator(self.seed)
-        for _ in range(epoch + 1):
-            order = torch.randperm(len(self.x), generator=drawing)
-        for low, high in list(zip(self.bounds, self.bounds[1:], strict=False))[start:]:
-            rows = order[low:high]
-            yield Batch((self.x[rows],), self.target[rows])
+def data(target: torch.Tensor = CLASSES, x: torch.Tensor = X) -> ArraySource:
+    return ArraySource(x, target)
 
 
 def bytes_of(tensor: torch.Tensor) -> bytes:
@@ -88,10 +69,11 @@ def test_by_default_it_does_what_train_did(task: Any, dropout: float, size: int,
     scale = torch.tensor([2.0, 0.5]) if task == "regression" else torch.ones(1)
     before = net(dropout=dropout, norm=True, outputs=3 if task == "classification" else 2)
     now = copy.deepcopy(before)
-    epochs, data, told = 3, Data(target, size=size), ([], [])  # type: ignore[var-annotated]
+    epochs, source = 3, data(target)
+    told: tuple[list[Any], list[Any]] = ([], [])
 
     def scheduler(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler | None:
-        steps = epochs * data.count
+        steps = epochs * source.batch_count(size)
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps + 1) if anneals else None
 
     optimizer = make_optimizer(dict(before.named_parameters()), 3e-3, 0.1)
@@ -113,16 +95,15 @@ def test_by_default_it_does_what_train_did(task: Any, dropout: float, size: int,
     found = fit(
         now,
         as_objective({"classification": "cross_entropy", "regression": "mse"}[task], scale),
-        data,
+        source,
         optimizer_now,
-        Recipe(epochs=epochs, batch_size=size),
-        seed=generator(3).initial_seed(),
+        recipe_of(epochs=epochs, batch_size=size),
+        shuffle=Shuffle((3,)),
         scheduler=scheduler(optimizer_now),
-        per_epoch=data.count,
         draws=True,
         hooks=Hooks(tick=lambda *said: told[1].append(said), epoch=lambda *said: told[1].append(said)),
     )
-    assert found == Fitted(loss, epochs, epochs * data.count, stopped=False)
+    assert found == Fitted(loss, epochs, epochs * source.batch_count(size), stopped=False)
     assert bits(now) == bits(before)
     assert told[0] == told[1]
     for one, other in zip(before.parameters(), now.parameters(), strict=True):
@@ -151,8 +132,8 @@ class Run:
 
     def __init__(self, how: dict[str, Any], recipe: dict[str, Any], **about: Any) -> None:
         self.how = OptimizerConfig.model_validate(how)
-        self.recipe = Recipe.model_validate({"batch_size": SIZE, **recipe})
-        self.about, self.data = about, Data(CLASSES)
+        self.recipe = recipe_of(**recipe)
+        self.about = about
         self.saved: list[Saved] = []
 
     def build(self) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -174,18 +155,17 @@ class Run:
             weights = {key: tensor.clone() for key, tensor in module.state_dict().items()}
             self.saved.append(Saved(json.dumps(asdict(position)), weights, state.tensors, json.dumps(state.rest)))
 
-        data = Data(CLASSES, x=X.double()) if self.about.get("double") else self.data
-        total = self.recipe.all_steps(data.count)
+        source = data(x=X.double() if self.about.get("double") else X)
+        total = self.recipe.all_steps(source.batch_count(SIZE))
         losses = iter(self.about.get("measured", [])[start.epoch :])
         found = fit(
             module,
             as_objective("cross_entropy"),
-            data,
+            source,
             optimizer,
             self.recipe,
-            seed=7,
+            shuffle=Shuffle((7,)),
             scheduler=schedule(optimizer, self.recipe.rate, total, step=start.steps),
-            per_epoch=data.count,
             draws="dropout" in self.about,
             start=start,
             hooks=Hooks(checkpoint=save, every=1, measure=lambda: next(losses)),
@@ -236,7 +216,16 @@ def test_without_checkpoints_dropout_keeps_the_stream_of_the_whole_phase() -> No
         module = net(dropout=0.4)
         optimizer = make(dict(module.named_parameters()))
         objective = as_objective("cross_entropy")
-        fit(module, objective, Data(CLASSES), optimizer, Recipe(epochs=1), seed=7, draws=True, hooks=Hooks(**hooks))
+        fit(
+            module,
+            objective,
+            data(),
+            optimizer,
+            recipe_of(epochs=1),
+            shuffle=Shuffle((7,)),
+            draws=True,
+            hooks=Hooks(**hooks),
+        )
         return bits(module)
 
     assert weights() == weights()
@@ -250,7 +239,7 @@ def test_nothing_outside_a_phase_draws_other_numbers_for_it() -> None:
     torch.manual_seed(5)
     module = net(dropout=0.4)
     torch.manual_seed(5)
-    fit(module, as_objective("cross_entropy"), Data(CLASSES), make({}), Recipe(steps=2), seed=7)
+    fit(module, as_objective("cross_entropy"), data(), make({}), recipe_of(steps=2), shuffle=Shuffle((7,)))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -261,36 +250,35 @@ def trained(recipe: Recipe, **hooks: Any) -> tuple[Fitted, nn.Module, torch.opti
     module = net()
     optimizer = make(dict(module.named_parameters()), OptimizerConfig.model_validate(SGD))
     objective = as_objective("cross_entropy")
-    found = fit(module, objective, Data(CLASSES), optimizer, recipe, seed=0, per_epoch=5, hooks=Hooks(**hooks))
+    found = fit(module, objective, data(), optimizer, recipe, shuffle=Shuffle((0,)), hooks=Hooks(**hooks))
     return found, module, optimizer
 
 
 def test_steps_may_end_within_an_epoch() -> None:
     told: list[Any] = []
-    found, _, _ = trained(Recipe(steps=6), tick=lambda *s: told.append(s), epoch=lambda *s: told.append(s[:2]))
+    found, _, _ = trained(recipe_of(steps=6), tick=lambda *s: told.append(s), epoch=lambda *s: told.append(s[:2]))
     assert (found.steps, found.epochs) == (6, 2)
     assert told == [(0, 6), (1, 6), (2, 6), (3, 6), (4, 6), (1, 2), (5, 6), (2, 2)]
-    whole, _, _ = trained(Recipe(epochs=1))
-    assert trained(Recipe(steps=5))[0] == whole
+    whole, _, _ = trained(recipe_of(epochs=1))
+    assert trained(recipe_of(steps=5))[0] == whole
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch() -> None:
     large, small = net(dtype=torch.float64), net(dtype=torch.float64)
     for module, size, accumulate in ((large, 24, 1), (small, 12, 2)):
         optimizer = make(dict(module.named_parameters()), OptimizerConfig.model_validate(SGD))
-        data = Data(CLASSES, size=size, x=X.double())
-        recipe = Recipe(epochs=2, batch_size=size, accumulate=accumulate)
-        fit(module, as_objective("cross_entropy"), data, optimizer, recipe, seed=0)
+        recipe = recipe_of(epochs=2, batch_size=size, accumulate=accumulate)
+        fit(module, as_objective("cross_entropy"), data(x=X.double()), optimizer, recipe, shuffle=Shuffle((0,)))
     for one, other in zip(large.parameters(), small.parameters(), strict=True):
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-14)
 
 
 def test_stopping_early_waits_for_its_patience() -> None:
     losses = iter([3.0, 2.0, 1.95, 1.9, 0.0])
-    found, _, _ = trained(Recipe(epochs=9, stopping=Stopping(patience=2, by=0.2)), measure=lambda: next(losses))
+    found, _, _ = trained(recipe_of(epochs=9, stopping=Stopping(patience=2, by=0.2)), measure=lambda: next(losses))
     assert (found.epochs, found.stopped) == (4, True)
     with pytest.raises(RunError, match=r"^training: the recipe says when to stop early, but nothing measures a loss"):
-        trained(Recipe(epochs=9, stopping=Stopping(patience=2)))
+        trained(recipe_of(epochs=9, stopping=Stopping(patience=2)))
 
 
 def test_clipping_bounds_the_gradient() -> None:
@@ -304,7 +292,7 @@ def test_clipping_bounds_the_gradient() -> None:
         optimizer = make(dict(module.named_parameters()))
         hooks = Hooks(after_step=lambda module=module: norms.append(norm_of(module)))  # type: ignore[misc]
         objective = as_objective("cross_entropy")
-        fit(module, objective, Data(CLASSES), optimizer, Recipe(steps=1, clip=clip), seed=0, hooks=hooks)
+        fit(module, objective, data(), optimizer, recipe_of(steps=1, clip=clip), shuffle=Shuffle((0,)), hooks=hooks)
     assert norms[0] > 0.3
     assert norms[1] == pytest.approx(0.25, rel=1e-4)
 
@@ -322,7 +310,7 @@ def test_hooks_surround_the_phase_and_each_step() -> None:
         said.append("out")
 
     steps = {name: (lambda name=name: said.append(name)) for name in ("before_step", "after_step")}
-    trained(Recipe(steps=2), around=around, **steps)
+    trained(recipe_of(steps=2), around=around, **steps)
     assert said == ["in", "before_step", "after_step", "before_step", "after_step", "out"]
 
 
@@ -338,7 +326,15 @@ def test_gradients_may_be_masked_and_weights_put_back() -> None:
 
     optimizer = make(dict(module.named_parameters()), OptimizerConfig(name="SGD", learning_rate=0.1))
     hooks = Hooks(before_step=mask)
-    fit(module, as_objective("cross_entropy"), Data(CLASSES), optimizer, Recipe(epochs=1), seed=0, hooks=hooks)
+    fit(
+        module,
+        as_objective("cross_entropy"),
+        data(),
+        optimizer,
+        recipe_of(epochs=1),
+        shuffle=Shuffle((0,)),
+        hooks=hooks,
+    )
     assert torch.equal(first[:8], kept[:8])
     assert not torch.equal(first[8:], kept[8:])
 
@@ -348,8 +344,8 @@ def test_a_penalty_is_part_of_what_is_minimised_and_not_of_what_is_told() -> Non
         assert len(outputs[0]) == len(batch.target)
         return torch.mean(1e3 * outputs[0].square())
 
-    plain, module, _ = trained(Recipe(steps=1))
-    drawn, shrunk, _ = trained(Recipe(steps=1), penalty=penalty)
+    plain, module, _ = trained(recipe_of(steps=1))
+    drawn, shrunk, _ = trained(recipe_of(steps=1), penalty=penalty)
     assert drawn == plain
     assert bits(module) != bits(shrunk)
 
@@ -364,7 +360,7 @@ def test_a_module_trains_though_it_was_measured_between_epochs() -> None:
 
     optimizer = make(dict(module.named_parameters()))
     objective = as_objective("cross_entropy")
-    fit(module, objective, Data(CLASSES), optimizer, Recipe(epochs=2), seed=0, hooks=Hooks(epoch=epoch))
+    fit(module, objective, data(), optimizer, recipe_of(epochs=2), shuffle=Shuffle((0,)), hooks=Hooks(epoch=epoch))
     assert modes == [True, True]
 
 
@@ -383,8 +379,8 @@ def test_a_loss_is_computed_in_float32_under_autocast_and_float64_stays() -> Non
         hidden: list[torch.dtype] = []
         module.get_submodule("0").register_forward_hook(lambda m, x, y, hidden=hidden: hidden.append(y.dtype))
         optimizer = make(dict(module.named_parameters()))
-        recipe = Recipe.model_validate({"steps": 1, "amp": amp})
-        found = fit(module, as_objective(loss), Data(CLASSES, x=X.to(dtype)), optimizer, recipe, seed=0)
+        recipe = recipe_of(steps=1, amp=amp)
+        found = fit(module, as_objective(loss), data(x=X.to(dtype)), optimizer, recipe, shuffle=Shuffle((0,)))
         assert hidden == [torch.bfloat16 if amp else dtype]
         assert math.isfinite(found.loss)
     assert seen == [(torch.float32, False), (torch.float64, False)]
@@ -405,7 +401,7 @@ def test_precision_that_cannot_be(amp: Any, dtype: torch.dtype, words: str) -> N
     module = net(dtype=dtype)
     optimizer = make(dict(module.named_parameters()))
     with pytest.raises(RunError, match=words):
-        fit(module, as_objective("mse"), Data(CLASSES), optimizer, Recipe(steps=1, amp=amp), seed=0)
+        fit(module, as_objective("mse"), data(), optimizer, recipe_of(steps=1, amp=amp), shuffle=Shuffle((0,)))
 
 
 @pytest.mark.parametrize(
@@ -439,26 +435,27 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_loss_that_diverges_ends_the_phase() -> None:
-    class Poisoned(Data):
-        def __call__(self, epoch: int, start: int) -> Iterator[Batch]:
-            for k, batch in enumerate(super().__call__(epoch, start)):
+    class Poisoned(ArraySource):
+        def batches(self, size: int, shuffle: Shuffle | None, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+            for k, batch in enumerate(super().batches(size, shuffle, epoch, start)):
+                assert isinstance(batch.inputs, tuple)
                 yield Batch((batch.inputs[0] * (math.inf if (epoch, k) == (1, 2) else 1.0),), batch.target)
 
     module = net()
     optimizer = make(dict(module.named_parameters()))
-    data = Poisoned(CLASSES)
+    source, recipe = Poisoned(X, CLASSES), recipe_of(epochs=3, batch_size=SIZE)
     words = r"^final fit, epoch 2, batch 3: the loss is nan; lower the learning rate \(0\.003\), or clip gr"
     with pytest.raises(RunError, match=words):
-        fit(module, as_objective("cross_entropy"), data, optimizer, Recipe(epochs=3), seed=0, phase="final fit")
+        fit(module, as_objective("cross_entropy"), source, optimizer, recipe, shuffle=Shuffle((0,)), phase="final fit")
 
 
 def test_the_message_follows_the_recipe() -> None:
     module = net()
     optimizer = make(dict(module.named_parameters()), OptimizerConfig(name="SGD", learning_rate=1e30))
-    recipe = Recipe(epochs=30, clip=2.0, amp="bfloat16")
+    recipe = recipe_of(epochs=30, clip=2.0, amp="bfloat16")
     words = r"learning rate \(1e\+30\) or the largest gradient norm \(clip = 2\), or take amp = \"bfloat16\" or none$"
     with pytest.raises(RunError, match=words):
-        fit(module, as_objective("cross_entropy"), Data(CLASSES), optimizer, recipe, seed=0)
+        fit(module, as_objective("cross_entropy"), data(), optimizer, recipe, shuffle=Shuffle((0,)))
 
 
 def test_where_a_look_at_a_loss_waits_for_the_device_it_is_taken_at_many() -> None:
@@ -467,11 +464,16 @@ def test_where_a_look_at_a_loss_waits_for_the_device_it_is_taken_at_many() -> No
     assert _not_finite([]) == []
 
 
+class Empty(ArraySource):
+    def batches(self, size: int, shuffle: Shuffle | None, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        return iter(())
+
+
 def test_data_without_batches_and_a_bad_objective() -> None:
     module = net()
     optimizer = make(dict(module.named_parameters()))
-    with pytest.raises(RunError, match=r"^training: the data gives no batch in epoch 1; it needs one sample or more$"):
-        fit(module, as_objective("mse"), lambda epoch, start: [], optimizer, Recipe(epochs=1), seed=0)
+    with pytest.raises(DataError, match=r"^training: the data gives no batch in epoch 1; give one sample or more$"):
+        fit(module, as_objective("mse"), Empty(X, CLASSES), optimizer, recipe_of(epochs=1), shuffle=Shuffle((0,)))
     for function, words in (
         (lambda o, t: o.sum(), "it gives a scalar"),
         (
@@ -481,16 +483,51 @@ def test_data_without_batches_and_a_bad_objective() -> None:
         (lambda o, t: o.detach().sum(1), "no gradient comes back from its losses"),
     ):
         with pytest.raises(RunError, match=words):
-            fit(module, as_objective(function), Data(CLASSES), optimizer, Recipe(epochs=1), seed=0)
-    data = Data(CLASSES, x=X * math.nan)
+            fit(module, as_objective(function), data(), optimizer, recipe_of(epochs=1), shuffle=Shuffle((0,)))
+    source = data(x=X * math.nan)
     with pytest.raises(RunError, match="the network's output 0 is not finite in the first batch; look for NaN in the"):
-        fit(module, as_objective("cross_entropy"), data, optimizer, Recipe(epochs=1), seed=0)
+        fit(module, as_objective("cross_entropy"), source, optimizer, recipe_of(epochs=1), shuffle=Shuffle((0,)))
 
 
-def test_batches_move_with_all_they_hold() -> None:
-    here = torch.device("cpu")
-    given = ((X, [X]), {"a": X, "b": (X, 3)})
-    inputs, target = moved(given, here)
-    assert torch.equal(inputs[1][0], X)
-    assert target["b"][1] == 3
-    assert moved(given, torch.device("meta"))[1]["b"][0].device.type == "meta"
+def test_a_function_computes_and_a_feed_comes_before_it() -> None:
+    module, said = net(), list[str]()
+    objective = as_objective("cross_entropy")
+
+    def feed(batch: Batch, where: str) -> Batch:
+        said.append(where)
+        return Batch({"x": 2 * batch.inputs["x"]}, batch.target)  # type: ignore[call-overload]
+
+    def forward(batch: Batch) -> tuple[torch.Tensor, ...]:
+        assert isinstance(batch.inputs, dict)
+        return (module(batch.inputs["x"] / 2),)
+
+    other = copy.deepcopy(module)
+    for computes, source, given in ((forward, ArraySource({"x": X}, CLASSES), feed), (other, data(), None)):
+        weights = dict(other.named_parameters() if given is None else module.named_parameters())
+        recipe = recipe_of(epochs=2, batch_size=30)
+        fit(computes, objective, source, make(weights), recipe, shuffle=Shuffle((0,)), feed=given)
+    assert bits(module) == bits(other)
+    assert said == [f"training, epoch {k}, batch {b}" for k in (1, 2) for b in (1, 2)]
+
+
+def test_a_module_takes_inputs_by_name_too() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.layer(left - right)
+            return found
+
+    source = ArraySource({"right": X, "left": 3 * X}, CLASSES)
+    module = Sum()
+    found = fit(
+        module,
+        as_objective("cross_entropy"),
+        source,
+        make(dict(module.named_parameters())),
+        recipe_of(steps=1),
+        shuffle=Shuffle((0,)),
+    )
+    assert math.isfinite(found.loss)

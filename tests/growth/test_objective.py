@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 
 from growir.errors import RunError
-from growir.growth.loss import Loss
 from growir.growth.objective import (
     Called,
     CrossEntropy,
@@ -21,6 +20,7 @@ from growir.growth.objective import (
     mean_and_error,
     means,
 )
+from tests.growth.before import Loss
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -13,10 +13,10 @@ from growir.errors import RunError
 from growir.graph import Graph, Input, Node
 from growir.growth.optimizing import groups_of, make
 from growir.growth.recipe import OptimizerConfig
-from growir.growth.train import make_optimizer
 from growir.network import Network
 from growir.ops import Linear, Relu
 from growir.passes import InsertLayer
+from tests.growth.before import make_optimizer
 
 KEYS = ("a.weight", "a.bias", "b.weight", "b.bias")
 

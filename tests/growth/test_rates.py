@@ -13,7 +13,7 @@ from growir.errors import RunError
 from growir.growth.optimizing import make
 from growir.growth.rates import put_back, schedule, set_apart
 from growir.growth.recipe import OptimizerConfig, RateConfig, Recipe
-from growir.growth.train import make_optimizer
+from tests.growth.before import make_optimizer
 
 TOTAL = 40
 
