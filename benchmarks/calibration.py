@@ -47,8 +47,7 @@ def calibrated(name: str, data: Any, settings: Mapping[str, Any], seeds: int) ->
     found = []
     for seed in range(seeds):
         result = growir.grow(None, data(seed), seed=seed, **settings)
-        growths = [dict(event) for event in result.events if event["event"] == "growth"]
-        found += candidates(RunLog(growths=growths))
+        found += candidates(RunLog.of(result.events))
     return [
         {
             "what": f"{name}, {summary.move}",

@@ -29,12 +29,13 @@ from growir.errors import DataError
 from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, TrainConfig
 from growir.growth.data import check_data, kept, load_data
-from growir.growth.engine import Event, Observer
+from growir.growth.engine import Observer
 from growir.growth.loss import Loss
 from growir.growth.policies.dag.inputs import short_fit
 from growir.growth.session import Session
 from growir.growth.train import make_optimizer, predict, train
 from growir.network import Network
+from growir.runs.records import Event, InputsChosen
 
 # An .npz with Keras's keys.
 MNIST = Path(os.environ.get("GROWIR_MNIST", "mnist.npz"))
@@ -106,8 +107,8 @@ def epochs_of(events: Sequence[Event], config: TrainConfig) -> float:
     """Passes over the whole training data of a run; all but the final fit train on two of three parts."""
     final, between = config.epochs_final or 1, config.epochs_between or 1
     of_event = {"trained": between, "fitted": config.epochs_trial or final}
-    partial = sum(of_event.get(event["event"], 0) for event in events)
-    partial += sum(short_fit(final) * len(event["tried"]) for event in events if event["event"] == "inputs")
+    partial = sum(of_event.get(event.event, 0) for event in events)
+    partial += sum(short_fit(final) * len(event.tried) for event in events if isinstance(event, InputsChosen))
     return partial * 2 / 3 + final
 
 
@@ -123,17 +124,18 @@ def grown(
     laps: dict[str, list[Seconds]] = defaultdict(list)
 
     def event(event: Event) -> None:
-        laps[event["event"]].append(clock.lap())
+        laps[event.event].append(clock.lap())
 
     observer = Observer(event=event)
     result = growir.grow(None, data, seed=seed, train=given, budget=budget, policy=policy, observer=observer)
     summary = result.summary
     # What comes before the first event is loading.
-    first = result.events[0]["event"]
+    first = result.events[0].event
     after_start = [lap for name, found in laps.items() for lap in (found[1:] if name == first else found)]
     seconds = Seconds(*(sum(column) for column in zip(*after_start, strict=True)))
-    if first == "inputs":  # its lap is loading and choosing
-        choosing = sum(event["seconds"] for event in result.events if event["event"] == "inputs")
+    chosen = next((event for event in result.events if isinstance(event, InputsChosen)), None)
+    if chosen is not None:  # its lap is loading and choosing
+        choosing = chosen.seconds or 0.0
         seconds = Seconds(seconds.wall + choosing, seconds.cpu + choosing)
     return Run(
         summary["test_after_fit"]["accuracy"],
@@ -143,7 +145,7 @@ def grown(
         laps["growth"],
         laps["trained"],
         summary["test_before_fit"]["accuracy"],
-        next((e["variance"] for e in result.events if e["event"] == "inputs"), 0.98 if policy.get("kernels") else 1.0),
+        (chosen.variance if chosen is not None else None) or (0.98 if policy.get("kernels") else 1.0),
         result.network,
         summary.get("branch", ""),
     )

@@ -42,12 +42,13 @@ from growir.errors import RunError
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig, RunConfig, parse_run
 from growir.growth.data import check_data, split_parts
-from growir.growth.engine import Event, Observer
+from growir.growth.engine import Observer
 from growir.growth.loss import Loss
 from growir.growth.session import Session
 from growir.growth.train import make_optimizer, predict, train
 from growir.network import Network
 from growir.ops import Add, Linear, Selu
+from growir.runs.records import Event, Growth
 from growir.testing.teacher import teacher, teacher_student
 
 SEEDS = int(os.environ.get("GROWIR_SEEDS", "6"))
@@ -204,11 +205,11 @@ def grown(problem: Problem, strategy: str, budget: Mapping[str, int]) -> Run:
         seed=problem.seed,
         observer=observer,
     )
-    growths = [(event, lap) for event, lap in laps if event["event"] == "growth"]
+    growths = [(event, lap) for event, lap in laps if isinstance(event, Growth)]
     # The last look for a move, which found none, is growth too.
-    growing = [lap for event, lap in laps if event["event"] in ("growth", "ended")]
-    training = [lap for event, lap in laps if event["event"] not in ("growth", "ended", "started")]
-    happened = Counter(event["event"] for event, _ in laps)
+    growing = [lap for event, lap in laps if event.event in ("growth", "ended")]
+    training = [lap for event, lap in laps if event.event not in ("growth", "ended", "started")]
+    happened = Counter(event.event for event, _ in laps)
     return Run(
         result.summary["test_after_fit"]["mse"],
         result.summary["parameters"],
@@ -217,8 +218,8 @@ def grown(problem: Problem, strategy: str, budget: Mapping[str, int]) -> Run:
         plan.epochs(happened["trained"], fits=happened["fitted"]),
         result.network.graph.model_copy(update={"history": None}),
         tuple(lap.wall for _, lap in growths),
-        sum(event["candidates"] for event, _ in growths),
-        sum(event["amplitude"] < 1e-3 for event, _ in growths),
+        sum(event.candidates or 0 for event, _ in growths),
+        sum((event.measured.amplitude or 0.0) < 1e-3 for event, _ in growths),
     )
 
 

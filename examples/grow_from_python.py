@@ -7,7 +7,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 import growir
-from growir.growth.engine import Event, Observer
+from growir.growth.engine import Observer
+from growir.runs.records import Event, Growth
 
 
 def ripple(samples: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -18,9 +19,9 @@ def ripple(samples: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 def show(event: Event) -> None:
     """Print each growth as it is chosen."""
-    if event["event"] == "growth":
-        gain = event["measured_gain"]
-        print(f"{event['step']}: {event['pass']}, gain {gain:.4f}, {event['parameters']} parameters")
+    if isinstance(event, Growth):
+        gain = "no gain yet" if event.measured_gain is None else f"gain {event.measured_gain:.4f}"
+        print(f"{event.step}: {event.what}, {gain}, {event.parameters} parameters")
 
 
 def main() -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 
 import growir
-from growir.growth.engine import Event, Observer
+from growir.growth.engine import Observer
+from growir.runs.records import Event, Growth, Selected
 from growir.testing.teacher import teacher, teacher_student
 
 
 def show(event: Event) -> None:
     """Print each growth as it is chosen."""
-    if event["event"] == "growth":
-        where = event.get("node") or f"{event['source']} -> {event['target']}"
-        print(f"{event['branch']} {event['step']}: {event['pass']} {where}, {event['parameters']} parameters")
-    elif event["event"] == "selected":
-        print(f"kept what {event['branch']} has grown")
+    if isinstance(event, Growth):
+        print(f"{event.branch} {event.step}: {event.what}, {event.parameters} parameters")
+    elif isinstance(event, Selected):
+        print(f"kept what {event.branch} has grown")
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def test_handmade(tmp_path: Path) -> None:
 
 def test_grow_from_python(tmp_path: Path) -> None:
     printed = run_example("grow_from_python.py", tmp_path)
-    assert printed.startswith("1: add_node, gain ")
+    assert printed.startswith("1: 8 neurons standard -> node_1 -> out, gain ")
     summary = json.loads((tmp_path / "ripple" / "summary.json").read_text(encoding="utf-8"))
     assert summary["parameters"] <= 150
     # The targets' variance is 40^2 times that of a cosine, several hundred.
@@ -57,7 +57,7 @@ def test_grow_from_python(tmp_path: Path) -> None:
 
 def test_teacher_student(tmp_path: Path) -> None:
     printed = run_example("teacher_student.py", tmp_path)
-    assert printed.startswith("widen 1: add_node")
+    assert printed.startswith("widen 1: 10 neurons standard -> node_1 -> out, ")
     assert "\nkept what " in printed
     student = next(line for line in printed.splitlines() if line.startswith("student"))
     assert int(student.split()[1]) < 4701

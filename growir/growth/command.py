@@ -39,7 +39,7 @@ def run_command(target: str, *, settings: Sequence[Typed], out: Path | None, res
         with Display(folder, config.name, strategies_of(config), quiet=quiet) as display:
             observer = Observer(event=display.event, tick=display.tick, epoch=display.epoch)
             result = start_run(config, data, out=folder, resume=resume, observer=observer)
-            display.finished(result.summary)
+            display.finished(result.finished)
     finally:
         if out is None:
             # The folder was made to have its name; a run that could not start leaves nothing behind.

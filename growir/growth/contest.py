@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from growir.growth.policies.dag.policy import Dag, certainly_positive
 from growir.growth.policy import Policy
 from growir.growth.session import Session
 from growir.network import Network
+from growir.runs.records import Compared, Fitted
 
 ERROR = 0.05  # probability that a later branch wins by chance
 
@@ -67,17 +67,18 @@ class Trial:
         """The standard error of that mean."""
         return mean_and_error(self.losses)[1]
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def record(self) -> Fitted:
         """As events and checkpoints hold it, without the network."""
         parameters = self.network.graph.costs().parameters
-        return {
-            "branch": self.strategy,
-            "parameters": parameters,
-            "loss": self.loss,
-            "loss_error": self.error,
-            "step": self.step,
-            "ended": self.ended,
-        }
+        return Fitted(
+            branch=self.strategy,
+            parameters=parameters,
+            loss=self.loss,
+            loss_error=self.error,
+            step=self.step,
+            ended=self.ended,
+        )
 
 
 def strategies_of(config: RunConfig) -> list[Strategy]:
@@ -109,47 +110,28 @@ def run_trial(session: Session, strategy: Strategy, branch: int, step: int, ende
     return trial
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A branch beside the best of those before it, sample by sample of the selection part.
-
-    Attributes:
-        branch: Its strategy.
-        against: The strategy of the best before it.
-        gain: By how much its mean loss is lower; negative where it is higher.
-        error: The standard error of the gain.
-        p: The probability that chance makes a gain this large where there is none.
-        better: Whether it takes the place of the other.
-    """
-
-    branch: str
-    against: str
-    gain: float
-    error: float
-    p: float
-    better: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """As the event `selected` holds it."""
-        numbers = {"gain": self.gain, "gain_error": self.error, "p": self.p}
-        return {"branch": self.branch, "against": self.against, **numbers, "better": self.better}
-
-
-def compare(trial: Trial, best: Trial) -> Comparison:
+def compare(trial: Trial, best: Trial) -> Compared:
     """A branch beside the best before it, by a paired one-sided test."""
     differences = best.losses - trial.losses
     gain, error = mean_and_error(differences)
     # Where all samples differ by the same, nothing is left to chance.
     p = NormalDist().cdf(-gain / error) if error else float(gain <= 0)
-    return Comparison(trial.strategy, best.strategy, gain, error, p, certainly_positive(differences, ERROR))
+    return Compared(
+        branch=trial.strategy,
+        against=best.strategy,
+        gain=gain,
+        gain_error=error,
+        p=p,
+        better=certainly_positive(differences, ERROR),
+    )
 
 
-def contest(trials: Sequence[Trial]) -> tuple[Trial, list[Comparison]]:
+def contest(trials: Sequence[Trial]) -> tuple[Trial, list[Compared]]:
     """The first one, or a later one that is better than the best before it; and the comparisons that say so.
 
     The first branches are the simplest, and differences that are chance should not cost simplicity.
     """
-    best, found = trials[0], list[Comparison]()
+    best, found = trials[0], list[Compared]()
     for trial in trials[1:]:
         found.append(compare(trial, best))
         if found[-1].better:

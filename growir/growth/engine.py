@@ -18,12 +18,25 @@ from growir.growth.config import Strategy
 from growir.growth.contest import ERROR, Branch, Trial, branches_of, contest, run_trial, winner
 from growir.growth.policies.dag.inputs import choose_inputs, start_network
 from growir.growth.policies.dag.measuring import dead_units
+from growir.growth.policies.dag.notes import notes_of
 from growir.growth.policy import Scored
 from growir.growth.session import Session
 from growir.network import Network
 from growir.replay import replayable, rewrites
+from growir.runs.records import (
+    Chosen,
+    Ended,
+    Event,
+    Finished,
+    Growth,
+    InputsChosen,
+    Selected,
+    Started,
+    Trained,
+    Undone,
+)
+from growir.runs.words import describe
 
-Event = dict[str, Any]
 Reason = Literal["parameters", "no move", "steps", "seconds", "no gain", "criterion"]
 
 
@@ -55,7 +68,7 @@ class Observer:
     """Who is told what happens during a run.
 
     Attributes:
-        event: Gets each event, a JSON object with the key `event`.
+        event: Gets each event, a record of `growir.runs.records`.
         accepted: Gets the graph after each accepted growth, step 0 being the start. It starts over at 0 with each
             branch of a tournament, and at last for the one that was selected.
         checkpoint: Gets session and progress after each completed step.
@@ -77,14 +90,19 @@ class GrowthResult:
     Attributes:
         network: The found network after the final fit on all training data.
         grown: The same architecture before the final fit.
-        summary: What summary.json of a run directory holds.
-        events: Every event, in order.
+        finished: What came of the run, the last of its events.
+        events: Every event, in order: records of `growir.runs.records`.
     """
 
     network: Network
     grown: Network
-    summary: Event
+    finished: Finished
     events: list[Event] = field(repr=False)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What summary.json of a run directory holds."""
+        return self.finished.summary
 
 
 class _Growth:
@@ -127,13 +145,12 @@ class _Growth:
 
     def tell_of_branch(self, event: Event) -> None:
         """Tell an event of the branch that is growing, under its name if there are several."""
-        named = {} if self.branch.strategy is None else {"branch": self.branch.strategy}
-        self.tell({"event": event["event"], **named, **event})
+        self.tell(replace(event, branch=self.branch.strategy))
 
     def run(self) -> GrowthResult:
         session, observer = self.session, self.observer
         self._choose_inputs()
-        if not any(event["event"] == "started" for event in self.events):
+        if not any(isinstance(event, Started) for event in self.events):
             self.tell(_started(session, self.data))
             observer.accepted(0, session.graph)
             observer.checkpoint(session, self.progress)
@@ -152,7 +169,7 @@ class _Growth:
         data = self.session.config.data
         if self.given or len(data.shares) == 1:
             return
-        chosen = next((event["variance"] for event in self.events if event["event"] == "inputs"), None)
+        chosen = next((event.variance for event in self.events if isinstance(event, InputsChosen)), None)
         if chosen is None:
             started = time.perf_counter()
             with self.session.meter.phase("choosing"):
@@ -161,8 +178,14 @@ class _Growth:
             self.session.begin(self.start)
             seconds = time.perf_counter() - started
             self.progress = replace(self.progress, seconds=self.progress.seconds + seconds)
-            event: Event = {"event": "inputs", "variance": tried[0].variance, "inputs": tried[0].inputs}
-            self.tell({**event, "tried": [each.to_json() for each in tried], "seconds": round(seconds, 4)})
+            self.tell(
+                InputsChosen(
+                    variance=tried[0].variance,
+                    inputs=tried[0].inputs,
+                    tried=tuple(each.record for each in tried),
+                    seconds=round(seconds, 4),
+                )
+            )
         else:
             self.start = start_network(self.data, self.session.config, chosen)
 
@@ -179,34 +202,34 @@ class _Growth:
         after = _finite(session.metrics(data.x_test, data.y_test)) if tested else None
         before = _finite(session.metrics(data.x_test, data.y_test, grown)) if tested else None
         costs = network.graph.costs()
-        summary: Event = {
-            "name": session.config.name,
-            "task": data.task,
-            "ended": progress.ended,
-            "reproducible": progress.ended != "seconds" and all(t.ended != "seconds" for t in progress.trials),
-            "test_before_fit": before,
-            "test_after_fit": after,
-            "train_loss_final": fitted,
-            "parameters": costs.parameters,
-            "macs": costs.macs,
-            "steps": progress.step,
-            **({"branch": winner(progress.trials).strategy} if progress.trials else {}),
-            "dead_units": dead_units(session),
-            "seconds": round(seconds, 3),
-            "seconds_growing": round(progress.growing, 3),
-            "phases": session.meter.to_json(),
-            "threads": torch.get_num_threads(),
-            "seed": session.config.seed,
-            "hash": network.graph.hash,
-        }
-        self.tell({"event": "finished", **summary})
-        return GrowthResult(network, grown, summary, self.events)
+        found = Finished(
+            name=session.config.name,
+            task=data.task,
+            ended=progress.ended,
+            reproducible=progress.ended != "seconds" and all(t.ended != "seconds" for t in progress.trials),
+            test_before_fit=before,
+            test_after_fit=after,
+            train_loss_final=fitted,
+            parameters=costs.parameters,
+            macs=costs.macs,
+            steps=progress.step,
+            branch=winner(progress.trials).strategy if progress.trials else None,
+            dead_units=dead_units(session),
+            seconds=round(seconds, 3),
+            seconds_growing=round(progress.growing, 3),
+            phases=session.meter.to_json(),
+            threads=torch.get_num_threads(),
+            seed=session.config.seed,
+            hash=network.graph.hash,
+        )
+        self.tell(found)
+        return GrowthResult(network, grown, found, self.events)
 
     # -- one growth ---------------------------------------------------------------------------------------------------
 
     def _ended(self, reason: Reason, started: float) -> Progress:
         seconds = time.perf_counter() - started
-        self.tell_of_branch({"event": "ended", "step": self.progress.step, "reason": reason})
+        self.tell_of_branch(Ended(step=self.progress.step, reason=reason))
         progress = self.progress
         return replace(progress, seconds=progress.seconds + seconds, growing=progress.growing + seconds, ended=reason)
 
@@ -231,14 +254,21 @@ class _Growth:
             return self._ended("no gain", started)
         (choice,) = chosen
         before, losses = progress.metrics or session.metrics_by_part(), session.selection_losses()
-        take_back = session.keep()
+        take_back, costs = session.keep(), session.graph.costs()
         with session.meter.phase("growing"):
             created = session.grow(choice.step, choice.updates)
         growing = time.perf_counter() - started
+        grown = _growth(session, choice, scored, step, created)
         self.tell_of_branch(
-            _growth_event(session, choice, scored, step, created)
-            | {"before": _finite_parts(before), "after": _finite_parts(session.metrics_by_part())}
-            | {"seconds": round(growing, 4)}
+            replace(
+                grown,
+                policy=policy.name,
+                parameters_before=costs.parameters,
+                macs_before=costs.macs,
+                before=_finite_parts(before),
+                after=_finite_parts(session.metrics_by_part()),
+                seconds=round(growing, 4),
+            )
         )
         self.observer.accepted(step, session.graph)
         trained = time.perf_counter()
@@ -250,16 +280,24 @@ class _Growth:
             session, (loss, metrics["selection"]["loss"]), f"training after growth {step}", "learning_rate"
         )
         dead = dead_units(session)
-        event: Event = {"event": "trained", "step": step, "train_loss": loss}
-        event |= {"selection_loss": metrics["selection"]["loss"], **_finite_parts(metrics), "dead_units": dead}
-        self.tell_of_branch({**event, "seconds": round(training, 4)})
+        self.tell_of_branch(
+            Trained(
+                step=step,
+                train_loss=loss,
+                selection_loss=metrics["selection"]["loss"],
+                train=_finite(metrics["train"]),
+                selection=_finite(metrics["selection"]),
+                dead_units=dead,
+                seconds=round(training, 4),
+            )
+        )
         seconds, growing = progress.seconds + time.perf_counter() - started, progress.growing + growing
         reason = policy.refuses(session, choice, losses, now)
         if reason is None:
             return replace(progress, step=step, seconds=seconds, growing=growing, metrics=metrics)
         take_back()
-        self.tell_of_branch({"event": "undone", "step": step, "reason": reason})
-        self.tell_of_branch({"event": "ended", "step": step - 1, "reason": reason})
+        self.tell_of_branch(Undone(step=step, reason=reason))
+        self.tell_of_branch(Ended(step=step - 1, reason=reason))
         self.observer.accepted(step - 1, session.graph)
         return replace(progress, seconds=seconds, growing=growing, ended=reason)
 
@@ -273,8 +311,8 @@ class _Growth:
         with session.meter.phase("choosing"):
             trial = run_trial(session, strategy, progress.branch, progress.step, progress.ended)
         seconds = time.perf_counter() - started
-        event = {"event": "fitted", **trial.to_json(), "selection": _finite(session.metrics_on(session.parts.gr))}
-        self.tell({**event, "seconds": round(seconds, 4)})
+        scores = _finite(session.metrics_on(session.parts.gr))
+        self.tell(replace(trial.record, selection=scores, seconds=round(seconds, 4)))
         trials = (*progress.trials, trial)
         total = progress.seconds + seconds
         if len(trials) < len(self.branches):
@@ -284,14 +322,20 @@ class _Growth:
             return
         best, compared = contest(trials)
         session.begin(best.network)
-        tried = [each.to_json() for each in trials]
         why = (
             "no other is better, on the part that chooses, by more than chance would be"
             if best is trials[0]
             else "it is better than those before it, on the part that chooses, by more than chance would be"
         )
-        numbers = {"compared": [each.to_json() for each in compared], "significance": ERROR}
-        self.tell({"event": "selected", "branch": best.strategy, "tried": tried, **numbers, "why": why})
+        self.tell(
+            Selected(
+                branch=best.strategy,
+                tried=tuple(each.record for each in trials),
+                compared=tuple(compared),
+                significance=ERROR,
+                why=why,
+            )
+        )
         self.observer.accepted(0, self.start.graph)
         known = len(self.start.graph.history.steps) if self.start.graph.history else 0
         history = best.network.graph.history
@@ -330,47 +374,28 @@ def run_growth(
     return _Growth(session, start, data, observer, progress or Progress(), earlier).run()
 
 
-def _growth_event(
-    session: Session, choice: Scored, scored: Sequence[Scored], step: int, created: Sequence[str]
-) -> Event:
+def _growth(session: Session, choice: Scored, scored: Sequence[Scored], step: int, created: Sequence[str]) -> Growth:
     assert session.graph.history is not None
-    costs = session.graph.costs()
-    return {
-        "event": "growth",
-        "step": step,
-        **step_data(session.graph.history.steps[-1]),
-        "created": list(created),
-        "candidates": len(scored),
-        "improving": sum(each.improves for each in scored),
-        "predicted_gain": choice.predicted,
-        "measured_gain": choice.gain,
-        "gain_error": choice.error,
-        "amplitude": choice.amplitude,
-        "probation": choice.outcome == "on probation",
-        "loss_before": choice.loss_before,
-        "loss_after": choice.loss,
-        "parameters": costs.parameters,
-        "macs": costs.macs,
-        "hash": session.graph.hash,
-        "tried": [_tried_event(each, each is choice or each.idle is choice.step) for each in scored],
-    }
-
-
-def _tried_event(scored: Scored, chosen: bool) -> Event:
-    """A candidate as the log keeps it; numbers that are not finite are none."""
-    gain, error = (None if x is None or not math.isfinite(x) else x for x in (scored.gain, scored.error))
-    return {
-        "pass": scored.step.name,
-        **scored.step.model_dump(mode="json", exclude={"values", "seed"}, exclude_defaults=True),
-        "map": scored.convolves,
-        "predicted_gain": scored.predicted,
-        "measured_gain": gain,
-        "gain_error": error,
-        "amplitude": scored.amplitude,
-        "parameters": scored.parameters,
-        "outcome": "chosen" if chosen else scored.outcome,
-        "small": scored.small._asdict() if all(map(math.isfinite, scored.small)) else None,
-    }
+    costs, done = session.graph.costs(), step_data(session.graph.history.steps[-1])
+    what, probation = describe([done]), choice.outcome == "on probation"
+    # On probation it keeps the function: nothing was predicted, and there is nothing to measure.
+    predicted, gain = (None, None) if probation else (choice.predicted, choice.gain)
+    added = choice.parameters - choice.parameters_before
+    return Growth(
+        step=step,
+        what=what,
+        passes=(done,),
+        created=tuple(created),
+        candidates=len(scored),
+        chosen=(Chosen(name=what, parameters=added, gain=predicted),),
+        predicted_gain=predicted,
+        measured_gain=gain,
+        gain_error=choice.error,
+        parameters=costs.parameters,
+        macs=costs.macs,
+        hash=session.graph.hash,
+        notes=notes_of(choice, scored),
+    )
 
 
 def _refuse_divergence(session: Session, losses: Iterable[float], what: str, rate: str) -> None:
@@ -388,18 +413,17 @@ def _finite_parts(parts: Mapping[str, Mapping[str, float]]) -> dict[str, dict[st
     return {part: _finite(metrics) for part, metrics in parts.items()}
 
 
-def _started(session: Session, data: Dataset) -> Event:
-    return {
-        "event": "started",
-        "name": session.config.name,
-        "seed": session.config.seed,
-        "threads": torch.get_num_threads(),
-        "task": data.task,
-        "samples": len(data.x_train),
-        "test_samples": len(data.x_test),
-        "held_out": data.held_out,
-        "sample_shape": list(data.description.sample),
-        "outputs": data.outputs,
-        "hash": session.graph.hash,
-        "parameters": session.graph.costs().parameters,
-    }
+def _started(session: Session, data: Dataset) -> Started:
+    return Started(
+        name=session.config.name,
+        seed=session.config.seed,
+        threads=torch.get_num_threads(),
+        task=data.task,
+        samples=len(data.x_train),
+        test_samples=len(data.x_test),
+        held_out=data.held_out,
+        sample_shape=tuple(data.description.sample),
+        outputs=data.outputs,
+        hash=session.graph.hash,
+        parameters=session.graph.costs().parameters,
+    )

@@ -20,13 +20,14 @@ from growir.errors import ExportError, RunError, cut
 from growir.graph import Graph
 from growir.growth.config import RunConfig, Strategy, parse_run
 from growir.growth.contest import Trial
-from growir.growth.engine import Event, GrowthResult, Observer, Progress, Reason, run_growth
+from growir.growth.engine import GrowthResult, Observer, Progress, Reason, run_growth
 from growir.growth.policies.dag.inputs import start_network
 from growir.growth.session import Session, resolved
 from growir.network import Network
 from growir.params import array_digest, param_table
 from growir.runs.folder import CHECKPOINT, CONFIG, STATE, Checkpoint, RunFolder, damaged
 from growir.runs.meter import Meter
+from growir.runs.records import Event
 from growir.shapes import shapes_of
 
 
@@ -104,13 +105,13 @@ def _run_in(
         if resume:
             done = folder.finished()
             if done is not None:
-                return GrowthResult(done.network, done.grown, done.summary, done.events)
+                return GrowthResult(done.network, done.grown, done.finished, done.events)
             last = folder.last()
             if last is not None:
                 session, progress = _gone_on(last, folder.path / CHECKPOINT / STATE, session, data)
-            folder.rewind(last.state["events"] if last else [])
+            folder.rewind(last.events if last else [])
         result = run_growth(session, data, recording, start, progress, folder.events)
-        folder.finish(result.network, result.summary)
+        folder.finish(result.network, result.finished)
     except KeyboardInterrupt:
         stopped = folder.interrupted()
         if stopped is not None:
@@ -127,7 +128,7 @@ def _checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
     fields = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress)}
     state = {
         **fields,
-        "trials": [trial.to_json() for trial in progress.trials],
+        "trials": [trial.record.to_json() for trial in progress.trials],
         "phases": session.meter.to_json(),
         "threads": torch.get_num_threads(),
         "growir": __version__,
@@ -136,8 +137,8 @@ def _checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
         session.network(),
         {key: tensor.numpy() for key, tensor in session.optimizer_tensors().items()},
         state,
-        {trial.strategy: trial.network for trial in progress.trials},
-        {trial.strategy: trial.losses.numpy() for trial in progress.trials},
+        trials={trial.strategy: trial.network for trial in progress.trials},
+        losses={trial.strategy: trial.losses.numpy() for trial in progress.trials},
     )
 
 

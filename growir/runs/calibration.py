@@ -13,8 +13,10 @@ from growir.columns import Grid, listed
 from growir.errors import RunError, cut
 from growir.plot import SEVERAL, Canvas, decade_axis
 from growir.render.scatter import Dot, scatter
-from growir.runs.reading import Event, RunLog, branch_of, mapping, mappings, number
-from growir.runs.report import describe_step, left_out
+from growir.runs.reading import RunLog
+from growir.runs.records import Growth, Tried
+from growir.runs.report import left_out
+from growir.runs.words import describe
 
 FEWEST = 3  # points that say anything about a line
 Kind = Literal["edge", "node", "widening", "other"]
@@ -99,7 +101,7 @@ class Summary:
     full: Fit
     small: Fit
 
-    def to_json(self) -> Event:
+    def to_json(self) -> dict[str, Any]:
         """The summary as JSON values."""
         return asdict(self)
 
@@ -110,29 +112,30 @@ class Summary:
 def candidates(log: RunLog) -> list[Candidate]:
     """Every candidate that a run's growths record, in the order proposed."""
     found: list[Candidate] = []
-    last: tuple[object, list[Candidate]] = (None, [])
-    for growth in log.growths:
-        tried = [_candidate(growth, entry) for entry in mappings(growth.get("tried"))]
+    last: tuple[int | None, list[Candidate]] | None = None
+    for grown in log.growths:
+        growth = grown.growth
+        tried = [_candidate(growth, entry) for entry in growth.measured.tried]
         # Of several growths in one step each records them all.
-        if (growth.get("step"), tried) != last:
+        if (growth.step, tried) != last:
             found += tried
-        last = (growth.get("step"), tried)
+        last = (growth.step, tried)
     return found
 
 
-def _candidate(growth: Event, entry: Event) -> Candidate:
-    small = mapping(entry.get("small"))
-    name, step, size, outcome = entry.get("pass"), growth.get("step"), entry.get("parameters"), entry.get("outcome")
+def _candidate(growth: Growth, entry: Tried) -> Candidate:
+    name = entry.passes[0].get("pass") if len(entry.passes) == 1 else None
+    small = entry.small
     return Candidate(
-        branch=branch_of(growth),
-        step=step if type(step) is int else None,
-        move=describe_step(entry),
+        branch=growth.branch,
+        step=growth.step,
+        move=describe(entry.passes),
         kind=KINDS.get(name, "other") if isinstance(name, str) else "other",
-        maps=entry.get("map") is True,
-        outcome=outcome if isinstance(outcome, str) else None,
-        parameters=size if type(size) is int else None,
-        full=Gain(*(number(entry.get(k)) for k in ("amplitude", "predicted_gain", "measured_gain", "gain_error"))),
-        small=Gain(*(number(small.get(k)) for k in ("amplitude", "predicted", "measured"))) if small else None,
+        maps=entry.map is True,
+        outcome=entry.outcome,
+        parameters=entry.parameters,
+        full=Gain(entry.amplitude, entry.predicted_gain, entry.measured_gain, entry.gain_error),
+        small=Gain(small.amplitude, small.predicted, small.measured) if small is not None else None,
     )
 
 
@@ -287,7 +290,7 @@ def calibration_data(log: RunLog) -> dict[str, Any]:
     """The same as JSON values."""
     found = candidates(log)
     return {
-        "name": log.started.get("name"),
+        "name": log.started.name if log.started is not None else None,
         "points": [asdict(candidate) for candidate in found],
         "statistics": [row.to_json() for row in summaries(found)] if found else [],
         "unreadable_lines": log.unreadable,

@@ -16,9 +16,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from growir.runs.liveline import LiveLine
-from growir.runs.reading import Event
-from growir.runs.report import REASONS
+from growir.runs.records import Event, Finished
 from growir.runs.telling import Teller
+from growir.runs.values import Metrics
+from growir.runs.words import amount, decimal, reason_text
 
 REFRESH = 0.1  # seconds between updates of the live line; each costs about a millisecond
 
@@ -96,21 +97,22 @@ class Display:
         for line in self._teller.lines(event):
             self._print(line)
 
-    def finished(self, summary: Event) -> None:
+    def finished(self, found: Finished) -> None:
         """Print what came of the run."""
         self._progress.stop()
         if self.quiet:
-            self._print(f"{self.folder}: {_score(summary['test_after_fit'])}, {summary['parameters']} parameters")
+            self._print(f"{self.folder}: {_score(found.test_after_fit)}, {amount(found.parameters)} parameters")
             return
-        table = Table(title=Text(f"{self.name}, seed {summary['seed']}"), show_header=False)
+        table = Table(title=Text(f"{self.name}, seed {found.seed}"), show_header=False)
         for _ in range(2):
             table.add_column(overflow="fold")  # a path that is cut is of no use
-        table.add_row("test before the final fit", _score(summary["test_before_fit"]))
-        table.add_row("test after the final fit", _score(summary["test_after_fit"]))
-        table.add_row("parameters", f"{summary['parameters']:,}")
-        table.add_row("multiply-accumulates", f"{summary['macs']:,}")
-        table.add_row("growths", f"{summary['steps']}; {REASONS[summary['ended']]}")
-        table.add_row("seconds", f"{summary['seconds']:.1f}, {summary['seconds_growing']:.1f} of them growing")
+        table.add_row("test before the final fit", _score(found.test_before_fit))
+        table.add_row("test after the final fit", _score(found.test_after_fit))
+        table.add_row("parameters", amount(found.parameters))
+        table.add_row("multiply-accumulates", amount(found.macs))
+        table.add_row("growths", f"{amount(found.steps)}; {reason_text(found.ended)}")
+        seconds, growing = (decimal(value, ".1f") for value in (found.seconds, found.seconds_growing))
+        table.add_row("seconds", f"{seconds}, {growing} of them growing")
         table.add_row("run directory", Text(str(self.folder)))
         table.add_row("ONNX model", Text(str(self.folder / "model.onnx")))
         self.console.print(table)
@@ -118,17 +120,17 @@ class Display:
         folder = shlex.quote(str(self.folder))
         for command in (f"growir log {folder}", f"growir render {folder} -o picture.svg"):
             self._print(f"  {command}")
-        if not summary["reproducible"]:
+        if found.reproducible is False:
             self.console.print("The time budget ended growth: another run may find another network.")
 
 
-def _score(metrics: dict[str, float | None] | None) -> str:
+def _score(metrics: Metrics | None) -> str:
     if metrics is None:
         return "not tested, no test part"
-    loss = _number(metrics["loss"], ".4f")
+    loss = _number(metrics.get("loss"), ".4f")
     if "accuracy" in metrics:
         return f"{_number(metrics['accuracy'], '.2%')} correct, loss {loss}"
-    return f"mean squared error {_number(metrics['mse'], '.4g')}, loss {loss}"
+    return f"mean squared error {_number(metrics.get('mse'), '.4g')}, loss {loss}"
 
 
 def _number(value: float | None, form: str) -> str:

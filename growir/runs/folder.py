@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,8 @@ from growir.document import dumps
 from growir.errors import ExportError, GraphError, GrowirError, RunError, cut
 from growir.graph import Graph
 from growir.network import Network
-from growir.runs.reading import EVENTS, Event
+from growir.runs.reading import EVENTS, read_event
+from growir.runs.records import Event, Finished, Interrupted
 
 CONFIG, GROWTH = "run.toml", "growth"
 CHECKPOINT, OPTIMIZER, STATE = "checkpoint", "optimizer.safetensors", "state.json"
@@ -48,6 +49,7 @@ class Checkpoint:
         network: The network that is growing.
         optimizer: The optimizer's tensors, `entry:parameter` to array.
         state: How far the run is, as JSON values.
+        events: Every event until then; those of the folder where it is written.
         trials: The networks of branches that are done, by name.
         losses: (n,) what each of them is judged by.
     """
@@ -55,17 +57,18 @@ class Checkpoint:
     network: Network
     optimizer: Mapping[str, NDArray[Any]]
     state: Mapping[str, Any]
+    events: Sequence[Event] = ()
     trials: Mapping[str, Network] = field(default_factory=dict[str, Network])
     losses: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finished:
-    """What a finished run left: the network before and after the final fit, its summary and its events."""
+class Found:
+    """What a finished run left: the network before and after the final fit, and its events, of which one is last."""
 
     grown: Network
     network: Network
-    summary: Event
+    finished: Finished
     events: list[Event]
 
 
@@ -135,7 +138,7 @@ class RunFolder:
     def event(self, event: Event) -> None:
         """Append an event. Raises ExportError if it cannot be written."""
         self.events.append(event)
-        line = json.dumps(event, allow_nan=False, default=str) + "\n"
+        line = _line(event)
         try:
             with (self.path / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(line)
@@ -151,7 +154,7 @@ class RunFolder:
 
     def checkpoint(self, found: Checkpoint) -> None:
         """Keep all that going on needs, in one move."""
-        state = {**found.state, "given": self.given, "events": self.events}
+        state = {**found.state, "given": self.given, "events": [event.to_json() for event in self.events]}
 
         def fill(folder: Path) -> None:
             for place, network in [(NETWORK, found.network)] + [(f"{TRIALS}/{k}", n) for k, n in found.trials.items()]:
@@ -164,11 +167,11 @@ class RunFolder:
 
         store.write_folder(self.path / CHECKPOINT, fill)
 
-    def finish(self, network: Network, summary: Event) -> None:
+    def finish(self, network: Network, found: Finished) -> None:
         """Write what users take away; the summary last."""
         network.save(self.path / NETWORK)
         network.to_onnx(self.path / MODEL)
-        store.write_file(self.path / SUMMARY, (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
+        store.write_file(self.path / SUMMARY, (json.dumps(found.summary, indent=1, allow_nan=False) + "\n").encode())
 
     def interrupted(self) -> Event | None:
         """After a stop in mid-run: leave the last completed step's network where the final one would be.
@@ -182,7 +185,7 @@ class RunFolder:
             network = Network.load(checkpoint)
             network.save(self.path / NETWORK)
             network.to_onnx(self.path / MODEL)
-            event: Event = {"event": "interrupted", "hash": network.graph.hash}
+            event = Interrupted(hash=network.graph.hash)
             self.event(event)
             return event
         return None
@@ -194,13 +197,13 @@ class RunFolder:
         """Whether there is a checkpoint to go on from."""
         return (self.path / CHECKPOINT).is_dir()
 
-    def finished(self) -> Finished | None:
+    def finished(self) -> Found | None:
         """What a finished run left; None of one that is not."""
         if not (self.path / SUMMARY).is_file():
             return None
-        state, summary = self._state(), _read_json(self.path / SUMMARY)
+        (_, events), finished = self._state(), Finished.from_json(_read_json(self.path / SUMMARY))
         grown, network = Network.load(self.path / CHECKPOINT / NETWORK), Network.load(self.path / NETWORK)
-        return Finished(grown, network, summary, [*state["events"], {"event": "finished", **summary}])
+        return Found(grown, network, finished, [*events, finished])
 
     def last(self) -> Checkpoint | None:
         """All that going on needs, as it was after the last completed step; None before the first.
@@ -214,7 +217,7 @@ class RunFolder:
         store.recover(folder)
         if not folder.is_dir():
             return None
-        state = self._state()
+        state, events = self._state()
         try:
             network = Network.load(folder / NETWORK)
             trials = {path.name: Network.load(path) for path in sorted((folder / TRIALS).glob("*"))}
@@ -226,31 +229,37 @@ class RunFolder:
         if strange:
             text = f"{cut(strange[0])} is no optimizer state of the network beside it"
             raise damaged(folder / OPTIMIZER, text)
-        return Checkpoint(network, arrays, state, trials, losses)
+        return Checkpoint(network, arrays, state, events, trials, losses)
 
-    def rewind(self, events: list[Event]) -> None:
+    def rewind(self, events: Sequence[Event]) -> None:
         """Take back every event that was written after these."""
         self.events = list(events)
-        lines = "".join(json.dumps(event) + "\n" for event in self.events)
-        store.write_file(self.path / EVENTS, lines.encode())
+        store.write_file(self.path / EVENTS, "".join(map(_line, self.events)).encode())
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> tuple[dict[str, Any], list[Event]]:
+        """How far the run is, and its events until then."""
         path = self.path / CHECKPOINT / STATE
         store.recover(path.parent)
         state = _read_json(path)
-        events = state.get("events")
-        if not isinstance(events, list) or not all(isinstance(event, dict) for event in cast("list[object]", events)):
+        found: object = state.get("events")
+        events = [read_event(event) for event in cast("list[object]", found)] if isinstance(found, list) else [None]
+        known = [event for event in events if event is not None]
+        if len(known) < len(events):
             raise RunError(f"{path}: this file is damaged: it holds no list of events")
         if state.get("given") != self.given:
             raise RunError(
                 f"{self.path}: the data, or the network it started from, is not what it was; it cannot go on"
             )
-        return state
+        return state, known
 
 
 def damaged(path: Path, what: object) -> RunError:
     """What is said of a checkpoint, or a file of one, that something is wrong with."""
     return RunError(f"{path}: this checkpoint is damaged and cannot be resumed: {what}")
+
+
+def _line(event: Event) -> str:
+    return json.dumps(event.to_json(), allow_nan=False) + "\n"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

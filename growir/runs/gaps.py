@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, zip_longest
-from typing import Any, Literal
+from itertools import zip_longest
+from typing import Any
 
 from growir.columns import Grid, fold
 from growir.errors import RunError, cut
-from growir.plot import SEVERAL, Axis, Canvas, linear_axis
+from growir.plot import SEVERAL, Axis, Canvas
 from growir.render.curves import Band, Curve, curves
-from growir.runs.reading import Event, RunLog, branch_of, mapping, number
-from growir.runs.report import describe_step, left_out
+from growir.runs.metrics import Metric, by_branch, metric_of, score_axis
+from growir.runs.reading import RunLog
+from growir.runs.report import left_out
+from growir.runs.values import Metrics
+from growir.runs.words import what_grew
 
 STAGES = ("before", "after", "trained")  # growing; and the training that follows
 _COLUMNS = ("before", "after", "later")
 _WORDS = 27  # columns of what grew in the table
 NONE = "no growth records scores before and after it, as runs of this version of growir do"
-Metric = Literal["accuracy", "loss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,12 @@ class Gaps:
     @property
     def branches(self) -> list[tuple[str | None, list[Growth]]]:
         """The growths of each branch, in order."""
-        order = {branch: k for k, branch in enumerate(dict.fromkeys(growth.branch for growth in self.growths))}
-        rows = sorted(self.growths, key=lambda growth: order[growth.branch])
-        return [(branch, list(group)) for branch, group in groupby(rows, key=lambda growth: growth.branch)]
+        return by_branch(self.growths, lambda growth: growth.branch)
 
-    def label(self, score: float) -> str:
-        """A score as an axis shows it."""
-        return f"{100 * score:.4g}%" if self.metric == "accuracy" else f"{score:.4g}"
+    @property
+    def axis(self) -> Axis:
+        """Of the scores."""
+        return score_axis(self.metric, self.values)
 
     @property
     def meaning(self) -> str:
@@ -89,24 +90,22 @@ class Gaps:
 
 def gaps_of(log: RunLog) -> Gaps:
     """The scores around each growth of a run."""
-    parts = [
-        mapping(mapping(growth.get(stage)).get(part)) for growth in log.growths for stage in STAGES for part in _PARTS
-    ]
-    metric: Metric = "accuracy" if any(number(part.get("accuracy")) is not None for part in parts) else "loss"
-    growths: list[Growth] = []
-    for growth, following in zip_longest(log.growths, log.growths[1:], fillvalue=Event()):
+    stages: list[tuple[Mapping[str, Metrics | None], ...]] = []
+    for grown, following in zip_longest(log.growths, log.growths[1:]):
         # One training follows all growths of a step; it is told of the last.
-        same = growth.get("trained") is following.get("trained")
-        before, after, trained = (
-            _scores({} if same and stage == "trained" else mapping(growth.get(stage)), metric) for stage in STAGES
-        )
-        step = growth.get("step")
+        own = grown.trained if following is None or grown.trained is not following.trained else None
+        later = {"train": own.train, "selection": own.selection} if own is not None else {}
+        stages.append((grown.growth.before, grown.growth.after, later))
+    metric = metric_of(stage.get(part) for found in stages for stage in found for part in _PARTS)
+    growths: list[Growth] = []
+    for grown, found in zip(log.growths, stages, strict=True):
+        before, after, trained = (_scores(stage, metric) for stage in found)
         growths.append(
             Growth(
-                branch=branch_of(growth),
-                step=step if type(step) is int else None,
-                move=describe_step(growth),
-                undone=growth.get("undone"),
+                branch=grown.growth.branch,
+                step=grown.growth.step,
+                move=what_grew(grown.growth.what),
+                undone=None if grown.undone is None else grown.undone.reason or "?",
                 scores=(before, after, trained),
             )
         )
@@ -116,8 +115,8 @@ def gaps_of(log: RunLog) -> Gaps:
 _PARTS = ("train", "selection")
 
 
-def _scores(found: Event, metric: Metric) -> Scores:
-    train, selection = (number(mapping(found.get(part)).get(metric)) for part in _PARTS)
+def _scores(found: Mapping[str, Metrics | None], metric: Metric) -> Scores:
+    train, selection = ((found.get(part) or {}).get(metric) for part in _PARTS)
     gap = None
     if train is not None and selection is not None:
         gap = train - selection if metric == "accuracy" else selection - train
@@ -185,7 +184,7 @@ def step_axis(growths: Sequence[Growth]) -> Axis:
 
 
 def _plot(found: Gaps, growths: Sequence[Growth]) -> str:
-    canvas = Canvas(step_axis(growths), linear_axis(found.values, found.label))
+    canvas = Canvas(step_axis(growths), found.axis)
     for k, growth in enumerate(growths):
         for j, scores in enumerate(growth.scores):
             for score, letter in ((scores.train, "t"), (scores.selection, "s")):
@@ -207,7 +206,7 @@ def gaps_picture(log: RunLog) -> str:
         for branch, growths in found.branches
     ]
     title = f"{log.name}: {found.metric} on what is trained on and on what chooses"
-    return curves(title, found.metric, panels, linear_axis(found.values, found.label))
+    return curves(title, found.metric, panels, found.axis)
 
 
 def _panel(growths: Sequence[Growth]) -> tuple[Axis, list[Curve], list[Band]]:
@@ -228,14 +227,14 @@ def gaps_data(log: RunLog) -> dict[str, Any]:
     """The same as JSON values."""
     found = gaps_of(log)
     return {
-        "name": log.started.get("name"),
+        "name": log.started.name if log.started is not None else None,
         "metric": found.metric,
         "growths": [_row(growth) for growth in found.growths],
         "unreadable_lines": log.unreadable,
     }
 
 
-def _row(growth: Growth) -> Event:
+def _row(growth: Growth) -> dict[str, Any]:
     scores = {
         stage: {"train": found.train, "selection": found.selection, "gap": found.gap}
         for stage, found in zip(STAGES, growth.scores, strict=True)

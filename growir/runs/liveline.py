@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from growir.runs.reading import Event
+from growir.runs.records import Event, Fitted, Growth, Trained
+from growir.runs.values import Metrics
 
 
 class LiveLine:
@@ -23,12 +22,12 @@ class LiveLine:
 
     def event(self, event: Event) -> None:
         """Take note of a score, if the event has one."""
-        match event["event"]:
-            case "growth":
-                self._score = _score(event["after"]["selection"])
-            case "trained":
-                self._score = _score(event["selection"])
-            case "fitted":
+        match event:
+            case Growth():
+                self._score = _score(event.after.get("selection"))
+            case Trained():
+                self._score = _score(event.selection)
+            case Fitted():
                 self._score = ""  # what follows is another network, or trains on that part too
             case _:
                 pass
@@ -59,11 +58,13 @@ class LiveLine:
         return "  ".join(parts)
 
 
-def _score(found: Mapping[str, float | None]) -> str:
-    """The share that is correct, or the loss of a regression."""
-    if found.get("accuracy") is not None:
-        return f"{found['accuracy']:.1%}"
-    loss = found.get("loss")
+def _score(found: Metrics | None) -> str:
+    """The share that is correct, or the loss of a regression; nothing where nothing was measured."""
+    if found is None:
+        return ""
+    accuracy, loss = found.get("accuracy"), found.get("loss")
+    if accuracy is not None:
+        return f"{accuracy:.1%}"
     return "beyond float32" if loss is None else f"{loss:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""The events of a run as they were recorded, and the values in them.
+"""The events of a run as they were recorded: one reader for command line, report and plots.
 
 A run that is under way, was killed or is damaged has a log too: what cannot be read is counted and left out.
 """
@@ -6,17 +6,62 @@ A run that is under way, was killed or is damaged has a log too: what cannot be 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from growir.errors import RunError, cut
+from growir.runs.earlier import of_today
+from growir.runs.records import (
+    KINDS,
+    Ended,
+    Event,
+    Finished,
+    Fitted,
+    Growth,
+    InputsChosen,
+    Interrupted,
+    Other,
+    Selected,
+    Started,
+    Trained,
+    Undone,
+)
 
 EVENTS = "events.jsonl"
-HUGE = 1e300  # no measured number; an integer of a damaged file can be larger than any float
 
-Event = dict[str, Any]
+
+@dataclass(slots=True)
+class Grown:
+    """A growth, and what followed it.
+
+    Attributes:
+        growth: The growth.
+        trained: The training that followed, of which several growths of one number may share one.
+        undone: That it was taken back, if it was.
+    """
+
+    growth: Growth
+    trained: Trained | None = None
+    undone: Undone | None = None
+
+    @property
+    def taken_back(self) -> str | None:
+        """Why it was taken back, as a line shows it; None where it stands."""
+        return None if self.undone is None else cut(self.undone.reason)
+
+    def to_json(self) -> dict[str, Any]:
+        """The growth as JSON values, with the losses after the training, and why it was taken back if it was."""
+        found = self.growth.to_json()
+        if self.trained is not None:
+            after = self.trained
+            found |= {"train_loss": after.train_loss, "selection_loss": after.selection_loss}
+            found["seconds_training"] = after.seconds
+            scores = {"train": after.train, "selection": after.selection}
+            known = {part: dict(score) for part, score in scores.items() if score is not None}
+            found |= {"trained": known} if known else {}
+        return found | ({} if self.undone is None else {"undone": self.undone.reason})
 
 
 @dataclass(slots=True)
@@ -24,61 +69,90 @@ class RunLog:
     """The events of a run, as far as they can be read.
 
     Attributes:
-        started: The first event; empty where it is missing.
-        inputs: Which inputs were chosen, and among which; empty where nothing was to choose.
-        starts: The same of the branches of a tournament that have their own.
-        growths: Each growth event, with the losses after the training that followed, and why it was taken back if it
-            was.
+        started: The first event; None where it is missing.
+        inputs: Which inputs were chosen, and among which; None where nothing was to choose.
+        starts: How the branches of a contest started that have said so.
+        growths: Each growth, and what followed it.
         reason: Why growth ended, if it has.
         ends: The same of each branch.
         fitted: What each branch came to.
-        selected: Which branch was chosen; empty before, and where there are none.
-        finished: The last event of a finished run; empty before.
+        selected: Which branch was chosen; None before, and where there are none.
+        finished: The last event of a finished run; None before.
         interrupted: Whether somebody stopped it.
         unreadable: The numbers of lines that hold no event.
     """
 
-    started: Event = field(default_factory=dict[str, Any])
-    inputs: Event = field(default_factory=dict[str, Any])
-    starts: dict[str, Event] = field(default_factory=dict[str, Event])
-    growths: list[Event] = field(default_factory=list[Event])
+    started: Started | None = None
+    inputs: InputsChosen | None = None
+    starts: dict[str, Started] = field(default_factory=dict[str, Started])
+    growths: list[Grown] = field(default_factory=list[Grown])
     reason: str | None = None
     ends: dict[str, str] = field(default_factory=dict[str, str])
-    fitted: list[Event] = field(default_factory=list[Event])
-    selected: Event = field(default_factory=dict[str, Any])
-    finished: Event = field(default_factory=dict[str, Any])
+    fitted: list[Fitted] = field(default_factory=list[Fitted])
+    selected: Selected | None = None
+    finished: Finished | None = None
     interrupted: bool = False
     unreadable: list[int] = field(default_factory=list[int])
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Self:
+        """The log of some events, in order."""
+        log = cls()
+        for event in events:
+            _note(log, event)
+        return log
 
     @property
     def state(self) -> str:
         """finished, stopped, or not finished."""
-        if self.finished:
+        if self.finished is not None:
             return "finished"
         return "stopped" if self.interrupted else "not finished"
 
     @property
     def name(self) -> str:
         """The run's name and seed, as a page begins with them."""
-        return f"{cut(self.started.get('name', 'a run'))}, seed {cut(self.started.get('seed', '?'))}"
+        name, seed = (self.started.name, self.started.seed) if self.started is not None else (None, None)
+        return f"{cut('a run' if name is None else name)}, seed {'?' if seed is None else cut(seed)}"
 
     @property
     def branched(self) -> bool:
-        """Whether it is a tournament."""
-        return any(branch_of(growth) is not None for growth in self.growths)
+        """Whether several branches grew."""
+        return any(grown.growth.branch is not None for grown in self.growths)
 
-    def to_json(self) -> Event:
+    def to_json(self) -> dict[str, Any]:
         """The log as JSON values."""
         return {
             "state": self.state,
-            "started": self.started,
-            "inputs": self.inputs,
-            "growths": self.growths,
+            "started": _json(self.started),
+            "inputs": _json(self.inputs),
+            "growths": [grown.to_json() for grown in self.growths],
             "ended": self.reason,
-            "branches": {"started": self.starts, "ended": self.ends, "fitted": self.fitted, "selected": self.selected},
-            "finished": self.finished,
+            "branches": {
+                "started": {branch: start.to_json() for branch, start in self.starts.items()},
+                "ended": self.ends,
+                "fitted": [fitted.to_json() for fitted in self.fitted],
+                "selected": _json(self.selected),
+            },
+            "finished": _json(self.finished),
             "unreadable_lines": self.unreadable,
         }
+
+
+def _json(event: Event | None) -> dict[str, Any]:
+    return {} if event is None else event.to_json()
+
+
+def read_event(found: object) -> Event | None:
+    """The event that JSON values hold, of whichever version of growir; None if they hold none."""
+    if not isinstance(found, dict):
+        return None
+    values = cast("Mapping[str, Any]", found)
+    name = values.get("event")
+    if not isinstance(name, str):
+        return None
+    kind = KINDS.get(name)
+    return Other(found=values) if kind is None else kind.from_json(of_today(values))
 
 
 def read_run(folder: Path) -> RunLog:
@@ -88,99 +162,60 @@ def read_run(folder: Path) -> RunLog:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise RunError(f"{path}: no events to read: {error.strerror or error}") from None
-    log = RunLog()
-    for number, line in enumerate(lines, 1):
-        event = _event(line)
-        if event is None:
-            log.unreadable.append(number)
-        else:
-            _note(log, event)
+    events = [_read_line(line) for line in lines]
+    log = RunLog.of(event for event in events if event is not None)
+    log.unreadable = [number for number, event in enumerate(events, 1) if event is None]
     return log
 
 
-def _event(line: bytes) -> Event | None:
+def _read_line(line: bytes) -> Event | None:
     """The event of a line, or None: the last line of a run that was killed may be cut short."""
     try:
         found: object = json.loads(line)
         json.dumps(found, allow_nan=False)  # what is no JSON could not be printed as such
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict):
-        return None
-    event = cast("Event", found)
-    return event if isinstance(event.get("event"), str) else None
+    return read_event(found)
 
 
 def _note(log: RunLog, event: Event) -> None:
-    branch = branch_of(event)
-    match event["event"]:
-        case "started":
-            if branch is not None:
-                log.starts[branch] = event
-            if branch is None or not log.started:
+    match event:
+        case Started():
+            if event.branch is not None:
+                log.starts[event.branch] = event
+            if event.branch is None or log.started is None:
                 log.started = event
-        case "growth":
-            log.growths.append({key: value for key, value in event.items() if key not in ("trained", "undone")})
-        case "trained":
-            metrics = {part: event[part] for part in ("train", "selection") if part in event}
-            for growth in _meant(log, event):
-                growth["train_loss"] = event.get("train_loss")
-                growth["selection_loss"] = event.get("selection_loss")
-                growth["seconds_training"] = event.get("seconds")
-                if metrics:
-                    growth["trained"] = metrics
-        case "undone":
-            for growth in _meant(log, event):
-                growth["undone"] = str(event.get("reason"))
-        case "ended":
-            log.reason = str(event.get("reason"))
-            if branch is not None:
-                log.ends[branch] = log.reason
-        case "inputs":
+        case Growth():
+            log.growths.append(Grown(event))
+        case Trained():
+            for grown in _meant(log, event.step, event.branch):
+                grown.trained = event
+        case Undone():
+            for grown in _meant(log, event.step, event.branch):
+                grown.undone = event
+        case Ended():
+            log.reason = event.reason or "?"
+            if event.branch is not None:
+                log.ends[event.branch] = log.reason
+        case InputsChosen():
             log.inputs = event
-        case "fitted":
+        case Fitted():
             log.fitted.append(event)
-        case "selected":
+        case Selected():
             log.selected = event
-        case "finished":
+        case Finished():
             log.finished, log.interrupted = event, False
-        case "interrupted":
+        case Interrupted():
             log.interrupted = True
-        case _:  # of a later version
-            pass
+        case _:
+            pass  # of a later version
 
 
-def _meant(log: RunLog, event: Event) -> Iterator[Event]:
+def _meant(log: RunLog, step: int | None, branch: str | None) -> Iterator[Grown]:
     """The growths that a later event speaks of: those of its step and branch that stand."""
     # One that names no branch follows what it speaks of.
-    branch = branch_of(event) if "branch" in event or not log.growths else branch_of(log.growths[-1])
-    for growth in log.growths:
-        if growth.get("step") == event.get("step") and branch_of(growth) == branch and "undone" not in growth:
-            yield growth
-
-
-# -- values of a damaged file -----------------------------------------------------------------------------------------
-
-
-def branch_of(event: Mapping[str, Any]) -> str | None:
-    """The branch of a tournament that an event belongs to."""
-    branch: object = event.get("branch")
-    return branch if isinstance(branch, str) else None
-
-
-def number(value: object) -> float | None:
-    """A measured number, or None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= HUGE:
-        return None
-    return float(value)
-
-
-def mapping(value: object) -> Event:
-    """A JSON object; empty for what is none."""
-    return cast("Event", value) if isinstance(value, dict) else {}
-
-
-def mappings(value: object) -> list[Event]:
-    """The objects of a JSON list."""
-    found = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("Event", entry) for entry in found if isinstance(entry, dict)]
+    if branch is None and log.growths:
+        branch = log.growths[-1].growth.branch
+    for grown in log.growths:
+        if (grown.growth.step, grown.growth.branch, grown.undone) == (step, branch, None):
+            yield grown

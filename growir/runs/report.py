@@ -2,119 +2,59 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeGuard, cast
+from typing import Any
 
 from growir.columns import Grid, wrapped
 from growir.document import step_data
 from growir.errors import cut
 from growir.graph import Graph
 from growir.replay import MAX_CHECKED, replayable, rewrites
-from growir.runs.reading import EVENTS, HUGE, Event, RunLog, branch_of, mapping, mappings, number
-from growir.show import MAX_DEPTH, MAX_LINE, field_text, si_text, some
-
-REASONS: Mapping[str, str] = {
-    "parameters": "nothing more fits the budget",
-    "no move": "there is no state that could grow",
-    "steps": "the number of growths is reached",
-    "seconds": "the time is over",
-    "no gain": "no candidate lowers the loss of the selection part by more than chance would, at once or trained",
-    "criterion": "the information criterion no longer falls",
-}
-# Of a growth that was taken back after the training that followed it.
-UNDONE: Mapping[str, str] = {
-    "no gain": "trained, it does not lower the loss of the selection part by more than chance would",
-    "criterion": "the information criterion does not fall by it",
-}
-GAIN = (
-    "A gain is by how much a growth lowers the loss before it is trained: as predicted to first order, and as measured "
-    "on the selection part."
+from growir.runs.reading import EVENTS, Grown, RunLog
+from growir.runs.records import Compared, Finished, Fitted, Selected
+from growir.runs.values import Metrics
+from growir.runs.words import (
+    GAIN,
+    PROBATION,
+    SELECTION,
+    amount,
+    decimal,
+    describe_step,
+    reason_text,
+    what_grew,
 )
-SELECTION = (
-    "While it grows, a network is trained on two thirds of the samples; the last third, the selection part, measures "
-    "what each growth is worth."
-)
-PROBATION = (
-    "on probation: nothing gains at once, so the most promising candidate is trained; it stays if that lowers the loss "
-    "on the selection part by more than chance would; by the strategy widen, in any case"
-)
-# Of a growth event, what is no argument of the pass.
-_MEASURED = frozenset(
-    "event step pass version created values candidates improving predicted_gain measured_gain amplitude loss_before "
-    "loss_after parameters macs hash seconds seed train_loss selection_loss seconds_training cost branch tried before "
-    "after trained undone map gain_error outcome small probation".split()
-)
-
-
-def short(name: object) -> str:
-    """A node's name as a growth is told: of the layer and the activation of a state that growth made, the state's."""
-    return re.sub(r"^(node_[0-9]+)\.[a-z0-9_]+$", r"\1", cut(name))
-
-
-def neurons(count: object) -> str:
-    """So many neurons in words."""
-    return f"{cut(count)} {'neuron' if count == 1 else 'neurons'}"
-
-
-def describe_step(event: Mapping[str, Any], depth: int = 0) -> str:
-    """A recorded pass in a few words; it may be damaged, or from another package."""
-    created = event.get("created")
-    made = short(cast("list[object]", created)[0]) if isinstance(created, list) and created else "?"
-    source, target, node = (short(event.get(key, "?")) for key in ("source", "target", "node"))
-    match event.get("pass"):
-        case "add_edge":
-            return f"edge {source} -> {target}"
-        case "add_node":
-            way = (source, target) if made == "?" else (source, made, target)  # what was only tried made nothing
-            return f"{neurons(event.get('width', '?'))} {' -> '.join(way)}"
-        case "widen":
-            return f"{node} wider by {cut(event.get('by', '?'))}"
-        case "prune" | "split" as name:
-            channels = event.get("channels")
-            count = len(cast("list[object]", channels)) if isinstance(channels, list) else "?"
-            return f"{node} narrower by {count}" if name == "prune" else f"{node}: {count} channels split"
-        case "sequence":
-            if depth == MAX_DEPTH:
-                return "..."
-            return "; ".join(describe_step(part, depth + 1) for part in mappings(event.get("passes")))
-        case name:
-            fields = {k: v for k, v in event.items() if k not in _MEASURED and v not in ([], {}, None, False)}
-            return " ".join(filter(None, (cut(name), field_text(fields))))
-
+from growir.show import MAX_LINE, si_text, some
 
 # -- as text ----------------------------------------------------------------------------------------------------------
 
 
 def run_page(log: RunLog) -> Iterator[str | Grid]:
     """What `growir log` prints of a run before its plot."""
-    start = log.started
-    begins = f", starting at {_count(start.get('parameters'))} parameters" if "parameters" in start else ""
-    task = f"\n{cut(start['task'])}, {_count(start.get('samples'))} samples{begins}" if "task" in start else ""
+    task = ""
+    if log.started is not None and log.started.task is not None:
+        start = log.started
+        begins = f", starting at {amount(start.parameters)} parameters" if start.parameters is not None else ""
+        task = f"\n{cut(start.task)}, {amount(start.samples)} samples{begins}"
     yield f"{log.name}: {log.state}{task}"
-    if log.inputs:
-        tried = ", ".join(
-            f"{_decimal(entry.get('loss'), '.4f')} with {_count(entry.get('inputs'))}"
-            for entry in mappings(log.inputs.get("tried"))
-        )
-        yield f"reads {_count(log.inputs.get('inputs'))} inputs: loss after a short fit {tried or '-'}"
+    if log.inputs is not None:
+        tried = ", ".join(f"{decimal(entry.loss, '.4f')} with {amount(entry.inputs)}" for entry in log.inputs.tried)
+        yield f"reads {amount(log.inputs.inputs)} inputs: loss after a short fit {tried or '-'}"
     if log.growths:
         yield from _growth_grids(log)
         yield f"{wrapped(SELECTION)}\n{wrapped(GAIN)}\nmacs are the multiply-accumulates for one sample."
-        if any(growth.get("probation") is True for growth in log.growths):
+        if any(grown.growth.probation for grown in log.growths):
             yield wrapped(PROBATION)
     else:
         yield "no growths yet" if not log.reason else "no growths"
     if log.ends:
-        yield "\n".join(f"growth of {cut(branch)} ended: {_why(reason)}" for branch, reason in log.ends.items())
+        yield "\n".join(f"growth of {cut(branch)} ended: {reason_text(reason)}" for branch, reason in log.ends.items())
     elif log.reason:
-        yield f"growth ended: {_why(log.reason)}"
-    yield from _tournament(log)
-    if log.finished:
+        yield f"growth ended: {reason_text(log.reason)}"
+    yield from _contest(log)
+    if log.finished is not None:
         yield _result(log.finished)
-        phases = mapping(log.finished.get("phases"))
-        if phases:
-            yield _phase_grid(phases)
+        if log.finished.phases:
+            yield _phase_grid(log.finished.phases)
 
 
 def left_out(log: RunLog) -> Iterator[str]:
@@ -125,10 +65,6 @@ def left_out(log: RunLog) -> Iterator[str]:
         yield f"{'line' if one else 'lines'} {which} of {EVENTS} left out: {holds} no event"
 
 
-def _why(reason: str) -> str:
-    return REASONS.get(reason, cut(reason))
-
-
 _CHOSEN = ("step", "growth", "best of", "predicted gain", "measured gain")
 _BECAME = ("step", "parameters", "added", "macs", "train loss", "selection loss", "seconds")
 
@@ -136,43 +72,45 @@ _BECAME = ("step", "parameters", "added", "macs", "train loss", "selection loss"
 def _growth_grids(log: RunLog) -> Iterator[Grid]:
     """What grew and why; and what the network became by it, with the losses after the training that followed."""
     chosen, became = list[tuple[str, ...]](), list[tuple[str, ...]]()
-    # Branches start from the run's own network unless they say otherwise.
-    start = log.started.get("parameters")
-    sizes: dict[str | None, Any] = {branch_of(growth): start for growth in log.growths}
-    sizes |= {branch: begun.get("parameters") for branch, begun in log.starts.items()}
-    for growth in log.growths:
-        branch, after = branch_of(growth), growth.get("parameters")
-        before = sizes.get(branch)
-        added = f"{after - before:+,}" if _countable(after) and _countable(before) else "-"
-        if "undone" not in growth:
-            sizes[branch] = after
-        key = ((cut(branch or "-"),) if log.branched else ()) + (_count(growth.get("step")),)
-        gains = [_decimal(growth.get(name), ".4f") for name in ("predicted_gain", "measured_gain")]
-        candidates = "" if growth.get("candidates") == 1 else _count(growth.get("candidates"))
-        chosen.append((*key, growth_text(growth), candidates, *gains))
-        losses = [_decimal(growth.get(name), ".4f") for name in ("train_loss", "selection_loss")]
-        seconds = _decimal(growth.get("seconds"), ".2f")
-        became.append((*key, _count(after), added, _count(growth.get("macs")), *losses, seconds))
+    # Of runs of earlier versions, branches start from the run's own network unless they say otherwise.
+    start = log.started.parameters if log.started is not None else None
+    sizes: dict[str | None, int | None] = {grown.growth.branch: start for grown in log.growths}
+    sizes |= {branch: begun.parameters for branch, begun in log.starts.items()}
+    for grown in log.growths:
+        growth, trained = grown.growth, grown.trained
+        after, before = growth.parameters, growth.parameters_before
+        before = sizes.get(growth.branch) if before is None else before
+        added = f"{after - before:+,}" if after is not None and before is not None else "-"
+        if grown.undone is None:
+            sizes[growth.branch] = after
+        key = ((cut(growth.branch or "-"),) if log.branched else ()) + (amount(growth.step),)
+        gains = [decimal(gain, ".4f") for gain in (growth.predicted_gain, growth.measured_gain)]
+        candidates = "" if growth.candidates == 1 else amount(growth.candidates)
+        chosen.append((*key, growth_text(grown), candidates, *gains))
+        losses = (trained.train_loss, trained.selection_loss) if trained is not None else (None, None)
+        spent = (*(decimal(loss, ".4f") for loss in losses), decimal(growth.seconds, ".2f"))
+        became.append((*key, amount(after), added, amount(growth.macs), *spent))
     for headers, rows in ((_CHOSEN, chosen), (_BECAME, became)):
         named = ("branch", *headers) if log.branched else headers
         yield Grid(named, tuple(rows), frozenset(headers) - {"growth"})
 
 
-def growth_text(growth: Mapping[str, Any]) -> str:
+def growth_text(grown: Grown) -> str:
     """A growth in a few words, and whether it was taken back."""
-    probation = ", on probation" if growth.get("probation") is True else ""
-    undone = f", taken back ({cut(growth['undone'])})" if "undone" in growth else ""
-    return f"{describe_step(growth)}{probation}{undone}"
+    probation = ", on probation" if grown.growth.probation else ""
+    undone = "" if grown.taken_back is None else f", taken back ({grown.taken_back})"
+    return f"{what_grew(grown.growth.what)}{probation}{undone}"
 
 
-def _tournament(log: RunLog) -> Iterator[str | Grid]:
+def _contest(log: RunLog) -> Iterator[str | Grid]:
     """What the branches came to, and which was chosen."""
-    if not log.fitted and not log.selected:
+    if not log.fitted and log.selected is None:
         return
-    chosen = branch_of(log.selected)
-    branches = {branch_of(event): _branch_row(event, mapping(event.get("selection"))) for event in log.fitted}
-    for entry in mappings(log.selected.get("tried")):
-        branches[branch_of(entry)] = _branch_row(entry, {**entry, "accuracy": None}, branches.get(branch_of(entry)))
+    chosen = log.selected.branch if log.selected is not None else None
+    branches = {fitted.branch: _branch_row(fitted, fitted.selection or {}) for fitted in log.fitted}
+    for entry in log.selected.tried if log.selected is not None else ():
+        scores = {"loss": entry.loss, "loss_error": entry.loss_error}
+        branches[entry.branch] = _branch_row(entry, scores, branches.get(entry.branch))
     rows = [
         (cut(name or "-"), *cells, "chosen" if name is not None and name == chosen else "")
         for name, cells in branches.items()
@@ -183,24 +121,23 @@ def _tournament(log: RunLog) -> Iterator[str | Grid]:
     if rows and used:
         chosen_headers = tuple(headers[k] for k in used)
         yield Grid(chosen_headers, tuple(tuple(row[k] for k in used) for row in rows), frozenset(headers[1:-1]))
-    if log.selected:
+    if log.selected is not None:
         yield selection_text(log.selected)
 
 
-def selection_text(event: Event) -> str:
+def selection_text(event: Selected) -> str:
     """Which branch was chosen and why, with the numbers that the rule compared; runs of earlier versions have none."""
-    chosen, compared = cut(branch_of(event) or "-"), mappings(event.get("compared"))
-    if not compared:
-        why = f": {cut(event['why'], MAX_LINE)}" if event.get("why") else ""
-        return wrapped(f"chosen: {chosen}{why}")
-    said = [_comparison_text(each, event.get("significance")) for each in compared]
+    chosen = cut(event.branch or "-")
+    if not event.compared:
+        return wrapped(f"chosen: {chosen}{f': {cut(event.why, MAX_LINE)}' if event.why else ''}")
+    said = [_comparison_text(each, event.significance) for each in event.compared]
     return wrapped(" ".join([*said, f"The network of {chosen} is chosen."]))
 
 
-def _comparison_text(found: Event, allowed: object) -> str:
+def _comparison_text(found: Compared, allowed: float | None) -> str:
     """What the rule made of two branches: why the one that comes later is taken, or is not."""
-    later, earlier = cut(found.get("branch", "-")), cut(found.get("against", "-"))
-    gain, error = number(found.get("gain")), _decimal(found.get("gain_error"), ".2g")
+    later, earlier = cut(found.branch or "-"), cut(found.against or "-")
+    gain, error = found.gain, decimal(found.gain_error, ".2g")
     if gain is None:
         return f"What {later} gains over {earlier} is not recorded."
     if gain <= 0:
@@ -208,9 +145,9 @@ def _comparison_text(found: Event, allowed: object) -> str:
         return f"On the selection part the loss of {later} is {by}, so {earlier} stays ahead."
     lower = f"is lower than that of {earlier} by {gain:.2g} (standard error {error})"
     by = f"On the selection part the loss of {later} {lower}"
-    p, limit = number(found.get("p")), _decimal(allowed, "g")
-    chance = "-" if p is None else "below 0.0001" if p < 1e-4 else f"{p:.3g}"
-    if found.get("better") is True:
+    limit = decimal(allowed, "g")
+    chance = "-" if found.p is None else "below 0.0001" if found.p < 1e-4 else f"{found.p:.3g}"
+    if found.better:
         return f"{by}. Chance does that with probability {chance}, less than {limit}, so {later} is ahead."
     return (
         f"{by}. Chance does that with probability {chance}, which has to be less than {limit} for {later} to take the "
@@ -218,14 +155,14 @@ def _comparison_text(found: Event, allowed: object) -> str:
     )
 
 
-def _branch_row(event: Event, scores: Event, known: Sequence[str] | None = None) -> list[str]:
+def _branch_row(event: Fitted, scores: Metrics, known: Sequence[str] | None = None) -> list[str]:
     """The cells of a branch; what is not measured stays as it was known before."""
     cells = [
-        _count(event.get("parameters")),
-        _decimal(scores.get("loss"), ".4f"),
-        _decimal(scores.get("loss_error"), ".4f"),
-        _decimal(scores.get("accuracy"), ".2%"),
-        _decimal(event.get("seconds"), ".1f"),
+        amount(event.parameters),
+        decimal(scores.get("loss"), ".4f"),
+        decimal(scores.get("loss_error"), ".4f"),
+        decimal(scores.get("accuracy"), ".2%"),
+        decimal(event.seconds, ".1f"),
     ]
     return [old if new == "-" else new for new, old in zip(cells, known or cells, strict=True)]
 
@@ -233,63 +170,49 @@ def _branch_row(event: Event, scores: Event, known: Sequence[str] | None = None)
 _COSTS = ("seconds", "cpu_seconds", "flops", "joules")
 
 
-def _phase_grid(phases: Event) -> Grid:
+def _phase_grid(phases: Mapping[str, Metrics]) -> Grid:
     """What each phase cost, and what growing costs beside training."""
     rows: list[tuple[str, ...]] = []
     for name, cost in phases.items():
-        seconds, cpu, flops, joules = (number(mapping(cost).get(key)) for key in _COSTS)
-        times = (_decimal(seconds, ".1f"), _decimal(cpu, ".1f"))
-        rows.append((cut(name), *times, "-" if flops is None else si_text(flops), _decimal(joules, ",.1f")))
+        seconds, cpu, flops, joules = (cost.get(key) for key in _COSTS)
+        times = (decimal(seconds, ".1f"), decimal(cpu, ".1f"))
+        rows.append((cut(name), *times, "-" if flops is None else si_text(flops), decimal(joules, ",.1f")))
     ratios: list[str] = []
     for key in _COSTS:
-        growing, training = (number(mapping(phases.get(name)).get(key)) for name in ("growing", "training"))
-        ratios.append(_decimal(growing / training, ".3g") if growing is not None and training else "-")
+        growing, training = (phases.get(name, {}).get(key) for name in ("growing", "training"))
+        ratios.append(decimal(growing / training, ".3g") if growing is not None and training else "-")
     if any(ratio != "-" for ratio in ratios):
         rows.append(("growing / training", *ratios))
     headers = ("phase", "seconds", "CPU seconds", "FLOPs", "joules")
     return Grid(headers, tuple(rows), frozenset(headers[1:]))
 
 
-def _result(event: Event) -> str:
+def _result(event: Finished) -> str:
     scores: list[str] = []
-    for key, when in (("test_before_fit", "before the final fit"), ("test_after_fit", "after it")):
-        metrics: object = event.get(key)
-        if isinstance(metrics, dict):
-            found = cast("dict[str, object]", metrics)
-            if "accuracy" in found:
-                scores.append(f"{_decimal(found['accuracy'], '.2%')} correct {when}")
-            else:
-                scores.append(f"loss {_decimal(found.get('loss'), '.4g')} {when}")
-    seconds, growing = (_decimal(event.get(key), ".1f") for key in ("seconds", "seconds_growing"))
-    size = f"{_count(event.get('parameters'))} parameters, {_count(event.get('macs'))} macs"
+    for metrics, when in ((event.test_before_fit, "before the final fit"), (event.test_after_fit, "after it")):
+        if metrics is None:
+            continue
+        if "accuracy" in metrics:
+            scores.append(f"{decimal(metrics['accuracy'], '.2%')} correct {when}")
+        else:
+            scores.append(f"loss {decimal(metrics.get('loss'), '.4g')} {when}")
+    seconds, growing = (decimal(value, ".1f") for value in (event.seconds, event.seconds_growing))
+    size = f"{amount(event.parameters)} parameters, {amount(event.macs)} macs"
     tested = f"test: {', '.join(scores)}" if scores else ""
-    dead, unreached = event.get("dead_units"), ""
-    if _countable(dead) and dead > 0:
-        unreached = f"{_count(dead)} dead {'unit' if dead == 1 else 'units'}, which no gradient reaches"
+    dead, unreached = event.dead_units or 0, ""
+    if dead > 0:
+        unreached = f"{amount(dead)} dead {'unit' if dead == 1 else 'units'}, which no gradient reaches"
     return "\n".join(filter(None, (tested, f"{size}, {seconds} seconds, {growing} of them growing", unreached)))
-
-
-def _countable(value: object) -> TypeGuard[int]:
-    return type(value) is int and abs(value) < HUGE
-
-
-def _count(value: object) -> str:
-    return f"{value:,}" if _countable(value) else "-"
-
-
-def _decimal(value: object, form: str) -> str:
-    found = number(value)
-    return "-" if found is None else format(found, form)
 
 
 # -- a history --------------------------------------------------------------------------------------------------------
 
 
-def history_log(graph: Graph) -> list[Event]:
+def history_log(graph: Graph) -> list[dict[str, Any]]:
     """Each step of a graph's history, with the costs before and after where the history can be run again."""
     if graph.history is None:
         return []
-    found: list[Event] = [{"step": k + 1, **step_data(step)} for k, step in enumerate(graph.history.steps)]
+    found: list[dict[str, Any]] = [{"step": k + 1, **step_data(step)} for k, step in enumerate(graph.history.steps)]
     costs = graph.history.base.costs()
     nodes = max(len(graph.nodes), len(graph.history.base.nodes))
     if len(found) * nodes > MAX_CHECKED or not all(map(replayable, graph.history.steps)):

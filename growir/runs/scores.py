@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, Literal
 
 from growir.columns import Grid, listed
 from growir.errors import RunError, cut
 from growir.plot import SEVERAL, Axis, Canvas, linear_axis
 from growir.render.trails import Stop, Trail, trails
-from growir.runs.reading import RunLog, branch_of, mapping, number
+from growir.runs.metrics import Metric, by_branch, metric_of, score_axis
+from growir.runs.reading import Grown, RunLog
 from growir.runs.report import growth_text, left_out, run_page
 from growir.show import si_text
 
 NONE = "no growth records a score and the parameters after it"
-Metric = Literal["accuracy", "loss"]
 LETTERS = "o+#@%&"  # of one branch after the other
 UNDONE = "x"
 
@@ -50,53 +48,43 @@ class Course:
     @property
     def branches(self) -> list[tuple[str | None, list[Point]]]:
         """The points of each branch, in order."""
-        order = {branch: k for k, branch in enumerate(dict.fromkeys(point.branch for point in self.points))}
-        rows = sorted(self.points, key=lambda point: order[point.branch])
-        return [(branch, list(group)) for branch, group in groupby(rows, key=lambda point: point.branch)]
+        return by_branch(self.points, lambda point: point.branch)
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
         """Of the parameters and of the scores."""
         sizes = linear_axis((point.parameters for point in self.points), si_text)
-        return sizes, linear_axis((point.score for point in self.points), self._label)
-
-    def _label(self, score: float) -> str:
-        return f"{100 * score:.4g}%" if self.metric == "accuracy" else f"{score:.4g}"
+        return sizes, score_axis(self.metric, (point.score for point in self.points))
 
 
 def course_of(log: RunLog) -> Course:
     """The networks of a run: each branch's first, and the one after each growth."""
-    scores = [mapping(mapping(growth.get(stage)).get("selection")) for growth in log.growths for stage in _STAGES]
-    metric: Metric = "accuracy" if any(number(found.get("accuracy")) is not None for found in scores) else "loss"
+    befores = [grown.growth.before.get("selection") for grown in log.growths]
+    metric = metric_of([*befores, *(grown.trained.selection for grown in log.growths if grown.trained is not None)])
     points: list[Point] = []
     begun = set[str | None]()
-    for growth in log.growths:
-        branch = branch_of(growth)
-        if branch not in begun:
-            begun.add(branch)
-            start = log.starts.get(branch or "", log.started)
-            score = _score(growth, "before", metric)
-            points += _point(branch, start.get("parameters"), score, "the start", undone=False)
-        step = growth.get("step")
-        text = f"step {'?' if type(step) is not int else cut(step)}: {growth_text(growth)}"
-        score = _score(growth, "trained", metric)
-        points += _point(branch, growth.get("parameters"), score, text, undone="undone" in growth)
+    for grown, before in zip(log.growths, befores, strict=True):
+        growth, undone = grown.growth, grown.undone is not None
+        if growth.branch not in begun:
+            begun.add(growth.branch)
+            start = log.starts.get(growth.branch or "", log.started)
+            score = before.get(metric) if before is not None else None
+            points += _point(growth.branch, start.parameters if start else None, score, "the start", undone=False)
+        text = f"step {'?' if growth.step is None else cut(growth.step)}: {growth_text(grown)}"
+        points += _point(growth.branch, growth.parameters, _trained(grown, metric), text, undone=undone)
     return Course(metric, tuple(points))
 
 
-_STAGES = ("before", "trained")
+def _trained(grown: Grown, metric: Metric) -> float | None:
+    """The score after the training that followed; the loss is all that runs of earlier versions have."""
+    if grown.trained is None:
+        return None
+    score = (grown.trained.selection or {}).get(metric)
+    return grown.trained.selection_loss if score is None and metric == "loss" else score
 
 
-def _score(growth: dict[str, Any], stage: str, metric: Metric) -> float | None:
-    found = number(mapping(mapping(growth.get(stage)).get("selection")).get(metric))
-    if found is None and (stage, metric) == ("trained", "loss"):
-        return number(growth.get("selection_loss"))  # all that runs of earlier versions have
-    return found
-
-
-def _point(branch: str | None, size: object, score: float | None, text: str, *, undone: bool) -> list[Point]:
-    parameters = number(size)
-    return [] if parameters is None or score is None else [Point(branch, parameters, score, text, undone)]
+def _point(branch: str | None, size: int | None, score: float | None, text: str, *, undone: bool) -> list[Point]:
+    return [] if size is None or score is None else [Point(branch, float(size), score, text, undone)]
 
 
 # -- as text and as a picture -----------------------------------------------------------------------------------------

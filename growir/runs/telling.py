@@ -7,17 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from growir.columns import LINE, fold, wrapped
 from growir.errors import cut
-from growir.runs.reading import Event
-from growir.runs.report import (
+from growir.runs.records import Ended, Event, Fitted, Growth, InputsChosen, Selected, Started, Undone
+from growir.runs.report import selection_text
+from growir.runs.values import Json
+from growir.runs.words import (
     GAIN,
     PROBATION,
-    REASONS,
     SELECTION,
     UNDONE,
-    describe_step,
+    amount,
+    decimal,
     neurons,
-    selection_text,
+    reason_text,
     short,
+    what_grew,
 )
 
 # A growth line has a step of 4 columns, what grew, both gains and the parameters: 80 together.
@@ -52,31 +55,32 @@ class Teller:
 
     def lines(self, event: Event) -> Iterator[str]:
         """The lines of an event that is worth some."""
-        match event["event"]:
-            case "inputs":
-                tried = ", ".join(f"{each['loss']:.4f} with {each['inputs']}" for each in event["tried"])
-                yield wrapped(f"reads {event['inputs']} inputs: loss on the selection part after a short fit {tried}")
+        match event:
+            case InputsChosen():
+                tried = ", ".join(f"{decimal(each.loss, '.4f')} with {amount(each.inputs)}" for each in event.tried)
+                count = amount(event.inputs)
+                yield wrapped(f"reads {count} inputs: loss on the selection part after a short fit {tried}")
                 yield from self._once("selection", SELECTION)
-            case "started":
-                yield wrapped(
-                    f"{cut(event['name'])}: {_data_text(event)}, starting at {event['parameters']} parameters"
-                )
+            case Started():
+                size = amount(event.parameters)
+                yield wrapped(f"{cut(event.name)}: {_data_text(event)}, starting at {size} parameters")
                 yield from self._once("selection", SELECTION)
                 if self._strategies:
                     names = " and ".join(self._strategies)
                     yield wrapped(f"The strategies {names} grow a network each; in the end one is chosen.")
-            case "growth":
+            case Growth():
                 yield from self._header(event, columns=True)
                 yield from self._growth(event)
                 yield from self._legends(event)
-            case "ended":
+            case Ended():
                 yield from self._header(event, columns=False)
-                yield _under(f"growth ends: {REASONS[event['reason']]}")
-            case "undone":
-                yield _under(f"growth {event['step']} is taken back: {UNDONE[event['reason']]}")
-            case "fitted":
-                yield _under(f"a fit leaves a loss of {event['loss']:.4f} on the selection part")
-            case "selected":
+                yield _under(f"growth ends: {reason_text(event.reason)}")
+            case Undone():
+                why = UNDONE.get(event.reason or "", cut(event.reason))
+                yield _under(f"growth {amount(event.step)} is taken back: {why}")
+            case Fitted():
+                yield _under(f"a fit leaves a loss of {decimal(event.loss, '.4f')} on the selection part")
+            case Selected():
                 yield f"\n{selection_text(event)}"
             case _:
                 pass
@@ -88,41 +92,48 @@ class Teller:
 
     def _header(self, event: Event, *, columns: bool) -> Iterator[str]:
         """What stands above the growths of a run, or of a branch of a tournament; no columns where there are none."""
-        branch = event.get("branch")
+        branch = event.branch
         if branch == self._branch:
             return
         self._branch = branch
         if branch is None:
             yield ""
         else:
-            yield f"\nstrategy {branch}: {STRATEGIES[branch]}"
+            yield f"\nstrategy {cut(branch)}: {STRATEGIES[branch]}" if branch in STRATEGIES else f"\n{cut(branch)}"
         if columns:
             yield from self._once("gain", GAIN)
             yield _HEADER
 
-    def _growth(self, event: Event) -> Iterator[str]:
+    def _growth(self, event: Growth) -> Iterator[str]:
         """The line of a growth, or two where it does not fit one."""
-        of = f", best of {event['candidates']}" if event["candidates"] > 1 else ""
-        gains = [f"{event[key]:.4f}" for key in ("predicted_gain", "measured_gain")]
-        if event["probation"]:
-            of, gains = ", on probation", ["-", "-"]
-        first, *others = fold(f"{describe_step(event)}{of}", _WHAT)
-        yield f"{event['step']:4}  {first:<{_WHAT}}  {gains[0]:>9} {gains[1]:>8}  {event['parameters']:>10,}"
+        of = f", best of {event.candidates}" if (event.candidates or 0) > 1 else ""
+        of = ", on probation" if event.probation else of
+        predicted, measured = (decimal(gain, ".4f") for gain in (event.predicted_gain, event.measured_gain))
+        first, *others = fold(f"{what_grew(event.what)}{of}", _WHAT)
+        yield (
+            f"{amount(event.step):>4}  {first:<{_WHAT}}  {predicted:>9} {measured:>8}  {amount(event.parameters):>10}"
+        )
         yield from (f"{_INDENT}{line}" for line in others)
 
-    def _legends(self, event: Event) -> Iterator[str]:
+    def _legends(self, event: Growth) -> Iterator[str]:
         """What the words of a growth line mean, where they stand for the first time."""
-        said = {"add_edge": _edge, "add_node": _node, "widen": _widened}.get(event["pass"])
+        if len(event.passes) == 1:
+            yield from self._moves(event.passes[0])
+        if event.probation:
+            yield from self._explained("probation", PROBATION)
+        elif (event.candidates or 0) > 1:
+            yield from self._explained(
+                "best", f"of {event.candidates} candidates that were measured, this one did best"
+            )
+
+    def _moves(self, step: Json) -> Iterator[str]:
+        kind = str(step.get("pass"))
+        said = {"add_edge": _edge, "add_node": _node, "widen": _widened}.get(kind)
         if said is not None:
-            yield from self._explained(event["pass"], said(event))
-        source = str(event.get("source"))
+            yield from self._explained(kind, said(step))
+        source = str(step.get("source"))
         if source in INPUTS:
             yield from self._explained(f"input {source}", f"{source} stands for {INPUTS[source]}")
-        if event["probation"]:
-            yield from self._explained("probation", PROBATION)
-        elif event["candidates"] > 1:
-            count = event["candidates"]
-            yield from self._explained("best", f"of {count} candidates that were measured, this one did best")
 
     def _explained(self, key: str, text: str) -> Iterator[str]:
         if key not in self._told:
@@ -130,15 +141,14 @@ class Teller:
             yield _under(f"({text})")
 
 
-def _data_text(event: Event) -> str:
-    """What there is to learn: of events from before test parts could be missing, what they say."""
+def _data_text(event: Started) -> str:
+    """What there is to learn; of runs from before test parts could be missing, what they say."""
     beside = ""
-    if "test_samples" in event:
-        tested, how = event["test_samples"], "held out to test on" if event.get("held_out") else "to test on"
-        beside = f" and {tested:,} {how}" if tested else " and none to test on"
-    outputs = event.get("outputs")
-    into = f" into {outputs} classes" if event["task"] == "classification" and outputs else ""
-    return f"{event['task']}{into}, {event['samples']:,} samples{beside}"
+    if event.test_samples is not None:
+        how = "held out to test on" if event.held_out else "to test on"
+        beside = f" and {event.test_samples:,} {how}" if event.test_samples else " and none to test on"
+    into = f" into {event.outputs} classes" if event.task == "classification" and event.outputs else ""
+    return f"{cut(event.task)}{into}, {amount(event.samples)} samples{beside}"
 
 
 def _under(text: str) -> str:
@@ -146,19 +156,19 @@ def _under(text: str) -> str:
     return textwrap.fill(text, LINE, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
 
 
-def _edge(event: Event) -> str:
-    return f"an edge is weights without a hidden layer: what they make of {short(event['source'])} is {_added(event)}"
+def _edge(step: Json) -> str:
+    return f"an edge is weights without a hidden layer: what they make of {short(step['source'])} is {_added(step)}"
 
 
-def _node(event: Event) -> str:
-    return f"{short(event['created'][0])} is a new hidden layer: what it gives is weighted and {_added(event)}"
+def _node(step: Json) -> str:
+    return f"{short(step['created'][0])} is a new hidden layer: what it gives is weighted and {_added(step)}"
 
 
-def _added(event: Event) -> str:
+def _added(step: Json) -> str:
     """Where a growth is added, and the sum if it made one for that: what read the target reads the sum now."""
-    made = event["created"][-1]
-    return f"added to {short(event['target'])}" + (f"; {made} is the sum" if made.startswith("sum_") else "")
+    made = step["created"][-1]
+    return f"added to {short(step['target'])}" + (f"; {made} is the sum" if made.startswith("sum_") else "")
 
 
-def _widened(event: Event) -> str:
-    return f"the layer {short(event['node'])} has {neurons(event['by'])} more"
+def _widened(step: Json) -> str:
+    return f"the layer {short(step['node'])} has {neurons(step['by'])} more"

@@ -14,7 +14,9 @@ from growir.document import dumps
 from growir.graph import Graph
 from growir.network import load_graph
 from growir.passes import AddEdge, AddNode, Widen
-from growir.runs.report import describe_step, selection_text
+from growir.runs.records import Selected
+from growir.runs.report import selection_text
+from growir.runs.words import describe_step
 from growir.show import si_text
 from tests.cli.command import GOLDEN, growir, process
 from tests.cli.test_inspect import stripped
@@ -182,7 +184,8 @@ COMPARED: dict[str, tuple[str, dict[str, Any]]] = {
 def test_a_choice_says_what_the_rule_compared(kind: str, golden: Callable[[Path, str], None]) -> None:
     branch, numbers = COMPARED[kind]
     compared = [{"branch": "whole", "against": "widen", **numbers}]
-    text = selection_text({"event": "selected", "branch": branch, "compared": compared, "significance": 0.05})
+    event = Selected.from_json({"branch": branch, "compared": compared, "significance": 0.05})
+    text = selection_text(event)
     assert max(map(len, text.splitlines())) <= 80
     golden(GOLDEN / "log" / f"selected_{kind}.txt", f"{text}\n")
 

@@ -198,10 +198,12 @@ def test_damaged_lines(line: bytes, tmp_path: Path) -> None:
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=6))
 def test_any_gains_are_drawn(pairs: list[tuple[float, float]]) -> None:
     from growir.runs.calibration import calibration_page, calibration_picture
-    from growir.runs.reading import RunLog
+    from growir.runs.reading import RunLog, read_event
 
     tried = [candidate(k, k % 4, x, y) for k, (x, y) in enumerate(pairs)]
-    log = RunLog(growths=[growth(1, tried)])
+    event = read_event(growth(1, tried))
+    assert event is not None
+    log = RunLog.of([event])
     *_, plot = calibration_page(log)
     assert isinstance(plot, str)
     rows = plot.splitlines()[3:19]

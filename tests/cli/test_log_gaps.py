@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from growir.runs.gaps import gaps_page, gaps_picture
-from growir.runs.reading import RunLog
+from growir.runs.reading import Grown, RunLog
+from growir.runs.records import Growth, Trained
 from tests.cli.command import GOLDEN, flat, growir
 from tests.cli.test_inspect import stripped
 from tests.cli.test_log import DAMAGED, EVENTS, run_of, text_of, written
@@ -123,10 +124,12 @@ SCORES = st.none() | st.floats(-1e299, 1e299, allow_nan=False)
 @given(st.lists(st.tuples(SCORES, SCORES, SCORES, SCORES), min_size=1, max_size=6))
 def test_any_scores_are_drawn(drawn: list[tuple[float | None, ...]]) -> None:
     growths = [
-        {**EVENTS[1], "step": k, "before": {"train": {"loss": a}, "selection": {"loss": b}},
-         "trained": {"train": {"loss": c}, "selection": {"loss": d}}}
+        Grown(
+            Growth(step=k, before={"train": {"loss": a}, "selection": {"loss": b}}),
+            Trained(step=k, train={"loss": c}, selection={"loss": d}),
+        )
         for k, (a, b, c, d) in enumerate(drawn)
-    ]  # fmt: skip
+    ]
     log = RunLog(growths=growths)
     known = sum(value is not None for scores in drawn for value in scores)
     *_, last = gaps_page(log)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from growir.plot import HEIGHT
-from growir.runs.reading import RunLog
+from growir.runs.reading import Grown, RunLog, read_event
+from growir.runs.records import Growth, Trained, Undone
 from growir.runs.scores import Point, course_of, page, picture
 from tests.cli.command import GOLDEN, growir, process
 from tests.cli.test_inspect import stripped
@@ -75,10 +76,11 @@ def test_a_picture(tmp_path: Path, golden: Callable[[Path, str], None]) -> None:
 
 
 def test_the_points_are_those_of_the_events() -> None:
-    log = RunLog()
-    growths = [e for e in run() if e["event"] == "growth"][:2]
-    log.started = EVENTS[0]
-    log.growths = [{**growths[0], "trained": metrics(0.3, 0.25)}, {**growths[1], "undone": "bic"}]
+    growths = [event for event in run() if event["event"] == "growth"][:2]
+    trained = {"event": "trained", "step": 1, "branch": "widen", **metrics(0.3, 0.25)}
+    undone = {"event": "undone", "step": 2, "branch": "widen", "reason": "bic"}
+    read = [read_event(event) for event in (EVENTS[0], growths[0], trained, growths[1], undone)]
+    log = RunLog.of(event for event in read if event is not None)
     assert course_of(log).points == (
         Point("widen", 10, 0.1, "the start", undone=False),
         Point("widen", 600, 0.25, "step 1: edge standard -> out", undone=False),
@@ -129,14 +131,18 @@ def test_damaged_scores(scores: Any, tmp_path: Path) -> None:
     ET.parse(tmp_path / "a.svg")
 
 
+SIZES = st.none() | st.integers(-(10**299), 10**299)
 VALUES = st.none() | st.floats(-1e299, 1e299, allow_nan=False)
 
 
-@given(st.lists(st.tuples(VALUES, VALUES, st.booleans(), st.sampled_from(["a", "b"])), min_size=1, max_size=6))
-def test_any_points_are_drawn(drawn: list[tuple[float | None, float | None, bool, str]]) -> None:
+@given(st.lists(st.tuples(SIZES, VALUES, st.booleans(), st.sampled_from(["a", "b"])), min_size=1, max_size=6))
+def test_any_points_are_drawn(drawn: list[tuple[int | None, float | None, bool, str]]) -> None:
     growths = [
-        {**EVENTS[1], "step": k, "parameters": size, "selection_loss": loss, "branch": branch}
-        | ({"undone": "bic"} if undone else {})
+        Grown(
+            Growth(step=k, parameters=size, branch=branch),
+            Trained(step=k, selection_loss=loss, branch=branch),
+            Undone(step=k, reason="bic", branch=branch) if undone else None,
+        )
         for k, (size, loss, undone, branch) in enumerate(drawn)
     ]
     log = RunLog(growths=growths)

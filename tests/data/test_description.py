@@ -12,6 +12,7 @@ import pytest
 import growir
 from growir.data.description import Description, Feature, read_description
 from growir.errors import DataError
+from growir.runs.records import Started
 from tests.growth.problems import SMALL, spirals
 
 WINE = Description(
@@ -97,9 +98,12 @@ def test_data_without_a_test_part_has_one_held_out() -> None:
     arrays = {key: array for key, array in spirals().items() if key.endswith("train")}
     found = growir.grow(None, arrays, **SMALL)
     (started, *_) = found.events
-    assert (started["samples"], started["test_samples"], started["held_out"]) == (144, 36, 0.2)
+    assert isinstance(started, Started)
+    assert (started.samples, started.test_samples, started.held_out) == (144, 36, 0.2)
     none = growir.grow(None, arrays, **SMALL, test=0)
-    assert (none.events[0]["samples"], none.events[0]["test_samples"]) == (180, 0)
+    started = none.events[0]
+    assert isinstance(started, Started)
+    assert (started.samples, started.test_samples) == (180, 0)
     assert none.summary["test_before_fit"] is none.summary["test_after_fit"] is None
     with pytest.raises(DataError, match=r"x_test is a test part, but \[data\] test asks to hold out 0.3 of the train"):
         growir.grow(None, spirals(), **SMALL, test=0.3)

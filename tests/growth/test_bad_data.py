@@ -26,6 +26,7 @@ from growir.network import Network
 from growir.ops import ACTIVATIONS
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass
+from growir.runs.records import Event, Growth
 from tests.growth.problems import SMALL, Arrays, blobs, curve, small_config, small_session, spirals
 from tests.growth.test_run import CONFIG, assert_same_run, logged, run
 
@@ -42,7 +43,7 @@ def assert_finite(found: GrowthResult) -> None:
         assert all(np.isfinite(array).all() for array in network.arrays.values())
     assert np.isfinite(found.summary["test_after_fit"]["loss"])
     # Every number of every event is one that JSON has.
-    json.dumps(found.events, allow_nan=False)
+    json.dumps([event.to_json() for event in found.events], allow_nan=False)
 
 
 # -- singular statistics ----------------------------------------------------------------------------------------------
@@ -99,7 +100,8 @@ def test_fewer_samples_than_features(samples: int, features: int, make: Callable
 
 def decisions(found: GrowthResult) -> list[tuple[Any, ...]]:
     keys = ("pass", "source", "target", "node", "width", "by", "activation", "hash")
-    return [tuple(e.get(key) for key in keys) for e in found.events if e["event"] == "growth"]
+    growths = [event for event in found.events if isinstance(event, Growth)]
+    return [tuple({**event.passes[0], "hash": event.hash}.get(key) for key in keys) for event in growths]
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
@@ -125,8 +127,8 @@ def test_the_unit_of_raw_data_does_not_change_the_first_decision(scale: float, m
         for arrays in (make(), inputs(lambda x: x * scale, make()))
     )
     assert decisions(plain) == decisions(other) != []
-    first = [next(e for e in found.events if e["event"] == "growth") for found in (plain, other)]
-    assert first[1]["measured_gain"] == pytest.approx(first[0]["measured_gain"], rel=1e-3)
+    first = [next(e for e in found.events if isinstance(e, Growth)) for found in (plain, other)]
+    assert first[1].measured_gain == pytest.approx(first[0].measured_gain, rel=1e-3)
 
 
 # -- splits -----------------------------------------------------------------------------------------------------------
@@ -323,8 +325,8 @@ def test_dead_units_are_counted(make: Callable[[], Arrays], step: Pass) -> None:
 def test_dead_units_are_in_the_log(tmp_path: Path) -> None:
     sessions: list[Session] = []
 
-    def kill(event: dict[str, Any]) -> None:
-        if event["event"] == "growth" and event["step"] == 2:
+    def kill(event: Event) -> None:
+        if isinstance(event, Growth) and event.step == 2:
             for key, tensor in sessions[-1].learned.items():
                 if key.endswith(("linear.bias", "conv2d.bias")):
                     tensor.data.fill_(-1e6)

@@ -26,6 +26,7 @@ from growir.growth.session import Session
 from growir.passes import AddEdge, AddNode, Widen
 from growir.passes.state import descendants
 from growir.rewrite import Pass
+from growir.runs.records import Growth
 from tests.growth.problems import Arrays, curve, small_config, small_session, spirals
 from tests.growth.test_run import run
 
@@ -86,16 +87,19 @@ def test_a_new_edge_lowers_the_loss_it_was_solved_for(make: Callable[[], Arrays]
 @pytest.mark.parametrize(("make", "seed"), list(itertools.product(MAKERS, range(3))))
 def test_no_growth_of_almost_no_amplitude_is_applied(make: Callable[[], Arrays], seed: int) -> None:
     done = run(None, small_config(seed, policy={"significance": 1.0}, budget={"parameters": 300}), make())
-    growths = [event for event in done.events if event["event"] == "growth"]
+    growths = [event for event in done.events if isinstance(event, Growth)]
     assert growths
     for event in growths:
-        if event["probation"]:
+        amplitude, gain = event.measured.amplitude, event.measured_gain
+        if event.probation:
             # Idle on purpose: they can learn, and the training that follows justifies them or takes them back.
-            assert event["amplitude"] == event["measured_gain"] == 0
+            assert (amplitude, gain) == (0, None)
             continue
         # Two fifths of an earlier implementation's growths stayed below this.
-        assert event["amplitude"] > 1e-3
-        assert event["measured_gain"] > 0
+        assert amplitude is not None
+        assert amplitude > 1e-3
+        assert gain is not None
+        assert gain > 0
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -161,7 +161,7 @@ def test_maps_and_a_choice_of_inputs_go_together(tmp_path: Path) -> None:
         train={"epochs_final": 10},
     )
     found = start_run(config, _data(config, blobs()), None, out=tmp_path / "run")
-    assert found.events[0]["event"] == "inputs"
+    assert found.events[0].event == "inputs"
     assert any(isinstance(node.op, Conv2d) for node in found.network.graph.nodes)
     assert found.network.replayed().graph.hash == found.network.graph.hash
 

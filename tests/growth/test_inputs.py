@@ -93,14 +93,14 @@ def test_every_branch_of_a_tournament_reads_the_chosen_inputs(tmp_path: Path) ->
 
 def test_a_given_network_chooses_nothing() -> None:
     first = start_run(config(), dataset(), None)
-    assert first.events[0]["event"] == "inputs"
+    assert first.events[0].event == "inputs"
     assert first.network.history is not None
     start = Network.init(first.network.history.base)
     start = start.with_arrays({key: a for key, a in first.network.arrays.items() if key in start.arrays})
     again = start_run(config(), dataset(), start)
-    assert again.events[0]["event"] == "started"
+    assert again.events[0].event == "started"
 
 
 def test_one_share_is_no_choice() -> None:
     settings = small_config(data={"variance": 0.9})
-    assert start_run(settings, dataset(), None).events[0]["event"] == "started"
+    assert start_run(settings, dataset(), None).events[0].event == "started"

@@ -25,6 +25,7 @@ from growir.growth.session import Session
 from growir.network import Network, load_graph
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass
+from growir.runs.records import Growth
 from growir.shapes import shapes_of
 from tests.growth.problems import Arrays, blobs, curve, small_config, small_session, spirals
 
@@ -267,8 +268,8 @@ def test_a_run_on_images(channels: str, tmp_path: Path) -> None:
     found = growir.grow(None, arrays, **SETTINGS, out=tmp_path / "run")
     assert found.summary["steps"] >= 2
     assert found.summary["test_after_fit"]["accuracy"] > 0.4  # one in four by chance
-    growths = [event for event in found.events if event["event"] == "growth"]
-    assert any(tried["map"] and tried["outcome"] == "chosen" for event in growths for tried in event["tried"])
+    growths = [event for event in found.events if isinstance(event, Growth)]
+    assert any(tried.map and tried.outcome == "chosen" for event in growths for tried in event.measured.tried)
     network = Network.load(tmp_path / "run")
     assert network.history is not None
     assert network.history.base.hash == load_graph(tmp_path / "run" / "growth" / "0000.json").hash
@@ -320,8 +321,8 @@ def test_a_linear_layer_over_the_last_axis_of_an_image_is_left_alone() -> None:
         settings = {**SETTINGS, "policy": {**POLICY, "kernels": kernels, "significance": 1.0}}
         found = growir.grow(graph, blobs(channels="first"), **settings)
         assert found.summary["ended"] in ("no move", "parameters", "steps", "no gain")
-        for event in found.events:
-            assert not {event.get("node"), event.get("target")} & {"a", "r"}
+        for done in (each for event in found.events if isinstance(event, Growth) for each in event.passes):
+            assert not {done.get("node"), done.get("target")} & {"a", "r"}
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -371,5 +372,6 @@ def test_the_log_tells_which_candidates_are_maps(tmp_path: Path) -> None:
     growir.grow(None, blobs(), **settings, out=tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     (growth,) = [line for line in lines if line["event"] == "growth"]
-    told = {(t["pass"], t.get("kernel_size")): t["map"] for t in growth["tried"]}
+    tried = [(each["passes"][0], each["map"]) for each in growth["notes"]["tried"]]
+    told = {(done["pass"], done.get("kernel_size")): maps for done, maps in tried}
     assert told == {("add_edge", None): False, ("add_node", None): False, ("add_node", 3): True}

@@ -31,6 +31,7 @@ from growir.network import Network, load_graph
 from growir.ops import Linear, Relu
 from growir.runs.display import Display
 from growir.runs.folder import latest_folder, new_folder
+from growir.runs.records import Event
 from tests.cli.command import growir as command
 from tests.growth.problems import SMALL, Arrays, curve, small_config, spirals
 
@@ -514,7 +515,7 @@ def test_a_finished_run_is_not_run_again(reference: Path, tmp_path: Path) -> Non
     found = run(path, resume=True, observer=Observer(event=told.append, tick=lambda *_: told.append(1)))
     assert not told
     assert_same_run(path, reference)
-    assert timeless(found.events) == timeless(logged(reference))
+    assert timeless([event.to_json() for event in found.events]) == timeless(logged(reference))
     assert found.summary == json.loads((reference / "summary.json").read_text())
     assert found.network.graph.hash == found.grown.graph.hash == Network.load(reference).graph.hash
 
@@ -741,8 +742,8 @@ def test_training_that_diverges_says_which_rate_is_too_high(rate: str, tmp_path:
     data = check_data(arrays, config.data, "test")
     session = Session(start, data, config)
 
-    def spoil(event: dict[str, Any]) -> None:
-        if event["event"] == when:
+    def spoil(event: Event) -> None:
+        if event.event == when:
             session.targets = torch.full_like(session.targets, float("nan"))
 
     with pytest.raises(RunError, match=rf"diverged.*lower \[train\] {rate}$"):
@@ -829,7 +830,7 @@ def test_test_data_far_away_is_no_error(tmp_path: Path) -> None:
     assert summary["test_after_fit"]["loss"] is None
     display = Display(tmp_path / "run", config.name, quiet=False)
     with display.console.capture() as capture:
-        display.finished(run(tmp_path / "run", config, arrays, resume=True).summary)
+        display.finished(run(tmp_path / "run", config, arrays, resume=True).finished)
     assert "loss beyond" in capture.get()
 
 
@@ -891,7 +892,7 @@ def test_every_difference_is_the_one_the_log_tells_of(digits: list[Path], tmp_pa
             done = command("diff", *documents, "--json")
             assert done.code == 1
             found = json.loads(done.out)
-            kinds.add(event["pass"])
+            kinds.add(event["passes"][0]["pass"])
             _compare(found, event)
             assert load_graph(documents[1]).hash == event["hash"]
             assert load_graph(documents[1]).costs().parameters == event["parameters"]
@@ -901,25 +902,26 @@ def test_every_difference_is_the_one_the_log_tells_of(digits: list[Path], tmp_pa
 def _compare(found: dict[str, Any], event: dict[str, Any]) -> None:
     """The difference is this one pass, the nodes it created, and where they were joined; nothing else."""
     (done,) = found["passes"]
-    assert done == {key: event[key] for key in done}
+    (told,) = event["passes"]
+    assert done == {key: told[key] for key in done}
     assert [node["name"] for node in found["added"]] == event["created"]
     assert not found["removed"]
     assert not found["reordered"]
     assert found["inputs"] is None
-    if event["pass"] == "widen":
+    if told["pass"] == "widen":
         ((old, new),) = [change["attributes"][width] for change in found["changed"] for width in change["widths"]]
-        assert new - old == event["by"]
+        assert new - old == told["by"]
         assert found["outputs"] is None
         return
-    edge = event["created"][2 if event["pass"] == "add_node" else 0]
+    edge = event["created"][2 if told["pass"] == "add_node" else 0]
     sources = {node["name"]: node["inputs"] for node in found["added"]}
-    assert sources[event["created"][0]] == [event["source"]]
+    assert sources[event["created"][0]] == [told["source"]]
     if len(event["created"]) in (1, 3):  # the target was a sum already, or has become one
         ((target, gained),) = [(change["name"], change["inputs"]["added"]) for change in found["changed"]]
         assert gained == [edge]
-        assert target == event["target"] or found["outputs"] is None
+        assert target == told["target"] or found["outputs"] is None
     else:
-        assert sources[event["created"][-1]] == [event["target"], edge]
+        assert sources[event["created"][-1]] == [told["target"], edge]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])

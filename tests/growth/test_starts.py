@@ -10,6 +10,7 @@ import torch
 
 import growir
 from growir.graph import Graph
+from growir.runs.records import Growth
 from tests.growth.problems import SMALL, curve, spirals
 
 Nodes = list[dict[str, Any]]
@@ -75,8 +76,11 @@ def test_grows_from(between: Nodes) -> None:
         assert np.array_equal(array, runs[1].network.arrays[key])
     # What it changed is where it says: the measured gain is that of applying.
     for event in runs[0].events:
-        if event["event"] == "growth":
-            assert event["loss_before"] - event["loss_after"] == pytest.approx(event["measured_gain"])
+        if isinstance(event, Growth):
+            found = event.measured
+            assert found.loss_before is not None
+            assert found.loss_after is not None
+            assert found.loss_before - found.loss_after == pytest.approx(event.measured_gain)
 
 
 def test_a_regression_network_grows() -> None:

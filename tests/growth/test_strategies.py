@@ -27,6 +27,7 @@ from growir.growth.session import Session
 from growir.network import Network, load_graph
 from growir.ops import ACTIVATIONS
 from growir.passes import AddEdge, AddNode, Widen
+from growir.runs.records import Ended, Event, Fitted, Growth
 from tests.cli.command import growir as command
 from tests.growth.problems import Arrays, curve, small_config, small_session, spirals
 from tests.growth.test_run import Dead, Stop, assert_same_run, assert_usable, logged, refused, run
@@ -137,7 +138,7 @@ def test_what_the_criterion_does_not_pay_for_is_undone_to_the_bit() -> None:
         kept.append((session.graph.hash, tensors, state))
 
     done = run(None, BIC, curve(), observer=Observer(checkpoint=keep))
-    names = [event["event"] for event in done.events]
+    names = [event.event for event in done.events]
     assert names[-4:] == ["trained", "undone", "ended", "finished"]
     assert (done.summary["ended"], done.summary["steps"]) == ("criterion", names.count("growth") - 1)
     (before, tensors, state), (after, again, state_again) = kept[-2:]
@@ -294,7 +295,8 @@ def test_every_branch_is_fitted_and_the_best_is_selected(tournament: Path) -> No
         assert number["better"] is (best is event)
     assert selected["branch"] == best["branch"]
     shown = ("branch", "parameters", "loss", "loss_error", "step", "ended")
-    assert selected["tried"] == [{key: event[key] for key in shown} for event in fitted]
+    tried = [{key: each[key] for key in shown} for each in selected["tried"]]
+    assert tried == [{key: event[key] for key in shown} for event in fitted]
     summary = json.loads((tournament / "summary.json").read_text())
     assert (summary["branch"], summary["steps"], summary["ended"]) == (best["branch"], best["step"], best["ended"])
     assert summary["parameters"] == best["parameters"]
@@ -336,17 +338,17 @@ def test_the_numbers_of_a_contest_are_those_of_the_rule() -> None:
         ("bic", "restricted", False),
     ]
     assert [each.gain for each in found] == pytest.approx([0.01, 0.05, -0.05], abs=1e-6)
-    assert [each.error for each in found[:2]] == pytest.approx([0.01, 0.01], abs=1e-6)
+    assert [each.gain_error for each in found[:2]] == pytest.approx([0.01, 0.01], abs=1e-6)
     # The probabilities that a normal number is one and five deviations above its mean.
     assert [each.p for each in found] == pytest.approx([0.158655, 2.86652e-7, 1.0], rel=1e-3)
-    assert all((each.p < ERROR) == each.better for each in found)
+    assert [each.p is not None and each.p < ERROR for each in found] == [each.better for each in found]
 
 
 def test_branches_that_are_the_same_are_no_better() -> None:
     same = [trial(name, [0.5, 0.25]) for name in ("widen", "whole")]
     best, (found,) = contest(same)
     assert best is same[0]
-    assert (found.gain, found.error, found.p, found.better) == (0.0, 0.0, 1.0, False)
+    assert (found.gain, found.gain_error, found.p, found.better) == (0.0, 0.0, 1.0, False)
     assert contest([same[0], trial("whole", [0.25, 0.0])])[1][0].p == 0.0
 
 
@@ -392,24 +394,22 @@ def test_the_winner_goes_on_from_its_weights_before_the_fit(tournament: Path) ->
 def test_a_branch_grows_as_it_does_alone() -> None:
     events = run(None, TOURNAMENT, curve()).events
     alone = TOURNAMENT.model_copy(update={"policy": TOURNAMENT.policy.branch("widen")})
-    first = next(e for e in run(None, alone, curve()).events if e["event"] == "growth")
-    branch = next(e for e in events if e["event"] == "growth" and e["branch"] == "widen")
-    assert {k: v for k, v in branch.items() if k not in ("branch", "seconds")} == {
-        k: v for k, v in first.items() if k != "seconds"
-    }
+    first = next(e for e in run(None, alone, curve()).events if isinstance(e, Growth))
+    branch = next(e for e in events if isinstance(e, Growth) and e.branch == "widen")
+    assert replace(branch, branch=None, seconds=first.seconds) == first
 
 
 def test_named_twice_a_branch_grows_once() -> None:
     policy = {"strategy": "tournament", "branches": ["widen", "whole", "widen"]}
     events = run(None, small_config(policy=policy, budget={"steps": 1}), curve()).events
-    assert [event["branch"] for event in events if event["event"] == "fitted"] == ["widen", "whole"]
+    assert [event.branch for event in events if isinstance(event, Fitted)] == ["widen", "whole"]
 
 
 def test_a_tournament_of_one_needs_no_trial() -> None:
     policy = {"strategy": "tournament", "branches": ["whole"]}
     alone = run(None, small_config(policy=policy), curve())
     plain = run(None, small_config(policy={"strategy": "whole"}), curve())
-    assert not any("branch" in event for event in alone.events)
+    assert {event.branch for event in alone.events} == {None}
     assert alone.summary["hash"] == plain.summary["hash"]
 
 
@@ -417,10 +417,11 @@ def test_the_selection_loss_is_that_of_the_fitted_network(tournament: Path) -> N
     found: list[float] = []
     sessions: list[Session] = []
 
-    def watch(event: dict[str, Any]) -> None:
-        if event["event"] == "fitted":
+    def watch(event: Event) -> None:
+        if isinstance(event, Fitted):
             session = sessions[-1]
-            found.append(event["loss"] - session.losses_on(session.parts.gr).double().mean().item())
+            assert event.loss is not None
+            found.append(event.loss - session.losses_on(session.parts.gr).double().mean().item())
 
     def keep(session: Session, _: object) -> None:
         sessions.append(session)
@@ -550,8 +551,8 @@ def test_a_tournament_on_classes_is_usable(tmp_path: Path) -> None:
 def test_a_trial_that_diverges_says_which_rate_is_too_high() -> None:
     sessions: list[Session] = []
 
-    def spoil(event: dict[str, Any]) -> None:
-        if event["event"] == "ended":
+    def spoil(event: Event) -> None:
+        if isinstance(event, Ended):
             sessions[-1].targets = torch.full_like(sessions[-1].targets, float("nan"))
 
     observer = Observer(event=spoil, checkpoint=lambda session, _: sessions.append(session))
@@ -562,7 +563,7 @@ def test_a_trial_that_diverges_says_which_rate_is_too_high() -> None:
 def test_each_branch_has_its_share_of_the_time() -> None:
     policy = {"strategy": "tournament", "branches": ["widen", "whole"]}
     done = run(None, small_config(policy=policy, budget={"seconds": 1e-9}), curve())
-    assert [e["ended"] for e in done.events if e["event"] == "fitted"] == ["seconds", "seconds"]
+    assert [e.ended for e in done.events if isinstance(e, Fitted)] == ["seconds", "seconds"]
     assert not done.summary["reproducible"]
 
 
@@ -663,13 +664,14 @@ def test_what_gains_nothing_at_once_is_justified_by_its_training(
     path = tmp_path / "run"
     run(path, settings, spirals())
     events = logged(path)
-    on_probation = [event for event in events if event["event"] == "growth" and event["probation"]]
+    on_probation = [event for event in events if event["event"] == "growth" and event["notes"]["probation"]]
     assert on_probation
     for event in on_probation:
-        assert event["measured_gain"] == event["predicted_gain"] == event["amplitude"] == 0
+        assert event["measured_gain"] is event["predicted_gain"] is None
+        assert event["notes"]["amplitude"] == 0
         for part, metrics in event["after"].items():  # idle: the function stays
             assert metrics == pytest.approx(event["before"][part])
-        assert [tried["outcome"] for tried in event["tried"]].count("chosen") == 1
+        assert [tried["outcome"] for tried in event["notes"]["tried"]].count("chosen") == 1
     step = on_probation[0]["step"]
     trained = next(event for event in events if event["event"] == "trained" and event["step"] == step)
     undone = [event["step"] for event in events if event["event"] == "undone"]

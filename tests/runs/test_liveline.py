@@ -13,6 +13,7 @@ from growir.growth.engine import Observer
 from growir.runs import display as module
 from growir.runs.display import Display
 from growir.runs.liveline import LiveLine
+from growir.runs.records import Ended, Fitted, Growth, Trained
 from tests.growth.problems import curve, small_config, spirals
 from tests.growth.test_run import assert_same_run, run
 
@@ -23,21 +24,21 @@ def test_what_is_said() -> None:
     line = LiveLine()
     assert line.said("scoring", 0, 4, 100.0) == ""
     assert line.said("scoring", 1, 4, 102.0) == "0:06 left"
-    line.event({"event": "growth", "after": {"train": {}, "selection": {"loss": 0.5, "accuracy": 0.75}}})
+    line.event(Growth(after={"train": {}, "selection": {"loss": 0.5, "accuracy": 0.75}}))
     assert line.said("training", 0, 100, 103.0) == "selection 75.0%"
     line.epoch("training", 1, 10, 0.123456)
     assert line.said("training", 10, 100, 113.0) == "epoch 2 of 10  loss 0.123  selection 75.0%  1:30 left"
     line.epoch("training", 10, 10, 1.5e-5)
     assert line.said("training", 100, 100, 203.0) == "epoch 10 of 10  loss 1.5e-05  selection 75.0%  0:00 left"
-    line.event({"event": "trained", "selection": {"loss": 0.25, "mse": 3.0}})
+    line.event(Trained(selection={"loss": 0.25, "mse": 3.0}))
     assert line.said("training", 0, 100, 300.0) == "selection 0.25"  # the next training is timed anew
     assert line.said("training", 1, 100, 400.0) == "selection 0.25  2:45:00 left"
     line.epoch("training", 1, 2, 0.5)
     assert line.said("final fit", 0, 5, 500.0) == ""  # of the fit nothing is known yet, and the score no longer holds
-    line.event({"event": "trained", "selection": {"loss": None}})
+    line.event(Trained(selection={"loss": None}))
     assert line.said("scoring", 0, 5, 500.0) == "selection beyond float32"
-    line.event({"event": "fitted", "selection": {"loss": 1.0}})
-    line.event({"event": "ended"})
+    line.event(Fitted(selection={"loss": 1.0}))
+    line.event(Ended())
     assert line.said("scoring", 1, 5, 500.0) == "0:00 left"
 
 
@@ -45,7 +46,7 @@ def test_epochs_are_told_with_the_loss_of_each() -> None:
     told: list[Epoch] = []
     config = small_config(policy={"strategy": "tournament"}, train={"epochs_between": 2, "epochs_trial": 3})
     done = run(None, config, spirals(), observer=Observer(epoch=lambda *args: told.append(args)))
-    trained = [event["train_loss"] for event in done.events if event["event"] == "trained"]
+    trained = [event.train_loss for event in done.events if isinstance(event, Trained)]
     assert [loss for phase, k, of, loss in told if phase == "training" and k == of == 2] == trained
     assert [k for phase, k, _, _ in told if phase == "training"] == [1, 2] * len(trained)
     assert [(k, of) for phase, k, of, _ in told if phase == "trial fit"] == [(1, 3), (2, 3), (3, 3)] * 2
@@ -64,7 +65,7 @@ def watched(path: Path, data: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(module, "_Console", partial(module._Console, file=out, force_terminal=True, width=80))
     config = small_config()
     with Display(path, config.name, quiet=False) as display:
-        display.finished(run(path, config, data, observer=hears(display)).summary)
+        display.finished(run(path, config, data, observer=hears(display)).finished)
     return out.getvalue()
 
 
@@ -88,7 +89,7 @@ def test_on_a_terminal(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_piped_it_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = small_config()
     with Display(tmp_path / "run", config.name, quiet=False) as display:
-        display.finished(run(tmp_path / "run", config, spirals(), observer=hears(display)).summary)
+        display.finished(run(tmp_path / "run", config, spirals(), observer=hears(display)).finished)
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\r" not in out

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from growir.runs.display import Display
-from growir.runs.report import REASONS, UNDONE
+from growir.runs.reading import read_event
+from growir.runs.records import Finished
 from growir.runs.telling import Teller
+from growir.runs.words import REASONS, UNDONE
 from tests.cli.command import GOLDEN, flat
 
 Event = dict[str, Any]
@@ -68,7 +70,8 @@ AT_ONCE = [STARTED, ENDED | {"reason": "no move"}, {"event": "trained", "loss": 
 
 def told(events: list[Event], *strategies: Any) -> str:
     teller = Teller(strategies)
-    return "".join(f"{line}\n" for event in events for line in teller.lines(event))
+    found = [read_event(event) for event in events]
+    return "".join(f"{line}\n" for event in found if event is not None for line in teller.lines(event))
 
 
 def assert_narrow(text: str) -> None:
@@ -133,7 +136,7 @@ def test_the_table_fits_and_names_the_next_commands(
     summary = {"seed": 3, "test_before_fit": scores, "test_after_fit": {"loss": None, "mse": None}, "steps": 3}
     summary |= {"parameters": 12_345_678, "macs": 12_345_678, "ended": reason, "reproducible": reason != "seconds"}
     summary |= {"seconds": 1234.5, "seconds_growing": 100.25}
-    Display(Path("a run"), "a run", quiet=False).finished(summary)
+    Display(Path("a run"), "a run", quiet=False).finished(Finished.from_json(summary))
     out = capsys.readouterr().out
     assert_narrow(out)
     assert "  growir log 'a run'\n  growir render 'a run' -o picture.svg\n" in out

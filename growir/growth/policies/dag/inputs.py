@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from growir.data.dataset import Dataset
 from growir.errors import RunError
@@ -18,6 +17,7 @@ from growir.growth.loss import mean_and_error
 from growir.growth.session import Session
 from growir.network import Network
 from growir.passes import AddNode
+from growir.runs.records import Inputs
 from growir.shapes import shapes_of
 
 
@@ -41,15 +41,12 @@ class Reading:
     loss: float
     error: float
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def record(self) -> Inputs:
         """As the events hold it."""
-        return {
-            "variance": self.variance,
-            "inputs": self.inputs,
-            "width": self.width,
-            "loss": self.loss,
-            "loss_error": self.error,
-        }
+        return Inputs(
+            variance=self.variance, inputs=self.inputs, width=self.width, loss=self.loss, loss_error=self.error
+        )
 
 
 def start_network(data: Dataset, config: RunConfig, share: float | None = None) -> Network:

@@ -1,0 +1,105 @@
+"""What grew and why it ended, in words: of recorded passes, which may be damaged or from another package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from growir.errors import cut
+from growir.runs.values import Json, count, mappings, number
+from growir.show import MAX_DEPTH, field_text
+
+REASONS: Mapping[str, str] = {
+    "parameters": "nothing more fits the budget",
+    "no move": "there is no state that could grow",
+    "steps": "the number of growths is reached",
+    "seconds": "the time is over",
+    "no gain": "no candidate lowers the loss of the selection part by more than chance would, at once or trained",
+    "criterion": "the information criterion no longer falls",
+}
+# Of a growth that was taken back after the training that followed it.
+UNDONE: Mapping[str, str] = {
+    "no gain": "trained, it does not lower the loss of the selection part by more than chance would",
+    "criterion": "the information criterion does not fall by it",
+}
+GAIN = (
+    "A gain is by how much a growth lowers the loss before it is trained: as predicted to first order, and as measured "
+    "on the selection part."
+)
+SELECTION = (
+    "While it grows, a network is trained on two thirds of the samples; the last third, the selection part, measures "
+    "what each growth is worth."
+)
+PROBATION = (
+    "on probation: nothing gains at once, so the most promising candidate is trained; it stays if that lowers the loss "
+    "on the selection part by more than chance would; by the strategy widen, in any case"
+)
+# Of a recorded pass, what tells nothing of what it does.
+_UNSAID = frozenset("event step pass version created values seed cost".split())
+MOST = 6  # passes of one growth that are told one by one
+MAX_WHAT = 1000  # characters that say what grew
+
+
+def short(name: object) -> str:
+    """A node's name as a growth is told: of the layer and the activation of a state that growth made, the state's."""
+    return re.sub(r"^(node_[0-9]+)\.[a-z0-9_]+$", r"\1", cut(name))
+
+
+def neurons(many: object) -> str:
+    """So many neurons in words."""
+    return f"{cut(many)} {'neuron' if many == 1 else 'neurons'}"
+
+
+def describe_step(found: Mapping[str, Any], depth: int = 0) -> str:
+    """A recorded pass in a few words; it may be damaged, or from another package."""
+    created = found.get("created")
+    made = short(cast("list[object]", created)[0]) if isinstance(created, list) and created else "?"
+    source, target, node = (short(found.get(key, "?")) for key in ("source", "target", "node"))
+    match found.get("pass"):
+        case "add_edge":
+            return f"edge {source} -> {target}"
+        case "add_node":
+            way = (source, target) if made == "?" else (source, made, target)  # what was only tried made nothing
+            return f"{neurons(found.get('width', '?'))} {' -> '.join(way)}"
+        case "widen":
+            return f"{node} wider by {cut(found.get('by', '?'))}"
+        case "prune" | "split" as name:
+            channels = found.get("channels")
+            many = len(cast("list[object]", channels)) if isinstance(channels, list) else "?"
+            return f"{node} narrower by {many}" if name == "prune" else f"{node}: {many} channels split"
+        case "sequence":
+            if depth == MAX_DEPTH:
+                return "..."
+            return describe(mappings(found.get("passes")), depth + 1)
+        case name:
+            fields = {k: v for k, v in found.items() if k not in _UNSAID and v not in ([], {}, None, False)}
+            return " ".join(filter(None, (cut(name), field_text(fields))))
+
+
+def describe(passes: Sequence[Json], depth: int = 0) -> str:
+    """Recorded passes in a few words: the first of many, and how many more there are."""
+    told = [describe_step(each, depth) for each in passes[:MOST]]
+    return "; ".join([*told, f"+{len(passes) - MOST}"] if len(passes) > MOST else told)
+
+
+def what_grew(what: str | None) -> str:
+    """What a record says that grew, as a line shows it."""
+    return cut(what or "?", MAX_WHAT)
+
+
+def reason_text(reason: object) -> str:
+    """Why growth ended, in a sentence."""
+    return REASONS.get(reason, cut(reason)) if isinstance(reason, str) else "-"
+
+
+def amount(value: object) -> str:
+    """A whole number with commas; a dash where there is none."""
+    found = count(value)
+    return "-" if found is None else f"{found:,}"
+
+
+def decimal(value: object, form: str) -> str:
+    """A measured number in some form; a dash where there is none."""
+    found = number(value)
+    return "-" if found is None else format(found, form)
