@@ -139,28 +139,28 @@ class _Phase:
     def _epoch(self, at: Position) -> Position:
         """Train to the end of an epoch, or of the phase."""
         total: torch.Tensor | None = None
+        batch, steps, samples = at.batch, at.steps, at.samples
         for group in _groups(self._batches(at), self.recipe.accumulate, self._tick(at)):
             if self.reseeds:
-                torch.manual_seed(generator(*self.shuffle.key, at.epoch + 1, at.batch + 1).initial_seed())
-            summed, samples = self._step(group, at)
-            # In the type of the loss, as one goes on, so that the sum over an epoch is the same wherever one began.
-            total = summed + (torch.full_like(summed, at.total) if total is None else total)
-            at = replace(
-                at,
-                batch=at.batch + len(group),
-                batches=at.batches + len(group),
-                steps=at.steps + 1,
-                samples=at.samples + samples,
-            )
-            if self.hooks.every and at.steps % self.hooks.every == 0 and self.hooks.checkpoint:
-                self._look(at.epoch)
-                self._save(replace(at, total=float(total)))
-            if at.steps == self.recipe.steps:
+                torch.manual_seed(generator(*self.shuffle.key, at.epoch + 1, batch + 1).initial_seed())
+            summed, count = self._step(group, at.epoch, batch)
+            if total is None:  # in the type of the losses, so that the sum is the same wherever one began
+                total = torch.full_like(summed, at.total)
+            total += summed
+            batch, steps, samples = batch + len(group), steps + 1, samples + count
+            if self.hooks.every and steps % self.hooks.every == 0 and self.hooks.checkpoint:
+                self._save(self._moved(at, batch, steps, samples, total))
+            if steps == self.recipe.steps:
                 break
-        self._look(at.epoch)
-        if total is None and at.samples == 0:
+        if not samples:
             raise DataError(f"{self.name}: the data gives no batch in epoch {at.epoch + 1}; give one sample or more")
-        return at if total is None else replace(at, total=float(total))
+        return at if total is None else self._moved(at, batch, steps, samples, total)
+
+    def _moved(self, at: Position, batch: int, steps: int, samples: int, total: torch.Tensor) -> Position:
+        """A later position of the same epoch. Raises RunError if a loss up to there is not finite."""
+        self._look(at.epoch)
+        batches = at.batches + batch - at.batch
+        return replace(at, batch=batch, batches=batches, steps=steps, samples=samples, total=float(total))
 
     def _batches(self, at: Position) -> Iterator[Batch]:
         """What is left of an epoch, as `forward` takes it."""
@@ -170,22 +170,21 @@ class _Phase:
         for number, batch in enumerate(batches, start=at.batch + 1):
             yield batch if self.feed is None else self.feed(batch, f"{self.name}, epoch {at.epoch + 1}, batch {number}")
 
-    def _step(self, group: list[Batch], at: Position) -> tuple[torch.Tensor, int]:
+    def _step(self, group: list[Batch], epoch: int, number: int) -> tuple[torch.Tensor, int]:
         """One step of the optimizer; the summed loss and the number of samples."""
         samples = sum(len(batch) for batch in group)
         total: torch.Tensor | None = None
         for k, batch in enumerate(group):
             outputs = self._outputs(batch)
             summed = self.objective.total(outputs, batch.target)
-            self._watch(summed, outputs, batch, at, k)
+            self._watch(summed, outputs, batch, epoch, number + k)
             if k == 0:
                 self.optimizer.zero_grad(set_to_none=True)
             mean = summed / samples
             if self.hooks.penalty is not None:
                 mean = mean + self.hooks.penalty(outputs, batch) * (len(batch) / samples)
             (mean if self.scaler is None else self.scaler.scale(mean)).backward()  # type: ignore[no-untyped-call]
-            found = summed.detach()
-            total = found if total is None else total + found
+            total = summed.detach() if total is None else total + summed.detach()
         self._update()
         return cast("torch.Tensor", total), samples
 
@@ -221,23 +220,26 @@ class _Phase:
 
     # -- what is not finite ---------------------------------------------------------------------------------------
 
-    def _watch(self, summed: torch.Tensor, outputs: Outputs, batch: Batch, at: Position, k: int) -> None:
+    def _watch(self, summed: torch.Tensor, outputs: Outputs, batch: Batch, epoch: int, number: int) -> None:
         """Look at a batch's loss where that costs nothing, and at the first anywhere."""
         if not self.looked:
             self.looked = True
             if not (summed.requires_grad and math.isfinite(float(summed.detach()))):
                 check_first(self.objective, outputs, batch.target)
-        self.unseen.append((at.batch + k, summed.detach()))
+        if self.device.type == "cpu":
+            if not math.isfinite(value := float(summed.detach())):
+                raise RunError(self._diverged(epoch, number, value))
+            return
         # Elsewhere each look waits for the device, so that it is taken at many losses together.
-        if self.device.type == "cpu" or len(self.unseen) == _LOOK:
-            self._look(at.epoch)
+        self.unseen.append((number, summed.detach()))
+        if len(self.unseen) == _LOOK:
+            self._look(epoch)
 
     def _look(self, epoch: int) -> None:
         """Raises RunError for the first loss since the last look that is not finite."""
         seen, self.unseen = self.unseen, []
-        for number, loss in seen if self.device.type == "cpu" else _not_finite(seen):
-            if not math.isfinite(value := float(loss)):
-                raise RunError(self._diverged(epoch, number, value))
+        for number, loss in _not_finite(seen):
+            raise RunError(self._diverged(epoch, number, float(loss)))
 
     def _diverged(self, epoch: int, batch: int, loss: float) -> str:
         rates = sorted({float(group["lr"]) for group in self.optimizer.param_groups})

@@ -19,6 +19,7 @@ from growir.errors import RunError, cut
 from growir.nearest import alternatives
 
 Outputs = tuple[torch.Tensor, ...]
+_HALVES = (torch.float16, torch.bfloat16)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -47,8 +48,11 @@ def mean_and_error(each: torch.Tensor) -> tuple[float, float]:
 
 def full_precision(outputs: torch.Tensor | Outputs) -> Outputs:
     """What a module gave as a tuple, floats of half precision in float32: a loss summed in those loses small terms."""
-    found = outputs if isinstance(outputs, tuple) else (outputs,)
-    return tuple(value.float() if value.dtype in (torch.float16, torch.bfloat16) else value for value in found)
+    if isinstance(outputs, torch.Tensor):
+        outputs = (outputs,)
+    if any(value.dtype in _HALVES for value in outputs):
+        return tuple(value.float() if value.dtype in _HALVES else value for value in outputs)
+    return outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class CrossEntropy:
     def _checked(self, outputs: Outputs, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits with the classes on axis 1, and the target as int64."""
         logits, target = _single("cross_entropy", outputs, target)
+        if target.dtype is torch.int64 and logits.ndim == 2 and target.ndim == 1 and len(target) == len(logits):
+            return logits, target  # what follows says the same, and takes as long as a small layer
         if target.dtype not in _INTEGERS:
             raise RunError(
                 f"objective cross_entropy: a target of class indices is needed, of integers, but this one is "
