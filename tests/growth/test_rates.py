@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 from growir.errors import RunError
 from growir.growth.optimizing import make
 from growir.growth.rates import put_back, schedule, set_apart
-from growir.growth.recipe import OptimizerConfig, RateConfig, Recipe
+from growir.growth.recipe import OptimizerConfig, RateConfig, Recipe, Schedule
 from tests.growth.before import make_optimizer
 
 TOTAL = 40
@@ -235,3 +237,11 @@ def test_a_recipe_is_so_many_epochs_or_steps() -> None:
     assert Recipe(epochs=3, accumulate=4).all_steps(10) == 9
     assert Recipe(epochs=3).all_steps(None) is None
     assert Recipe(steps=7).all_steps(None) == 7
+
+
+def test_the_page_names_every_setting() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| (\w+) \|", text, re.MULTILINE))
+    for model in (OptimizerConfig, RateConfig, Recipe):
+        assert model.model_fields.keys() <= named
+    assert set(get_args(Schedule)) <= named
