@@ -18,6 +18,7 @@ from benchmarks import (
     fresh,
     growth,
     live,
+    loader,
     pruning,
     scaling,
     startup,
@@ -59,6 +60,15 @@ def test_training_steps_are_measured(case: training.Case) -> None:
     row = training.measure(case, blocks=3, block_seconds=0.0)
     assert row["what"] == case.name
     assert row["value"] > 0
+
+
+@pytest.mark.parametrize("kind", ["a loader", "a data set"])
+def test_a_source_is_measured_beside_the_bare_loop(kind: str) -> None:
+    before = torch.get_num_threads()
+    row = loader.measure(kind, 0, 1, batch=2, side=16, batches=2, repeats=2, widths=(4, 4, 4, 4))
+    assert row["value"] > 0
+    assert ("limit" in row) == (kind == "a loader")
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.cuda

@@ -15,6 +15,7 @@ import torch
 
 from growir.data.shuffling import Shuffle
 
+_NUMPY: Any = np.random  # whose annotations lack two of its functions
 _WORD = 2**64 - 1
 IN_ORDER = 0  # the seed where there is no shuffle
 
@@ -53,33 +54,29 @@ class Apart:
     """
 
     def __init__(self, seed: int, own: Sequence[torch.Generator] = ()) -> None:
-        self._own = own
-        outside = self._state()
-        seed_globals(seed)
-        for k, generator in enumerate(own):
-            generator.manual_seed(seed_at(seed, k) >> 1)
-        self._inside = self._state()
-        self._set(outside)
+        self._torch = [torch.default_generator, *own]
+        self._states = [torch.Generator().manual_seed(seed_at(seed, k) >> 1).get_state() for k in range(len(own) + 1)]
+        self._numpy = np.random.MT19937(seed)
+        self._python = random.Random(seed).getstate()
 
     @contextmanager
     def used(self) -> Generator[None]:
         """Draw from the stream; afterwards the process's generators are as they were."""
-        outside = self._state()
-        self._set(self._inside)
+        states, python = [generator.get_state() for generator in self._torch], random.getstate()
+        numpy, bits = _NUMPY.get_state(legacy=False), _NUMPY.get_bit_generator()
+        self._set(self._states, self._python)
+        # Data sets draw from numpy's global functions. To exchange what is behind them is quicker than to copy states.
+        _NUMPY.set_bit_generator(self._numpy)
         try:
             yield
         finally:
-            self._inside = self._state()
-            self._set(outside)
+            self._states, self._python = [generator.get_state() for generator in self._torch], random.getstate()
+            self._set(states, python)
+            _NUMPY.set_bit_generator(bits)
+            if numpy["has_gauss"]:  # a normal number drawn ahead, which the exchange dropped
+                _NUMPY.set_state(numpy)
 
-    def _state(self) -> tuple[Any, ...]:
-        numpy = np.random.get_state()  # noqa: NPY002  # the global one is what data sets draw from
-        return torch.get_rng_state(), numpy, random.getstate(), [generator.get_state() for generator in self._own]
-
-    def _set(self, state: tuple[Any, ...]) -> None:
-        of_torch, numpy, python, own = state
-        torch.set_rng_state(of_torch)
-        np.random.set_state(numpy)  # noqa: NPY002  # the global one is what data sets draw from
+    def _set(self, states: Sequence[torch.Tensor], python: Any) -> None:
+        for generator, state in zip(self._torch, states, strict=True):
+            generator.set_state(state)
         random.setstate(python)
-        for generator, found in zip(self._own, own, strict=True):
-            generator.set_state(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -174,7 +175,7 @@ def is_finite(tensor: torch.Tensor) -> bool:
     # One pass with nothing written: NaN and infinity stay in a sum. A sum of finite numbers may overflow, so it alone
     # accuses nobody. Halves are added up as float32.
     total = tensor.sum(dtype=torch.float32 if tensor.element_size() < 4 else tensor.dtype)
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
+    return math.isfinite(total.item()) or bool(torch.isfinite(tensor).all())
 
 
 def fits(shape: tuple[int, ...], dims: tuple[int | str, ...]) -> bool:

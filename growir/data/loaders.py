@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeGuard
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from growir.data.collated import batch_of
 from growir.data.draws import Apart, seed_of
@@ -16,6 +17,8 @@ from growir.data.shuffling import Shuffle
 from growir.data.source import Batch, Indexed, of_part, slices
 from growir.data.streams import EveryFew, batches_said
 from growir.errors import DataError, counted
+
+_END = object()
 
 
 def loader_source(loader: Iterable[Any], where: str = "the loader") -> LoaderSource:
@@ -58,6 +61,7 @@ class LoaderSource:
         self.loader: Any = loader
         self.where = where
         self._ended: tuple[int, int] | None = None  # batches and samples of the first whole epoch
+        self._given: int | None = None  # batches of the last one, before any joined
 
     def __len__(self) -> int:
         """How many samples an epoch has; the first time, all are read for it if none was walked."""
@@ -92,8 +96,12 @@ class LoaderSource:
         """An epoch, of which a last batch of a single sample has joined the one before."""
         held: Batch | None = None
         single: Batch | None = None  # behind `held`, joins it if nothing more comes
-        for raw in self._raw(shuffle, epoch):
+        number, first = -1, self._first_held()
+        for number, raw in enumerate(self._raw(shuffle, epoch)):
             batch = batch_of(raw, self.where)
+            if number < first:
+                yield batch
+                continue
             if held is not None and single is not None:
                 yield held
                 held, single = single, None
@@ -105,6 +113,11 @@ class LoaderSource:
             held = batch
         if held is not None:
             yield held if single is None else self._joined(held, single)
+        self._given = number + 1
+
+    def _first_held(self) -> int:
+        """From which batch on each is held back until the next but one is there, as it costs memory that is near."""
+        return 0 if self._given is None else self._given - 2
 
     def _joined(self, last: Batch, single: Batch) -> Batch:
         if [t.shape[1:] for t in tensors_of(tuple(last))] != [t.shape[1:] for t in tensors_of(tuple(single))]:
@@ -132,13 +145,19 @@ class LoaderSource:
         with apart.used():
             set_epoch(self.loader, 0 if shuffle is None else epoch)
             found = iter(self.loader)
+        quiet = self._draws_nothing_more()
         while True:
-            with apart.used():
-                try:
-                    raw = next(found)
-                except StopIteration:
-                    return
+            with nullcontext() if quiet else apart.used():
+                raw = next(found, _END)
+            if raw is _END:
+                return
             yield raw
+
+    def _draws_nothing_more(self) -> bool:
+        """Whether this process draws nothing once an epoch has begun: workers read, in an order known as a whole."""
+        orders = RandomSampler, SequentialSampler
+        workers, sampler = getattr(self.loader, "num_workers", 0), getattr(self.loader, "sampler", None)
+        return workers > 0 and type(sampler) in orders and not generators_of(self.loader)
 
     def every(self, numbers: Sequence[int], of: int) -> EveryFew:
         """The batches whose number, modulo `of`, is one of `numbers`."""
@@ -191,7 +210,17 @@ class IndexedLoader(LoaderSource):
         drawn, own = len(self.loader.sampler), sampler.batch_size
         if sampler.drop_last:
             return drawn // own
-        return max(1, -(-drawn // own) - (drawn % own == 1 and drawn > own > 1))
+        return max(1, -(-drawn // own) - self._ends_single())
+
+    def _ends_single(self) -> bool:
+        """Whether a last batch of a single sample joins the one before, where batches are cut off one order."""
+        own = self.loader.batch_sampler.batch_size
+        return not self.loader.batch_sampler.drop_last and len(self.loader.sampler) % own == 1 < own
+
+    def _first_held(self) -> int:
+        if type(self.loader.batch_sampler) is BatchSampler and not self._ends_single():
+            return len(self.loader)
+        return super()._first_held()
 
 
 class LoaderPart(DatasetSource):
