@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["Data"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name == "Data":
         return import_module("growir.data.parts").Data
