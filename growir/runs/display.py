@@ -105,7 +105,7 @@ class Display:
             return
         table = Table(title=Text(f"{self.name}, seed {found.seed}"), show_header=False)
         for _ in range(2):
-            table.add_column(overflow="fold")  # a path that is cut is of no use
+            table.add_column(overflow="fold")
         table.add_row("test before the final fit", _score(found.test_before_fit))
         table.add_row("test after the final fit", _score(found.test_after_fit))
         table.add_row("parameters", amount(found.parameters))
@@ -113,9 +113,10 @@ class Display:
         table.add_row("growths", f"{amount(found.steps)}; {reason_text(found.ended)}")
         seconds, growing = (decimal(value, ".1f") for value in (found.seconds, found.seconds_growing))
         table.add_row("seconds", f"{seconds}, {growing} of them growing")
-        table.add_row("run directory", Text(str(self.folder)))
-        table.add_row("ONNX model", Text(str(self.folder / "model.onnx")))
         self.console.print(table)
+        # Below the table, for a cell would break a long path, and it could not be copied.
+        self._print(f"Run directory: {self.folder}")
+        self._print(f"ONNX model: {self.folder / 'model.onnx'}")
         self._print("To look at it:")
         folder = shlex.quote(str(self.folder))
         for command in (f"growir log {folder}", f"growir render {folder} -o picture.svg"):

@@ -10,15 +10,16 @@ keys, and what is a note of one policy now did too.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from growir.runs.records import Growth, Measured, Tried
 from growir.runs.values import Json, count, mapping, mappings
 from growir.runs.words import describe
 
-_GROWTH = frozenset(each for each in Growth.__dataclass_fields__ if each not in ("passes", "created", "notes"))
-_NOTES = frozenset(Measured.__dataclass_fields__)
-_TRIED = frozenset(Tried.__dataclass_fields__)
+_GROWTH = frozenset(each.name for each in fields(Growth)) - {"passes", "created", "notes"}
+_NOTES = frozenset(each.name for each in fields(Measured))
+_TRIED = frozenset(each.name for each in fields(Tried))
 _LATER = frozenset(("train_loss", "selection_loss", "seconds_training", "trained", "undone"))  # of no growth
 
 

@@ -142,3 +142,12 @@ def test_the_table_fits_and_names_the_next_commands(
     assert "  growir log 'a run'\n  growir render 'a run' -o picture.svg\n" in out
     assert str(Path("a run") / "model.onnx") in out
     assert "another run may find another network" in out or reason != "seconds"
+
+
+def test_a_long_path_can_be_copied(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = Path("runs") / ("a-run-with-a-name-" * 8)
+    Display(folder, "a run", quiet=False).finished(Finished(seed=0))
+    lines = capsys.readouterr().out.splitlines()
+    assert f"Run directory: {folder}" in lines
+    assert f"ONNX model: {folder / 'model.onnx'}" in lines
