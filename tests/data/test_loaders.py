@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
@@ -55,6 +56,14 @@ class Flow(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         for index in range(self.count):
             yield torch.rand(2), index
+
+
+class Mixing(IterableDataset[Any]):
+    """Samples in an order that is drawn anew each time."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in torch.randperm(24).tolist():
+            yield torch.ones(2), index
 
 
 class Growing:
@@ -296,6 +305,48 @@ def test_three_parts_of_every_kind_of_data() -> None:
             assert [len(part) for part in parts] == [20, 20, 20], name
             assert sorted(chain(*found)) == list(range(60)), name
         assert cut.everything() is data.train, name
+
+
+def test_parts_of_a_stream_that_shuffles_stay_apart() -> None:
+    cut = Data.from_loaders(DataLoader(Mixing(), batch_size=4)).cut(0)
+    assert cut.select is not None
+    apart = [set(samples(walk(part, Shuffle((k,)), k))) for k, part in enumerate([*halves(cut.train), cut.select])]
+    assert [len(part) for part in apart] == [8, 8, 8]
+    assert set.union(*apart) == set(range(24))
+    assert samples(walk(cut.everything(), Shuffle((1,)), 0)) != samples(walk(cut.everything(), Shuffle((1,)), 1))
+
+
+class Counted:
+    """A loader that knows how many of its batches are still there."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.given: list[weakref.ref[torch.Tensor]] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for k in range(self.count):
+            x = torch.full((2, 1), k)
+            self.given.append(weakref.ref(x))
+            yield x, x[:, 0]
+
+    def alive(self) -> int:
+        return sum(reference() is not None for reference in self.given)
+
+
+@pytest.mark.parametrize("part", ["whole", "every other", "mixed"])
+def test_a_stream_is_never_in_memory_as_a_whole(part: str) -> None:
+    loader = Counted(40)
+    source: Source = loader_source(loader)
+    if part == "every other":
+        source, _ = halves(source)
+    elif part == "mixed":
+        source = Data(source, loader_source(Counted(3)), None).everything()
+    most = 0
+    for _ in range(2):
+        for _batch in source.batches(2, Shuffle((1,))):
+            most = max(most, loader.alive())
+    assert len(source) >= 40
+    assert 1 <= most <= 3
 
 
 def test_a_share_of_a_stream() -> None:
