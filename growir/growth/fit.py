@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -215,7 +217,11 @@ class _Phase:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         if self.scheduler is not None:
-            self.scheduler.step()
+            with warnings.catch_warnings() if self.scaler else nullcontext():
+                # A step that the scaler left out, since a gradient was infinite, is one of the schedule all the same.
+                if self.scaler is not None:
+                    warnings.simplefilter("ignore", UserWarning)
+                self.scheduler.step()
         self.hooks.after_step()
 
     # -- what is not finite ---------------------------------------------------------------------------------------

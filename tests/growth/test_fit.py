@@ -19,14 +19,14 @@ from growir.data.memory import ArraySource
 from growir.data.shuffling import Shuffle, generator
 from growir.data.source import Batch
 from growir.errors import DataError, RunError
-from growir.growth.device import device_of
+from growir.growth.device import amp_type, device_of
 from growir.growth.fit import _not_finite, fit
 from growir.growth.objective import as_objective
 from growir.growth.optimizer_state import OptimizerState, optimizer_state, restore_optimizer
 from growir.growth.optimizing import make
 from growir.growth.phase import Fitted, Hooks, Position
 from growir.growth.rates import schedule
-from growir.growth.recipe import OptimizerConfig, Recipe, Stopping
+from growir.growth.recipe import OptimizerConfig, RateConfig, Recipe, Stopping
 from tests.growth.before import Loss, make_optimizer, train
 
 SAMPLES, SIZE = 50, 12
@@ -402,6 +402,44 @@ def test_precision_that_cannot_be(amp: Any, dtype: torch.dtype, words: str) -> N
     optimizer = make(dict(module.named_parameters()))
     with pytest.raises(RunError, match=words):
         fit(module, as_objective("mse"), data(), optimizer, recipe_of(steps=1, amp=amp), shuffle=Shuffle((0,)))
+
+
+def on_any_device(amp: str | None, device: torch.device, dtype: torch.dtype) -> torch.dtype | None:
+    return torch.float16 if amp == "float16" else amp_type(amp, device, dtype)
+
+
+@pytest.mark.filterwarnings("error")
+def test_scaled_gradients_step_and_go_on_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, where torch scales gradients too, though a run is refused there: it is slower than float32."""
+    monkeypatch.setattr("growir.growth.fit.amp_type", on_any_device)
+    run = Run(SGD, {"epochs": 2, "amp": "float16", "clip": 0.5, "rate": {"name": "cosine"}}, dropout=0.2)
+    whole, weights, state = run.fit()
+    saved = list(run.saved)
+    scales = [json.loads(each.position)["scaler"] for each in saved]
+    assert 0 < scales[-1]["scale"] < 65536  # the first steps were left out
+    assert 0 < scales[-1]["_growth_tracker"] < whole.steps
+    for each in saved:
+        found, again, kept = run.fit(each)
+        assert (found, again) == (whole, weights)
+        assert kept.rest == state.rest
+    assert weights != Run(SGD, {"epochs": 2, "clip": 0.5}, dropout=0.2).fit()[1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_step_whose_scaled_gradients_are_infinite_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("growir.growth.fit.amp_type", on_any_device)
+    module = net()
+    before = bits(module)
+    seen: list[list[bytes]] = []
+    # Above 65 504 / 65 536, which the scale begins with, gradients in float16 are infinite; the scale then halves.
+    objective = as_objective(lambda o, t: 9.0 * nn.functional.cross_entropy(o, t, reduction="none"))
+    optimizer = make(dict(module.named_parameters()), OptimizerConfig.model_validate(SGD))
+    recipe, hooks = recipe_of(steps=12, amp="float16"), Hooks(after_step=lambda: seen.append(bits(module)))
+    scheduler = schedule(optimizer, RateConfig(name="cosine"), 12)
+    found = fit(module, objective, data(), optimizer, recipe, shuffle=Shuffle((0,)), scheduler=scheduler, hooks=hooks)
+    assert seen[0] == before
+    assert seen[-1] != before
+    assert found.steps == 12
 
 
 @pytest.mark.parametrize(
