@@ -14,7 +14,7 @@ import torch
 from torch import fx
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from growir.backends.torch_export.calls import Call, name_of, overload, tensor_of, writes
+from growir.backends.torch_export.calls import Call, cut_of, name_of, overload, tensor_of, writes
 from growir.backends.torch_export.causes import no_operator
 from growir.backends.torch_export.values import Spread, Unsupported, Value
 
@@ -24,22 +24,18 @@ if TYPE_CHECKING:
 
 def read(reader: Reader, call: Call) -> Any:
     """Read one call by the table, and let what it writes be seen by all that share its memory."""
-    from growir.backends.torch_export.table import TABLE
-
     node = call.node
-    if not writes(node):
-        if call.name not in TABLE:
-            raise Unsupported(no_operator(node))
-        return TABLE[call.name](reader, call)
-    if call.name not in TABLE:
+    if call.name not in reader.table:
         raise Unsupported(no_operator(node))
+    if not writes(node):
+        return reader.table[call.name](reader, call)
     written = cast(fx.Node, node.args[0])
     before = reader.env[written]
     if isinstance(before, Spread):
         before = reader.env[written] = reader.value(before)
     if not isinstance(before, Value):
         raise Unsupported("writes into a parameter or buffer; a graph changes buffers only in batch norm")
-    result = TABLE[call.name](reader, call)
+    result = reader.table[call.name](reader, call)
     reader.env[written] = result
     for other in _later_views(reader, node, written):
         if reader.env.get(other) is before or other is written:
@@ -83,8 +79,6 @@ def _region(node: fx.Node) -> Region:
             cuts.append((source, "part", cast(int, node.args[1]), cast(int, node.args[1]) + 1))
             source = source.all_input_nodes[0]
         elif overload(node) is not None and name_of(node) in ("slice", "narrow", "select"):
-            from growir.backends.torch_export.cuts import cut_of
-
             cuts.append((_whole(source), *cut_of(node)))
         node = source
     return tuple(cuts)

@@ -75,6 +75,24 @@ def tensor_of(node: fx.Node) -> torch.Tensor:
     return found
 
 
+def cut_of(node: fx.Node) -> tuple[int, int, int]:
+    """The axis, start and stop of a slice, narrow or select call, as far as they are plain numbers."""
+    arguments, name = bound(node), name_of(node)
+    source = tensor_of(cast(fx.Node, node.args[0]))
+    dim = arguments["dim"] % source.dim()
+    size = cast(object, source.shape[dim])
+    if not isinstance(size, int):  # the batch
+        return dim, 0, 2**62
+    if name == "select":
+        start = int(arguments["index"]) % size
+        return dim, start, start + 1
+    if name == "narrow":
+        start = int(arguments["start"]) % size
+        return dim, start, start + int(arguments["length"])
+    start, stop, _ = slice(arguments["start"], arguments["end"]).indices(size)
+    return dim, start, stop
+
+
 def holds_tensor(node: fx.Node) -> bool:
     """Whether a call gives a tensor or several, and no size or number."""
     value = node.meta.get("val")

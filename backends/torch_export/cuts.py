@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from growir.backends.torch_export.calls import Call, bound, name_of, tensor_of
+from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.layout import permuted, reshaped
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Layout, Unsupported, Value
@@ -34,24 +34,6 @@ def cut(r: Reader, x: Value, dim: int, start: int, length: int) -> Value:
     if length < 1:
         raise Unsupported("cuts out nothing; a graph has no empty axes")
     return r.emit(Slice(axis=axis, start=start, length=length), x, layout=x.layout)
-
-
-def cut_of(node: fx.Node) -> tuple[int, int, int]:
-    """The axis, start and stop of a slice, narrow or select call, as far as they are plain numbers."""
-    arguments, name = bound(node), name_of(node)
-    source = tensor_of(cast(fx.Node, node.args[0]))
-    dim = arguments["dim"] % source.dim()
-    size = cast(object, source.shape[dim])
-    if not isinstance(size, int):  # the batch
-        return dim, 0, 2**62
-    if name == "select":
-        start = int(arguments["index"]) % size
-        return dim, start, start + 1
-    if name == "narrow":
-        start = int(arguments["start"]) % size
-        return dim, start, start + int(arguments["length"])
-    start, stop, _ = slice(arguments["start"], arguments["end"]).indices(size)
-    return dim, start, stop
 
 
 def slice_(r: Reader, c: Call) -> Value:

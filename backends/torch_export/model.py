@@ -22,7 +22,7 @@ from growir.backends.torch_export.preparing import Example, Prepared, prepare
 from growir.backends.torch_export.reading import Draft, Reader
 from growir.backends.torch_export.recognising import recognise
 from growir.backends.torch_export.sizes import all_fixed, fixed_sizes
-from growir.backends.torch_export.table import knows
+from growir.backends.torch_export.table import TABLE, knows
 from growir.backends.torch_export.training import Match, matched, notice_of, shown, text_of
 from growir.backends.torch_export.values import Held
 from growir.backends.torch_export.watching import Place, Watch, watch_modules, watching
@@ -105,7 +105,7 @@ def _read(
 ) -> _Read:
     """One program as a graph. Raises ModelError with everything in it that has no place in one."""
     decompose(exported, knows)
-    reader = Reader(exported, program.batch, pairs, prepared.model)
+    reader = Reader(exported, program.batch, pairs, prepared.model, TABLE)
     reader.run()
     if reader.problems:
         raise ModelError(listed(list(reader.problems), what="things in the model have no place in a graph"))

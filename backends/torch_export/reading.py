@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, cast
@@ -62,11 +62,20 @@ class Draft:
 
 
 class Reader:
-    """What the functions of the table work with: the program on one side, the nodes written so far on the other."""
+    """What the functions of the table work with: the program on one side, the nodes written so far on the other.
+
+    It is given the table, since those functions are written in terms of it.
+    """
 
     def __init__(
-        self, exported: ExportedProgram, batch: Batch, twins: Mapping[fx.Node, fx.Node], model: nn.Module
+        self,
+        exported: ExportedProgram,
+        batch: Batch,
+        twins: Mapping[fx.Node, fx.Node],
+        model: nn.Module,
+        table: Mapping[str, Callable[[Reader, Call], Any]],
     ) -> None:
+        self.table = table
         self.exported = exported
         self.batch = batch
         self.twins = twins
