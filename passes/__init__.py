@@ -3,16 +3,7 @@
 if __name__ == "passes":
     raise ImportError("this folder imports as growir.passes")
 
-from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import entry_points
-from typing import Any
-
-from numpy.typing import NDArray
-
-from growir.errors import GrowirError, PassRefused, cut
-from growir.graph import Step
-from growir.nearest import suggestion
+from growir.passes import registry
 from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.canonicalise import Canonicalise
@@ -22,12 +13,20 @@ from growir.passes.fold_batch_norm import FoldBatchNorm
 from growir.passes.insert_block import InsertBlock
 from growir.passes.insert_layer import InsertLayer
 from growir.passes.prune import Prune
+from growir.passes.registry import (
+    all_passes,
+    check_name,
+    find_pass,
+    needed_pass,
+    pass_from_data,
+    pass_from_step,
+)
 from growir.passes.remove_edge import RemoveEdge
 from growir.passes.sequence import Sequence
 from growir.passes.split import Split
 from growir.passes.update import Update
 from growir.passes.widen import Widen
-from growir.rewrite import Pass, Rewrite
+from growir.rewrite import Pass
 
 PASSES: tuple[type[Pass], ...] = (
     AddEdge,
@@ -47,97 +46,7 @@ PASSES: tuple[type[Pass], ...] = (
 )
 
 
-@cache
-def all_passes() -> Mapping[str, type[Pass]]:
-    """Every pass by name, with those that installed packages add through the entry-point group `growir.passes`."""
-    found: dict[str, type[Pass]] = {kind.name: kind for kind in PASSES}
-    for entry in entry_points(group="growir.passes"):
-        try:
-            kind = entry.load()
-        except (ImportError, AttributeError) as error:
-            text = f"entry point {entry.name!r} of growir.passes cannot be loaded: {entry.value}: {error}"
-            raise GrowirError(text) from error
-        if not (isinstance(kind, type) and issubclass(kind, Pass)):
-            raise GrowirError(f"entry point {entry.name!r} of growir.passes is no growir.rewrite.Pass: {entry.value}")
-        if kind.name in found:
-            raise GrowirError(_two_of_a_name(found[kind.name], kind))
-        found[kind.name] = kind
-    return found
-
-
-def find_pass(name: str) -> type[Pass] | None:
-    """The pass of this name; installed packages are only searched for names growir does not have itself."""
-    builtin = {kind.name: kind for kind in PASSES}
-    return builtin.get(name) or all_passes().get(name)
-
-
-def _two_of_a_name(first: type[Pass], second: type[Pass]) -> str:
-    both = " and ".join(f"{kind.__module__}.{kind.__qualname__}" for kind in (first, second))
-    return f"two passes are called {first.name!r}: {both}; give the second another name"
-
-
-def check_name(kind: type[Pass]) -> None:
-    """Raise PassRefused if a history would read the steps of this class as those of another."""
-    if not isinstance(getattr(kind, "name", None), str):
-        text = f"the pass {cut(kind.__qualname__)} has no name"
-        raise PassRefused(f'{text}; say in the class what histories call it: name: ClassVar[str] = "..."')
-    known = find_pass(kind.name)
-    # One that a notebook or a reload defined anew is another object, but the same class.
-    if known is not None and (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
-        raise PassRefused(_two_of_a_name(known, kind))
-
-
-def needed_pass(step: object, also: str = "") -> Pass:
-    """What was given as a pass, if it is one.
-
-    Args:
-        step: Whatever a caller gave.
-        also: What else would be right there, for the message.
-
-    Raises:
-        PassRefused: It is no pass, or its class has the name of another.
-    """
-    if isinstance(step, Pass):
-        check_name(type(step))
-        return step
-    shown, todo = cut(repr(step)), "several passes go into one Sequence(passes=...)"
-    if isinstance(step, type) and issubclass(step, Pass):
-        todo = f"make one of the class: {step.__name__}(...)"
-    elif isinstance(step, Mapping):
-        todo = "growir.passes.pass_from_data makes a pass of its JSON form"
-    elif isinstance(step, Rewrite):
-        shown, todo = "a rewrite", "give the pass that made it"
-    raise PassRefused(f"a pass such as Widen(node=..., by=...){also} is needed, but this is {shown}; {todo}")
-
-
-def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] | None = None) -> Pass:
-    """A pass from its JSON form, {"pass": name, ...fields}. Raises PassRefused saying what is wrong with it.
-
-    A "version" says which version of the pass spelled the fields; without one it is that of this growir.
-    """
-    fields = dict(data)
-    if "pass" not in fields:
-        raise PassRefused('a pass says its name, {"pass": "widen", ...}, but this one has none')
-    name = fields.pop("pass")
-    kind = find_pass(name) if isinstance(name, str) else None
-    if kind is None:
-        names = sorted(all_passes())
-        near = suggestion(name, names) if isinstance(name, str) else ""
-        raise PassRefused(f"there is no pass {cut(name)!r}; there are: {', '.join(names)}.{near}")
-    if "version" in fields:
-        version = fields.pop("version")
-        upgraded = kind.upgraded(version, fields) if type(version) is int else None
-        if upgraded is None:
-            raise PassRefused(f"{kind.name}: version {cut(version)} of this pass cannot be run here")
-        fields = dict(upgraded)
-    fields["values"] = dict(values or {})
-    return kind(**fields)
-
-
-def pass_from_step(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:
-    """The pass a history step records. Raises PassRefused if it is unknown here, or recorded by another version."""
-    return pass_from_data({**step.fields, "pass": step.kind, "version": step.version}, values)
-
+registry.hold(PASSES)
 
 __all__ = [
     "PASSES",

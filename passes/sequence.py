@@ -15,7 +15,9 @@ from growir.entries import UNCHANGED, Entries
 from growir.errors import PassRefused
 from growir.graph import MAX_STEPS, Graph, History, Step
 from growir.ops.spaces import Space
+from growir.passes.registry import check_name, find_pass, pass_from_data
 from growir.passes.resizing import Resizing
+from growir.passes.widen import Widen
 from growir.resize import Units, resize
 from growir.rewrite import Change, Pass, Preserves, in_order, owned_by_first
 from growir.verify import verify
@@ -184,8 +186,6 @@ class Sequence(Pass):
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
-        from growir.passes.widen import Widen
-
         found: list[Widen] = []
         moved: set[Space] = set()
         for step in Widen.candidates(graph):
@@ -202,8 +202,6 @@ class Sequence(Pass):
 
 def _upgraded(step: Any) -> object:
     """An inner pass's JSON form in this growir's version; None if the pass or its version is unknown here."""
-    from growir.passes import find_pass
-
     if not (isinstance(step, Mapping) and "version" in step):
         return cast("object", step)
     fields = dict(cast("Mapping[str, Any]", step))
@@ -215,8 +213,6 @@ def _upgraded(step: Any) -> object:
 
 def _pass(step: Any, values: Mapping[str, NDArray[Any]]) -> Any:
     """An inner pass from what was given for it."""
-    from growir.passes import check_name, pass_from_data
-
     if isinstance(step, Mapping):
         return pass_from_data(cast("Mapping[str, Any]", step), values)
     if isinstance(step, Pass):
