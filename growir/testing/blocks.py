@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 from growir.ops import (
     Add,
     Affine,
@@ -45,16 +42,7 @@ from growir.ops import (
     Upsample,
     Var,
 )
-
-if TYPE_CHECKING:
-    from growir.testing.graphs import Sketch
-
-Move = Callable[["Sketch", str], str]
-
-
-def divisors(number: int) -> list[int]:
-    """All divisors, in ascending order."""
-    return [d for d in range(1, number + 1) if number % d == 0]
+from growir.testing.sketch import Move, Sketch, divisors
 
 
 def _in_groups(s: Sketch, x: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from growir.channels import analyse
 from growir.edits import Create, Edit, Remap
-from growir.graph import Graph, Input, Node
+from growir.graph import Graph, Input
 from growir.ops import (
     ACTIVATIONS,
     AdaptiveAvgPool2d,
@@ -45,59 +45,11 @@ from growir.ops import (
 )
 from growir.passes import AddNode, Extend, Prune, Split, Widen
 from growir.rewrite import Pass
-from growir.testing.blocks import BLOCKS, BLOCKS_ON_IMAGES, BLOCKS_ON_ROWS, divisors
+from growir.testing.blocks import BLOCKS, BLOCKS_ON_IMAGES, BLOCKS_ON_ROWS
+from growir.testing.sketch import Move, Sketch, divisors
 from growir.verify import verify
 
-T = TypeVar("T")
 P = TypeVar("P", bound=Pass)
-
-MAX_ELEMENTS = 512  # of one value, per sample: an example costs milliseconds
-# No kink, so that a rounding error cannot move a gradient by more than itself.
-SMOOTH = ("tanh", "sigmoid", "silu", "gelu", "softplus", "gaussian")
-
-
-class Sketch:
-    """A graph on its way: nodes so far, and draws from hypothesis."""
-
-    def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any], smooth: bool) -> None:
-        self._draw = draw
-        self.smooth = smooth
-        self.nodes: list[Node] = []
-        self.shapes: dict[str, Shape] = {}
-        self.module = ""
-
-    def number(self, low: int, high: int) -> int:
-        return int(self._draw(st.integers(low, high)))
-
-    def flag(self) -> bool:
-        return bool(self._draw(st.booleans()))
-
-    def one_of(self, choices: Sequence[T]) -> T:
-        return choices[self.number(0, len(choices) - 1)]
-
-    def width(self) -> int:
-        return self.number(1, 5)
-
-    def add(self, op: Op, *inputs: str, tied: dict[str, str] | None = None) -> str:
-        """Put a node at the end. Raises OpError if it does not fit."""
-        shape = op.infer(*(self.shapes[name] for name in inputs))
-        if shape.elements > MAX_ELEMENTS or shape.rank > 5:
-            raise OpError("large enough")
-        if not op.integers and any(self.shapes[name].dtype != "float32" for name in inputs):
-            raise OpError("takes floats")
-        name = f"{self.module}{op.kind()}_{len(self.nodes)}"
-        self.nodes.append(Node(name=name, op=op, inputs=inputs, tied=tied or {}))
-        self.shapes[name] = shape
-        return name
-
-    def activation(self, x: str) -> str:
-        kinds = SMOOTH if self.smooth else tuple(ACTIVATIONS)
-        return self.add(ACTIVATIONS[self.one_of(kinds)](), x)
-
-    def like(self, x: str, fits: Callable[[Shape, Shape], bool]) -> str:
-        """A value that fits x, x itself included; likely a late one."""
-        found = [name for name in self.shapes if fits(self.shapes[name], self.shapes[x])]
-        return found[-1 - min(self.number(0, 3), len(found) - 1)]
 
 
 def _dense(s: Sketch, x: str) -> str:
@@ -293,7 +245,6 @@ def _standardise(s: Sketch, x: str) -> str:
     return s.add(Standardise(dims=s.number(0, s.shapes[x].rank - 1), inverse=s.flag()), x)
 
 
-Move = Callable[[Sketch, str], str]
 ANYWHERE: tuple[Move, ...] = (
     _dense, _norm, _normalised, _prelu, _residual, _join, _gate, _concat, _slice, _halves, _reshape, _flatten, _value,
     _weight, _tied
