@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from growir.columns import folded
 from growir.costs import Costs, costs_of
-from growir.document import function_hash, node_data, step_data
+from growir.document import function_hash, step_data
 from growir.errors import cut
 from growir.graph import FixedSize, Graph, Input, Node, Step, graph_of
+from growir.identity import node_data
 from growir.show import (
     MAX_LINE,
     SHORT_HASH,

@@ -1,4 +1,4 @@
-"""The graph document on disk: JSON in and out, canonical form, content hash, versions and their migrations."""
+"""The graph document on disk: JSON in and out, versions and their migrations."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from growir.graph import (
     per_graph,
     structure_problems,
 )
+from growir.identity import canonical, node_data
 from growir.nearest import suggestion
 from growir.ops import OP_BY_KIND
 
@@ -57,21 +58,6 @@ def _is_object(value: object) -> TypeGuard[Json]:
 
 def _is_array(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
-
-
-def node_data(node: Node) -> Json:
-    """A node as its document shows it, default-valued fields omitted."""
-    data: Json = {"name": node.name, "op": node.op.kind()}
-    if node.inputs:
-        data["inputs"] = list(node.inputs)
-    data.update(node.op.attributes())
-    if node.tied:
-        data["tied"] = dict(sorted(node.tied.items()))
-    if node.frozen:
-        data["frozen"] = list(node.frozen)
-    if node.source is not None:
-        data["source"] = node.source
-    return data
 
 
 def step_data(step: Step) -> Json:
@@ -122,34 +108,6 @@ def _pretty(data: Json, indent: str) -> str:
     return indent + "{" + ",\n".join(parts).lstrip() + "}"
 
 
-def canonical(graph: Graph, *, frozen: bool = True) -> bytes:
-    """The bytes that make a graph's identity: inputs, nodes and outputs without defaults.
-
-    Neither what it is called, nor where it comes from, nor how it got there; without `frozen`, nor what is trained.
-    """
-    inputs = []
-    for entry in graph.inputs:
-        data: Json = {"name": entry.name, "shape": list(entry.shape)}
-        if entry.dtype != "float32":
-            data["dtype"] = entry.dtype
-        inputs.append(data)
-    nodes = []
-    for node in graph.nodes:
-        data = node_data(node)
-        data.pop("source", None)
-        if not frozen:
-            data.pop("frozen", None)
-        nodes.append(data)
-    whole = {"inputs": inputs, "nodes": nodes, "outputs": list(graph.outputs)}
-    return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-@per_graph
-def content_hash(graph: Graph) -> str:
-    """sha256 of the canonical bytes, in hex."""
-    return hashlib.sha256(canonical(graph)).hexdigest()
-
-
 @per_graph
 def function_hash(graph: Graph) -> str:
     """The hash of the same graph with nothing frozen, which two graphs share that compute the same of the same tensors.
@@ -157,7 +115,7 @@ def function_hash(graph: Graph) -> str:
     Which parameters learn is a setting of training. It may change at any time, and no rewrite says that it did.
     """
     if not any(node.frozen for node in graph.nodes):
-        return content_hash(graph)
+        return graph.hash
     return hashlib.sha256(canonical(graph, frozen=False)).hexdigest()
 
 

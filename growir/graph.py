@@ -25,6 +25,7 @@ from pydantic import (
 from growir import names
 from growir.errors import MAX_PROBLEMS, GraphError, GrowirError, Problem, cut
 from growir.fields import Record
+from growir.identity import content_hash
 from growir.nearest import alternatives, suggestion
 from growir.ops import OP_BY_KIND, DType, Op
 from growir.ops.base import MAX_ENTRIES, MAX_INT, PositiveInt
@@ -296,9 +297,7 @@ class Graph(_Frozen):
     @property
     def hash(self) -> str:
         """sha256 of the canonical JSON of inputs, nodes and outputs, in hex."""
-        from growir.document import content_hash
-
-        return content_hash(self)
+        return self.recall(content_hash)
 
     @property
     def used_names(self) -> frozenset[str]:

@@ -14,9 +14,10 @@ import pytest
 
 from growir import replay
 from growir.channels import analyse
-from growir.document import canonical, dumps, migrate, to_data
+from growir.document import dumps, migrate, to_data
 from growir.errors import GraphError, PassRefused
 from growir.graph import Graph, Node
+from growir.identity import canonical
 from growir.network import load_graph
 from growir.ops import OPS, LayerNorm, Linear, Op
 from growir.passes import AddEdge, AddNode, Widen, pass_from_data

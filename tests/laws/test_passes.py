@@ -16,10 +16,11 @@ from growir.backends.torch_edits import TORCH
 from growir.backends.torch_fx import lower
 from growir.backends.torch_fx.probe import lengthened
 from growir.channels import analyse
-from growir.document import canonical, dumps
+from growir.document import dumps
 from growir.edits import NUMPY, Derive, Remap, apply_edits
 from growir.entries import UNCHANGED
 from growir.graph import Graph, Node
+from growir.identity import canonical
 from growir.live.rows import row_of
 from growir.moments import carry_moments, carry_optimizer
 from growir.network import Network
