@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from growir import __version__
+from growir.backends.torch_arrays import to_array, to_tensor
 from growir.data.dataset import Dataset
 from growir.errors import ExportError, RunError, cut
 from growir.graph import Graph
@@ -135,7 +136,7 @@ def _checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
     }
     return Checkpoint(
         session.network(),
-        {key: tensor.numpy() for key, tensor in session.optimizer_tensors().items()},
+        {key: to_array(tensor) for key, tensor in session.optimizer_tensors().items()},
         state,
         trials={trial.strategy: trial.network for trial in progress.trials},
         losses={trial.strategy: trial.losses.numpy() for trial in progress.trials},
@@ -155,7 +156,7 @@ def _gone_on(last: Checkpoint, path: Path, session: Session, data: Dataset) -> t
     # Another number of threads sums in another order, and the run would no longer be the same to the bit.
     torch.set_num_threads(threads)
     session = Session(last.network, data, session.config, session.tick, session.epoch)
-    session.restore_optimizer({key: torch.from_numpy(np.array(array)) for key, array in last.optimizer.items()})
+    session.restore_optimizer({key: to_tensor(array) for key, array in last.optimizer.items()})
     session.meter = meter
     return session, progress
 

@@ -4,9 +4,10 @@ run.toml            the resolved configuration
 data.json           how rows become numbers, and the network's numbers answers
 events.jsonl        what happened, one JSON object a line
 growth/NNNN.json    the document after each accepted growth, 0000 the start
-checkpoint/         network/, optimizer.safetensors and state.json after the last completed step; in a tournament also
-                    trials/, the network of each branch that is done, and losses.safetensors, what they are judged by
-network/            the found network after the final fit (after an interrupt: the last completed step's)
+checkpoint/         all that going on needs, as it was after a completed step or in the middle of training: network/,
+                    optimizer.safetensors and state.json, policy.safetensors if the policy keeps arrays; in a contest
+                    also trials/, the network of each branch that is done, and losses.safetensors, what judges them
+network/            the found network after the final fit (after an interrupt: the last checkpoint's)
 model.onnx          the same for ONNX Runtime
 summary.json        written last: a run that has it is finished
 """
@@ -34,22 +35,27 @@ from growir.graph import Graph
 from growir.network import Network
 from growir.runs.reading import EVENTS, read_event
 from growir.runs.records import Event, Finished, Interrupted
+from growir.runs.values import entries, mapping
 
 CONFIG, GROWTH = "run.toml", "growth"
-CHECKPOINT, OPTIMIZER, STATE = "checkpoint", "optimizer.safetensors", "state.json"
+CHECKPOINT, OPTIMIZER, POLICY, STATE = "checkpoint", "optimizer.safetensors", "policy.safetensors", "state.json"
 TRIALS, LOSSES = "trials", "losses.safetensors"
 NETWORK, MODEL, SUMMARY = "network", "model.onnx", "summary.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A run after a completed step: all that going on needs.
+    """A run after a completed step, or in the middle of training: all that going on needs.
 
     Attributes:
         network: The network that is growing.
-        optimizer: The optimizer's tensors, `entry:parameter` to array.
-        state: How far the run is, as JSON values.
+        optimizer: The optimizer's arrays of whatever shape and dtype: "entry:parameter" for each parameter, with
+            "place/" before it for those of an optimizer that another one holds. Parameters that are not the network's
+            are called "#" and something.
+        state: How far the run is, as JSON values. By custom "position" says where in a phase of training it stands,
+            and is None between two; "optimizer" and "policy" hold what of these is no array.
         events: Every event until then; those of the folder where it is written.
+        policy: The policy's arrays, by names of its own.
         trials: The networks of branches that are done, by name.
         losses: (n,) what each of them is judged by.
     """
@@ -58,6 +64,7 @@ class Checkpoint:
     optimizer: Mapping[str, NDArray[Any]]
     state: Mapping[str, Any]
     events: Sequence[Event] = ()
+    policy: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
     trials: Mapping[str, Network] = field(default_factory=dict[str, Network])
     losses: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
@@ -154,7 +161,9 @@ class RunFolder:
 
     def checkpoint(self, found: Checkpoint) -> None:
         """Keep all that going on needs, in one move."""
-        state = {**found.state, "given": self.given, "events": [event.to_json() for event in self.events]}
+        events = [event.to_json() for event in self.events]
+        arrays = {"optimizer": _forms(found.optimizer), "policy": _forms(found.policy)}
+        state = {**found.state, "given": self.given, "arrays": arrays, "events": events}
 
         def fill(folder: Path) -> None:
             for place, network in [(NETWORK, found.network)] + [(f"{TRIALS}/{k}", n) for k, n in found.trials.items()]:
@@ -162,6 +171,8 @@ class RunFolder:
                 store.save_network(folder / place, network.graph, network.arrays, network.values)
             if found.losses:
                 store.write_tensors(folder / LOSSES, found.losses)
+            if found.policy:
+                store.write_tensors(folder / POLICY, found.policy)
             store.write_tensors(folder / OPTIMIZER, found.optimizer)
             (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
@@ -222,14 +233,17 @@ class RunFolder:
             network = Network.load(folder / NETWORK)
             trials = {path.name: Network.load(path) for path in sorted((folder / TRIALS).glob("*"))}
             losses = store.read_tensors(folder / LOSSES)[0] if trials else {}
-            arrays, _ = store.read_tensors(folder / OPTIMIZER)
+            optimizer, _ = store.read_tensors(folder / OPTIMIZER)
+            policy = store.read_tensors(folder / POLICY)[0] if (folder / POLICY).is_file() else {}
         except GraphError as error:
             raise damaged(folder, error) from None
-        strange = [key for key, array in arrays.items() if not _slot_of(network, key, array)]
-        if strange:
-            text = f"{cut(strange[0])} is no optimizer state of the network beside it"
-            raise damaged(folder / OPTIMIZER, text)
-        return Checkpoint(network, arrays, state, events, trials, losses)
+        _check_slots(folder / OPTIMIZER, network, optimizer)
+        recorded: object = state.get("arrays")
+        if recorded is None:  # of an earlier version, whose optimizer was AdamW
+            _check_adamw(folder / OPTIMIZER, network, optimizer)
+        elif recorded != {"optimizer": _forms(optimizer), "policy": _forms(policy)}:
+            _refuse_other_arrays(folder, mapping(recorded), {OPTIMIZER: optimizer, POLICY: policy})
+        return Checkpoint(network, optimizer, state, events, policy, trials, losses)
 
     def rewind(self, events: Sequence[Event]) -> None:
         """Take back every event that was written after these."""
@@ -275,12 +289,46 @@ def _read_json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def _slot_of(network: Network, name: str, array: NDArray[Any]) -> bool:
-    """Whether a tensor is optimizer state, `entry:parameter`, of one of the network's parameters."""
-    entry, _, key = name.partition(":")
-    parameter = network.arrays.get(key)
-    fits = parameter is not None and array.shape in ((), parameter.shape) and array.dtype == np.float32
-    return fits and bool(entry) and bool(np.isfinite(array).all())
+def _forms(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
+    """The dtype and shape of each array, as state.json holds them."""
+    return {name: [array.dtype.name, *array.shape] for name, array in arrays.items()}
+
+
+def _check_slots(path: Path, network: Network, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse what is no optimizer state of a network's parameters, or no number. Raises RunError."""
+    for name, array in arrays.items():
+        entry, _, key = name.partition(":")
+        if not entry or not (key in network.arrays or key.startswith("#")):
+            raise damaged(path, f"{cut(name)} is no optimizer state of the network beside it")
+        if not np.isfinite(array.astype(np.float64) if array.dtype.kind not in "biu" else array).all():
+            raise damaged(path, f"{cut(name)} holds NaN or infinite numbers")
+
+
+def _check_adamw(path: Path, network: Network, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse what AdamW on float32 does not keep, which is all that there was. Raises RunError."""
+    for name, array in arrays.items():
+        parameter = network.arrays.get(name.partition(":")[2])
+        if parameter is None or array.shape not in ((), parameter.shape) or array.dtype != np.float32:
+            raise damaged(path, f"{cut(name)} is no optimizer state of the network beside it")
+
+
+def _refuse_other_arrays(
+    folder: Path, recorded: Mapping[str, Any], found: Mapping[str, Mapping[str, NDArray[Any]]]
+) -> None:
+    """Say which arrays are not those that state.json was written with. Raises RunError."""
+    for file, arrays in found.items():
+        known, forms = mapping(recorded.get(file.partition(".")[0])), _forms(arrays)
+        for name in [*known, *forms]:
+            if known.get(name) != forms.get(name):
+                here, there = (_form_text(forms.get(name)), _form_text(known.get(name)))
+                raise damaged(folder / file, f"{cut(name)} is {here}, but {there} by {STATE} beside it")
+    raise damaged(folder / STATE, "it does not say which arrays belong to it")
+
+
+def _form_text(form: object) -> str:
+    """A dtype and shape in words."""
+    parts = entries(form)
+    return f"{cut(parts[0])} {cut(list(parts[1:]))}" if parts else "missing"
 
 
 def new_folder(name: str, runs: Path = Path("runs")) -> Path:
