@@ -127,6 +127,10 @@ class Saved:
     rest: str
 
 
+def norm_of(module: nn.Module) -> float:
+    return float(torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None]).norm())
+
+
 class Run:
     """A phase that can be begun anew from each of its checkpoints."""
 
@@ -135,6 +139,7 @@ class Run:
         self.recipe = recipe_of(**recipe)
         self.about = about
         self.saved: list[Saved] = []
+        self.norms: list[float] = []
 
     def build(self) -> tuple[nn.Module, torch.optim.Optimizer]:
         dtype = torch.float64 if self.about.get("double") else torch.float32
@@ -168,7 +173,12 @@ class Run:
             scheduler=schedule(optimizer, self.recipe.rate, total, step=start.steps),
             draws="dropout" in self.about,
             start=start,
-            hooks=Hooks(checkpoint=save, every=1, measure=lambda: next(losses)),
+            hooks=Hooks(
+                checkpoint=save,
+                every=1,
+                measure=lambda: next(losses),
+                after_step=lambda: self.norms.append(norm_of(module)),
+            ),
         )
         return found, bits(module), optimizer_state(optimizer, parameters)
 
@@ -283,10 +293,6 @@ def test_stopping_early_waits_for_its_patience() -> None:
 
 def test_clipping_bounds_the_gradient() -> None:
     norms: list[float] = []
-
-    def norm_of(module: nn.Module) -> float:
-        return float(torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None]).norm())
-
     for clip in (None, 0.25):
         module = net()
         optimizer = make(dict(module.named_parameters()))
@@ -418,6 +424,8 @@ def test_scaled_gradients_step_and_go_on_as_they_were(monkeypatch: pytest.Monkey
     scales = [json.loads(each.position)["scaler"] for each in saved]
     assert 0 < scales[-1]["scale"] < 65536  # the first steps were left out
     assert 0 < scales[-1]["_growth_tracker"] < whole.steps
+    assert max(norm for norm in run.norms if math.isfinite(norm)) < 0.51
+    assert sorted(run.norms)[len(run.norms) // 2] > 0.1
     for each in saved:
         found, again, kept = run.fit(each)
         assert (found, again) == (whole, weights)
