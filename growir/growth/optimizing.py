@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from growir.errors import ModelError, RunError, counted, cut
-from growir.growth.recipe import OptimizerConfig
+from growir.growth.muon import MuonByRank
+from growir.growth.recipe import Decay, OptimizerConfig
 from growir.live.groups import Groups
 from growir.live.rows import held_by, row_of, taken_for
 from growir.nearest import suggestion
@@ -71,6 +72,8 @@ def groups_of(optimizer: Optimizer) -> Groups:
 
     def group_of(key: str, parameter: nn.Parameter) -> int | str | None:
         names = [group.get("name") for group in optimizer.param_groups]
+        if "matrices" in names and parameter.ndim == 2:
+            return "matrices"
         if "plain" in names and parameter.ndim <= 1:
             return "plain"
         if "decayed" in names:
@@ -162,16 +165,22 @@ def _constructed(
     # One kernel for all parameters, where there is one: a step takes half as long.
     if kind is torch.optim.AdamW and not chosen and all(p.device.type in _FUSED for p in values):
         settings = {**settings, "fused": True}
-    groups: list[dict[str, object]] = [{"params": values, "name": "decayed"}]
-    if how.decay == "matrices" and "weight_decay" in inspect.signature(kind).parameters:
-        groups = [
-            {"params": [p for p in values if p.ndim > 1], "name": "decayed"},
-            {"params": [p for p in values if p.ndim <= 1], "name": "plain", "weight_decay": 0.0},
-        ]
     try:
-        return cast("Optimizer", kind(groups, **settings))
+        if kind is torch.optim.Muon:
+            return MuonByRank(parameters, decay_all=how.decay == "all", **settings)
+        return cast("Optimizer", kind(_groups(kind, values, how.decay), **settings))
     except (TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"[optimizer] {name} refuses its settings: {cut(error, 300)}") from error
+
+
+def _groups(kind: Any, values: list[nn.Parameter], decay: Decay) -> list[dict[str, object]]:
+    """The groups of a class of optimizers: what decays, and what does not."""
+    if decay == "all" or "weight_decay" not in inspect.signature(kind).parameters:
+        return [{"params": values, "name": "decayed"}]
+    return [
+        {"params": [p for p in values if p.ndim > 1], "name": "decayed"},
+        {"params": [p for p in values if p.ndim <= 1], "name": "plain", "weight_decay": 0.0},
+    ]
 
 
 # -- by a function -----------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class OptimizerConfig(Section):
 
     Attributes:
         name: A class of torch.optim, in any case, or "package.module:function". A function is called with the list of
-            parameters and returns an optimizer.
+            parameters and returns an optimizer. Muon steps the matrices, and AdamW then all else.
         learning_rate: The rate, or the peak where it follows a schedule. By default 3e-3 for AdamW, else the
             optimizer's own.
         weight_decay: By how much each step shrinks weights. By default 0.1 for AdamW, else the optimizer's own.

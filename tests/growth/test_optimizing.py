@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from torch import nn
 from growir import live
 from growir.errors import RunError
 from growir.graph import Graph, Input, Node
+from growir.growth.optimizer_state import optimizer_state, restore_optimizer
 from growir.growth.optimizing import groups_of, make
-from growir.growth.recipe import OptimizerConfig
+from growir.growth.rates import schedule
+from growir.growth.recipe import OptimizerConfig, RateConfig
 from growir.network import Network
 from growir.ops import Linear, Relu
-from growir.passes import InsertLayer
+from growir.passes import InsertLayer, Widen
 from tests.growth.before import make_optimizer
 
 KEYS = ("a.weight", "a.bias", "b.weight", "b.bias")
@@ -119,7 +122,14 @@ class Odd(torch.optim.SGD):
         ({"name": "Rprop", "weight_decay": 0.1}, r"^\[optimizer\] weight_decay: Rprop takes learning_rate, etas"),
         ({"name": "SGD", "momentum": -1.0}, r"^\[optimizer\] SGD refuses its settings: Invalid momentum value: -1\.0$"),
         ({"name": "SGD", "momentum": "much"}, r"^\[optimizer\] SGD refuses its settings: "),
-        ({"name": "Muon"}, r"^\[optimizer\] Muon refuses its settings: Muon only supports 2D parameters"),
+        (
+            {"name": "Muon", "momentum": -1.0},
+            r"^\[optimizer\] Muon refuses its settings: momentum should be >= 0 but is",
+        ),
+        (
+            {"name": "Muon", "betas": [0.9, 0.9]},
+            r"^\[optimizer\] betas: Muon takes learning_rate, weight_decay, momentum",
+        ),
         ({"name": "LBFGS"}, r"^optimizer: LBFGS keeps one flat history of all parameters, which cannot follow growth"),
         ({"name": "adafactor"}, r"^optimizer: Adafactor keeps second moments of whole rows and columns"),
         ({"name": "SparseAdam"}, r"^\[optimizer\] SparseAdam takes sparse gradients"),
@@ -156,6 +166,14 @@ def small() -> Network:
     [
         (None, {"decayed": {"a.weight", "b.weight", "new.weight"}, "plain": {"a.bias", "b.bias", "new.bias"}}),
         (
+            config(name="muon"),
+            {
+                "matrices": {"a.weight", "b.weight", "new.weight"},
+                "decayed": set(),
+                "plain": {"a.bias", "b.bias", "new.bias"},
+            },
+        ),
+        (
             config(name="SGD", decay="all"),
             {"decayed": {f"{node}.{p}" for node in "a b new".split() for p in ("weight", "bias")}},
         ),
@@ -180,3 +198,74 @@ def test_what_a_function_left_without_parameters_takes_the_first_into_its_first_
     assert where("a.bias", nn.Parameter(torch.zeros(3))) == 0
     optimizer.param_groups[0]["params"].append(nn.Parameter(torch.zeros(1)))
     assert where("a.bias", nn.Parameter(torch.zeros(3))) is None
+
+
+# -- muon --------------------------------------------------------------------------------------------------------------
+
+
+def stepped(
+    parameters: Mapping[str, nn.Parameter], optimizers: Sequence[torch.optim.Optimizer], steps: int = 3
+) -> None:
+    for number in range(steps):
+        drawing = torch.Generator().manual_seed(number)
+        for parameter in parameters.values():
+            parameter.grad = torch.randn(parameter.shape, generator=drawing)
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def test_muon_steps_matrices_and_adamw_all_else() -> None:
+    def given() -> dict[str, nn.Parameter]:
+        return parameters() | {"kernel": nn.Parameter(torch.ones(2, 3, 3, 3))}
+
+    one, other = given(), given()
+    optimizer = make(one, config(name="muon", learning_rate=0.02, weight_decay=0.3, momentum=0.8, ns_steps=4))
+    stepped(one, [optimizer])
+    matrices = [parameter for parameter in other.values() if parameter.ndim == 2]
+    vectors = [parameter for parameter in other.values() if parameter.ndim == 1]
+    muon = torch.optim.Muon(
+        matrices, lr=0.02, weight_decay=0.3, momentum=0.8, ns_steps=4, adjust_lr_fn="match_rms_adamw"
+    )
+    groups: list[dict[str, Any]] = [{"params": [other["kernel"]]}, {"params": vectors, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=0.02, weight_decay=0.3)
+    stepped(other, [muon, adamw])
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    everything = make(given(), config(name="Muon", weight_decay=0.5, decay="all"))
+    assert [group["weight_decay"] for group in everything.param_groups] == [0.5] * 3
+    for empty in (make({}, config(name="Muon")), make({"a.bias": nn.Parameter(torch.ones(3))}, config(name="Muon"))):
+        empty.step()
+
+
+def test_muon_is_called_and_scheduled_as_any_optimizer() -> None:
+    given, calls = parameters(), list[str]()
+    optimizer = make(given, config(name="muon", learning_rate=0.1))
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    scheduler = schedule(optimizer, RateConfig(name="one_cycle"), 8)
+    assert scheduler is not None
+    for _ in range(8):
+        stepped(given, [optimizer], 1)
+        scheduler.step()
+    assert calls == ["before", "after"] * 8
+    assert len({group["lr"] for group in optimizer.param_groups}) == 1
+    stepped_by = optimizer.step(lambda: 2.5)
+    assert stepped_by == 2.5
+
+
+def test_muon_grows_as_one_optimizer_and_its_state_is_saved_as_one() -> None:
+    module = small().to_torch()
+    given = dict(module.named_parameters())
+    optimizer = make(given, config(name="muon"))
+    stepped(given, [optimizer])
+    grown, report = live.grow(module, Widen(node="a", by=2), optimizer, groups=groups_of(optimizer))
+    parameters_now = dict(grown.named_parameters())
+    for key, parameter in parameters_now.items():
+        slots = optimizer.state[parameter]
+        entries = {"momentum_buffer"} if parameter.ndim == 2 else {"exp_avg", "exp_avg_sq"}
+        assert entries <= slots.keys()
+        assert all(slots[entry].shape == parameter.shape for entry in entries), key
+    assert any("Muon" in note for note in report.notes)
+    state = optimizer_state(optimizer, parameters_now)
+    again = make(parameters_now, config(name="muon"))
+    restore_optimizer(again, state, parameters_now)
+    assert optimizer_state(again, parameters_now).rest == state.rest
