@@ -7,20 +7,23 @@ space. New units go where the terms put them, inside each group, row or block, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from growir.addresses import Address, axis_names
 from growir.channels import Analysis, analyse
-from growir.edits import AxisMap, Edit, Fresh, Remap
+from growir.edits import AxisMap, Edit, Fresh, Place, Remap
 from growir.entries import Entries, Moves, first_of_each
 from growir.graph import Graph, Input, Node
 from growir.ops import Constant, Init, Normal, Param, Shape, Uniform
 from growir.ops.rule import ParamAxes, Selected
 from growir.ops.spaces import Axis, Space, as_axis, extent, grown, length, spaces_on
+from growir.params import param_table
 from growir.shapes import shapes_of
 
 ZERO = Constant(0.0)
@@ -62,6 +65,34 @@ AS_EVER = Start()
 
 
 Plan = Mapping[Space, Units]
+OLD, MET = -1, -2  # of a position, in place of the one who makes it fresh: nobody does, several do
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one of several passes brings to a resize that does all of them.
+
+    Attributes:
+        plan: The new units of the spaces that it changes.
+        values: Its numbers for fresh blocks, by the addresses that it has for them.
+        place: Where it stands in a sequence, in front of its addresses; empty for a pass by itself.
+    """
+
+    plan: Plan
+    values: Mapping[str, NDArray[Any]]
+    place: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moved:
+    """New positions of an axis: each one's old one (-1: fresh), its share, and which part makes it fresh.
+
+    Where the groups of a tensor differ, each has a row of these.
+    """
+
+    index: NDArray[np.int64]
+    share: NDArray[np.float64]
+    maker: NDArray[np.int64]
 
 
 def new_length(axis: Axis, plan: Plan) -> int:
@@ -71,18 +102,23 @@ def new_length(axis: Axis, plan: Plan) -> int:
 
 def axis_positions(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
     """For each new position of an axis the old one (-1: fresh) and its share; None where nothing changes."""
-    if not _touches(axis, plan):
-        return None
-    return _positions_of(axis, plan)
+    found = _along(axis, plan, {})
+    return None if found is None else (found.index, found.share)
 
 
 def _touches(axis: Axis, plan: Plan) -> bool:
     return any(space in plan for space in spaces_on(axis))
 
 
-def _positions_of(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _along(axis: Axis, plan: Plan, makers: Mapping[Space, int]) -> _Moved | None:
+    """The new positions of an axis; None where nothing changes."""
+    return _moved_along(axis, plan, makers) if _touches(axis, plan) else None
+
+
+def _moved_along(axis: Axis, plan: Plan, makers: Mapping[Space, int]) -> _Moved:
     index: list[NDArray[np.int64]] = []
     share: list[NDArray[np.float64]] = []
+    maker: list[NDArray[np.int64]] = []
     start = 0
     for space, block in axis:
         positions = extent(block)
@@ -90,17 +126,22 @@ def _positions_of(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np
         if not _touches(((space, block),), plan):
             index.append(np.arange(start, start + size))
             share.append(np.ones(size))
+            maker.append(np.full(size, OLD))
         else:
             assert space is not None
             units = plan[space].index if space in plan else np.arange(space.size)
             shares = plan[space].share if space in plan else np.ones(space.size)
             # A unit's block may change too: what is fresh in the block is fresh in each unit, and shares multiply.
-            inner, parts = _positions_of(as_axis(block), plan)
-            old = start + units[:, None] * positions + inner
-            index.append(np.where((units[:, None] < 0) | (inner < 0), -1, old).ravel())
-            share.append((shares[:, None] * parts).ravel())
+            inner = _moved_along(as_axis(block), plan, makers)
+            old = start + units[:, None] * positions + inner.index
+            mine = makers.get(space, 0)
+            outer = np.where(units < 0, mine, OLD)[:, None]
+            met = (outer >= 0) & (inner.maker != OLD) & (inner.maker != mine)
+            index.append(np.where((units[:, None] < 0) | (inner.index < 0), -1, old).ravel())
+            share.append((shares[:, None] * inner.share).ravel())
+            maker.append(np.where(met, MET, np.maximum(outer, inner.maker)).ravel())
         start += size
-    return np.concatenate(index), np.concatenate(share)
+    return _Moved(np.concatenate(index), np.concatenate(share), np.concatenate(maker))
 
 
 def resize(
@@ -120,32 +161,98 @@ def resize(
         plan: The new units of each space that changes.
         seed: Keys the fresh numbers, with `step` and the parameter.
         step: Position of this rewrite in the history.
-        values: Given numbers for fresh blocks, by parameter key; others start as `start` says.
+        values: Given numbers for fresh blocks, by address; others start as `start` says.
         analysis: The analysis that the spaces are of; `analyse`'s by default.
         start: How fresh entries start.
     """
+    return resize_together(graph, [Part(plan, values or {})], seed=seed, step=step, analysis=analysis, start=start)
+
+
+def resize_together(
+    graph: Graph,
+    parts: Sequence[Part],
+    *,
+    seed: int,
+    step: int,
+    analysis: Analysis | None = None,
+    start: Start = AS_EVER,
+) -> Resize:
+    """The same for several passes at once, with one copy of each tensor.
+
+    Args:
+        graph: The graph.
+        parts: What each pass brings; no two plan for one space.
+        seed: As for `resize`, of all of them.
+        step: As for `resize`.
+        analysis: As for `resize`.
+        start: How fresh entries start for which no numbers are given.
+    """
     analysis = analysis or analyse(graph)
-    values = values or {}
+    plan: dict[Space, Units] = {}
+    makers: dict[Space, int] = {}
+    for k, part in enumerate(parts):
+        plan |= part.plan
+        makers |= dict.fromkeys(part.plan, k)
     nodes = {node.name: node for node in _follow(graph, analysis, plan)}
+    table = param_table(graph)
     edits: list[Edit] = []
     for key, use in analysis.params.items():
         if not any(_touches(axis, plan) for axis in (*use.axes, *use.rows)):
             continue
         host, _, parameter = key.rpartition(".")
         node = nodes[host]
-        table = node.op.params(*(_new_shape(graph, analysis, plan, name) for name in node.inputs))
-        parts: list[AxisMap] = []
+        params = node.op.params(*(_new_shape(graph, analysis, plan, name) for name in node.inputs))
+        maps: list[AxisMap] = []
+        moved: dict[int, _Moved] = {}
         # Consuming axes last: where a new row meets a new column, the column's zero must win.
         for axis in sorted(range(len(use.axes)), key=lambda k: (k in use.consumes, k)):
-            found = _positions(use, axis, plan)
+            found = _positions(use, axis, plan, makers)
             if found is not None:
+                moved[axis] = found
                 consumes = axis in use.consumes
-                init, mean = _fresh(table[parameter], axis, start, consumes, use.within)
-                fresh = Fresh(init, seed, step, values.get(key), mean)
-                parts.append(_axis_map(axis, *found, consumes, fresh))
-        if parts:
-            edits.append(Remap(key, tuple(parts)))
+                init, mean = _fresh(params[parameter], axis, start, consumes, use.within)
+                fresh = Fresh(init, seed, step, mean=mean)
+                maps.append(_axis_map(axis, found, consumes, fresh))
+        if maps:
+            edits.append(Remap(key, tuple(maps), tuple(_places(key, table[key], moved, parts))))
     return Resize(_inputs(graph, analysis, plan), tuple(nodes.values()), tuple(edits), _entries(graph, analysis, plan))
+
+
+def _places(key: str, param: Param, moved: Mapping[int, _Moved], parts: Sequence[Part]) -> Iterator[Place]:
+    """Where numbers may be given to a tensor: what each part makes fresh on each axis, and where axes meet.
+
+    Groups that differ have a place where a part makes as many positions fresh in each.
+    """
+    names = axis_names(param.axes)
+    last: dict[int, int] = {}  # by axis that gains positions the last part that makes them
+    for k, part in enumerate(parts):
+        mine = {axis: at for axis, each in sorted(moved.items()) if (at := _where(each.maker == k)) is not None}
+        last |= dict.fromkeys(mine, k)
+        for axis, at in mine.items():
+            local = Address.of(key, [names[axis]] if len(mine) > 1 else [])
+            yield _place(local, part, param, {axis: at})
+    gains = {axis: at for axis, each in sorted(moved.items()) if (at := _where(each.index < 0)) is not None}
+    for size in range(2, len(gains) + 1):
+        for axes in combinations(gains, size):
+            # A corner belongs to the last pass that has a side of it: to the one that makes it, if they come in turn.
+            part = parts[max(last.get(axis, 0) for axis in axes)]
+            yield _place(Address.of(key, [names[axis] for axis in axes]), part, param, {a: gains[a] for a in axes})
+
+
+def _place(local: Address, part: Part, param: Param, at: Mapping[int, NDArray[np.int64]]) -> Place:
+    shape = tuple(at[axis].shape[-1] if axis in at else size for axis, size in enumerate(param.shape))
+    address = Address.of(local.key, local.axes, part.place)
+    return Place(address, shape, at, part.values.get(local))
+
+
+def _where(holds: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    """The positions where something holds; of several groups those of each, if they are equally many. None if none."""
+    if holds.ndim == 1:
+        return np.flatnonzero(holds) if holds.any() else None
+    counts = holds.sum(1)
+    if not counts[0] or (counts != counts[0]).any():
+        return None
+    return np.stack([np.flatnonzero(row) for row in holds])
 
 
 def _inputs(graph: Graph, analysis: Analysis, plan: Plan) -> tuple[Input, ...]:
@@ -170,17 +277,14 @@ def _moves(analysis: Analysis, plan: Plan, value: str) -> Moves:
     return {k: first_of_each(moved[0]) for k, moved in found.items() if moved is not None}
 
 
-def _positions(use: ParamAxes, axis: int, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+def _positions(use: ParamAxes, axis: int, plan: Plan, makers: Mapping[Space, int]) -> _Moved | None:
     """The new positions of one axis of a parameter, a row for each group where the groups differ."""
     if axis != 1 or not use.rows:
-        return axis_positions(use.axes[axis], plan)
-    rows = [axis_positions(row, plan) for row in use.rows]
-    if not any(rows):
+        return _along(use.axes[axis], plan, makers)
+    if not any(_touches(row, plan) for row in use.rows):
         return None
-    width = length(use.rows[0])
-    same = np.arange(width), np.ones(width)
-    index, share = zip(*(row or same for row in rows), strict=True)
-    return np.stack(index), np.stack(share)
+    rows = [_moved_along(row, plan, makers) for row in use.rows]
+    return _Moved(*(np.stack([getattr(row, name) for row in rows]) for name in ("index", "share", "maker")))
 
 
 def _new_shape(graph: Graph, analysis: Analysis, plan: Plan, value: str) -> Shape:
@@ -202,14 +306,12 @@ def _fresh(param: Param, axis: int, start: Start, consumes: bool, within: bool) 
     return init, within or start.made == "mean"
 
 
-def _axis_map(axis: int, index: NDArray[np.int64], share: NDArray[np.float64], consumes: bool, fresh: Fresh) -> AxisMap:
-    if index.ndim > 1 or not (index < 0).any():
-        fresh = replace(fresh, given=None)
-    changes = None if (share == 1).all() else share
+def _axis_map(axis: int, moved: _Moved, consumes: bool, fresh: Fresh) -> AxisMap:
+    changes = None if (moved.share == 1).all() else moved.share
     if consumes:
-        return AxisMap(axis, index, changes, None, fresh)
+        return AxisMap(axis, moved.index, changes, None, fresh)
     # Norm statistics and the like are copied as they are too; they have no moments.
-    return AxisMap(axis, index, None, changes, fresh)
+    return AxisMap(axis, moved.index, None, changes, fresh)
 
 
 def _follow(graph: Graph, analysis: Analysis, plan: Plan) -> list[Node]:

@@ -81,7 +81,9 @@ class Pass(Record):
 
     Attributes:
         seed: Keys fresh numbers, together with the position in the history and the parameter's key.
-        values: Numbers for fresh blocks by parameter key; the shapes are those of the blocks, not of whole tensors.
+        values: Numbers for fresh blocks, by address (`growir.addresses`): the parameter's key, with the axis behind it
+            where several grow. Their shapes are those of the blocks, not of whole tensors; along axes other than its
+            own a block has the extents of the tensor before the rewrite.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -206,21 +208,24 @@ class Pass(Record):
         )
 
     def blocks(self, grown: Graph, edits: Sequence[Edit]) -> Mapping[str, tuple[int, ...]]:
-        """The shape of each block that `values` could fill."""
+        """The shape of each block that `values` could fill, by address."""
         return fresh_blocks(grown, edits)
 
     def check_values(self, grown: Graph, edits: Sequence[Edit]) -> None:
         """Raise PassRefused unless `values` fill fresh blocks of these edits, in their shapes."""
-        if not self.values:
-            return
-        blocks = self.blocks(grown, edits)
-        for key, array in self.values.items():
-            if key not in blocks:
-                near = alternatives(key, blocks)
-                raise PassRefused(f"{self.name}: {cut(key)} has no fresh block that values could fill.{near}")
-            if array.shape != blocks[key]:
+        if self.values:
+            self.check_blocks(self.blocks(grown, edits))
+
+    def check_blocks(self, blocks: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise PassRefused unless `values` fill some of these blocks, in their shapes."""
+        for address, array in self.values.items():
+            if address not in blocks:
+                near = alternatives(address, blocks)
+                raise PassRefused(f"{self.name}: {cut(address)} has no fresh block that values could fill.{near}")
+            if array.shape != blocks[address]:
                 raise PassRefused(
-                    f"{self.name}: the fresh block of {cut(key)} has shape {blocks[key]}, but values give {array.shape}"
+                    f"{self.name}: the fresh block of {cut(address)} has shape {blocks[address]}, but values give "
+                    f"{array.shape}"
                 )
 
     def __str__(self) -> str:
@@ -234,19 +239,18 @@ def _draws(graph: Graph) -> list[str]:
 
 
 def fresh_blocks(grown: Graph, edits: Sequence[Edit]) -> dict[str, tuple[int, ...]]:
-    """The shape of the fresh block of each parameter that has exactly one."""
+    """The shape of each fresh block of a rewrite, by address (`growir.addresses`)."""
     table = param_table(grown)
     names = {edit.old: edit.new for edit in edits if isinstance(edit, Rename)}
     blocks: dict[str, tuple[int, ...]] = {}
     for edit in edits:
         if isinstance(edit, Create):
-            blocks[edit.key] = edit.param.shape
+            blocks[edit.address] = edit.param.shape
         elif isinstance(edit, Remap):
-            grows = [part for part in edit.axes if part.index.ndim == 1 and len(part.new)]
-            if len(grows) == 1:
-                shape = list(table[names.get(edit.key, edit.key)].shape)
-                shape[grows[0].axis] = len(grows[0].new)
-                blocks[edit.key] = tuple(shape)
+            # Of a tensor that is gone again only places in what is said of it are known.
+            name = names.get(edit.key, edit.key)
+            shape = table[name].shape if name in table else ()
+            blocks |= {place.address: place.shape for place in edit.places_in(shape)}
     return blocks
 
 

@@ -6,16 +6,25 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field
 
+from growir.addresses import Address
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Reference
 from growir.ops import Parameter
 from growir.ops.base import Int, NonNegativeInt, PositiveInt
 from growir.ops.ranges import zero_at_zero
 from growir.passes.held import Held, all_held, check_constants, held
-from growir.passes.resizing import MAX_UNITS, check_copies, check_growth, exceeds, grown_units, in_turn, unequal_parts
+from growir.passes.resizing import (
+    MAX_UNITS,
+    check_copies,
+    check_growth,
+    exceeds,
+    grown_units,
+    in_turn,
+    reads_given,
+    unequal_parts,
+)
 from growir.resize import Start, resize
 from growir.rewrite import Change, Pass, Preserves
 
@@ -94,26 +103,25 @@ class Extend(Pass):
 
     def preserves(self, graph: Graph) -> Preserves:
         found = self.held(graph)
-        if self._reads_fresh(found) and not self._needs_zero(graph):
+        if self._reads_fresh(graph, found) and not self._needs_zero(graph):
             return Preserves.NOTHING
         if exceeds(found.analysis, self.values):
             return Preserves.APPROXIMATE
         return Preserves.EVAL if found.space.random else Preserves.EXACT
 
-    def _reads_fresh(self, found: Held) -> bool:
+    def _reads_fresh(self, graph: Graph, found: Held) -> bool:
         """Whether new entries are read with other weights than zero."""
-        readers = {slot.parameter for slot in found.space.consumers}
-        given = any(np.any(array) for key, array in self.values.items() if key in readers)
-        return given or (self.fresh == "drawn" and _is_read(found))
+        spaces = [each for each in found.analysis.spaces if each.space in found.space.growth]
+        return reads_given(graph, spaces, self.values) or (self.fresh == "drawn" and _is_read(found))
 
     def _needs_zero(self, graph: Graph) -> bool:
         """Whether the old entries are kept as long as the new ones of inputs are zero, and only then."""
         found = self.held(graph)
-        if found.kind != "input" or not self._reads_fresh(found):
+        if found.kind != "input" or not self._reads_fresh(graph, found):
             return False
         made = {slot.parameter for slot in found.space.producers}
         inside = {*found.space.nodes, *(entry.name for entry in graph.inputs)}
-        return not made & self.values.keys() and all(
+        return not made & {Address(address).key for address in self.values} and all(
             zero_at_zero(graph[name].op) and inside.issuperset(graph[name].inputs)
             for name in found.space.nodes
             if name in graph

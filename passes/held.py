@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from growir.addresses import Address
 from growir.channels import Analysis, ChannelSpace, opened
 from growir.errors import PassRefused, cut
 from growir.graph import Graph
@@ -99,7 +100,7 @@ def held(graph: Graph, node: str, axis: int | None, where: str) -> Held:
 
 def check_constants(graph: Graph, analysis: Analysis, space: ChannelSpace, given: Iterable[str], where: str) -> None:
     """Raise PassRefused if a constant needs numbers for new entries: no pass can know how a constant goes on."""
-    known = set(given)
+    known = {Address(address).key for address in given}
     for key, use in analysis.params.items():
         host = key.rpartition(".")[0]
         op = graph[host].op

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from growir.addresses import Address, axis_names
 from growir.channels import Analysis, ChannelSpace, analyse
 from growir.edits import Edit
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, Reference
 from growir.ops.spaces import Space
+from growir.params import param_table
 from growir.resize import AS_EVER, Start, Units, resize
 from growir.rewrite import Change, Pass
 
@@ -61,7 +63,7 @@ class Resizing(Pass):
 
     def mergeable(self, graph: Graph) -> bool:
         """Whether it can be carried out together with others that change other spaces."""
-        return not self.values and self.analysis(graph) is analyse(graph)
+        return self.analysis(graph) is analyse(graph)
 
     def change(self, graph: Graph, step: int) -> Change:
         space = self.space(graph)
@@ -129,7 +131,22 @@ def grown_units(space: ChannelSpace, steps: int, copies: Sequence[int], shares: 
 
 def exceeds(analysis: Analysis, values: Mapping[str, NDArray[Any]]) -> bool:
     """Whether numbers are given where new ones must not exceed the old ones."""
-    return any(key in analysis.params and analysis.params[key].within for key in values)
+    params = analysis.params
+    return any((key := Address(address).key) in params and params[key].within for address in values)
+
+
+def reads_given(graph: Graph, spaces: Iterable[ChannelSpace], values: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether what reads some spaces is given numbers other than zero for new units."""
+    table = param_table(graph)
+    read = {(s.parameter, axis_names(table[s.parameter].axes)[s.axis]) for each in spaces for s in each.consumers}
+    keys = {key for key, _ in read}
+    for address, array in values.items():
+        place = Address(address)
+        # Without an axis it is the only one of its tensor that grows; a corner is read if one of its sides is.
+        is_read = any((place.key, axis) in read for axis in place.axes) if place.axes else place.key in keys
+        if is_read and np.any(array):
+            return True
+    return False
 
 
 def fresh_units(space: Space, count: int) -> Units:

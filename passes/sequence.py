@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections import abc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from numpy.typing import NDArray
-from pydantic import Field, PlainSerializer, SerializeAsAny, model_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from growir.edits import Edit
+from growir.addresses import by_pass
+from growir.edits import Edit, within
 from growir.entries import UNCHANGED, Entries
 from growir.errors import PassRefused
 from growir.graph import MAX_STEPS, Graph, History, Step
@@ -18,8 +26,8 @@ from growir.ops.spaces import Space
 from growir.passes.registry import check_name, find_pass, pass_from_data
 from growir.passes.resizing import Resizing
 from growir.passes.widen import Widen
-from growir.resize import Units, resize
-from growir.rewrite import Change, Pass, Preserves, in_order, owned_by_first
+from growir.resize import Part, resize_together
+from growir.rewrite import Change, Pass, Preserves, fresh_blocks, in_order, owned_by_first
 from growir.verify import verify
 
 P = TypeVar("P", bound=Pass)
@@ -59,16 +67,22 @@ class Sequence(Pass):
     """Passes one after another as a single rewrite: one step in the history, all or nothing.
 
     Consecutive passes that resize different channel spaces are carried out together, with one analysis and one copy of
-    each tensor. They name spaces and channels of the graph before the first of them.
+    each tensor. They name spaces and channels of the graph before the first of them, and the blocks that they are given
+    have the extents of its tensors along axes other than their own: no pass need know what the others do. Where two of
+    their blocks meet is a place of the later one, "fc2.weight/out+in", which starts at zero.
 
     Attributes:
         passes: The passes, or their JSON forms {"pass": name, ...fields, "version": n}. Arrays in `values` belong to
-            them; in the sequence's own `values` they are called "k/key", k being the pass's place.
+            them; in the sequence's own `values` they are called "k/address", k being the pass's place.
+        valued: Whether passes with values are carried out together with others. "apart" is what histories of version 1
+            mean: such a pass is carried out by itself, and its blocks have the extents that the ones before it left.
     """
 
     name: ClassVar[str] = "sequence"
+    version: ClassVar[int] = 2
 
     passes: Annotated[tuple[Inner, ...], Field(min_length=1, max_length=MAX_STEPS)]
+    valued: Literal["together", "apart"] = "together"
 
     @model_validator(mode="before")
     @classmethod
@@ -90,11 +104,20 @@ class Sequence(Pass):
                 values |= {f"{k}/{key}": array for key, array in inner.values.items()}
         if given:
             raise ValueError(f"values are called 'k/key' after the pass they belong to; {sorted(given)[0]!r} is not")
+        if not values:
+            fields.pop("valued", None)  # it says nothing then
         return {**fields, "passes": found, "values": values}
+
+    @model_serializer(mode="wrap")
+    def _as_recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return data if self.valued == "apart" else {name: value for name, value in data.items() if name != "valued"}
 
     @classmethod
     def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        found = super().upgraded(version, fields)
+        found = super().upgraded(cls.version if version == 1 else version, fields)
+        if found is not None and version == 1:
+            found = {**found, "valued": "apart"}
         steps = None if found is None else found.get("passes")
         if found is None or not isinstance(steps, (list, tuple)):
             return found
@@ -116,7 +139,8 @@ class Sequence(Pass):
         return Change(graph.nodes, graph.outputs, done.edits, done.created, graph.inputs, done.entries)
 
     def blocks(self, grown: Graph, edits: abc.Sequence[Edit]) -> dict[str, tuple[int, ...]]:
-        return {key: array.shape for key, array in self.values.items()}  # each pass has checked its own
+        own = {key: array.shape for key, array in self.values.items()}  # each pass has checked its own
+        return {**fresh_blocks(grown, edits), **own}
 
     def _done(self, graph: Graph) -> _Done:
         return graph.recall(_Carry(self))
@@ -143,8 +167,13 @@ class Sequence(Pass):
             current = current.replace(inputs=change.inputs, nodes=nodes, outputs=change.outputs, history=history)
             current = verify(current)
             entries = entries.then(change.entries)
-            for step in group:
-                step.check_values(current, done)
+            if len(group) == 1:
+                group[0].check_values(current, done)
+                done = within(done, at)
+            else:
+                blocks = fresh_blocks(current, done)
+                for k, step in enumerate(group, at):
+                    step.check_blocks(by_pass(blocks, k))
             edits += done
             resolved += group
             at += len(group)
@@ -155,27 +184,35 @@ class Sequence(Pass):
     def _next(self, graph: Graph, at: int, step: int) -> tuple[list[Pass], Change]:
         """The next pass, or several that resize different spaces, resolved and carried out."""
         first = self._accepted(self.passes[at], at, graph)
-        if not (isinstance(first, Resizing) and first.mergeable(graph)):
+        if not (isinstance(first, Resizing) and self._joins(first, graph)):
             return [first], first.change(graph, step)
-        group: list[Pass] = [first]
-        plan: dict[Space, Units] = first.plan(first.space(graph))
+        group: list[Resizing] = [first]
+        parts = [Part(first.plan(first.space(graph)), first.values, (at,))]
+        taken = set(parts[0].plan)
         for k in range(at + 1, len(self.passes)):
             later = self.passes[k]
             if not (isinstance(later, Resizing) and later.seed == first.seed):
                 break
             try:
-                if not later.mergeable(graph):
+                if not self._joins(later, graph):
                     break
                 space = later.space(graph)
             except PassRefused:
                 break  # it may name what an earlier pass leaves behind
-            if plan.keys() & {*space.growth, *space.shrink}:
+            if taken & {*space.growth, *space.shrink}:
                 break
             accepted = self._accepted(later, k, graph)
-            plan |= accepted.plan(space)
+            parts.append(Part(accepted.plan(space), accepted.values, (k,)))
+            taken |= set(parts[-1].plan)
             group.append(accepted)
-        done = resize(graph, plan, seed=first.seed, step=step)
-        return group, Change(done.nodes, graph.outputs, done.edits)
+        if len(group) == 1:
+            return [first], first.change(graph, step)
+        done = resize_together(graph, parts, seed=first.seed, step=step)
+        return [*group], Change(done.nodes, graph.outputs, done.edits)
+
+    def _joins(self, step: Resizing, graph: Graph) -> bool:
+        """Whether a pass is carried out together with others. Raises PassRefused if it does not fit the graph."""
+        return step.mergeable(graph) and not (step.values and self.valued == "apart")
 
     def _accepted(self, step: P, at: int, graph: Graph) -> P:
         try:

@@ -23,6 +23,7 @@ from growir.passes.resizing import (
     exceeds,
     grown_units,
     in_turn,
+    reads_given,
     unequal_parts,
 )
 from growir.resize import AS_EVER, Start, Units
@@ -100,9 +101,10 @@ class Widen(Resizing):
 
     def preserves(self, graph: Graph) -> Preserves:
         space = self.space(graph)
-        if any(np.any(self.values[slot.parameter]) for slot in space.consumers if slot.parameter in self.values):
+        analysis = self.analysis(graph)
+        if reads_given(graph, [each for each in analysis.spaces if each.space in space.growth], self.values):
             return Preserves.NOTHING
-        if exceeds(self.analysis(graph), self.values):
+        if exceeds(analysis, self.values):
             return Preserves.APPROXIMATE
         return Preserves.EVAL if space.random else Preserves.EXACT
 

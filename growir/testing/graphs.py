@@ -370,11 +370,12 @@ def _other_channels(draw: Callable[[st.SearchStrategy[Any]], Any], step: Split |
 
 
 def _drawn(edits: Sequence[Edit]) -> set[str]:
-    """Parameters whose fresh blocks are not zero by default: any numbers do there."""
+    """Addresses of fresh blocks that are not zero by default: any numbers do there."""
     found: set[str] = set()
     for edit in edits:
-        if (isinstance(edit, Create) and not isinstance(edit.fresh.init, Constant)) or (
-            isinstance(edit, Remap) and any(not isinstance(part.fresh.init, Constant) for part in edit.axes)
-        ):
-            found.add(edit.key)
+        if isinstance(edit, Create) and not isinstance(edit.fresh.init, Constant):
+            found.add(edit.address)
+        elif isinstance(edit, Remap):
+            drawn = {part.axis for part in edit.axes if not isinstance(part.fresh.init, Constant)}
+            found |= {place.address for place in edit.places if len(place.at) == 1 and place.at.keys() <= drawn}
     return found

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from growir import channels
 from growir.document import dumps, to_data
+from growir.edits import Remap
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
 from growir.network import load_graph
 from growir.ops import Add, Linear, Relu, Tanh
 from growir.passes import AddEdge, AddNode, RemoveEdge, Sequence, Widen, pass_from_data
+from growir.testing import assert_preserves, random_network
 from tests.samples import graph_of
+from tests.test_channels import heads
 
 
 def state() -> Graph:
@@ -104,3 +109,61 @@ def test_one_in_another_knows_the_names_of_both() -> None:
     assert "edge_2" in done.created
     assert "edge_2" not in done.graph
     assert dumps(load_graph(to_data(done.graph))) == dumps(done.graph)
+
+
+def chain(layers: int) -> Graph:
+    """Linear layers of width 4, each behind a relu."""
+    nodes: list[Node] = []
+    for k in range(layers):
+        source = nodes[-1].name if nodes else "x"
+        nodes.append(Node(name=f"fc{k}", op=Linear(out_features=4), inputs=(source,)))
+        nodes.append(Node(name=f"act{k}", op=Relu(), inputs=(f"fc{k}",)))
+    return graph_of((3,), *nodes, Node(name="head", op=Linear(out_features=2), inputs=(nodes[-1].name,)))
+
+
+def test_thirty_widenings_with_numbers_are_one_analysis_and_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain(30)
+    widen = tuple(Widen(node=f"fc{k}", by=1 + k % 2) for k in range(30))
+    done = Sequence(passes=widen).rewrite(graph)
+    blocks = Sequence(passes=widen).blocks(done.graph, done.edits)
+    values = {address: np.full(shape, 0.5) for address, shape in blocks.items()}
+    step = Sequence(passes=widen, values=values)
+
+    analysed: list[Graph] = []
+    derived = channels._derived  # pyright: ignore[reportPrivateUsage]
+
+    def counted(graph: Graph, *opening: Any) -> channels.Analysis:
+        analysed.append(graph)
+        return derived(graph, *opening)
+
+    monkeypatch.setattr(channels, "_derived", counted)
+    again = graph.replace(name="again")  # which remembers nothing of the graph's own analysis
+    done = step.rewrite(again)
+    assert analysed == [again]
+    keys = [edit.key for edit in done.edits if isinstance(edit, Remap)]
+    assert len(set(keys)) == len(keys) == len(done.edits) == 2 * 30 + 1
+    arrays = random_network(again).apply(step).arrays
+    assert sum(int((array == 0.5).sum()) for array in arrays.values()) == sum(block.size for block in values.values())
+
+
+def test_what_is_new_in_new_units_around_it_has_no_block_and_starts_by_itself() -> None:
+    """Two groups of three heads of size 4: a group more, and a head more in each. The new group's new head is drawn."""
+    graph = heads(6, kv=2)
+    passes = (Widen(node="k", by=4), Widen(node="q", by=8))
+    for order in (passes, passes[::-1]):
+        done = Sequence(passes=order).rewrite(graph)
+        blocks = Sequence(passes=order).blocks(done.graph, done.edits)
+        group, each = ("0", "1") if order is passes else ("1", "0")
+        assert blocks[f"{group}/q.weight"] == (12, 5)
+        assert blocks[f"{each}/q.weight"] == (8, 5)
+        assert not [address for address in blocks if "+" in address]
+        values = {address: np.full(shape, 0.5) for address, shape in blocks.items() if "q.weight" in address}
+        step = Sequence(passes=order, values=values)
+        before = random_network(graph)
+        found, old = before.apply(step).arrays["q.weight"].reshape(3, 4, 4, 5), before.arrays["q.weight"]
+        assert np.array_equal(found[:2, :3], old.reshape(2, 3, 4, 5))
+        assert (found[2, :3] == 0.5).all()
+        assert (found[:2, 3] == 0.5).all()
+        assert (found[2, 3] != 0.5).all()
+        assert (found[2, 3] != 0.0).all()
+        assert_preserves(step, graph)

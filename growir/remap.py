@@ -1,0 +1,265 @@
+"""Tensors whose axes gather, scale, drop or gain positions, and the blocks of numbers for what they gain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from growir.addresses import Address
+from growir.ops import Init
+from growir.params import draw
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Numbers that no old entry gives: an initialiser and the seed and step that key its draw, or given ones.
+
+    With `mean`, fresh positions of an axis start as the mean of the old ones unless numbers are given.
+    """
+
+    init: Init
+    seed: int = 0
+    step: int = 0
+    given: NDArray[Any] | None = None
+    mean: bool = False
+
+    def block(self, shape: tuple[int, ...], key: str) -> NDArray[Any]:
+        """The numbers for a block of this shape, float64 unless given otherwise."""
+        if self.given is not None:
+            return self.given
+        return draw(self.init, shape, seed=self.seed, step=self.step, key=key)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AxisMap:
+    """Where the positions of one axis come from.
+
+    Attributes:
+        axis: The axis; axes that consume come after axis 0.
+        index: For each new position the old one, or -1 for a fresh one. A grouped weight whose groups take different
+            channels has one row for each group (and so have scale and moment); axis 0 falls into as many equal parts.
+        scale: For each new position the factor on the weight, 1 where None.
+        moment: For each new position the factor on the gradient, 1 where None.
+        fresh: What fills fresh positions.
+    """
+
+    axis: int
+    index: NDArray[np.int64]
+    scale: NDArray[np.float64] | None
+    moment: NDArray[np.float64] | None
+    fresh: Fresh
+
+    @property
+    def new(self) -> NDArray[np.int64]:
+        """The fresh positions, of a map without groups."""
+        return np.flatnonzero(self.index < 0)
+
+    def groups(self) -> list[AxisMap]:
+        """One map for each group."""
+        rows = range(len(self.index))
+        scales = [None] * len(rows) if self.scale is None else list(self.scale)
+        moments = [None] * len(rows) if self.moment is None else list(self.moment)
+        return [AxisMap(self.axis, self.index[g], scales[g], moments[g], self.fresh) for g in rows]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Fresh positions of a remapped tensor that numbers may be given for.
+
+    The numbers have the extents of the tensor *before* the rewrite, but along the axes where the place lies those of
+    its own positions: `shape`. Along the other axes they go where old entries go. Take a weight of 4 rows and 3 columns
+    that gets 2 rows and 1 column: the new rows are (2, 3), the new column is (4, 1), and where they meet is (2, 1).
+
+    Attributes:
+        address: What it is called.
+        shape: Of the numbers.
+        at: For each axis where it lies the new positions; a row for each group where the axis's map has groups.
+        given: The numbers, where the pass has some.
+    """
+
+    address: Address
+    shape: tuple[int, ...]
+    at: Mapping[int, NDArray[np.int64]]
+    given: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remap:
+    """A tensor whose axes gather, scale, drop or gain positions; axes are done in order.
+
+    Attributes:
+        key: The tensor.
+        axes: What becomes of its axes.
+        places: Where numbers may be given. If none are said and one axis alone moves, what it gains is a place called
+            after the tensor.
+    """
+
+    key: str
+    axes: tuple[AxisMap, ...]
+    places: tuple[Place, ...] = ()
+
+    def places_in(self, shape: Sequence[int]) -> tuple[Place, ...]:
+        """The places, of a tensor with these extents along the axes that do not move."""
+        if self.places or len(self.axes) != 1 or self.axes[0].index.ndim > 1 or not len(self.axes[0].new):
+            return self.places
+        (part,) = self.axes
+        block = tuple(len(part.new) if k == part.axis else size for k, size in enumerate(shape))
+        return (Place(Address(self.key), block, {part.axis: part.new}, part.fresh.given),)
+
+
+class Backend(Protocol[T]):
+    """The few array operations that edits need; one class per array library."""
+
+    def take(self, array: T, axis: int, index: NDArray[np.int64]) -> T:
+        """Gather along an axis into a new array."""
+        ...
+
+    def scale(self, array: T, axis: int, factor: NDArray[np.float64]) -> T:
+        """Multiply along an axis, in the array's dtype; the argument may be reused."""
+        ...
+
+    def put(self, array: T, axis: int, index: NDArray[np.int64], block: T | NDArray[Any] | float) -> T:
+        """Write a block along an axis, cast to the array's dtype; the argument may be reused."""
+        ...
+
+    def add(self, array: T, block: T | NDArray[Any]) -> T:
+        """A new array with a block of the same shape added, in the array's dtype."""
+        ...
+
+    def join(self, arrays: Sequence[T]) -> T:
+        """One array of several, one after the other along axis 0."""
+        ...
+
+    def shape(self, array: T) -> tuple[int, ...]:
+        """Its extents."""
+        ...
+
+    def mean_along(self, array: T, axis: int) -> T:
+        """The mean along an axis, which stays with extent 1; summed in float64, in the array's dtype."""
+        ...
+
+    def create(self, block: NDArray[Any]) -> T:
+        """A new array with these numbers and their dtype."""
+        ...
+
+    def cast(self, block: T | NDArray[Any], array: T) -> T:
+        """The block in the dtype, and on the device, of an array."""
+        ...
+
+
+def mapped(array: T, part: AxisMap, backend: Backend[T], move: Callable[[T, AxisMap], T]) -> T:
+    """One axis of a tensor moved, group by group where the map has groups."""
+    if part.index.ndim == 1:
+        return move(array, part)
+    size = backend.shape(array)[0] // len(part.index)
+    parts = [
+        move(backend.take(array, 0, np.arange(g * size, (g + 1) * size)), own) for g, own in enumerate(part.groups())
+    ]
+    return backend.join(parts)
+
+
+def remapped(edit: Remap, array: T, backend: Backend[T], numbers: Callable[[str, tuple[int, ...]], T | None]) -> T:
+    """A tensor after its axes have moved, one after the other.
+
+    Args:
+        edit: Where its positions come from.
+        array: The tensor.
+        backend: The array library.
+        numbers: What is given at an address, of this shape; None if nothing is.
+    """
+    found: list[tuple[Place, T | NDArray[Any]]] = []
+    for place in edit.places_in(backend.shape(array)):
+        given = numbers(place.address, place.shape)
+        block = place.given if given is None else given
+        if block is not None:
+            found.append((place, block))
+    done: list[AxisMap] = []
+    for part in edit.axes:
+        # A place where axes meet is filled with the last of them, over what the others left there.
+        due = [(place, block) for place, block in found if part.axis in place.at]
+        due = [(place, block) for place, block in due if place.at.keys() <= {part.axis, *(a.axis for a in done)}]
+        fills = [
+            _Fill(place.at, _lifted(backend.cast(block, array), place, done, backend))
+            for place, block in sorted(due, key=lambda pair: len(pair[0].at))
+        ]
+        array = _moved(array, part, fills, edit.key, backend)
+        done.append(part)
+    return array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fill(Generic[T]):
+    """A block, and for each axis where it has extents of its own the positions where it goes."""
+
+    at: Mapping[int, NDArray[np.int64]]
+    block: T
+
+    def in_group(self, g: int, axis: int, rows: range, backend: Backend[T]) -> _Fill[T]:
+        """What of it lies in one group of an axis's map, which these positions of axis 0 are."""
+        at, block = dict(self.at), self.block
+        mine = np.array(rows)
+        if 0 in at:
+            mine = np.flatnonzero((at[0] >= rows.start) & (at[0] < rows.stop))
+            at[0] = at[0][mine] - rows.start
+        at[axis] = at[axis][g]
+        return _Fill(at, backend.take(block, 0, mine))
+
+
+def _lifted(block: T, place: Place, done: Sequence[AxisMap], backend: Backend[T]) -> T:
+    """Given numbers where old entries went along the axes that have moved; zero at what these gained."""
+
+    def move(array: T, part: AxisMap) -> T:
+        array = backend.take(array, part.axis, part.index.clip(0))
+        if part.scale is not None:
+            array = backend.scale(array, part.axis, part.scale)
+        return backend.put(array, part.axis, part.new, 0.0) if len(part.new) else array
+
+    for part in done:
+        if part.axis not in place.at:
+            block = mapped(block, part, backend, move)
+    return block
+
+
+def _moved(array: T, part: AxisMap, fills: Sequence[_Fill[T]], key: str, backend: Backend[T]) -> T:
+    """A tensor with one axis moved, and its fresh positions filled."""
+    if part.index.ndim > 1:
+        groups = part.groups()
+        size = backend.shape(array)[0] // len(groups)
+        parts: list[T] = []
+        for g, own in enumerate(groups):
+            rows = range(g * size, (g + 1) * size)
+            mine = [fill.in_group(g, part.axis, rows, backend) for fill in fills]
+            parts.append(_moved(backend.take(array, 0, np.array(rows)), own, mine, key, backend))
+        return backend.join(parts)
+    old = array
+    array = backend.take(array, part.axis, part.index.clip(0))
+    if part.scale is not None:
+        array = backend.scale(array, part.axis, part.scale)
+    new = part.new
+    if len(new) > sum(len(fill.at[part.axis]) for fill in fills if len(fill.at) == 1):  # some start by themselves
+        shape = list(backend.shape(array))
+        shape[part.axis] = len(new)
+        if part.fresh.mean and part.fresh.given is None:
+            block: T | NDArray[Any] = backend.take(
+                backend.mean_along(old, part.axis), part.axis, np.zeros(len(new), np.int64)
+            )
+        else:
+            block = part.fresh.block(tuple(shape), key)
+        array = backend.put(array, part.axis, new, block)
+    for fill in fills:
+        array = _put(array, fill.at, fill.block, backend)
+    return array
+
+
+def _put(array: T, at: Mapping[int, NDArray[np.int64]], block: T, backend: Backend[T]) -> T:
+    """Write a block at positions of several axes."""
+    (axis, positions), *rest = at.items()
+    if rest:
+        block = _put(backend.take(array, axis, positions), dict(rest), block, backend)
+    return backend.put(array, axis, positions, block)
