@@ -101,7 +101,7 @@ def _within(edit: Edit, k: int) -> Edit:
         case Create() | Shift():
             return replace(edit, place=edit.address.within(k))
         case Remap(places=places):
-            return replace(edit, places=tuple(replace(each, address=each.address.within(k)) for each in places))
+            return replace(edit, places=tuple(_place_within(each, k) for each in places))
         case _:
             return edit
 
@@ -165,6 +165,11 @@ def apply_edits(
     if strange := sorted(given.keys() - places):
         raise GrowirError(f"{cut(strange[0])}: no edit has new numbers there that could be given")
     return out
+
+
+def _place_within(place: Place, k: int) -> Place:
+    makers = {axis: np.full(at.shape, k) for axis, at in place.at.items()}
+    return replace(place, address=place.address.within(k), makers=makers)
 
 
 class NumpyBackend:

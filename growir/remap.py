@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -81,12 +81,16 @@ class Place:
         shape: Of the numbers.
         at: For each axis where it lies the new positions; a row for each group where the axis's map has groups.
         given: The numbers, where the pass has some.
+        makers: For each of these positions which pass of a sequence makes it, by its place; 0 outside of sequences.
+        strides: And the how many-th of that pass's growth strides it belongs to, the smallest growths its space has.
     """
 
     address: Address
     shape: tuple[int, ...]
     at: Mapping[int, NDArray[np.int64]]
     given: NDArray[Any] | None = None
+    makers: Mapping[int, NDArray[np.int64]] = field(default_factory=dict[int, "NDArray[np.int64]"])
+    strides: Mapping[int, NDArray[np.int64]] = field(default_factory=dict[int, "NDArray[np.int64]"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,3 +267,44 @@ def _put(array: T, at: Mapping[int, NDArray[np.int64]], block: T, backend: Backe
     if rest:
         block = _put(backend.take(array, axis, positions), dict(rest), block, backend)
     return backend.put(array, axis, positions, block)
+
+
+def defaults(edit: Remap, array: T, backend: Backend[T]) -> dict[str, T]:
+    """What each place starts with where nothing is given, by address, as `remapped` would take it.
+
+    Numbers that the edit itself has been given count; where an old row has copies, those of the first one do.
+    """
+    found: dict[str, T] = {}
+    done: list[AxisMap] = []
+    for place in edit.places_in(backend.shape(array)):
+        if place.given is not None:
+            found[place.address] = backend.cast(place.given, array)
+    for part in edit.axes:
+        array = _moved(array, part, [], edit.key, backend)
+        done.append(part)
+        axes = {each.axis for each in done}
+        for place in edit.places_in(backend.shape(array)):
+            if part.axis in place.at and place.at.keys() <= axes and place.given is None:
+                found[place.address] = _region(array, place, done, backend)
+    return found
+
+
+def _region(array: T, place: Place, done: Sequence[AxisMap], backend: Backend[T]) -> T:
+    """The entries of a place; along other axes those that old positions went to, in their order."""
+    for part in done:
+        positions = place.at.get(part.axis)
+        if part.index.ndim == 1:
+            array = backend.take(array, part.axis, _firsts(part.index) if positions is None else positions)
+            continue
+        rows = [_firsts(row) for row in part.index] if positions is None else list(positions)
+        size = backend.shape(array)[0] // len(rows)
+        groups = (backend.take(array, 0, np.arange(g * size, (g + 1) * size)) for g in range(len(rows)))
+        array = backend.join([backend.take(each, part.axis, row) for each, row in zip(groups, rows, strict=True)])
+    return array
+
+
+def _firsts(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each old position went first."""
+    olds, first = np.unique(index, return_index=True)
+    found: NDArray[np.int64] = first[olds >= 0]
+    return found

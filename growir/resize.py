@@ -8,7 +8,7 @@ space. New units go where the terms put them, inside each group, row or block, n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal
 
@@ -76,16 +76,18 @@ class Part:
         plan: The new units of the spaces that it changes.
         values: Its numbers for fresh blocks, by the addresses that it has for them.
         place: Where it stands in a sequence, in front of its addresses; empty for a pass by itself.
+        stride: How many units of each space are the smallest growth; 1 where nothing is said.
     """
 
     plan: Plan
     values: Mapping[str, NDArray[Any]]
     place: tuple[int, ...] = ()
+    stride: Mapping[Space, int] = field(default_factory=dict[Space, int])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Moved:
-    """New positions of an axis: each one's old one (-1: fresh), its share, and which part makes it fresh.
+    """New positions of an axis: each one's old one (-1: fresh), its share, which part makes it fresh, in which stride.
 
     Where the groups of a tensor differ, each has a row of these.
     """
@@ -93,6 +95,7 @@ class _Moved:
     index: NDArray[np.int64]
     share: NDArray[np.float64]
     maker: NDArray[np.int64]
+    stride: NDArray[np.int64]
 
 
 def new_length(axis: Axis, plan: Plan) -> int:
@@ -102,7 +105,7 @@ def new_length(axis: Axis, plan: Plan) -> int:
 
 def axis_positions(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
     """For each new position of an axis the old one (-1: fresh) and its share; None where nothing changes."""
-    found = _along(axis, plan, {})
+    found = _along(axis, plan, {}, {})
     return None if found is None else (found.index, found.share)
 
 
@@ -110,15 +113,16 @@ def _touches(axis: Axis, plan: Plan) -> bool:
     return any(space in plan for space in spaces_on(axis))
 
 
-def _along(axis: Axis, plan: Plan, makers: Mapping[Space, int]) -> _Moved | None:
+def _along(axis: Axis, plan: Plan, makers: Mapping[Space, int], strides: Mapping[Space, int]) -> _Moved | None:
     """The new positions of an axis; None where nothing changes."""
-    return _moved_along(axis, plan, makers) if _touches(axis, plan) else None
+    return _moved_along(axis, plan, makers, strides) if _touches(axis, plan) else None
 
 
-def _moved_along(axis: Axis, plan: Plan, makers: Mapping[Space, int]) -> _Moved:
+def _moved_along(axis: Axis, plan: Plan, makers: Mapping[Space, int], strides: Mapping[Space, int]) -> _Moved:
     index: list[NDArray[np.int64]] = []
     share: list[NDArray[np.float64]] = []
     maker: list[NDArray[np.int64]] = []
+    stride: list[NDArray[np.int64]] = []
     start = 0
     for space, block in axis:
         positions = extent(block)
@@ -127,12 +131,13 @@ def _moved_along(axis: Axis, plan: Plan, makers: Mapping[Space, int]) -> _Moved:
             index.append(np.arange(start, start + size))
             share.append(np.ones(size))
             maker.append(np.full(size, OLD))
+            stride.append(np.zeros(size, np.int64))
         else:
             assert space is not None
             units = plan[space].index if space in plan else np.arange(space.size)
             shares = plan[space].share if space in plan else np.ones(space.size)
             # A unit's block may change too: what is fresh in the block is fresh in each unit, and shares multiply.
-            inner = _moved_along(as_axis(block), plan, makers)
+            inner = _moved_along(as_axis(block), plan, makers, strides)
             old = start + units[:, None] * positions + inner.index
             mine = makers.get(space, 0)
             outer = np.where(units < 0, mine, OLD)[:, None]
@@ -140,8 +145,10 @@ def _moved_along(axis: Axis, plan: Plan, makers: Mapping[Space, int]) -> _Moved:
             index.append(np.where((units[:, None] < 0) | (inner.index < 0), -1, old).ravel())
             share.append((shares[:, None] * inner.share).ravel())
             maker.append(np.where(met, MET, np.maximum(outer, inner.maker)).ravel())
+            counted = ((np.cumsum(units < 0) - 1) // strides.get(space, 1))[:, None]
+            stride.append(np.where(outer >= 0, counted, inner.stride).ravel())
         start += size
-    return _Moved(np.concatenate(index), np.concatenate(share), np.concatenate(maker))
+    return _Moved(np.concatenate(index), np.concatenate(share), np.concatenate(maker), np.concatenate(stride))
 
 
 def resize(
@@ -153,6 +160,7 @@ def resize(
     values: Mapping[str, NDArray[Any]] | None = None,
     analysis: Analysis | None = None,
     start: Start = AS_EVER,
+    stride: Mapping[Space, int] | None = None,
 ) -> Resize:
     """Change the widths of the spaces in `plan`, everywhere they appear.
 
@@ -164,8 +172,11 @@ def resize(
         values: Given numbers for fresh blocks, by address; others start as `start` says.
         analysis: The analysis that the spaces are of; `analyse`'s by default.
         start: How fresh entries start.
+        stride: How many units of each space are its smallest growth; 1 where nothing is said.
     """
-    return resize_together(graph, [Part(plan, values or {})], seed=seed, step=step, analysis=analysis, start=start)
+    return resize_together(
+        graph, [Part(plan, values or {}, stride=stride or {})], seed=seed, step=step, analysis=analysis, start=start
+    )
 
 
 def resize_together(
@@ -190,9 +201,11 @@ def resize_together(
     analysis = analysis or analyse(graph)
     plan: dict[Space, Units] = {}
     makers: dict[Space, int] = {}
+    strides: dict[Space, int] = {}
     for k, part in enumerate(parts):
         plan |= part.plan
         makers |= dict.fromkeys(part.plan, k)
+        strides |= part.stride
     nodes = {node.name: node for node in _follow(graph, analysis, plan)}
     table = param_table(graph)
     edits: list[Edit] = []
@@ -206,7 +219,7 @@ def resize_together(
         moved: dict[int, _Moved] = {}
         # Consuming axes last: where a new row meets a new column, the column's zero must win.
         for axis in sorted(range(len(use.axes)), key=lambda k: (k in use.consumes, k)):
-            found = _positions(use, axis, plan, makers)
+            found = _positions(use, axis, plan, makers, strides)
             if found is not None:
                 moved[axis] = found
                 consumes = axis in use.consumes
@@ -225,24 +238,36 @@ def _places(key: str, param: Param, moved: Mapping[int, _Moved], parts: Sequence
     """
     names = axis_names(param.axes)
     last: dict[int, int] = {}  # by axis that gains positions the last part that makes them
-    for k, part in enumerate(parts):
+    for k in sorted({int(k) for each in moved.values() for k in np.unique(each.maker) if k >= 0}):
         mine = {axis: at for axis, each in sorted(moved.items()) if (at := _where(each.maker == k)) is not None}
         last |= dict.fromkeys(mine, k)
         for axis, at in mine.items():
             local = Address.of(key, [names[axis]] if len(mine) > 1 else [])
-            yield _place(local, part, param, {axis: at})
+            yield _place(local, k, parts, param, {axis: at}, moved)
     gains = {axis: at for axis, each in sorted(moved.items()) if (at := _where(each.index < 0)) is not None}
     for size in range(2, len(gains) + 1):
         for axes in combinations(gains, size):
             # A corner belongs to the last pass that has a side of it: to the one that makes it, if they come in turn.
-            part = parts[max(last.get(axis, 0) for axis in axes)]
-            yield _place(Address.of(key, [names[axis] for axis in axes]), part, param, {a: gains[a] for a in axes})
+            k = max(last.get(axis, 0) for axis in axes)
+            sides = {axis: gains[axis] for axis in axes}
+            yield _place(Address.of(key, [names[axis] for axis in axes]), k, parts, param, sides, moved)
 
 
-def _place(local: Address, part: Part, param: Param, at: Mapping[int, NDArray[np.int64]]) -> Place:
+def _place(
+    local: Address,
+    k: int,
+    parts: Sequence[Part],
+    param: Param,
+    at: Mapping[int, NDArray[np.int64]],
+    moved: Mapping[int, _Moved],
+) -> Place:
+    """A place that parts[k] calls so."""
     shape = tuple(at[axis].shape[-1] if axis in at else size for axis, size in enumerate(param.shape))
-    address = Address.of(local.key, local.axes, part.place)
-    return Place(address, shape, at, part.values.get(local))
+    address = Address.of(local.key, local.axes, parts[k].place)
+    numbers = np.array([part.place[-1] if part.place else 0 for part in parts])
+    makers = {axis: numbers[np.take_along_axis(moved[axis].maker, where, -1).clip(0)] for axis, where in at.items()}
+    strides = {axis: np.take_along_axis(moved[axis].stride, where, -1) for axis, where in at.items()}
+    return Place(address, shape, at, parts[k].values.get(local), makers, strides)
 
 
 def _where(holds: NDArray[np.bool_]) -> NDArray[np.int64] | None:
@@ -277,14 +302,16 @@ def _moves(analysis: Analysis, plan: Plan, value: str) -> Moves:
     return {k: first_of_each(moved[0]) for k, moved in found.items() if moved is not None}
 
 
-def _positions(use: ParamAxes, axis: int, plan: Plan, makers: Mapping[Space, int]) -> _Moved | None:
+def _positions(
+    use: ParamAxes, axis: int, plan: Plan, makers: Mapping[Space, int], strides: Mapping[Space, int]
+) -> _Moved | None:
     """The new positions of one axis of a parameter, a row for each group where the groups differ."""
     if axis != 1 or not use.rows:
-        return _along(use.axes[axis], plan, makers)
+        return _along(use.axes[axis], plan, makers, strides)
     if not any(_touches(row, plan) for row in use.rows):
         return None
-    rows = [_moved_along(row, plan, makers) for row in use.rows]
-    return _Moved(*(np.stack([getattr(row, name) for row in rows]) for name in ("index", "share", "maker")))
+    rows = [_moved_along(row, plan, makers, strides) for row in use.rows]
+    return _Moved(*(np.stack([getattr(row, name) for row in rows]) for name in ("index", "share", "maker", "stride")))
 
 
 def _new_shape(graph: Graph, analysis: Analysis, plan: Plan, value: str) -> Shape:

@@ -148,6 +148,7 @@ class Extend(Pass):
             values=self.values,
             analysis=found.analysis,
             start=self._start(found),
+            stride=found.space.growth,
         )
         entries = replace(done.entries, zero=self._needs_zero(graph))
         return Change(done.nodes, graph.outputs, done.edits, inputs=done.inputs, entries=entries)

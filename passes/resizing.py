@@ -80,6 +80,7 @@ class Resizing(Pass):
             values=self.values,
             analysis=self.analysis(graph),
             start=self.start(graph),
+            stride=space.growth,
         )
         edits = (*(edit for _, edit in first), *done.edits, *self.more(graph, space, step))
         return Change(done.nodes, graph.outputs, edits, inputs=done.inputs, entries=done.entries)

@@ -187,7 +187,8 @@ class Sequence(Pass):
         if not (isinstance(first, Resizing) and self._joins(first, graph)):
             return [first], first.change(graph, step)
         group: list[Resizing] = [first]
-        parts = [Part(first.plan(first.space(graph)), first.values, (at,))]
+        space = first.space(graph)
+        parts = [Part(first.plan(space), first.values, (at,), space.growth)]
         taken = set(parts[0].plan)
         for k in range(at + 1, len(self.passes)):
             later = self.passes[k]
@@ -202,7 +203,7 @@ class Sequence(Pass):
             if taken & {*space.growth, *space.shrink}:
                 break
             accepted = self._accepted(later, k, graph)
-            parts.append(Part(accepted.plan(space), accepted.values, (k,)))
+            parts.append(Part(accepted.plan(space), accepted.values, (k,), space.growth))
             taken |= set(parts[-1].plan)
             group.append(accepted)
         if len(group) == 1:
