@@ -450,6 +450,59 @@ def test_a_step_whose_scaled_gradients_are_infinite_is_left_out(monkeypatch: pyt
     assert found.steps == 12
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("amp", [None, "bfloat16", "float16"])
+def test_a_phase_on_a_gpu_goes_on_as_it_was(amp: str | None) -> None:
+    device = device_of("cuda")
+    target = CLASSES.to(device)
+
+    def on_gpu(saved: dict[str, Any] | None) -> tuple[Fitted, list[bytes], list[dict[str, Any]]]:
+        module = net(dropout=0.3).to(device)
+        parameters = dict(module.named_parameters())
+        optimizer, kept, start = make(parameters), list[dict[str, Any]](), Position()
+        if saved is not None:
+            module.load_state_dict(saved["weights"])
+            restore_optimizer(optimizer, saved["state"], parameters)
+            start = saved["position"]
+
+        def save(position: Position) -> None:
+            weights = copy.deepcopy(module.state_dict())
+            kept.append({"position": position, "weights": weights, "state": optimizer_state(optimizer, parameters)})
+
+        source = ArraySource(X.to(device), target)
+        recipe = recipe_of(epochs=2, amp=amp, clip=1.0, rate={"name": "cosine"})
+        found = fit(
+            module,
+            as_objective("cross_entropy"),
+            source,
+            optimizer,
+            recipe,
+            shuffle=Shuffle((0,)),
+            scheduler=schedule(optimizer, recipe.rate, 10, step=start.steps),
+            draws=True,
+            device=device,
+            start=start,
+            hooks=Hooks(checkpoint=save, every=1),
+        )
+        return found, bits(module.cpu()), kept
+
+    whole, weights, saved = on_gpu(None)
+    assert math.isfinite(whole.loss)
+    for each in saved:
+        assert on_gpu(each)[:2] == (whole, weights)
+
+
+@pytest.mark.cuda
+def test_on_a_gpu_a_loss_that_diverges_ends_the_phase_at_its_batch() -> None:
+    device = device_of("cuda")
+    module = net().to(device)
+    optimizer = make(dict(module.named_parameters()), OptimizerConfig(name="SGD", learning_rate=1e30))
+    source, recipe = ArraySource(X.to(device), CLASSES.to(device)), recipe_of(epochs=40)
+    words = r"^training, epoch 1, batch [2-5]: the loss is (nan|inf); lower the learning rate"
+    with pytest.raises(RunError, match=words):
+        fit(module, as_objective("cross_entropy"), source, optimizer, recipe, shuffle=Shuffle((0,)), device=device)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -11,10 +11,15 @@ import pytest
 import torch
 from torch import nn
 
+from growir import live
 from growir.errors import RunError
-from growir.growth.optimizing import make
+from growir.graph import Graph, Input, Node
+from growir.growth.optimizing import groups_of, make
 from growir.growth.rates import put_back, schedule, set_apart
 from growir.growth.recipe import OptimizerConfig, RateConfig, Recipe, Schedule
+from growir.network import Network
+from growir.ops import Linear, Relu
+from growir.passes import InsertLayer
 from tests.growth.before import make_optimizer
 
 TOTAL = 40
@@ -190,6 +195,43 @@ def test_new_parameters_rise_in_groups_of_their_own(named: bool) -> None:
         assert [group["param_names"] for group in made.param_groups] == [["old", "new"], ["b"]]
     schedule(made, config("constant"), None)
     assert [group["lr"] for group in made.param_groups] == [0.1, 0.1]
+
+
+@pytest.mark.parametrize("how", [None, OptimizerConfig(name="muon"), "function"])
+def test_created_parameters_rise_after_each_of_several_growths(how: Any) -> None:
+    nodes = (
+        Node(name="a", op=Linear(out_features=4), inputs=("x",)),
+        Node(name="r", op=Relu(), inputs=("a",)),
+        Node(name="b", op=Linear(out_features=4), inputs=("r",)),
+    )
+    graph = Graph(inputs=(Input(name="x", shape=("N", 3)),), nodes=nodes, outputs=("b",))
+    module: nn.Module = Network.init(graph, seed=0).to_torch()
+    rate = config("cosine", rewarm="new", rewarm_steps=4)
+
+    def plain(given: list[nn.Parameter]) -> torch.optim.Optimizer:
+        groups: list[dict[str, Any]] = [{"params": given[:2], "name": "body"}, {"params": given[2:], "lr": 0.05}]
+        return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+
+    made = make(dict(module.named_parameters()), plain if how == "function" else how)
+    homes = len(made.param_groups)
+    for growth in range(3):
+        before = dict(module.named_parameters())
+        module, _ = live.grow(module, InsertLayer(after="r"), made, groups=groups_of(made))
+        now = dict(module.named_parameters())
+        created = [parameter for key, parameter in now.items() if key not in before]
+        set_apart(made, created, 10 * growth)
+        scheduler = schedule(made, rate, TOTAL, step=10 * growth)
+        held = [id(parameter) for group in made.param_groups for parameter in group["params"]]
+        assert sorted(held) == sorted(map(id, now.values()))
+        assert {id(p) for group in made.param_groups[homes:] for p in group["params"]} == set(map(id, created))
+        of = {id(parameter): group for group in made.param_groups for parameter in group["params"]}
+        assert of[id(created[0])]["lr"] == pytest.approx(of[id(now["a.weight"])]["lr"] / 4)
+        for parameter in now.values():
+            parameter.grad = torch.ones_like(parameter)
+        made.step()
+        assert scheduler is not None
+        scheduler.step()
+        assert all(parameter in made.state for parameter in now.values())
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
