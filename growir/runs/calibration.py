@@ -16,7 +16,7 @@ from growir.render.scatter import Dot, scatter
 from growir.runs.reading import RunLog
 from growir.runs.records import Growth, Tried
 from growir.runs.report import left_out
-from growir.runs.words import describe
+from growir.runs.words import describe, moves, what_grew
 
 FEWEST = 3  # points that say anything about a line
 Kind = Literal["edge", "node", "widening", "other"]
@@ -124,12 +124,13 @@ def candidates(log: RunLog) -> list[Candidate]:
 
 
 def _candidate(growth: Growth, entry: Tried) -> Candidate:
-    name = entry.passes[0].get("pass") if len(entry.passes) == 1 else None
+    grew = moves(entry.passes)
+    name = grew[0].get("pass") if len(grew) == 1 else None
     small = entry.small
     return Candidate(
         branch=growth.branch,
         step=growth.step,
-        move=describe(entry.passes),
+        move=describe(entry.passes) if entry.passes else what_grew(entry.name),
         kind=KINDS.get(name, "other") if isinstance(name, str) else "other",
         maps=entry.map is True,
         outcome=entry.outcome,

@@ -207,7 +207,8 @@ class Tried(Entry):
     """A candidate as a policy scored it.
 
     Attributes:
-        passes: What it would do, as documents record passes.
+        name: What the policy calls it; None where its passes say all.
+        passes: What it would do, as documents record passes; none where the policy has only a name for it.
         map: Whether it adds convolutions.
         predicted_gain: To first order, at its amplitude.
         measured_gain: On the part of the data that chooses.
@@ -218,6 +219,7 @@ class Tried(Entry):
         small: The gains at a small amplitude, where the prediction must hold.
     """
 
+    name: Text = None
     passes: Passes = ()
     map: Flag = None
     predicted_gain: Number = None

@@ -17,6 +17,7 @@ from growir.runs.words import (
     UNDONE,
     amount,
     decimal,
+    moves,
     neurons,
     reason_text,
     short,
@@ -117,8 +118,9 @@ class Teller:
 
     def _legends(self, event: Growth) -> Iterator[str]:
         """What the words of a growth line mean, where they stand for the first time."""
-        if len(event.passes) == 1:
-            yield from self._moves(event.passes[0])
+        grew = moves(event.passes)
+        if len(grew) == 1:
+            yield from self._moves(grew[0])
         if event.probation:
             yield from self._explained("probation", PROBATION)
         elif (event.candidates or 0) > 1:

@@ -79,8 +79,14 @@ def describe_step(found: Mapping[str, Any], depth: int = 0) -> str:
 
 def describe(passes: Sequence[Json], depth: int = 0) -> str:
     """Recorded passes in a few words: the first of many, and how many more there are."""
-    told = [describe_step(each, depth) for each in passes[:MOST]]
-    return "; ".join([*told, f"+{len(passes) - MOST}"] if len(passes) > MOST else told)
+    grew = moves(passes)
+    told = [describe_step(each, depth) for each in grew[:MOST]]
+    return "; ".join([*told, f"+{len(grew) - MOST}"] if len(grew) > MOST else told)
+
+
+def moves(passes: Sequence[Json]) -> Sequence[Json]:
+    """Recorded passes without the updates of weights that stand beside a growth; where there is nothing else, all."""
+    return [each for each in passes if each.get("pass") != "update"] or passes
 
 
 def what_grew(what: str | None) -> str:

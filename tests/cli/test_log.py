@@ -256,6 +256,10 @@ def test_a_history_with_unknown_passes(tmp_path: Path) -> None:
     assert "cost" not in json.loads(growir("log", path, "--json").out)["steps"][0]
 
 
+def sequence(*passes: dict[str, Any]) -> dict[str, Any]:
+    return {"pass": "sequence", "passes": list(passes)}
+
+
 @pytest.mark.parametrize(
     ("step", "words"),
     [
@@ -265,6 +269,12 @@ def test_a_history_with_unknown_passes(tmp_path: Path) -> None:
         ({"pass": "of_another_package", "node": "a", "deep": False, "seed": 1}, 'of_another_package node="a"'),
         ({"pass": "sequence", "passes": [3, {"pass": "split", "node": "a"}]}, "a: ? channels split"),
         ({"pass": "add_node", "source": "a", "target": "b", "width": 3}, "3 neurons a -> b"),
+        (sequence({"pass": "update"}, {"pass": "widen", "node": "a", "by": 1}), "a wider by 1"),
+        (sequence({"pass": "update", "keys": ["a.weight"]}), 'update keys=["a.weight"]'),
+        (
+            sequence(*({"pass": "widen", "node": f"n{k}", "by": 1} for k in range(9))),
+            "; ".join([*(f"n{k} wider by 1" for k in range(6)), "+3"]),
+        ),
     ],
 )
 def test_steps_in_words(step: dict[str, Any], words: str) -> None:

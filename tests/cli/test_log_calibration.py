@@ -97,6 +97,16 @@ def test_several_growths_of_a_step_share_their_candidates(tmp_path: Path) -> Non
     assert [(point["branch"], point["step"]) for point in found["points"]] == [(None, 1), (None, 2), ("b", 1)]
 
 
+def test_a_policy_may_have_no_more_than_a_name_for_a_candidate(tmp_path: Path) -> None:
+    tried = [{"name": f"unit {k} of a", "predicted_gain": 0.1 * k, "measured_gain": 0.1} for k in (1, 2, 3)]
+    line = {"event": "growth", "record": 2, "step": 1, "policy": "of another package", "notes": {"tried": tried}}
+    run_of(tmp_path, written(line))
+    found = json.loads(growir("log", tmp_path, "--calibration", "--json").out)
+    assert [point["move"] for point in found["points"]] == ["unit 1 of a", "unit 2 of a", "unit 3 of a"]
+    assert of_kind(found, "other of vectors")["candidates"] == 3
+    assert growir("log", tmp_path, "--calibration").code == 0
+
+
 # -- statistics -------------------------------------------------------------------------------------------------------
 
 FLOATS = st.floats(-1e299, 1e299, allow_nan=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from growir.runs.display import Display
 from growir.runs.reading import read_event
-from growir.runs.records import Finished
+from growir.runs.records import Finished, Growth
 from growir.runs.telling import Teller
 from growir.runs.words import REASONS, UNDONE
 from tests.cli.command import GOLDEN, flat
@@ -115,6 +116,14 @@ def test_one_neuron_is_no_plural() -> None:
     text = told([widening(1, "node_1.act", by=1), node(2, "x", "node_2", "out", "edge_1", width=1)])
     assert "has 1 neuron more" in text
     assert "1 neuron x -> node_2 -> out" in text
+
+
+def test_updates_beside_a_growth_are_not_told() -> None:
+    plain = read_event(widening(1, "node_1.act"))
+    assert isinstance(plain, Growth)
+    update = {"pass": "update", "keys": ["out.weight"]}
+    both = replace(plain, passes=(update, *plain.passes))
+    assert list(Teller().lines(both)) == list(Teller().lines(plain))
 
 
 def test_a_word_is_explained_once() -> None:
