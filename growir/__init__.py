@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from growir.growth import grow as grow
     from growir.growth import predict as predict
     from growir.importing import from_torch as from_torch
+    from growir.inspecting import summary as summary
     from growir.network import Network as Network
     from growir.network import load_graph as load_graph
     from growir.rewrite import Pass as Pass
     from growir.rewrite import Preserves as Preserves
-    from growir.show import summary as summary
 
 __version__ = "0.1.0"
 
@@ -75,7 +75,7 @@ _EXPORTS = {
     "load_graph": "growir.network",
     "Pass": "growir.rewrite",
     "Preserves": "growir.rewrite",
-    "summary": "growir.show",
+    "summary": "growir.inspecting",
 }
 _MODULES = ("live", "passes")
 # These need packages that not everyone has. Who asks for them gets them, or is told what to install; who only looks at

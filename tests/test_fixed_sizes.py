@@ -21,10 +21,10 @@ from growir.difference import diff
 from growir.document import dumps, to_data
 from growir.errors import GraphError
 from growir.graph import FixedSize, Graph, Input, Node
+from growir.inspecting import inspection
 from growir.network import Network, load_graph
 from growir.ops import Linear, Sum
 from growir.passes import Widen
-from growir.show import inspection
 from growir.verify import load, verify
 from tests.cli.command import flat
 

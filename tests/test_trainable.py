@@ -14,9 +14,9 @@ from growir.difference import diff
 from growir.document import dumps, to_data
 from growir.errors import GraphError, ModelError, RunError
 from growir.graph import Graph
+from growir.inspecting import inspection
 from growir.network import Network, load_graph
 from growir.passes import Widen
-from growir.show import inspection
 from growir.verify import load
 from tests.cli.command import flat
 from tests.growth.problems import SMALL, spirals

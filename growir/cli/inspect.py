@@ -20,8 +20,8 @@ def inspect(
 
     Over 200 nodes are collapsed by module.
     """
+    from growir.inspecting import inspection, page
     from growir.network import load_graph
-    from growir.show import inspection, page
 
     graph = load_graph(path, max_parameters=max_parameters)
     if as_json:

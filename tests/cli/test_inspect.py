@@ -11,9 +11,10 @@ import pytest
 
 from growir.errors import GraphError
 from growir.graph import Graph, Input, Node
+from growir.inspecting import inspection, summary
 from growir.network import Network, load_graph
 from growir.ops import Linear, Relu
-from growir.show import MAX_ROWS, byte_text, inspection, module_groups, summary
+from growir.show import MAX_ROWS, byte_text, module_groups
 from tests.cli.command import GOLDEN, growir
 
 DOCUMENTS = sorted((GOLDEN / "inspect").glob("*.json"))

@@ -13,11 +13,11 @@ from growir.costs import costs_of
 from growir.document import dumps, parse
 from growir.errors import GraphError
 from growir.graph import Graph
+from growir.inspecting import inspection, page, summary
 from growir.network import Network
 from growir.ops import OP_BY_KIND
 from growir.replay import check_history
 from growir.schema import json_schema
-from growir.show import inspection, page, summary
 from growir.verify import load, verify
 
 SMALL = 10**5  # parameters, and numbers of all values, up to which a network is made and run

@@ -20,11 +20,11 @@ from growir.document import MAX_DEPTH, parse, to_data
 from growir.errors import GraphError, RunError
 from growir.graph import MAX_RANK, Input, Step
 from growir.growth.config import BudgetConfig, DagConfig, DataConfig, RunConfig, TrainConfig, parse_run
+from growir.inspecting import inspection
 from growir.ops import OPS, Op
 from growir.passes import PASSES, EliminateDead
 from growir.replay import check_history
 from growir.schema import json_schema
-from growir.show import inspection
 from growir.verify import load
 from tests.edges.checking import check, validator
 from tests.edges.drawing import EXTREMES, document, edges, text_of
