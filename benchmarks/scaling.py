@@ -84,7 +84,7 @@ def widen(graph: Graph) -> object:
     """A widening with everything it needs: the spaces, the new graph, its shapes, and the edits."""
     middle = graph.nodes[len(graph.nodes) // 2]
     space = next(s for s in analyse(graph).spaces if middle.name in s.nodes and not s.pins)
-    return Widen(node=space.name, by=space.step).rewrite(graph)
+    return Widen(node=space.name, by=space.stride).rewrite(graph)
 
 
 def run(sizes: tuple[int, int] = SIZES, repeats: int = REPEATS) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from growir.ops.spaces import (
     spaces_on,
 )
 from growir.shapes import owners, shapes_of
-from growir.steps import Step, Steps
+from growir.strides import Joint, Strides
 
 Place = tuple[str, int]  # an axis of a graph input
 IN_BETWEEN = "new positions would not be the last ones here, and later ones see them"
@@ -67,7 +67,7 @@ class ChannelSpace:
         name: What passes take as `node`: the first node whose value holds only this space (and perhaps others, on other
             axes, that are pinned), else node@position or node@axis:position.
         width: Positions it takes on the naming node's axis.
-        step: The naming node's width changes by multiples of this.
+        stride: The naming node's width changes by multiples of this.
         nodes: Every node whose value holds it.
         producers: Parameter axes that make these channels, or carry them (a norm's scale).
         consumers: Parameter axes that are summed over them.
@@ -82,7 +82,7 @@ class ChannelSpace:
 
     name: str
     width: int
-    step: int
+    stride: int
     nodes: tuple[str, ...]
     producers: tuple[Slot, ...]
     consumers: tuple[Slot, ...]
@@ -92,13 +92,18 @@ class ChannelSpace:
     random: bool
     tied: bool
     space: Space = field(repr=False, compare=False)
-    growth: Step = field(repr=False, compare=False)  # new units, of this and other spaces, that make one step
-    shrink: Step = field(repr=False, compare=False)  # and units that go together, where the function may change
+    growth: Joint = field(repr=False, compare=False)  # new units, of this and other spaces, that make one stride
+    shrink: Joint = field(repr=False, compare=False)  # and units that go together, where the function may change
 
     @property
     def units(self) -> int:
         """Channels of the space itself, each `width / units` positions of the naming node: what passes count from 0."""
         return self.space.size
+
+    @property
+    def step(self) -> int:
+        """The stride, by the name it had before."""
+        return self.stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +215,7 @@ class _Walk:
         settle(algebra, self._parameter_axes())
         limit(algebra, (axis for _, axis in self._parameter_axes()))
         limit(algebra, (axis for axes in self.values.values() for axis in axes))
-        self.steps = Steps(algebra, self._reading(), rule.balances, rule.uniform)
+        self.strides = Strides(algebra, self._reading(), rule.balances, rule.uniform)
         self.read = read = self._reading()
         self.resolved = {name: tuple([read(axis) for axis in axes]) for name, axes in self.values.items()}
 
@@ -257,8 +262,8 @@ class _Walk:
 
         def found(space: Space, name: str, where: list[str], axes: Axes) -> ChannelSpace:
             used = slots[1].get(space, [])
-            growth, obstacle = self.steps.of(space)
-            uniform = space in self.steps.uniform
+            growth, obstacle = self.strides.of(space)
+            uniform = space in self.strides.uniform
             tied = any(slot.axis in params[slot.parameter].produces for slot in used)
             pins = space.pins
             if not pins and obstacle is not None:
@@ -269,7 +274,7 @@ class _Walk:
             return ChannelSpace(
                 name=name,
                 width=max(_share(axis, space) * space.size for axis in axes),
-                step=max(grown(axis, growth) - length(axis) for axis in axes),
+                stride=max(grown(axis, growth) - length(axis) for axis in axes),
                 nodes=tuple(where),
                 producers=tuple(slots[0].get(space, ())),
                 consumers=tuple(used),
@@ -280,7 +285,7 @@ class _Walk:
                 tied=tied,
                 space=space,
                 growth=growth,
-                shrink=self.steps.of(space, keep=False)[0] if uniform else growth,
+                shrink=self.strides.of(space, keep=False)[0] if uniform else growth,
             )
 
         names = {space: pure.get(space, places[space]) for space in nodes}

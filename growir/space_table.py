@@ -16,12 +16,12 @@ from growir.show import MAX_ROWS, Json, some
 _MARKS: Mapping[str, str] = {
     "pinned": "its width is fixed for the reasons below; extend and widen make it longer where that is said there",
     "whole": "normalised over all its channels: only copies of each of them, equally often, keep the function",
-    "joint": "other spaces change with it, by the step of each",
+    "joint": "other spaces change with it, by the stride of each",
     "tied": "one tensor both makes and reads these channels: no copies, but fresh channels keep the function",
     "partial": "passes a function that is not finite everywhere: fresh channels copy incoming weights",
     "random": "passes a dropout: a change of width draws other random numbers in train mode",
 }
-_STEP = "its width changes by multiples of this: somewhere its channels are cut, grouped or normalised in equal parts"
+_STRIDE = "its width changes by multiples of this: somewhere its channels are cut, grouped or normalised in equal parts"
 
 
 def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
@@ -33,7 +33,7 @@ def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
         (
             cut(space.name),
             str(space.width),
-            str(space.step),
+            str(space.stride),
             str(len(space.nodes)),
             _counted(_makers(graph, space)),
             _counted(_readers(space)),
@@ -41,18 +41,18 @@ def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
         )
         for space in shown
     )
-    headers = ("space", "width", "step", "nodes", "made by", "read by", "marks")
-    parts: list[str | Grid] = [Grid(headers, rows, frozenset({"width", "step", "nodes"}))]
+    headers = ("space", "width", "stride", "nodes", "made by", "read by", "marks")
+    parts: list[str | Grid] = [Grid(headers, rows, frozenset({"width", "stride", "nodes"}))]
     if len(shown) < len(spaces):
         parts.append(f"{len(spaces):,} spaces, the first {len(shown)} shown; --all shows each")
-    if any(space.step > 1 for space in shown):
-        parts.append(f"step: {_STEP}")
+    if any(space.stride > 1 for space in shown):
+        parts.append(f"stride: {_STRIDE}")
     used = {mark for space in shown for mark in _marks(space)}
     if used:
         parts.append("\n".join(f"{mark}: {_MARKS[mark]}" for mark in _MARKS if mark in used))
     joint = [f"  {cut(s.name)} with {some(_partners(s, names))}" for s in shown if "joint" in _marks(s)]
     if joint:
-        parts.append("\n".join(["joint steps", *joint]))
+        parts.append("\n".join(["joint strides", *joint]))
     pinned = [line for space in shown if space.pins for line in _pin_lines(graph, space)]
     if pinned:
         parts.append("\n".join(["pinned", *pinned]))
@@ -126,7 +126,7 @@ def _space(graph: Graph, space: ChannelSpace, names: Mapping[Any, str]) -> Json:
     return {
         "name": space.name,
         "width": space.width,
-        "step": space.step,
+        "stride": space.stride,
         "units": space.units,
         "free": not space.pins,
         "extend": _extends(graph, space),

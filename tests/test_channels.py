@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from growir.channels import analyse, channel_spaces
@@ -30,14 +31,14 @@ from growir.ops import (
 )
 from growir.passes import Prune, Sequence, Split, Widen
 from growir.rewrite import Preserves
-from growir.testing import assert_preserves
+from growir.testing import assert_preserves, random_network
 from growir.verify import verify
 from tests.samples import graph_of, mlp, residual_convnet
 
 
 def free(graph: Graph) -> dict[str, tuple[int, int]]:
-    """Name, width and step of every free space."""
-    return {space.name: (space.width, space.step) for space in channel_spaces(graph) if not space.pins}
+    """Name, width and stride of every free space."""
+    return {space.name: (space.width, space.stride) for space in channel_spaces(graph) if not space.pins}
 
 
 def reasons(graph: Graph, node: str) -> list[str]:
@@ -46,11 +47,64 @@ def reasons(graph: Graph, node: str) -> list[str]:
 
 def test_an_mlp() -> None:
     hidden, out = channel_spaces(mlp())
-    assert (hidden.name, hidden.width, hidden.step) == ("fc1", 4, 1)
+    assert (hidden.name, hidden.width, hidden.stride) == ("fc1", 4, 1)
     assert hidden.nodes == ("fc1", "act1")
     assert {(slot.parameter, slot.axis) for slot in hidden.producers} == {("fc1.weight", 0), ("fc1.bias", 0)}
     assert {(slot.parameter, slot.axis) for slot in hidden.consumers} == {("head.weight", 1)}
     assert [str(pin) for pin in out.pins] == ["head (graph output)"]
+
+
+def test_the_worked_case_of_spaces() -> None:
+    """The numbers in the docstring of growir/ops/spaces.py."""
+
+    def layer(name: str, channels: int) -> Node:
+        return Node(name=name, op=Conv2d(out_channels=channels, kernel_size=1), inputs=("x",))
+
+    graph = graph_of(
+        (3, 2, 2),
+        *(layer("a", 4), layer("b", 2), layer("c", 6)),
+        Node(name="cat", op=Concat(), inputs=("a", "b")),
+        Node(name="sum_", op=Add(), inputs=("cat", "c")),
+        Node(name="all_", op=Concat(), inputs=("sum_", "x")),
+        Node(name="flat", op=Flatten(), inputs=("all_",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("flat",)),
+    )
+    analysis = analyse(graph)
+    a, b = (analysis.find(name, graph) for name in "ab")
+    assert analysis.values["c"][1] == analysis.values["sum_"][1] == ((a.space, 1), (b.space, 1))
+    assert analysis.values["all_"][1] == ((a.space, 1), (b.space, 1), (None, 3))
+    assert analysis.values["flat"][1] == ((a.space, 4), (b.space, 4), (None, 12))
+    wider = assert_preserves(Widen(node="a", by=1), graph).arrays
+    before = random_network(graph).arrays
+    assert np.array_equal(np.delete(wider["c.weight"], 4, axis=0), before["c.weight"])
+    assert np.array_equal(np.delete(wider["head.weight"], range(16, 20), axis=1), before["head.weight"])
+
+
+def test_the_worked_case_of_strides() -> None:
+    """The numbers in the docstring of growir/strides.py."""
+    graph = graph_of(
+        (3, 4, 4),
+        Node(name="a", op=Conv2d(out_channels=2, kernel_size=1), inputs=("x",)),
+        Node(name="c", op=Conv2d(out_channels=1, kernel_size=1), inputs=("x",)),
+        Node(name="cat", op=Concat(), inputs=("a", "a", "x", "c")),
+        Node(name="grouped", op=Conv2d(out_channels=6, kernel_size=1, groups=2), inputs=("cat",)),
+        Node(name="head", op=Conv2d(out_channels=1, kernel_size=1), inputs=("grouped",)),
+    )
+    a, c = (analyse(graph).find(name, graph) for name in "ac")
+    assert a.growth == {a.space: 1, c.space: 2}
+    assert c.growth == {c.space: 2, a.space: 1}
+    assert (a.stride, c.stride) == (1, 2)
+    assert_preserves(Widen(node="c", by=2), graph)
+    normalised = graph_of(
+        (3,),
+        Node(name="a", op=Linear(out_features=2), inputs=("x",)),
+        Node(name="c", op=Linear(out_features=1), inputs=("x",)),
+        Node(name="cat", op=Concat(), inputs=("a", "c")),
+        Node(name="norm", op=LayerNorm(), inputs=("cat",)),
+        Node(name="head", op=Linear(out_features=1), inputs=("norm",)),
+    )
+    a, c = (analyse(normalised).find(name, normalised) for name in "ac")
+    assert a.growth == c.growth == {a.space: 2, c.space: 1}
 
 
 def test_a_residual_block_is_one_space() -> None:

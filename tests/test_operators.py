@@ -211,7 +211,7 @@ def test_groups_that_are_normalised_come_whole() -> None:
         x={"shape": ["N", 2, 3]},
     )
     (space,) = [space for space in channel_spaces(graph) if not space.pins]
-    assert (space.name, space.step) == ("fc", 3)
+    assert (space.name, space.stride) == ("fc", 3)
     grown = assert_preserves(Widen(node="fc", by=3, copies=(1,)), graph).graph
     assert grown["norm"].op.attributes()["num_groups"] == 3
 
@@ -235,7 +235,7 @@ def test_heads_grow_and_their_size_does_not() -> None:
         x={"shape": ["N", 4, 5]},
     )
     free = [space for space in channel_spaces(graph) if not space.pins]
-    assert [(space.name, space.step) for space in free if "k" in space.nodes] == [("q", 3)]
+    assert [(space.name, space.stride) for space in free if "k" in space.nodes] == [("q", 3)]
     grown = assert_preserves(Widen(node="q", by=3), graph).graph
     assert [grown[name].op.attributes()["out_features"] for name in "qkv"] == [9, 9, 9]
 
@@ -260,7 +260,7 @@ def test_groups_of_a_transposed_convolution_may_read_different_channels() -> Non
         x={"shape": ["N", 2, 3]},
     )
     for space in [space for space in channel_spaces(graph) if not space.pins]:
-        assert_preserves(Widen(node=space.name, by=space.step), graph)
+        assert_preserves(Widen(node=space.name, by=space.stride), graph)
     grown = assert_preserves(Widen(node="one", by=1), graph)
     assert grown.arrays["up.weight"].shape == (6, 2, 2)
 

@@ -8,6 +8,19 @@ identity: "tied" and "same" are one relation.
     heads of size 4:            ((H, 4),)
     q, k and v of such heads:   ((H, 4), (H, 4), (H, 4))
     groups of heads of size 4:  ((G, ((R, 4),)),)       each unit of G holds R heads; both G and R may grow
+
+A worked case. Convolutions `a`, `b` and `c` make 4, 2 and 6 channels of 2 x 2 positions from an input `x` of 3:
+
+    a                  ((A, 1),)                          4 positions
+    b                  ((B, 1),)                          2
+    c                  ((C, 1),)                          6
+    cat(a, b)          ((A, 1), (B, 1))                   6
+    sum = cat + c      ((A, 1), (B, 1))                   6; the two unify: C is bound to A and B
+    all = cat(sum, x)  ((A, 1), (B, 1), (None, 3))        9; nobody may change the channels of x
+    flatten(all)       ((A, 4), (B, 4), (None, 12))      36; each unit is now a block of 4 positions
+
+What it takes to widen `a` by one unit can be read off. `c` makes the space, too, so its weight gets a row of its own
+behind the first 4; the sum has 7 channels; and the layer behind `flatten` gets 4 columns behind the first 16.
 """
 
 from __future__ import annotations

@@ -64,12 +64,12 @@ def assert_example(example: Example, side: Side) -> Graph:
     for space in analyse(graph).spaces:
         if space.pins:
             continue
-        assert_preserves(Widen(node=space.name, by=space.step), graph)
+        assert_preserves(Widen(node=space.name, by=space.stride), graph)
         if not (space.uniform or space.tied):
             times = space.growth[space.space]
             copies = tuple(range(space.units)) * times
             shares = tuple((0.1 + 0.7 * (j + 1) / space.units) / times for j in copies)
-            assert_preserves(Widen(node=space.name, by=space.step * space.units, copies=copies, shares=shares), graph)
+            assert_preserves(Widen(node=space.name, by=space.stride * space.units, copies=copies, shares=shares), graph)
     return graph
 
 

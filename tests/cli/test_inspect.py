@@ -59,7 +59,7 @@ def test_why_a_space_is_pinned() -> None:
     assert spaces["gate"]["pins"][0] == {"node": "soft", "reason": "softmax over this axis"}
     assert (spaces["gate"]["free"], spaces["body.fc1"]["free"]) == (False, True)
     assert [name for name, space in spaces.items() if space["extend"]] == ["last"]
-    assert (spaces["body.fc1"]["random"], spaces["stem"]["uniform"], spaces["stem"]["step"]) == (True, True, 8)
+    assert (spaces["body.fc1"]["random"], spaces["stem"]["uniform"], spaces["stem"]["stride"]) == (True, True, 8)
     assert spaces["stem"]["made_by"] == ["stem", "body.fc2"]  # norm only carries them
     assert spaces["stem"]["read_by"] == ["body.fc1", "mix_in", "gate", "head"]
 

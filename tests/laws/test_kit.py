@@ -44,7 +44,7 @@ class Careless(Pass):
     def change(self, graph: Graph, step: int) -> Change:
         space = analyse(graph).find(self.node, graph)
         copies = (space.units - 1,) * space.growth[space.space]
-        change = Widen(node=self.node, by=space.step, copies=copies).resolved(graph).change(graph, step)
+        change = Widen(node=self.node, by=space.stride, copies=copies).resolved(graph).change(graph, step)
         whole = [_unscaled(edit) if isinstance(edit, Remap) else edit for edit in change.edits]
         return Change(change.nodes, change.outputs, whole)
 

@@ -76,7 +76,7 @@ def test_copies_at_the_end_of_the_axis_are_noticed() -> None:
     example = next(e for e in Conv2d.examples() if isinstance(e.op, Conv2d) and e.op.groups == 2)
     graph = example_graph(example, "first")
     space = next(space for space in analyse(graph).spaces if space.name == "it")
-    assert space.step == 2
+    assert space.stride == 2
     (slot,) = [slot for slot in space.producers if slot.parameter == "it.bias"]
     assert slot.runs == ((0, 3, 1), (3, 3, 1))
     grown = assert_preserves(Widen(node="it", by=2, copies=(0,)), graph)

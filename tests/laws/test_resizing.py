@@ -85,10 +85,10 @@ def test_groups_that_take_different_channels_stay_equally_long() -> None:
     free = [space for space in spaces.values() if not space.pins]
     assert any(len(space.growth) > 1 for space in free)
     for space in free:
-        assert_preserves(Widen(node=space.name, by=space.step), graph)
+        assert_preserves(Widen(node=space.name, by=space.stride), graph)
         units = space.growth[space.space]
         copies = tuple(k % space.units for k in range(units))
-        assert_preserves(Widen(node=space.name, by=space.step, copies=copies), graph)
+        assert_preserves(Widen(node=space.name, by=space.stride, copies=copies), graph)
         if units <= space.units:
             assert_preserves(Split(node=space.name, channels=tuple(range(units))), graph)
         if all(other.size > n for other, n in space.shrink.items()):

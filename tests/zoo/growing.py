@@ -29,7 +29,7 @@ def freedom(graph: Graph) -> Counter[object]:
 
 def assert_grows_again(net: Network, space: ChannelSpace) -> None:
     """Assert that after a widening all is free that was, and that the prune of what it added undoes it, bit for bit."""
-    grown = net.apply(Widen(node=space.name, by=space.step))
+    grown = net.apply(Widen(node=space.name, by=space.stride))
     lost = freedom(net.graph) - freedom(grown.graph)
     assert not lost, f"once {space.name} has grown, {dict(lost)} is pinned"
     if "@" not in space.name:

@@ -123,7 +123,7 @@ def test_widens_splits_and_shrinks(case: str) -> None:
     assert len(free) == count, [(space.name, space.pins) for space in analyse(net.graph).spaces]
     for space in free:
         units = space.growth[space.space]
-        for step in (Widen(node=space.name, by=space.step), Split(node=space.name, channels=tuple(range(units)))):
+        for step in (Widen(node=space.name, by=space.stride), Split(node=space.name, channels=tuple(range(units)))):
             assert worst(wanted, run(net.apply(step), inputs)) <= TOLERANCE, step
         cut = Prune(node=space.name, channels=tuple(range(units)))
         assert worst(run(masked(net, cut), inputs), run(net.apply(cut), inputs)) <= TOLERANCE, cut
@@ -132,7 +132,7 @@ def test_widens_splits_and_shrinks(case: str) -> None:
 def test_attention_grows_by_heads() -> None:
     net = imported(Attention, TOKENS)
     (space,) = [space for space in analyse(net.graph).spaces if not space.pins]
-    assert (space.width, space.step, space.units) == (12, 4, 3)
+    assert (space.width, space.stride, space.units) == (12, 4, 3)
     grown = net.apply(Widen(node="q", by=4))
     shapes = {key: array.shape for key, array in grown.arrays.items()}
     assert [shapes[f"{part}.weight"] for part in "qkv"] == [(16, 8)] * 3
@@ -142,7 +142,7 @@ def test_attention_grows_by_heads() -> None:
 def test_heads_pruned_down_to_one_grow_again() -> None:
     alone = imported(Attention, TOKENS).apply(Prune(node="q", channels=(0, 2)))
     (space,) = [space for space in analyse(alone.graph).spaces if not space.pins]
-    assert (space.width, space.step, space.units) == (4, 4, 1)
+    assert (space.width, space.stride, space.units) == (4, 4, 1)
     again = alone.apply(Widen(node="q", by=4), verify=True)
     assert again.arrays["out.weight"].shape == (8, 8)
 

@@ -44,7 +44,7 @@ def test_heads_stay_free_as_long_as_there_is_more_than_one(name: str) -> None:
 def test_heads_of_every_number_and_size_are_free(golden: Callable[[Path, str], None]) -> None:
     """Heads, whole groups of them, and the heads of each group: nothing here may become less."""
     lines = [
-        f"{name}: {', '.join(f'{s.name} {s.width} by {s.step}' for s in free(network(name).graph)) or 'nothing'}\n"
+        f"{name}: {', '.join(f'{s.name} {s.width} by {s.stride}' for s in free(network(name).graph)) or 'nothing'}\n"
         for name in MODELS
     ]
     golden(FREE, "".join(lines))

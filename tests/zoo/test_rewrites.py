@@ -49,7 +49,7 @@ def test_every_free_space_widens(name: str) -> None:
     batch = ZOO[name].inputs(2)
     wanted = run(net, batch)
     for space in free(net.graph):
-        step = Widen(node=space.name, by=space.step, seed=1)
+        step = Widen(node=space.name, by=space.stride, seed=1)
         assert_same(wanted, run(net.apply(step), batch), step)
 
 
@@ -130,7 +130,7 @@ def chain(net: Network, length: int) -> list[Pass]:
         kind = rng.integers(3)
         step: Pass
         if kind == 0 or space.tied:
-            step = Widen(node=space.name, by=space.step)
+            step = Widen(node=space.name, by=space.stride)
         elif kind == 1 or any(other.size <= units for other, units in space.shrink.items()):
             units = space.units if space.uniform else space.growth[space.space]
             step = Split(node=space.name, channels=tuple(range(units)))
@@ -169,13 +169,13 @@ def test_a_transformer_grows_by_heads_by_its_ffn_and_by_doubling_its_stream() ->
     heads = next(s for s in free(net.graph) if s.name.endswith("attn.qkv"))
     ffn = next(s for s in free(net.graph) if s.name.endswith("mlp.0"))
     (stream,) = [s for s in free(net.graph) if s.uniform]
-    assert (heads.width, heads.step) == (24, 12)  # two heads of size 4, in q, k and v
-    assert stream.step == stream.width == 8
+    assert (heads.width, heads.stride) == (24, 12)  # two heads of size 4, in q, k and v
+    assert stream.stride == stream.width == 8
     grown = net
     for step in (
-        Widen(node=heads.name, by=2 * heads.step),
+        Widen(node=heads.name, by=2 * heads.stride),
         Widen(node=ffn.name, by=3),
-        Widen(node=stream.name, by=stream.step),
+        Widen(node=stream.name, by=stream.stride),
         Split(node=heads.name, channels=(1,)),
     ):
         grown = grown.apply(step, verify=True)

@@ -1,8 +1,22 @@
-"""How far one step of a channel space reaches: which other spaces must change with it, and by how many units.
+"""The stride of a channel space: by how much it may change, and which other spaces must then change with it.
 
 Most spaces change alone, one unit at a time. Two things couple them. What is normalised as a whole keeps its function
 only if every unit of every space on the axis is copied equally often. And a grouped convolution whose groups take
 different channels needs rows of one length: a small system of linear equations in the numbers of new units.
+
+A worked case. `a` makes 2 channels, `c` makes 1, and the input `x` has 3 that nobody may change. A convolution in two
+groups reads them joined as (a, a, x, c), so that each group has a row of 4 positions:
+
+    row 0    2 positions for each unit of a
+    row 1    1 position for each unit of c, and 3 of x
+
+The rows stay equally long if 2 da = dc, where da and dc are the new units of a and c. To find the stride of a, start
+with da = 1: row 0 is 2 longer, row 1 misses 2, c fills them, and the stride is {a: 1, c: 2}. To find that of c, start
+with dc = 1: row 0 misses 1 position, which no whole unit of a fills. So start with dc = 2: the stride is {c: 2, a: 1},
+and c grows by multiples of 2.
+
+Were a and c instead normalised together, of 2 and 1 units, both would have the stride {a: 2, c: 1}: each unit copied
+once.
 """
 
 from __future__ import annotations
@@ -15,9 +29,9 @@ from growir.ops.algebra import Algebra
 from growir.ops.rule import Balance
 from growir.ops.spaces import Axis, Pin, Space, shares_of, spaces_on
 
-MAX_FACTOR = 12  # smallest steps that are tried; larger ones have not been met
+MAX_FACTOR = 12  # strides that start with more units of the space itself have not been met
 
-Step = Mapping[Space, int]  # new units of each space
+Joint = Mapping[Space, int]  # new units of each space
 
 
 @dataclass(slots=True)
@@ -46,8 +60,8 @@ def _levels(axis: Axis) -> list[set[Space]]:
     return own if isinstance(block, int) else own + _levels(block)
 
 
-class Steps:
-    """The smallest joint steps of a graph's spaces."""
+class Strides:
+    """The strides of a graph's spaces."""
 
     def __init__(
         self,
@@ -114,10 +128,10 @@ class Steps:
                 self._whole[space] = joint
         self._add_nested(terms)
 
-    def of(self, space: Space, keep: bool = True) -> tuple[Step, Pin | None]:
-        """The smallest step that changes a space, and why there is none.
+    def of(self, space: Space, keep: bool = True) -> tuple[Joint, Pin | None]:
+        """The fewest new units, of the space and of others, that change a space; and why there are none.
 
-        With `keep`, one that can keep the function; else any that leaves the graph sound.
+        With `keep`, those that can keep the function; else any that leave the graph sound.
         """
         whole = self._whole.get(space) if keep else None
         if whole is None and space not in self._by_space:
