@@ -143,11 +143,11 @@ class Network:
         """
         return pack(self.graph, self.arrays, self.values)
 
-    def apply(self, step: Pass, verify: bool | float = False) -> Network:
+    def apply(self, pass_: Pass, verify: bool | float = False) -> Network:
         """A new network with the pass applied to graph and tensors.
 
         Args:
-            step: The rewrite.
+            pass_: The pass.
             verify: Measure on a random batch how far the outputs move; where inputs or outputs become longer, at the
                 old entries. True refuses a change that the pass excludes (more than rounding, 1e-9 of the largest
                 value, where it promises to keep the function); a number refuses a larger change than that part of each
@@ -157,20 +157,20 @@ class Network:
             PassRefused: It is no pass, does not fit, or has another's name, or `verify` measured a change that is not
                 allowed; nothing is applied.
         """
-        done = needed_pass(step).rewrite(self.graph)
+        done = needed_pass(pass_).rewrite(self.graph)
         arrays = apply_edits(done.edits, self.arrays, NUMPY, self.dtype)
-        given = {array_digest(array): array for array in step.values.values()}
+        given = {array_digest(array): array for array in pass_.values.values()}
         if verify is not False:
-            self._check(done, step, verify)
+            self._check(done, pass_, verify)
         return Network(done.graph, arrays, {**self.values, **given})
 
-    def measure(self, step: Pass) -> dict[str, float]:
+    def measure(self, pass_: Pass) -> dict[str, float]:
         """How far a pass would move each output on a random batch in eval mode, as a part of its largest value.
 
         What a pass that promises no more than an approximation really does: the prune of a dead channel measures as
         rounding. Computed in float64. Raises PassRefused if the pass does not fit.
         """
-        return self._changes(needed_pass(step).rewrite(self.graph))
+        return self._changes(needed_pass(pass_).rewrite(self.graph))
 
     def _changes(self, done: Rewrite) -> dict[str, float]:
         from growir.backends.torch_fx.probe import largest_change
@@ -180,7 +180,7 @@ class Network:
         moved = apply_edits(done.edits, exact, NUMPY, np.dtype(np.float64))
         return largest_change((self.graph, exact), (done.graph, moved), done.entries)
 
-    def _check(self, done: Rewrite, step: Pass, limit: bool | float) -> None:
+    def _check(self, done: Rewrite, pass_: Pass, limit: bool | float) -> None:
         keeps = done.preserves in (Preserves.EXACT, Preserves.EVAL)
         if limit is True and not keeps:
             return
@@ -190,8 +190,8 @@ class Network:
         for name, worst in self._changes(done).items():
             if not worst <= most:
                 raise PassRefused(
-                    f"{step.name}: output {cut(name)!r} changed by {worst:.1e} of its largest value on a random batch, "
-                    f"although {why}; nothing was applied"
+                    f"{pass_.name}: output {cut(name)!r} changed by {worst:.1e} of its largest value on a random "
+                    f"batch, although {why}; nothing was applied"
                 )
 
     def replayed(self, arrays: Mapping[str, NDArray[Any]] | None = None, seed: int = 0) -> Network:

@@ -65,25 +65,25 @@ def check_name(kind: type[Pass]) -> None:
         raise PassRefused(_two_of_a_name(known, kind))
 
 
-def needed_pass(step: object, also: str = "") -> Pass:
+def needed_pass(given: object, also: str = "") -> Pass:
     """What was given as a pass, if it is one.
 
     Args:
-        step: Whatever a caller gave.
+        given: Whatever a caller gave.
         also: What else would be right there, for the message.
 
     Raises:
         PassRefused: It is no pass, or its class has the name of another.
     """
-    if isinstance(step, Pass):
-        check_name(type(step))
-        return step
-    shown, todo = cut(repr(step)), "several passes go into one Sequence(passes=...)"
-    if isinstance(step, type) and issubclass(step, Pass):
-        todo = f"make one of the class: {step.__name__}(...)"
-    elif isinstance(step, Mapping):
+    if isinstance(given, Pass):
+        check_name(type(given))
+        return given
+    shown, todo = cut(repr(given)), "several passes go into one Sequence(passes=...)"
+    if isinstance(given, type) and issubclass(given, Pass):
+        todo = f"make one of the class: {given.__name__}(...)"
+    elif isinstance(given, Mapping):
         todo = "growir.passes.pass_from_data makes a pass of its JSON form"
-    elif isinstance(step, Rewrite):
+    elif isinstance(given, Rewrite):
         shown, todo = "a rewrite", "give the pass that made it"
     raise PassRefused(f"a pass such as Widen(node=..., by=...){also} is needed, but this is {shown}; {todo}")
 

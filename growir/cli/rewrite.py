@@ -45,16 +45,16 @@ def rewrite(
     from growir.network import open_path
     from growir.store import check_place, is_document, write_file
 
-    steps = [step for text in passes for step in _read(text)]
+    parts = [pass_ for text in passes for pass_ in _read(text)]
     found = open_path(net, max_parameters=max_parameters)
     if isinstance(found, Graph):
         replaceable(out, is_document)
     else:
         check_place(out.resolve())  # before work that may take minutes
     lines: list[str] = []
-    for k, step in enumerate(steps):
-        where = f"pass {k + 1} of {len(steps)}: " if len(steps) > 1 else ""
-        found, line, callers = _apply(found, step, verify, where)
+    for k, pass_ in enumerate(parts):
+        where = f"pass {k + 1} of {len(parts)}: " if len(parts) > 1 else ""
+        found, line, callers = _apply(found, pass_, verify, where)
         lines.append(f"{k + 1}  {line}")
         lines += [f"   {text}" for text in callers]
     if isinstance(found, Graph):
@@ -103,7 +103,7 @@ def _pass(entry: object) -> Pass:
 
 
 def _apply(
-    found: Graph | Network, step: Pass, verify: bool, where: str
+    found: Graph | Network, pass_: Pass, verify: bool, where: str
 ) -> tuple[Graph | Network, str, tuple[str, ...]]:
     """A graph or network after a pass, the line that says what the pass did, and what it asks of callers."""
     from growir.errors import PassRefused
@@ -112,34 +112,34 @@ def _apply(
 
     before = found if isinstance(found, Graph) else found.graph
     try:
-        done = step.rewrite(before)
+        done = pass_.rewrite(before)
         after: Graph | Network = done.graph
         measured = ""
         if verify:
             # A document has no weights; any will do to see whether the function is kept.
             network = found if isinstance(found, Network) else Network.init(found, dtype="float64")
-            measured = _verified(network, step, done.preserves)
+            measured = _verified(network, pass_, done.preserves)
         if isinstance(found, Network):
-            after = found.apply(step)
+            after = found.apply(pass_)
     except PassRefused as error:
         raise PassRefused(f"{where}{error}") from None
-    return after, f"{_line(step, before, done.graph, done.preserves)}{measured}", done.callers
+    return after, f"{_line(pass_, before, done.graph, done.preserves)}{measured}", done.callers
 
 
-def _verified(network: Network, step: Pass, preserves: Preserves) -> str:
+def _verified(network: Network, pass_: Pass, preserves: Preserves) -> str:
     """What a measurement says of a pass. Raises PassRefused if it breaks its promise."""
     from growir.rewrite import Preserves
 
     if preserves in (Preserves.EXACT, Preserves.EVAL):
-        network.apply(step, verify=True)
+        network.apply(pass_, verify=True)
         return ", verified"
-    moved = max(network.measure(step).values(), default=0.0)
+    moved = max(network.measure(pass_).values(), default=0.0)
     return f", measured: outputs move by at most {moved:.1e} of their largest value"
 
 
-def _line(step: Pass, before: Graph, after: Graph, preserves: Preserves) -> str:
+def _line(pass_: Pass, before: Graph, after: Graph, preserves: Preserves) -> str:
     from growir.difference import change_text
 
     old, new = before.costs().parameters, after.costs().parameters
     costs = f"parameters {old:,} -> {new:,} ({new - old:+,})" if new != old else f"parameters {new:,} as before"
-    return f"{step.name}: {change_text(before, after)}; {costs}; preserves {preserves}"
+    return f"{pass_.name}: {change_text(before, after)}; {costs}; preserves {preserves}"

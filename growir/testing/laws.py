@@ -148,7 +148,7 @@ def close(before: NDArray[Any], after: NDArray[Any], tolerance: float = TOLERANC
     return worst(before, after) <= tolerance
 
 
-def assert_preserves(step: Pass, graph: Graph, seed: int = 0, size: int = 5) -> Network:
+def assert_preserves(pass_: Pass, graph: Graph, seed: int = 0, size: int = 5) -> Network:
     """Assert what a pass claims of a graph, on random float64 weights and a random batch.
 
     Where it claims `eval` or more, outputs and gradients in eval mode are kept; where `exact`, those in train mode too.
@@ -156,7 +156,7 @@ def assert_preserves(step: Pass, graph: Graph, seed: int = 0, size: int = 5) -> 
     Where inputs or outputs became longer, all this is asked of the old entries, whatever the new inputs hold.
 
     Args:
-        step: The pass.
+        pass_: The pass.
         graph: A graph it accepts.
         seed: Of the weights and the batch.
         size: Samples in the batch.
@@ -164,27 +164,27 @@ def assert_preserves(step: Pass, graph: Graph, seed: int = 0, size: int = 5) -> 
     Returns:
         The grown network.
     """
-    with rebuildable(graph, step):
+    with rebuildable(graph, pass_):
         before = random_network(graph, seed)
-        for found in deviations(step, before, random_batch(graph, size, seed)):
+        for found in deviations(pass_, before, random_batch(graph, size, seed)):
             what = f"the gradient of {found.name}" if found.gradient else f"output {found.name}"
             mode = "train" if found.train else "eval"
             assert found.error <= (GRADIENT if found.gradient else TOLERANCE), (
-                f"{step} in {mode} mode: {what} changed by {found.error:.1e}"
+                f"{pass_} in {mode} mode: {what} changed by {found.error:.1e}"
             )
-        return before.apply(step)
+        return before.apply(pass_)
 
 
 @contextmanager
-def rebuildable(graph: Graph, step: Pass | None = None) -> Generator[None]:
+def rebuildable(graph: Graph, pass_: Pass | None = None) -> Generator[None]:
     """Add to every error raised inside a note with the graph, and the pass, in JSON, so that both can be made again."""
     try:
         yield
     except Exception as error:
-        if step is not None:
-            values = {key: array.tolist() for key, array in step.values.items()}
-            fields = {"pass": step.name, **step.model_dump(mode="json"), **({"values": values} if values else {})}
-            error.add_note(f"The pass is {type(step).__name__} of\n{json.dumps(fields)}")
+        if pass_ is not None:
+            values = {key: array.tolist() for key, array in pass_.values.items()}
+            fields = {"pass": pass_.name, **pass_.model_dump(mode="json"), **({"values": values} if values else {})}
+            error.add_note(f"The pass is {type(pass_).__name__} of\n{json.dumps(fields)}")
         error.add_note(f"growir.verify.load makes the graph again from this document:\n{dumps(graph)}")
         raise
 
@@ -206,11 +206,11 @@ class Deviation:
     error: float
 
 
-def deviations(step: Pass, before: Network, batch: Sequence[torch.Tensor]) -> Iterator[Deviation]:
+def deviations(pass_: Pass, before: Network, batch: Sequence[torch.Tensor]) -> Iterator[Deviation]:
     """What is left of a promise on a network and a batch: every output and gradient, in each mode it speaks of."""
-    done = step.rewrite(before.graph)
+    done = pass_.rewrite(before.graph)
     modes = {Preserves.EXACT: (False, True), Preserves.EVAL: (False,)}.get(done.preserves, ())
-    probes = [Probe(before), Probe(before.apply(step))] if modes else []
+    probes = [Probe(before), Probe(before.apply(pass_))] if modes else []
     for train in modes:
         old, grads = probes[0].run(batch, train=train)
         longer = lengthened(before.graph, batch, done.entries)

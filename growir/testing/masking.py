@@ -12,14 +12,14 @@ from growir.network import Network
 from growir.passes import Prune
 
 
-def masked(network: Network, step: Prune) -> Network:
-    """The network, as wide as before, in which nothing reads the channels that `step` removes.
+def masked(network: Network, prune: Prune) -> Network:
+    """The network, as wide as before, in which nothing reads the channels that `prune` removes.
 
     Raises:
-        PassRefused: The step does not fit the network.
+        PassRefused: The pass does not fit the network.
     """
-    step.check(network.graph)
-    plan = step.plan(step.space(network.graph))
+    prune.check(network.graph)
+    plan = prune.plan(prune.space(network.graph))
     arrays: dict[str, NDArray[Any]] = {}
     for space in analyse(network.graph).spaces:
         if space.space not in plan:
