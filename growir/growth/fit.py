@@ -132,7 +132,7 @@ class _Phase:
                 self.hooks.begin()
                 at = self._epoch(at)
                 loss = at.total / at.samples
-                self.hooks.epoch(epoch + 1, self._epochs, loss)
+                self.hooks.epoch(epoch + 1, self._epochs(at), loss)
                 at = self._measured(replace(at, epoch=epoch + 1, batch=0, total=0.0, samples=0, loss=loss))
                 stopped = self._has_waited(at)
                 self._save(at)
@@ -259,22 +259,19 @@ class _Phase:
 
     # -- where it stands ------------------------------------------------------------------------------------------
 
-    @property
-    def _epochs(self) -> int:
-        """Epochs in all."""
-        return self.recipe.epochs or -(-(self.recipe.steps or 0) // self.recipe.steps_of(self._each))
-
-    @property
-    def _each(self) -> int:
-        """Batches of an epoch."""
-        return self.source.batch_count(self.recipe.batch_size)
+    def _epochs(self, at: Position) -> int:
+        """Epochs in all, by the batches of the one that is over; a stream need not be read to its end to count them."""
+        if self.recipe.epochs is not None:
+            return self.recipe.epochs
+        left = (self.recipe.steps or 0) - at.steps
+        return at.epoch + 1 + -(-left // self.recipe.steps_of(at.batch))
 
     def _tick(self, at: Position) -> Callable[[int], None]:
         """What says that so many batches of this epoch are done."""
         if self.recipe.steps is not None:
             total = self.recipe.steps * self.recipe.accumulate
         else:
-            total = (self.recipe.epochs or 0) * self._each
+            total = (self.recipe.epochs or 0) * self.source.batch_count(self.recipe.batch_size)
         return lambda done: self.hooks.tick(at.batches + done, total)
 
     def _measured(self, at: Position) -> Position:

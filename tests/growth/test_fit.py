@@ -273,6 +273,20 @@ def test_steps_may_end_within_an_epoch() -> None:
     assert trained(recipe_of(steps=5))[0] == whole
 
 
+class Endless(ArraySource):
+    def batch_count(self, size: int) -> int:
+        raise AssertionError("whoever counts an endless stream does not come back")
+
+
+def test_so_many_steps_need_no_end_of_the_data() -> None:
+    module, told = net(), list[tuple[int, int]]()
+    optimizer = make(dict(module.named_parameters()))
+    hooks = Hooks(epoch=lambda done, total, loss: told.append((done, total)))
+    objective, source = as_objective("cross_entropy"), Endless(X, CLASSES)
+    fit(module, objective, source, optimizer, recipe_of(steps=13), shuffle=Shuffle((0,)), hooks=hooks)
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_accumulated_batches_make_the_step_of_one_large_batch() -> None:
     large, small = net(dtype=torch.float64), net(dtype=torch.float64)
     for module, size, accumulate in ((large, 24, 1), (small, 12, 2)):
