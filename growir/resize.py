@@ -3,6 +3,22 @@
 A resize says for each space which unit every new unit comes from and what share of its outgoing weight it takes. The
 analysis then says where those units lie: attributes follow, and every parameter gathers along the axes that hold the
 space. New units go where the terms put them, inside each group, row or block, never simply at the end of an axis.
+
+A worked case. Channels lie on the axis ((A, 1), (B, 1)), 3 units of A and 2 of B. A copy of A's unit 1 comes, with half
+of its share, and a fresh unit of B:
+
+    A        index 0 1 2 1             share 1 1/2 1 1/2
+    B        index 0 1 -1              share 1 1 1
+    axis     index 0 1 2 1 3 4 -1      share 1 1/2 1 1/2 1 1 1
+
+A tensor that makes these channels gathers its rows by that index: row 3 is row 1 again, and row 6 is drawn. One that
+reads them gathers its columns by it and multiplies them by the shares: columns 1 and 3 are each half of the old column
+1, and column 6 is zero. So the sums over the columns are what they were.
+
+Units may hold units, as groups hold rows in ((G, ((R, 2),)),). Of 2 groups that hold one unit of R each, which has 2
+positions, a fresh unit of R comes into every group:
+
+    axis     index 0 1 -1 -1 2 3 -1 -1
 """
 
 from __future__ import annotations

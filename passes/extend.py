@@ -46,7 +46,7 @@ class Extend(Pass):
     Attributes:
         node: An input; an embedding, for the integers it knows; or a node whose value holds what is to become longer.
         axis: The axis of that value; the only one that can become longer if None, and None for an embedding's integers.
-        by: How many entries more; a multiple of the axis's step.
+        by: How many entries more; a multiple of the axis's stride.
         copies: The old entry each new one is a copy of; empty for fresh ones, as new features are.
         fresh: How fresh entries start. What makes them: "drawn" by its initialiser, as the "mean" of the old ones, or
             at "zero". What reads new features: at "zero", or "drawn", which keeps the function only while new features
@@ -73,14 +73,14 @@ class Extend(Pass):
 
     def check(self, graph: Graph) -> None:
         found = self.held(graph)
-        steps = check_growth(self.where, found.space, self.by, found.step)
+        strides = check_growth(self.where, found.space, self.by, found.stride)
         if self.copies and _is_read(found):
             raise PassRefused(
                 f"{self.where}: a new feature has numbers of its own, whatever a copy held; leave copies out, and give "
                 "values for statistics that are known"
             )
         if self.copies:
-            check_copies(self.where, found.space, self.copies, steps * found.space.growth[found.space.space])
+            check_copies(self.where, found.space, self.copies, strides * found.space.growth[found.space.space])
         if self.fresh == "mean" and _is_read(found):
             raise PassRefused(f'{self.where}: what reads new features starts at "zero", or "drawn", not as the mean')
         if not (self.copies or _copies_needed(found)):
@@ -131,7 +131,7 @@ class Extend(Pass):
         found = self.held(graph)
         space, copies = found.space, self.copies
         if not copies and _copies_needed(found):
-            copies = in_turn(space.space, self.by // found.step * space.growth[space.space])
+            copies = in_turn(space.space, self.by // found.stride * space.growth[space.space])
         fresh = self.fresh or ("zero" if _is_read(found) else "mean" if found.kind == "table" else "drawn")
         return self.model_copy(update={"axis": found.axis, "copies": copies, "fresh": fresh})
 
@@ -142,7 +142,7 @@ class Extend(Pass):
         shares = unequal_parts(self.copies) if found.space.uniform else (0.0,) * len(self.copies)
         done = resize(
             graph,
-            grown_units(found.space, self.by // found.step, self.copies, shares),
+            grown_units(found.space, self.by // found.stride, self.copies, shares),
             seed=self.seed,
             step=step,
             values=self.values,
@@ -161,15 +161,15 @@ class Extend(Pass):
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
         for name, found in all_held(graph):
-            step = cls(node=name, axis=found.axis, by=found.step)
+            longer = cls(node=name, axis=found.axis, by=found.stride)
             try:
-                step.check(graph)
+                longer.check(graph)
             except PassRefused:
                 continue
-            yield step
+            yield longer
             if not (found.space.uniform or found.space.tied or _is_read(found)):
                 units = found.space.growth[found.space.space]
-                yield step.model_copy(update={"copies": in_turn(found.space.space, units)})
+                yield longer.model_copy(update={"copies": in_turn(found.space.space, units)})
 
 
 def _copies_needed(found: Held) -> bool:

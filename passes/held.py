@@ -46,7 +46,7 @@ class Held:
         return length(self.terms)
 
     @property
-    def step(self) -> int:
+    def stride(self) -> int:
         """The axis becomes longer by multiples of this."""
         return grown(self.terms, self.space.growth) - length(self.terms)
 

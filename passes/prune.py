@@ -18,7 +18,7 @@ from growir.ops.base import NonNegativeInt
 from growir.ops.spaces import Space
 from growir.passes.constants import added_bias, constant_of
 from growir.passes.layers import has_bias, shared_tensors
-from growir.passes.resizing import MAX_UNITS, Resizing, check_steps, unit_size
+from growir.passes.resizing import MAX_UNITS, Resizing, check_strides, unit_size
 from growir.resize import Units
 from growir.rewrite import Preserves
 from growir.shapes import shapes_of
@@ -52,12 +52,12 @@ class Prune(Resizing):
             raise PassRefused(f"{self.where}: channels must be different numbers below {space.units}{unit_size(space)}")
         if self.values:
             raise PassRefused(f"{self.where}: nothing is fresh that values could fill; leave them out")
-        steps = check_steps(self.where, space, len(self.channels), space.shrink[space.space], "it loses")
+        strides = check_strides(self.where, space, len(self.channels), space.shrink[space.space], "it loses")
         for other, units in space.shrink.items():
-            if other.size <= steps * units:
+            if other.size <= strides * units:
                 most = min((other.size - 1) // units for other, units in space.shrink.items())
                 raise PassRefused(
-                    f"{self.where}: {steps * units} of {other.size} channels would go, and one must stay; at most "
+                    f"{self.where}: {strides * units} of {other.size} channels would go, and one must stay; at most "
                     f"{most * space.shrink[space.space]} can be removed"
                 )
 
@@ -104,10 +104,10 @@ class Prune(Resizing):
         return Preserves.APPROXIMATE
 
     def plan(self, space: ChannelSpace) -> dict[Space, Units]:
-        steps = len(self.channels) // space.shrink[space.space]
+        strides = len(self.channels) // space.shrink[space.space]
         found: dict[Space, Units] = {}
         for other, units in space.shrink.items():
-            gone = self.channels if other is space.space else range(other.size - steps * units, other.size)
+            gone = self.channels if other is space.space else range(other.size - strides * units, other.size)
             left = np.setdiff1d(np.arange(other.size), np.fromiter(gone, np.int64))
             found[other] = Units(left, np.ones(len(left)))
         return found

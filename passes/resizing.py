@@ -94,17 +94,17 @@ class Resizing(Pass):
         return ()
 
 
-def check_growth(where: str, space: ChannelSpace, by: int, step: int) -> int:
-    """How many joint steps a growth by so many positions is. Raises PassRefused if it is none, or too many."""
-    if by % step:
-        near = max(step, round(by / step) * step)
+def check_growth(where: str, space: ChannelSpace, by: int, stride: int) -> int:
+    """How many strides a growth by so many positions is. Raises PassRefused if it is no whole number, or too many."""
+    if by % stride:
+        near = max(stride, round(by / stride) * stride)
         why = "it is normalised as a whole" if space.uniform else "its channels come in groups"
-        raise PassRefused(f"{where}: it grows by multiples of {step} ({why}), but by is {by}; try by={near}")
-    steps = by // step
-    most = max(other.size + steps * units for other, units in space.growth.items())
+        raise PassRefused(f"{where}: it grows by multiples of {stride} ({why}), but by is {by}; try by={near}")
+    strides = by // stride
+    most = max(other.size + strides * units for other, units in space.growth.items())
     if most > MAX_UNITS:
         raise PassRefused(f"{where}: it would have {most:.3g} channels; at most {MAX_UNITS:.0e} are allowed")
-    return steps
+    return strides
 
 
 def check_copies(where: str, space: ChannelSpace, copies: Sequence[int], units: int) -> None:
@@ -115,11 +115,13 @@ def check_copies(where: str, space: ChannelSpace, copies: Sequence[int], units: 
         raise PassRefused(f"{where}: it is normalised as a whole, so every channel is copied equally often")
 
 
-def grown_units(space: ChannelSpace, steps: int, copies: Sequence[int], shares: Sequence[float]) -> dict[Space, Units]:
+def grown_units(
+    space: ChannelSpace, strides: int, copies: Sequence[int], shares: Sequence[float]
+) -> dict[Space, Units]:
     """The new units of a space, fresh or copied with shares, and of those that move with it."""
     found: dict[Space, Units] = {}
     for other, each in space.growth.items():
-        units = steps * each
+        units = strides * each
         if not copies:
             found[other] = fresh_units(other, units)
         elif other is space.space:
@@ -184,16 +186,14 @@ def unequal_parts(copies: tuple[int, ...]) -> tuple[float, ...]:
     return tuple(shares)
 
 
-def check_steps(where: str, space: ChannelSpace, units: int, per_step: int, what: str) -> int:
-    """How many joint steps a number of units is. Raises PassRefused if it is no whole number of them."""
-    if units % per_step:
-        near = max(per_step, round(units / per_step) * per_step)
+def check_strides(where: str, space: ChannelSpace, units: int, stride: int, what: str) -> int:
+    """How many strides of so many units a number of units is. Raises PassRefused if it is no whole number."""
+    if units % stride:
+        near = max(stride, round(units / stride) * stride)
         others = len(space.growth) - 1
         why = f"{others} other spaces change with it" if others else "its channels come in groups"
-        raise PassRefused(
-            f"{where}: {what} a multiple of {per_step} channels ({why}), but {units} are given; try {near}"
-        )
-    return units // per_step
+        raise PassRefused(f"{where}: {what} a multiple of {stride} channels ({why}), but {units} are given; try {near}")
+    return units // stride
 
 
 def unit_size(space: ChannelSpace) -> str:

@@ -34,8 +34,8 @@ P = TypeVar("P", bound=Pass)
 STRENGTH = (Preserves.EXACT, Preserves.EVAL, Preserves.APPROXIMATE, Preserves.NOTHING)
 
 
-def _as_data(step: Pass) -> dict[str, Any]:
-    return {"pass": step.name, **step.model_dump(mode="json"), "version": step.version}
+def _as_data(pass_: Pass) -> dict[str, Any]:
+    return {"pass": pass_.name, **pass_.model_dump(mode="json"), "version": pass_.version}
 
 
 Inner = Annotated[SerializeAsAny[Pass], PlainSerializer(_as_data)]
@@ -91,14 +91,14 @@ class Sequence(Pass):
             return data
         fields = dict(cast("Mapping[str, Any]", data))
         given = dict(cast("Mapping[str, NDArray[Any]]", fields.get("values") or {}))
-        steps = fields.get("passes")
-        if not isinstance(steps, (list, tuple)):
+        listed = fields.get("passes")
+        if not isinstance(listed, (list, tuple)):
             return fields
         found: list[Any] = []
         values: dict[str, NDArray[Any]] = {}
-        for k, step in enumerate(cast("abc.Sequence[Any]", steps)):
+        for k, pass_ in enumerate(cast("abc.Sequence[Any]", listed)):
             mine = {key.partition("/")[2]: given.pop(key) for key in list(given) if key.partition("/")[0] == str(k)}
-            inner = _pass(step, mine)
+            inner = _pass(pass_, mine)
             found.append(inner)
             if isinstance(inner, Pass):
                 values |= {f"{k}/{key}": array for key, array in inner.values.items()}
@@ -118,10 +118,10 @@ class Sequence(Pass):
         found = super().upgraded(cls.version if version == 1 else version, fields)
         if found is not None and version == 1:
             found = {**found, "valued": "apart"}
-        steps = None if found is None else found.get("passes")
-        if found is None or not isinstance(steps, (list, tuple)):
+        listed = None if found is None else found.get("passes")
+        if found is None or not isinstance(listed, (list, tuple)):
             return found
-        inner = [_upgraded(step) for step in cast("abc.Sequence[Any]", steps)]
+        inner = [_upgraded(pass_) for pass_ in cast("abc.Sequence[Any]", listed)]
         return None if None in inner else {**found, "passes": inner}
 
     def check(self, graph: Graph) -> None:
@@ -157,7 +157,7 @@ class Sequence(Pass):
         first, places = len(earlier), 0
         while at < len(self.passes):
             group, change = self._next(current, at, first + MAX_STEPS * places)
-            promises += [step.preserves(current) for step in group]
+            promises += [pass_.preserves(current) for pass_ in group]
             nodes, renames = owned_by_first(current, in_order(current, change.nodes))
             done = [*change.edits, *renames]
             created += change.created
@@ -172,12 +172,12 @@ class Sequence(Pass):
                 done = within(done, at)
             else:
                 blocks = fresh_blocks(current, done)
-                for k, step in enumerate(group, at):
-                    step.check_blocks(by_pass(blocks, k))
+                for k, pass_ in enumerate(group, at):
+                    pass_.check_blocks(by_pass(blocks, k))
             edits += done
             resolved += group
             at += len(group)
-            places += sum(step.keyed for step in group)
+            places += sum(pass_.keyed for pass_ in group)
         promise = max(promises, key=STRENGTH.index)
         return _Done(tuple(resolved), current, tuple(edits), tuple(created), promise, entries)
 
@@ -211,50 +211,50 @@ class Sequence(Pass):
         done = resize_together(graph, parts, seed=first.seed, step=step)
         return [*group], Change(done.nodes, graph.outputs, done.edits)
 
-    def _joins(self, step: Resizing, graph: Graph) -> bool:
+    def _joins(self, pass_: Resizing, graph: Graph) -> bool:
         """Whether a pass is carried out together with others. Raises PassRefused if it does not fit the graph."""
-        return step.mergeable(graph) and not (step.values and self.valued == "apart")
+        return pass_.mergeable(graph) and not (pass_.values and self.valued == "apart")
 
-    def _accepted(self, step: P, at: int, graph: Graph) -> P:
+    def _accepted(self, pass_: P, at: int, graph: Graph) -> P:
         try:
-            step.check(graph)
+            pass_.check(graph)
         except PassRefused as error:
             raise PassRefused(f"sequence, passes[{at}]: {error}") from None
-        return step.resolved(graph)
+        return pass_.resolved(graph)
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
         found: list[Widen] = []
         moved: set[Space] = set()
-        for step in Widen.candidates(graph):
-            space = step.space(graph)
+        for widen in Widen.candidates(graph):
+            space = widen.space(graph)
             partners = {*space.growth, *space.shrink}
             # Not two that move one another's channels: a name such as conv@2 would then mean another place.
-            if not (step.copies or moved & partners):
-                found.append(step)
+            if not (widen.copies or moved & partners):
+                found.append(widen)
                 moved |= partners
         if found:
             yield cls(passes=tuple(found))
             yield cls(passes=(found[0], found[0].model_copy(update={"by": 2 * found[0].by})))
 
 
-def _upgraded(step: Any) -> object:
+def _upgraded(pass_: Any) -> object:
     """An inner pass's JSON form in this growir's version; None if the pass or its version is unknown here."""
-    if not (isinstance(step, Mapping) and "version" in step):
-        return cast("object", step)
-    fields = dict(cast("Mapping[str, Any]", step))
+    if not (isinstance(pass_, Mapping) and "version" in pass_):
+        return cast("object", pass_)
+    fields = dict(cast("Mapping[str, Any]", pass_))
     name, version = fields.pop("pass", None), fields.pop("version")
     kind = find_pass(name) if isinstance(name, str) else None
     found = kind.upgraded(version, fields) if kind is not None and type(version) is int else None
     return None if found is None else {"pass": name, **found}
 
 
-def _pass(step: Any, values: Mapping[str, NDArray[Any]]) -> Any:
+def _pass(pass_: Any, values: Mapping[str, NDArray[Any]]) -> Any:
     """An inner pass from what was given for it."""
-    if isinstance(step, Mapping):
-        return pass_from_data(cast("Mapping[str, Any]", step), values)
-    if isinstance(step, Pass):
-        check_name(type(step))
-    if isinstance(step, Pass) and values:
-        return step.model_copy(update={"values": values})
-    return step
+    if isinstance(pass_, Mapping):
+        return pass_from_data(cast("Mapping[str, Any]", pass_), values)
+    if isinstance(pass_, Pass):
+        check_name(type(pass_))
+    if isinstance(pass_, Pass) and values:
+        return pass_.model_copy(update={"values": values})
+    return pass_

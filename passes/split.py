@@ -17,7 +17,7 @@ from growir.ops import Normal
 from growir.ops.base import MAX_REAL, NonNegativeInt
 from growir.ops.spaces import Axis, Space, as_axis
 from growir.params import draw, param_table
-from growir.passes.resizing import MAX_UNITS, Resizing, check_steps, copied_units, in_turn, unit_size
+from growir.passes.resizing import MAX_UNITS, Resizing, check_strides, copied_units, in_turn, unit_size
 from growir.resize import Plan, Units, new_length
 from growir.rewrite import Preserves
 
@@ -62,7 +62,7 @@ class Split(Resizing):
             raise PassRefused(
                 f"{self.where}: it is normalised as a whole, so every one of its {space.units} channels must be split"
             )
-        check_steps(self.where, space, len(self.channels), space.growth[space.space], "it splits")
+        check_strides(self.where, space, len(self.channels), space.growth[space.space], "it splits")
         if self.values and self.theta:
             raise PassRefused(f"{self.where}: values are given in place of theta; leave one of the two out")
         made = {slot.parameter for slot in space.producers}
@@ -85,13 +85,15 @@ class Split(Resizing):
         return self.model_copy(update={"shares": (share,) * len(self.channels)})
 
     def plan(self, space: ChannelSpace) -> dict[Space, Units]:
-        steps = len(self.channels) // space.growth[space.space]
+        strides = len(self.channels) // space.growth[space.space]
         found: dict[Space, Units] = {}
         for other, units in space.growth.items():
             if other is space.space:
                 found[other] = copied_units(other, self.channels, self.shares)
             else:
-                found[other] = copied_units(other, in_turn(other, steps * units), (self.shares[0],) * (steps * units))
+                found[other] = copied_units(
+                    other, in_turn(other, strides * units), (self.shares[0],) * (strides * units)
+                )
         return found
 
     def more(self, graph: Graph, space: ChannelSpace, step: int) -> Iterable[Edit]:

@@ -47,7 +47,7 @@ class Widen(Resizing):
     Attributes:
         node: Names the space: a node whose value holds only that space, or the name `channel_spaces` gives. Or a graph
             input.
-        by: How many positions that node's width gains; a multiple of the space's step.
+        by: How many positions that node's width gains; a multiple of the space's stride.
         copies: The old channel (unit of the space) each new one copies; empty for fresh channels.
         shares: The share of the old channel's outgoing weight each copy takes. By default k copies of a channel and the
             channel itself take parts 1 : 2 : ... : k+1; equal parts would get equal gradients and never differ.
@@ -74,12 +74,12 @@ class Widen(Resizing):
 
     def check(self, graph: Graph) -> None:
         space = self.free_space(graph)
-        steps = check_growth(self.where, space, self.by, space.step)
+        strides = check_growth(self.where, space, self.by, space.stride)
         analysis = self.analysis(graph)
         if analysis is not analyse(graph) and not (self.copies or space.uniform or space.partial):
             check_constants(graph, analysis, space, self.values, self.where)
         if self.copies:
-            self._check_copies(space, steps * space.growth[space.space])
+            self._check_copies(space, strides * space.growth[space.space])
         elif self.shares:
             raise PassRefused(f"{self.where}: shares go with copies; fresh channels have none")
         if space.uniform and self.values:
@@ -112,7 +112,7 @@ class Widen(Resizing):
         space = self.space(graph)
         copies, shares = self.copies, self.shares
         if not copies and (space.uniform or space.partial):
-            copies = in_turn(space.space, self.by // space.step * space.growth[space.space])
+            copies = in_turn(space.space, self.by // space.stride * space.growth[space.space])
             if not space.uniform:
                 shares = (0.0,) * len(copies)
         if not copies:
@@ -124,17 +124,17 @@ class Widen(Resizing):
         return Start(made="mean") if tokens else AS_EVER  # for the reason that `Extend` gives
 
     def plan(self, space: ChannelSpace) -> dict[Space, Units]:
-        return grown_units(space, self.by // space.step, self.copies, self.shares)
+        return grown_units(space, self.by // space.stride, self.copies, self.shares)
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
         for space in analyse(graph).spaces:
             if not space.pins:
-                yield cls(node=space.name, by=space.step)
+                yield cls(node=space.name, by=space.stride)
                 if not (space.uniform or space.tied):
                     units = space.growth[space.space]
                     yield cls(
                         node=space.name,
-                        by=space.step,
+                        by=space.stride,
                         copies=tuple(-1 - k % space.units + space.units for k in range(units)),
                     )

@@ -310,58 +310,60 @@ def candidates(draw: Callable[[st.SearchStrategy[Any]], Any], kind: type[P], gra
     found: list[Pass] = list(kind.candidates(graph))
     assume(found)
     chosen: int = draw(st.integers(0, len(found) - 1))
-    step = found[chosen]
+    pass_ = found[chosen]
     changes: dict[str, Any] = {"seed": draw(st.integers(0, 2))}
-    if isinstance(step, Widen):
-        changes |= _more_or_copies(draw, step, graph)
-    elif isinstance(step, Extend):
-        changes |= _other_entries(draw, step, graph)
-    elif isinstance(step, Split | Prune):
-        changes |= _other_channels(draw, step, graph)
-    elif isinstance(step, AddNode):
+    if isinstance(pass_, Widen):
+        changes |= _more_or_copies(draw, pass_, graph)
+    elif isinstance(pass_, Extend):
+        changes |= _other_entries(draw, pass_, graph)
+    elif isinstance(pass_, Split | Prune):
+        changes |= _other_channels(draw, pass_, graph)
+    elif isinstance(pass_, AddNode):
         changes |= {"width": draw(st.integers(1, 3)), "activation": draw(st.sampled_from(sorted(ACTIVATIONS)))}
-        if step.out_pool:
+        if pass_.out_pool:
             changes["out_pool"] = draw(st.sampled_from(["global_avg", "flatten"]))
-    step = kind.model_validate({**step.model_dump(), **changes})
+    pass_ = kind.model_validate({**pass_.model_dump(), **changes})
     if draw(st.integers(0, 3)) == 3:
-        done = step.rewrite(graph)
-        blocks = {k: v for k, v in step.blocks(done.graph, done.edits).items() if k in _drawn(done.edits)}
+        done = pass_.rewrite(graph)
+        blocks = {k: v for k, v in pass_.blocks(done.graph, done.edits).items() if k in _drawn(done.edits)}
         if blocks:
             key = draw(st.sampled_from(sorted(blocks)))
             rng = np.random.default_rng(draw(st.integers(0, 9)))
             values: dict[str, NDArray[Any]] = {key: rng.normal(size=blocks[key])}
-            step = kind.model_validate({**step.model_dump(), "values": values})
-    return step
+            pass_ = kind.model_validate({**pass_.model_dump(), "values": values})
+    return pass_
 
 
-def _more_or_copies(draw: Callable[[st.SearchStrategy[Any]], Any], step: Widen, graph: Graph) -> dict[str, Any]:
-    space = analyse(graph).find(step.node, graph)
+def _more_or_copies(draw: Callable[[st.SearchStrategy[Any]], Any], pass_: Widen, graph: Graph) -> dict[str, Any]:
+    space = analyse(graph).find(pass_.node, graph)
     times = draw(st.integers(1, 3))
-    if not step.copies:
-        return {"by": space.step * times}
+    if not pass_.copies:
+        return {"by": space.stride * times}
     units = times * space.growth[space.space]
     copies = draw(st.lists(st.integers(0, space.units - 1), min_size=units, max_size=units))
     shares: list[float] = []
     if draw(st.booleans()):
         shares = [draw(st.floats(0.05, 0.3)) for _ in copies]
-    return {"by": space.step * times, "copies": tuple(copies), "shares": tuple(shares)}
+    return {"by": space.stride * times, "copies": tuple(copies), "shares": tuple(shares)}
 
 
-def _other_entries(draw: Callable[[st.SearchStrategy[Any]], Any], step: Extend, graph: Graph) -> dict[str, Any]:
-    found = step.held(graph)
+def _other_entries(draw: Callable[[st.SearchStrategy[Any]], Any], pass_: Extend, graph: Graph) -> dict[str, Any]:
+    found = pass_.held(graph)
     times = draw(st.integers(1, 3))
     units = times * found.space.growth[found.space.space]
-    changes: dict[str, Any] = {"by": found.step * times}
-    if step.copies:
+    changes: dict[str, Any] = {"by": found.stride * times}
+    if pass_.copies:
         copies = draw(st.lists(st.integers(0, found.space.units - 1), min_size=units, max_size=units))
         return {**changes, "copies": tuple(copies)}
     read = found.kind == "input" and found.space.consumers
     return {**changes, "fresh": draw(st.sampled_from([None, "zero", "drawn" if read else "mean"]))}
 
 
-def _other_channels(draw: Callable[[st.SearchStrategy[Any]], Any], step: Split | Prune, graph: Graph) -> dict[str, Any]:
-    space = analyse(graph).find(step.node, graph)
-    pruned = isinstance(step, Prune)
+def _other_channels(
+    draw: Callable[[st.SearchStrategy[Any]], Any], pass_: Split | Prune, graph: Graph
+) -> dict[str, Any]:
+    space = analyse(graph).find(pass_.node, graph)
+    pruned = isinstance(pass_, Prune)
     each = (space.shrink if pruned else space.growth)[space.space]
     # One unit stays; and of other spaces that change with it, too.
     most = min((s.size - pruned) // n for s, n in (space.shrink if pruned else space.growth).items())

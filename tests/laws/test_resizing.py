@@ -36,7 +36,9 @@ from growir.ops import (
     Softplus,
     Tanh,
 )
+from growir.ops.spaces import Space
 from growir.passes import Prune, Sequence, Split, Widen, pass_from_data
+from growir.resize import Units, axis_positions
 from growir.rewrite import Preserves
 from growir.testing import (
     assert_preserves,
@@ -96,6 +98,21 @@ def test_groups_that_take_different_channels_stay_equally_long() -> None:
             before = random_network(graph)
             batch = random_batch(graph)
             assert close(outputs(masked(before, step), batch)[0], outputs(before.apply(step), batch)[0])
+
+
+def test_the_worked_case_of_resizing() -> None:
+    """The numbers in the docstring of growir/resize.py."""
+    a, b = Space(3), Space(2)
+    copied = Units(np.array([0, 1, 2, 1]), np.array([1, 0.5, 1, 0.5]))
+    fresh = Units(np.array([0, 1, -1]), np.ones(3))
+    found = axis_positions(((a, 1), (b, 1)), {a: copied, b: fresh})
+    assert found is not None
+    assert found[0].tolist() == [0, 1, 2, 1, 3, 4, -1]
+    assert found[1].tolist() == [1, 0.5, 1, 0.5, 1, 1, 1]
+    group, row = Space(2), Space(1)
+    found = axis_positions(((group, ((row, 2),)),), {row: Units(np.array([0, -1]), np.ones(2))})
+    assert found is not None
+    assert found[0].tolist() == [0, 1, -1, -1, 2, 3, -1, -1]
 
 
 def residual() -> Graph:
