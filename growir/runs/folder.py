@@ -15,6 +15,7 @@ summary.json        written last: a run that has it is finished
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Generator, Mapping, Sequence
@@ -94,6 +95,7 @@ class RunFolder:
         self.path = path
         self.given = given
         self.events: list[Event] = []
+        self._trials: Mapping[str, Network] = {}  # that the present checkpoint holds
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -166,9 +168,13 @@ class RunFolder:
         state = {**found.state, "given": self.given, "arrays": arrays, "events": events}
 
         def fill(folder: Path) -> None:
-            for place, network in [(NETWORK, found.network)] + [(f"{TRIALS}/{k}", n) for k, n in found.trials.items()]:
-                (folder / place).parent.mkdir(exist_ok=True)
-                store.save_network(folder / place, network.graph, network.arrays, network.values)
+            store.save_network(folder / NETWORK, found.network.graph, found.network.arrays, found.network.values)
+            for name, network in found.trials.items():
+                place, written = folder / TRIALS / name, self.path / CHECKPOINT / TRIALS / name
+                if self._trials.get(name) is network and written.is_dir():
+                    shutil.copytree(written, place, copy_function=_link)  # a branch that is done changes no more
+                else:
+                    store.save_network(place, network.graph, network.arrays, network.values)
             if found.losses:
                 store.write_tensors(folder / LOSSES, found.losses)
             if found.policy:
@@ -177,6 +183,7 @@ class RunFolder:
             (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
         store.write_folder(self.path / CHECKPOINT, fill)
+        self._trials = dict(found.trials)
 
     def finish(self, network: Network, found: Finished) -> None:
         """Write what users take away; the summary last."""
@@ -270,6 +277,14 @@ class RunFolder:
 def damaged(path: Path, what: object) -> RunError:
     """What is said of a checkpoint, or a file of one, that something is wrong with."""
     return RunError(f"{path}: this checkpoint is damaged and cannot be resumed: {what}")
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file that nobody changes in place a second name, or where that cannot be, copy it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _line(event: Event) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +127,28 @@ def test_what_was_written_after_a_checkpoint_is_taken_back(tmp_path: Path) -> No
     assert (found.unreadable, len(found.growths)) == ([], 1)
     assert found.growths[0].trained == EVENTS[2]
     assert folder(tmp_path / "new").last() is None
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_branch_that_is_done_is_written_once(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_link(source: str, target: str) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    path = tmp_path / "run"
+    found, first = folder(path), checkpoint()
+    params = path / "checkpoint" / "trials" / "widen" / "params.safetensors"
+    found.checkpoint(first)
+    written = params.stat().st_ino
+    found.checkpoint(replace(checkpoint("sgd", seed=1), trials=first.trials))
+    assert (params.stat().st_ino == written) == links
+    assert_holds(path, replace(checkpoint("sgd", seed=1), trials=first.trials))
+    found.checkpoint(replace(first, trials={"widen": network(6)}))  # another one of that name
+    assert_holds(path, replace(first, trials={"widen": network(6)}))
+    shutil.rmtree(path / "checkpoint")
+    found.checkpoint(first)
+    assert_holds(path, first)
 
 
 # -- a full disk, and a process that is killed ------------------------------------------------------------------------
