@@ -231,7 +231,7 @@ class Network:
         """A trainable torch.fx.GraphModule with copies of the tensors; state_dict keys are the document's."""
         from growir.backends.torch_fx import lower
 
-        return lower(self.graph, self.arrays, device=device, dtype=dtype)
+        return lower(self.graph, self.arrays, device=device, dtype=dtype, values=self.values)
 
     def updated(self, module: torch.nn.Module, *, keep_frozen: bool = False) -> Network:
         """This network with the module's weights, and frozen where they require no gradient.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from numpy.typing import NDArray
@@ -22,6 +23,35 @@ from growir.params import frozen_keys, owners, param_table
 from growir.shapes import own_tables, shapes_of
 
 DOCUMENT = "growir_document"
+VALUES = "growir_values"
+
+
+Call = tuple[str, str, tuple[int, ...]]
+
+
+class Values(dict[str, NDArray[Any]]):
+    """The arrays that a module's history recorded, by sha256; they never change, so copies of a module share them."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Values:
+        return self
+
+
+class Made(NamedTuple):
+    """What a module was lowered to.
+
+    Attributes:
+        graph: The graph that it computes, with all that has been derived of it.
+        document: The text of it that the module carries.
+        calls: What its code calls, on which earlier values.
+    """
+
+    graph: Graph
+    document: str
+    calls: tuple[Call, ...]
+
+
+# By module, what it was lowered from. Copies and pickled modules are not in it until someone has read their documents.
+_MADE: WeakKeyDictionary[nn.Module, Made] = WeakKeyDictionary()
 
 
 class _Lowering:
@@ -151,6 +181,7 @@ def lower(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    values: Mapping[str, NDArray[Any]] | None = None,
 ) -> fx.GraphModule:
     """A trainable module that computes the graph, with copies of the arrays as parameters and buffers.
 
@@ -165,6 +196,7 @@ def lower(
         arrays: Its tensors by key.
         device: Where the tensors go; torch's default device if None.
         dtype: Float dtype they are cast to; their own if None.
+        values: The arrays that the graph's history recorded, by sha256; they travel as the document does.
     """
     place = torch.get_default_device() if device is None else torch.device(device)
     tensors: dict[str, torch.Tensor] = {}
@@ -173,16 +205,19 @@ def lower(
         tensor = tensor.to(device=place, dtype=None if param.dtype == "int64" else dtype)
         trained = key not in frozen_keys(graph)
         tensors[key] = tensor if param.buffer else nn.Parameter(tensor, requires_grad=trained)
-    return lower_tensors(graph, tensors, place)
+    return lower_tensors(graph, tensors, place, values)
 
 
 def lower_tensors(
-    graph: Graph, tensors: Mapping[str, torch.Tensor], device: torch.device | None = None
+    graph: Graph,
+    tensors: Mapping[str, torch.Tensor],
+    device: torch.device | None = None,
+    values: Mapping[str, NDArray[Any]] | None = None,
 ) -> fx.GraphModule:
     """A module that computes the graph with these very tensors, by key, on the device they are on.
 
     What is a torch.nn.Parameter becomes a parameter of the module, anything else a buffer. `device` is for a graph
-    without tensors.
+    without tensors. `values` are the arrays that the graph's history recorded, which travel as the document does.
     """
     first = next(iter(tensors.values()), None)
     place = first.device if first is not None else device or torch.get_default_device()
@@ -190,9 +225,41 @@ def lower_tensors(
     document = dumps(graph)
     module.meta[DOCUMENT] = document
     leaves = (part for part in module.modules() if part is not module and next(part.children(), None) is None)
+    carried = Values(values or {})
+    if carried:
+        module.meta[VALUES] = carried
     for holder in (module, *itertools.islice(leaves, 1)):
         setattr(holder, DOCUMENT, document)
+        if carried:
+            setattr(holder, VALUES, carried)
+    _MADE[module] = Made(graph, document, calls_of(module))
     return module
+
+
+def made_of(module: fx.GraphModule) -> Made | None:
+    """What a module was lowered to, if that is known and its document still says so; not of copies, at first."""
+    known = _MADE.get(module)
+    return known if known is not None and known.document == document_of(module) else None
+
+
+def remember(module: fx.GraphModule, graph: Graph) -> None:
+    """Take a module, copied or pickled perhaps, for what `lower_tensors` would make of its document's graph."""
+    document = document_of(module)
+    assert document is not None
+    _MADE[module] = Made(graph, document, calls_of(module))
+
+
+def calls_of(module: fx.GraphModule) -> tuple[Call, ...]:
+    """What a module's code calls on which earlier values; not with which constants, which pickling spells out."""
+    place = {node: k for k, node in enumerate(module.graph.nodes)}
+    return tuple((node.op, str(node.target), tuple(place[i] for i in node.all_input_nodes)) for node in place)
+
+
+def values_of(module: nn.Module) -> Mapping[str, NDArray[Any]]:
+    """The arrays that a lowered module's history recorded, by sha256, as far as it carries them."""
+    found = (getattr(part, VALUES, None) for part in module.modules())
+    meta = getattr(module, "meta", {})
+    return meta.get(VALUES) or next((each for each in found if isinstance(each, Values)), Values())
 
 
 def document_of(module: nn.Module) -> str | None:

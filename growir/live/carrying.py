@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -118,7 +119,9 @@ class AveragePlan:
         notes: What it leaves to the caller.
     """
 
-    def __init__(self, average: object, number: int, live: Live, done: Rewrite) -> None:
+    def __init__(
+        self, average: object, number: int, live: Live, done: Rewrite, values: Mapping[str, NDArray[Any]]
+    ) -> None:
         what = f"ema[{number}]"
         self._averaged = average if isinstance(average, AveragedModel) else None
         self.notes: tuple[str, ...] = ()
@@ -131,17 +134,17 @@ class AveragePlan:
                 f"{what} has another graph than the module: {inner.graph.hash[:12]}, {live.graph.hash[:12]}"
             )
         self.notes = inner.notes
-        self._inner = self._module(inner, done)
+        self._inner = self._module(inner, done, values)
         self.grown = self._averaged or self._inner
 
-    def _module(self, inner: Live, done: Rewrite) -> fx.GraphModule:
+    def _module(self, inner: Live, done: Rewrite, values: Mapping[str, NDArray[Any]]) -> fx.GraphModule:
         # An average is often kept with no gradients at all: what its parameters require is its own affair. What its
         # document freezes is the module's, so that it can be saved as what will be trained.
         heirs = heirs_of(done.edits, list(inner.tensors))
         own = {heirs[key]: key in frozen_keys(inner.graph) for key in inner.tensors if key in heirs}
         if not any(parameter.requires_grad for parameter in inner.module.parameters()):
             own |= dict.fromkeys(param_table(done.graph).keys() - own.keys(), True)
-        return rebuilt(inner.module, done.graph, grown_tensors(inner, switched(done, own), heirs))
+        return rebuilt(inner.module, done.graph, grown_tensors(inner, switched(done, own), heirs), values)
 
     def commit(self) -> None:
         """Change an AveragedModel, in place."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed, fx, nn
 
-from growir.backends.torch_fx.lowering import read_back
+from growir.backends.torch_fx.lowering import read_back, values_of
 from growir.document import function_hash
 from growir.errors import ModelError, PassRefused, counted, cut
 from growir.graph import Graph
@@ -165,12 +165,13 @@ def _planned(
     if isinstance(step, Rewrite):  # perhaps of the module's document, which does not say what was frozen since
         done = switched(done, {heirs[key]: held for key, held in live.switched.items() if key in heirs})
     tensors = grown_tensors(live, done, heirs)
-    grown = rebuilt(live.module, done.graph, tensors)
+    values = {array_digest(array): array for array in step.values.values()} if isinstance(step, Pass) else {}
+    grown = rebuilt(live.module, done.graph, tensors, values)
     orders = _order(live.module, live.tensors), _order(grown, tensors)
     plans, unsure = plan_optimizers(
         optimizers, Grown(done.graph, done.edits, live.tensors, tensors, heirs, *orders, fresh, copies), groups
     )
-    averages = [AveragePlan(average, k, live, done) for k, average in enumerate(ema)]
+    averages = [AveragePlan(average, k, live, done, values) for k, average in enumerate(ema)]
     carried = grown_masks({} if masks is None else masks, live.graph, done)
     measured = None
     if verify is not None:
@@ -189,7 +190,7 @@ def _planned(
         untrained=tuple(untrained),
         ema=tuple(average.grown for average in averages),
         masks=carried,
-        values={array_digest(array): array for array in step.values.values()} if isinstance(step, Pass) else {},
+        values=values,
         measured=measured,
         rng=rng,
         notes=(
@@ -214,8 +215,9 @@ def network_of(
 
     Args:
         module: A growir module.
-        values: Arrays that passes were given, by sha256, as reports have them; without them the history cannot be
-            replayed.
+        values: Arrays that passes were given, by sha256, as reports have them, beside those that the module carries.
+            It carries those of the network it was made of and of the passes that it grew by since; the history is
+            replayed with them.
         keep_frozen: Freeze what the module's document does, whatever requires a gradient now: for an average of the
             weights or another copy that is only kept, none of whose parameters requires one.
 
@@ -226,7 +228,7 @@ def network_of(
     said = {key for key in frozen_keys(live.graph) if key not in live.switched}
     said |= {key for key, held in live.switched.items() if not held}
     graph = with_frozen(live.graph, said) if keep_frozen else live.graph
-    return Network(graph, read_back(graph, live.module), values)
+    return Network(graph, read_back(graph, live.module), {**values_of(live.module), **(values or {})})
 
 
 def _check_arguments(
@@ -257,8 +259,9 @@ def _check_range(step: Pass | Rewrite, tensors: Mapping[str, torch.Tensor]) -> N
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     for key, array in step.values.items() if isinstance(step, Pass) and dtypes else ():
         narrow = min(dtypes, key=lambda dtype: torch.finfo(dtype).max)
-        if array.size and abs(array).max() > torch.finfo(narrow).max:
-            raise PassRefused(f"the values for {cut(key)} reach {abs(array).max():.3g}, which {narrow} cannot hold")
+        largest = float(abs(array).max()) if array.size else 0.0
+        if largest > torch.finfo(narrow).max:
+            raise PassRefused(f"the values for {cut(key)} reach {largest:.3g}, which {narrow} cannot hold")
 
 
 def _rewrite(step: Pass | Rewrite, graph: Graph) -> Rewrite:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import fx, nn
 
-from growir.backends.torch_fx.lowering import document_of, frozen_among, lower_tensors
+from growir.backends.torch_fx.lowering import (
+    Call,
+    calls_of,
+    document_of,
+    frozen_among,
+    lower_tensors,
+    made_of,
+    remember,
+    values_of,
+)
 from growir.backends.torch_fx.probe import lengthened, old_entries
 from growir.entries import Entries
 from growir.errors import ModelError, cut
@@ -54,13 +64,15 @@ def find(module: object, what: str = "module") -> Live:
         ModelError: It is no module made by growir, is wrapped in something that cannot follow, or was changed by hand.
     """
     inner, notes = _unwrapped(module, what)
-    document = document_of(inner)
+    made, document = made_of(inner), document_of(inner)
     assert document is not None
-    graph = load(document)
-    tensors = _tensors(inner, graph, what)
-    said, held = frozen_keys(graph), frozen_among(graph, tensors)
-    graph = with_frozen(graph, held)
-    _check_code(inner, lower_tensors(graph, tensors), what)
+    said_graph = load(document) if made is None else made.graph
+    tensors = _tensors(inner, said_graph, what)
+    _check_code(inner, calls_of(lower_tensors(said_graph, tensors)) if made is None else made.calls, what)
+    if made is None:
+        remember(inner, said_graph)
+    said, held = frozen_keys(said_graph), frozen_among(said_graph, tensors)
+    graph = with_frozen(said_graph, held)
     return Live(inner, graph, tensors, {key: key in held for key in said ^ held}, (*notes, *_hooks(inner, what)))
 
 
@@ -127,9 +139,9 @@ def _tensors(module: fx.GraphModule, graph: Graph, what: str) -> Tensors:
     return {key: found[key] for key in table}
 
 
-def _check_code(module: fx.GraphModule, made: fx.GraphModule, what: str) -> None:
+def _check_code(module: fx.GraphModule, wanted: Sequence[Call], what: str) -> None:
     """Raise ModelError unless the module does what its document says, call by call."""
-    found, wanted = _calls(module), _calls(made)
+    found = calls_of(module)
     if found != wanted:
         names = [node.name for node in module.graph.nodes]
         at = next((k for k, (a, b) in enumerate(zip(found, wanted)) if a != b), min(len(found), len(wanted)) - 1)
@@ -137,12 +149,6 @@ def _check_code(module: fx.GraphModule, made: fx.GraphModule, what: str) -> None
             f"the {what}'s code was changed after growir made it, at {cut(names[at])!r}; growth starts from the "
             "document and would lose that: undo the change, or make it to what comes back"
         )
-
-
-def _calls(module: fx.GraphModule) -> list[tuple[str, str, tuple[int, ...]]]:
-    """What is called on which earlier values; not with which constants, which pickling spells out."""
-    place = {node: k for k, node in enumerate(module.graph.nodes)}
-    return [(node.op, str(node.target), tuple(place[i] for i in node.all_input_nodes)) for node in place]
 
 
 def _hooks(module: nn.Module, what: str) -> list[str]:
@@ -154,10 +160,15 @@ def _hooks(module: nn.Module, what: str) -> list[str]:
     return [f"hooks of the {what} are not carried along, register them again: {', '.join(cut(name) for name in held)}"]
 
 
-def rebuilt(old: nn.Module, graph: Graph, tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
-    """A module of the grown graph on these very tensors, each part in the mode, train or eval, that it was in."""
+def rebuilt(
+    old: nn.Module, graph: Graph, tensors: Mapping[str, torch.Tensor], values: Mapping[str, NDArray[Any]]
+) -> fx.GraphModule:
+    """A module of the grown graph on these very tensors, each part in the mode, train or eval, that it was in.
+
+    It carries the arrays that the old one does, and these new ones.
+    """
     device = next((tensor.device for tensor in old.parameters()), None)
-    module = lower_tensors(graph, tensors, device)
+    module = lower_tensors(graph, tensors, device, {**values_of(old), **values})
     modes = {name: part.training for name, part in parts_of(old)}
     for name, part in parts_of(module):
         part.training = modes.get(name, old.training)

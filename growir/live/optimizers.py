@@ -85,7 +85,9 @@ class OptimizerPlan:
         keys = {id(tensor): key for key, tensor in grown.before.items()}
         self.groups = [self._members(group, keys) for group in self.optimizer.param_groups]
         keys_held = {member.key for group in self.groups for member in group if member.key is not None}
-        if not (keys_held or held):
+        # One whose groups are all empty waits for what growth creates, if nothing of the module is trained yet.
+        waits = not any(self.groups) and not any(p.requires_grad for p in grown.before.values())
+        if not (keys_held or held or waits):
             raise ModelError(
                 f"the {type(optimizer).__name__} holds no parameter of this module; was it made for another, or for "
                 "the module as it was before an earlier growth?"
@@ -267,6 +269,8 @@ def plan_optimizers(
             place = settled[relative.key]
             weak = weakness(grown.graph, key, relative, settled)
             notes += [weak] if weak else []
+        elif place is None and sum(map(len, given)) == 1:
+            place = Place(next(k for k, each in enumerate(given) if each), 0)  # nothing is trained yet: no choice
         if place is not None:
             plans[place.optimizer].take(key, place.group)
     for plan in plans:

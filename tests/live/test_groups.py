@@ -272,3 +272,75 @@ def test_one_group_or_one_for_matrices_and_one_for_vectors_raises_no_alarm() -> 
     vectors = [key for key, p in params.items() if p.ndim <= 1]
     assert notes_on(graph, step, [list(params)]) == []
     assert notes_on(graph, step, [matrices, vectors]) == []
+
+
+def bare() -> Graph:
+    """A network without parameters, as a growth from nothing may start with."""
+    return chain((3,), ("head", Relu(), ("x",)))
+
+
+def by_rank(key: str, parameter: torch.nn.Parameter) -> str:
+    return "matrices" if parameter.ndim > 1 else "vectors"
+
+
+def test_a_run_may_start_with_no_parameters_and_empty_groups() -> None:
+    """torch wants one group at least, but takes empty ones; what growth creates goes where `groups` says."""
+    module = module_of(bare())
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [], "name": "matrices", "weight_decay": 0.1},
+            {"params": [], "name": "vectors", "weight_decay": 0.0},
+        ],
+        lr=0.01,
+    )
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    block = graph_of((3,), Node(name="one", op=line(4), inputs=("x",)), Node(name="head", op=line(3), inputs=("one",)))
+    grown, report = live.grow(module, InsertBlock(after="x", block=block), optimizer, groups=by_rank)
+    places = {group["name"]: [tuple(p.shape) for p in group["params"]] for group in optimizer.param_groups}
+    assert places == {"matrices": [(4, 3), (3, 4)], "vectors": [(4,), (3,)]}
+    assert report.untrained == ()
+    one_step(grown, optimizer, tuple(value.float() for value in random_batch(bare())))  # torch's default dtype
+    scheduler.step()
+    assert len(optimizer.state) == 4
+    again, _ = live.grow(grown, AddNode(source="x", target="head", width=2), optimizer, groups=by_rank)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(again.parameters()))
+
+
+def test_the_only_group_takes_what_is_created_where_nothing_is_trained_yet() -> None:
+    module = module_of(bare())
+    optimizer = torch.optim.SGD([{"params": []}], lr=0.1)
+    block = graph_of((3,), Node(name="head", op=line(3), inputs=("x",)))
+    grown, report = live.grow(module, InsertBlock(after="x", block=block), optimizer)
+    assert optimizer.param_groups[0]["params"] == list(grown.parameters())
+    assert report.untrained == ()
+
+
+def test_of_several_empty_groups_none_is_chosen_by_chance() -> None:
+    module = module_of(bare())
+    optimizer = torch.optim.SGD([{"params": []}, {"params": []}], lr=0.1)
+    block = graph_of((3,), Node(name="head", op=line(3), inputs=("x",)))
+    _, report = live.grow(module, InsertBlock(after="x", block=block), optimizer)
+    assert len(report.untrained) == 2
+
+
+def test_an_optimizer_with_empty_groups_is_not_one_of_a_module_that_is_trained() -> None:
+    optimizer = torch.optim.SGD([{"params": []}], lr=0.1)
+    with pytest.raises(ModelError, match="the SGD holds no parameter of this module"):
+        live.grow(module_of(mlp()), AddNode(source="x", target="head", width=2), optimizer)
+
+
+def test_frozen_parameters_need_not_be_in_the_optimizer() -> None:
+    module = module_of(mlp())
+    module.get_submodule("fc1").requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad])
+    grown, report = live.grow(module, AddNode(source="x", target="head", width=2), optimizer)
+    assert report.untrained == ()
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert {key for key, p in grown.named_parameters() if id(p) not in held} == {"fc1.weight", "fc1.bias"}
+    frozen = module_of(mlp()).requires_grad_(False)
+    waiting = torch.optim.AdamW([{"params": []}])
+    grown, report = live.grow(frozen, AddNode(source="x", target="head", width=2), waiting)
+    assert {key for key, p in grown.named_parameters() if p.requires_grad} == {
+        key for key in dict(grown.named_parameters()) if key.startswith(("node_1", "edge_1"))
+    }
+    assert len(waiting.param_groups[0]["params"]) == 3
