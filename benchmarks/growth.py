@@ -23,17 +23,20 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 import growir
+from benchmarks._fitting import final_fit, fit_module
 from benchmarks.startup import Seconds
 from growir.data.dataset import Dataset
+from growir.data.memory import ArraySource
 from growir.errors import DataError
 from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, TrainConfig
-from growir.growth.data import check_data, kept, load_data
+from growir.growth.data import check_data, load_data
 from growir.growth.engine import Observer
-from growir.growth.loss import Loss
+from growir.growth.objective import CrossEntropy
+from growir.growth.policies.dag.empty import kept
 from growir.growth.policies.dag.inputs import short_fit
+from growir.growth.problem import Problem
 from growir.growth.session import Session
-from growir.growth.train import make_optimizer, predict, train
 from growir.network import Network
 from growir.runs.records import Event, InputsChosen
 
@@ -100,7 +103,9 @@ def dataset(data: Data) -> Dataset:
     config = (DIGITS if data == "digits" else RunConfig()).data
     if isinstance(data, Mapping):
         return check_data(data, config, "data")
-    return load_data(config.model_copy(update={"path": data}))
+    found = load_data(config.model_copy(update={"path": data}))
+    assert isinstance(found, Dataset), "a file holds one"
+    return found
 
 
 def epochs_of(events: Sequence[Event], config: TrainConfig) -> float:
@@ -158,14 +163,15 @@ def scratch(data: Data, loaded: Dataset, config: TrainConfig, seed: int, like: R
     epochs = round(like.epochs)
     base = DIGITS if data == "digits" else RunConfig()
     settings = config.model_copy(update={"epochs_final": epochs, "keep_final": 1.0})
-    session = Session(
-        _new_weights(like.network, seed), loaded, base.model_copy(update={"train": settings, "seed": seed})
-    )
-    session.constants()
+    training = base.model_copy(update={"train": settings, "seed": seed})
+    session = Session(_new_weights(like.network, seed), Problem.of_dataset(loaded), training)
+    session.reading.ready(session.data.everything())  # what no training changes is computed once
     clock = Clock()
-    session.train_final()
+    final_fit(session)
     seconds = clock.lap()
-    return Run(session.metrics(loaded.x_test, loaded.y_test)["accuracy"], graph.costs().parameters, seconds, epochs)
+    assert session.data.test is not None
+    accuracy = session.evaluate(session.data.test).metrics["accuracy"]
+    return Run(accuracy, graph.costs().parameters, seconds, epochs)
 
 
 def _new_weights(network: Network, seed: int) -> Network:
@@ -194,30 +200,17 @@ def fixed(data: Dataset, config: TrainConfig, seed: int, like: Run, share: float
     values, tests = (torch.from_numpy(((x - mean) / std).astype(np.float32)) for x in (x_train, x_test))
     features = values.shape[1]
     width = max(1, round((like.parameters - data.outputs) / (features + 1 + data.outputs)))
-    epochs, batch = round(like.epochs), config.batch_size or 64
+    epochs = round(like.epochs)
 
     clock = Clock()
     torch.manual_seed(seed)
     module = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, data.outputs))
     parameters = dict(module.named_parameters())
-    optimizer = make_optimizer(parameters, config.learning_rate_final / 25, config.weight_decay)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate_final, total_steps=epochs * -(-len(values) // batch) + 1, pct_start=0.25
-    )
-    train(
-        module,
-        Loss("classification", torch.ones(1)),
-        [values],
-        torch.from_numpy(data.y_train),
-        torch.arange(len(values)),
-        optimizer,
-        epochs=epochs,
-        batch_size=batch,
-        generator=torch.Generator().manual_seed(seed),
-        scheduler=scheduler,
-    )
+    source = ArraySource(values, torch.from_numpy(data.y_train))
+    fit_module(module, parameters, CrossEntropy(), source, config, epochs=epochs, seed=seed, final=True)
     seconds = clock.lap()
-    hits = predict(module.eval(), [tests]).argmax(dim=1).numpy() == data.y_test
+    with torch.no_grad():
+        hits = module.eval()(tests).argmax(dim=1).numpy() == data.y_test
     return Run(float(hits.mean()), sum(p.numel() for p in parameters.values()), seconds, epochs)
 
 

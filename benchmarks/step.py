@@ -23,7 +23,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,13 +31,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks import _gromo
+from benchmarks._fitting import between
 from benchmarks.growth import Clock
 from benchmarks.startup import Seconds
 from growir.data.dataset import Dataset
 from growir.graph import Graph, Input, Node
+from growir.growth.budget import Budget
 from growir.growth.config import DataConfig, RunConfig, parse_run
-from growir.growth.data import check_data, empty_network, split_parts
+from growir.growth.data import check_data, split_parts
+from growir.growth.policies.dag.empty import empty_network
 from growir.growth.policies.dag.policy import Dag
+from growir.growth.policies.dag.settings import DagConfig
+from growir.growth.problem import Problem
 from growir.growth.session import Session
 from growir.network import Network
 from growir.ops import Linear, Relu, Selu
@@ -79,22 +84,24 @@ class Step:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.dag = Dag(session.config.policy, session.config.budget)
+        self.dag = Dag(cast("DagConfig", session.config.policy))
         self.done = 0
         self.candidates = 0
 
     def grow(self) -> Seconds:
         """The seconds of a growth step; the training after it is not part of them."""
         taken = seconds(self._grow)
-        self.session.train_between(self.done)
+        between(self.session, self.done)
         return taken
 
     def _grow(self) -> None:
         self.done += 1
-        moves = self.dag.propose(self.session)
+        budget = Budget(self.session.config.budget, self.session.graph)
+        moves = self.dag.propose(self.session, budget)
         self.candidates = len(moves)
-        for choice in self.dag.select(self.session, self.dag.score(self.session, moves, self.done)):
-            self.session.grow(choice.step, choice.updates)
+        chosen = self.dag.select(self.session, self.dag.score(self.session, moves, self.done), budget)
+        if chosen:
+            self.session.grow(self.dag.build(self.session, chosen))
 
 
 # -- beside an epoch --------------------------------------------------------------------------------------------------
@@ -170,8 +177,9 @@ def beside_an_epoch(
     seconds_: list[Seconds] = []
     epochs: list[Seconds] = []
     for seed in range(repeats):  # in turn, so that what else the machine does falls on both
-        step = Step(Session(Network.init(mlp(features, width), seed), data, configuration(seed, "relu")))
-        step.session.train_between(0)
+        network = Network.init(mlp(features, width), seed)
+        step = Step(Session(network, Problem.of_dataset(data), configuration(seed, "relu")))
+        between(step.session, 0)
         firsts.append(step.grow())
         seconds_.append(step.grow())
         epochs.append(epoch(data, width, repeats))
@@ -217,8 +225,8 @@ def by_states(states: int, samples: int = 1000) -> dict[str, Any]:
     data = check_data(arrays, DataConfig(), "states")
     # New weights, as those of AddNode's second edges are zero; standardised data needs no other statistics than theirs.
     network = Network.init(many_states(data, states), 0)
-    step = Step(Session(network, data, configuration(0, "selu")))
-    step.session.train_between(0)
+    step = Step(Session(network, Problem.of_dataset(data), configuration(0, "selu")))
+    between(step.session, 0)
     taken = step.grow()
     return {
         "what": f"{states} states: seconds of a step",

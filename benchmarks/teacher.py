@@ -35,17 +35,20 @@ from numpy.typing import NDArray
 
 import growir
 from benchmarks import _gromo
+from benchmarks._fitting import between, final_fit, fit_module
 from benchmarks.growth import Clock
 from benchmarks.startup import Seconds
 from growir.data.dataset import Dataset
+from growir.data.memory import ArraySource
+from growir.data.source import Source
 from growir.errors import RunError
 from growir.graph import Graph, Input, Node
+from growir.growth import problem as solved
 from growir.growth.config import DataConfig, RunConfig, parse_run
 from growir.growth.data import check_data, split_parts
 from growir.growth.engine import Observer
-from growir.growth.loss import Loss
+from growir.growth.objective import SquaredError
 from growir.growth.session import Session
-from growir.growth.train import make_optimizer, predict, train
 from growir.network import Network
 from growir.ops import Add, Linear, Selu
 from growir.runs.records import Event, Growth
@@ -179,12 +182,17 @@ class Problem:
         fitting = config.train.model_copy(update={"epochs_final": max(1, round(epochs))})
         # Growth's weights are drawn from the seed itself.
         network = Network.init(graph, self.seed + 1000)
-        return Session(network, self.data, config.model_copy(update={"train": fitting}))
+        return Session(network, solved.Problem.of_dataset(self.data), config.model_copy(update={"train": fitting}))
 
 
 def total(seconds: Iterable[Seconds]) -> Seconds:
     pairs = list(seconds)
     return Seconds(sum(pair.wall for pair in pairs), sum(pair.cpu for pair in pairs))
+
+
+def _given(source: Source | None) -> Source:
+    assert source is not None, "the data is cut, and has a test part"
+    return source
 
 
 # -- one network ------------------------------------------------------------------------------------------------------
@@ -227,9 +235,9 @@ def scratch(problem: Problem, graph: Graph, epochs: float) -> Run:
     """Trained from new weights on all training data."""
     session = problem.session(graph, epochs)
     clock = Clock()
-    session.train_final()
+    final_fit(session)
     seconds = clock.lap()
-    error = session.metrics(problem.data.x_test, problem.data.y_test)["mse"]
+    error = session.evaluate(_given(session.data.test)).metrics["mse"]
     return Run(error, graph.costs().parameters, Seconds(0.0, 0.0), seconds, round(epochs), graph)
 
 
@@ -252,7 +260,8 @@ def peer_grown(problem: Problem, strategy: _gromo.Strategy, search: _gromo.Searc
         training.append(clock.lap())
     peer_train(peer, x, y, torch.arange(len(x)), plan, seed, final=True)
     training.append(clock.lap())
-    found = predict(peer.net.eval(), [torch.from_numpy(problem.arrays["x_test"])])
+    with torch.no_grad():
+        found = peer.net.eval()(torch.from_numpy(problem.arrays["x_test"]))
     error = float((found - torch.from_numpy(problem.arrays["y_test"])).square().mean())
     return Run(
         error,
@@ -278,27 +287,8 @@ def peer_train(
 ) -> None:
     """Between growths at a constant rate, at the end on the one-cycle schedule, both as in growir."""
     config = plan.config("whole", seed, {}).train
-    epochs, batch = (plan.final if final else plan.between), config.batch_size or 1
-    rate = config.learning_rate_final / 25 if final else config.learning_rate
-    optimizer = make_optimizer(peer.parameters(), rate, config.weight_decay)
-    scheduler = None
-    if final:
-        steps = max(4, epochs * -(-len(samples) // batch)) + 1
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.learning_rate_final, total_steps=steps, pct_start=0.25
-        )
-    train(
-        peer.net,
-        Loss("regression", torch.ones(y.shape[1])),
-        [x],
-        y,
-        samples,
-        optimizer,
-        epochs=epochs,
-        batch_size=batch,
-        generator=torch.Generator().manual_seed(seed),
-        scheduler=scheduler,
-    )
+    source, epochs = ArraySource(x, y).part(samples), plan.final if final else plan.between
+    fit_module(peer.net, peer.parameters(), SquaredError(), source, config, epochs=epochs, seed=seed, final=final)
 
 
 # -- architectures ----------------------------------------------------------------------------------------------------
@@ -348,8 +338,8 @@ def grid_search(problem: Problem) -> Run:
     for width, which in product(problem.plan.widths, range(7)):
         graph = structures(problem.data.x_train.shape[1], problem.data.outputs, width)[which]
         session = problem.session(graph, 1)
-        session.train_between(1)
-        losses.append((session.loss_on(session.parts.gr), graph))
+        between(session, 1)
+        losses.append((float(session.evaluate(_given(session.data.select)).losses.mean()), graph))
     best = min(losses, key=lambda pair: pair[0])[1]
     searching = clock.lap()
     found = scratch(problem, best, problem.plan.epochs(problem.plan.steps))

@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from growir.data.memory import ArraySource
+from growir.data.shuffling import Shuffle
 from growir.growth.config import SMALL_STEP
-from growir.growth.loss import Loss
-from growir.growth.train import make_optimizer, train
+from growir.growth.fit import fit
+from growir.growth.objective import CrossEntropy
+from growir.growth.optimizing import make
+from growir.growth.recipe import Recipe
 
 REPEATS = 7
 SECONDS = 0.12  # of a measurement, about
@@ -95,19 +99,10 @@ def timed(case: Case, threads: int, steps: int) -> Seconds:
     module = case.module()
     values = torch.randn(case.batch * steps, *case.shape, generator=draw)
     targets = torch.randint(OUTPUTS, (len(values),), generator=draw)
-    optimizer = make_optimizer(dict(module.named_parameters()), 1e-3, 0.1)
+    optimizer = make(dict(module.named_parameters()), rate=1e-3, weight_decay=0.1)
+    source, recipe = ArraySource(values, targets), Recipe(epochs=1, batch_size=case.batch)
     wall, cpu = time.perf_counter(), time.process_time()
-    train(
-        module,
-        Loss("classification", torch.ones(OUTPUTS)),
-        [values],
-        targets,
-        torch.arange(len(values)),
-        optimizer,
-        epochs=1,
-        batch_size=case.batch,
-        generator=draw,
-    )
+    fit(module, CrossEntropy(), source, optimizer, recipe, shuffle=Shuffle((0,)))
     return Seconds((time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps)
 
 

@@ -30,6 +30,7 @@ from growir.data.description import Description, Feature, Task
 from growir.errors import DataError, GrowirError, RunError
 from growir.growth.config import RunConfig, parse_run
 from growir.growth.predicting import outputs_of, probabilities
+from growir.growth.problem import Problem
 from growir.growth.running import start_run
 from growir.network import Network
 
@@ -95,7 +96,7 @@ class _Growing(BaseEstimator):
         try:
             config = self._config()
             data = dataset(Part(X, y, name, "X", "y"), None, task=task, share=0.0, seed=config.seed)
-            result = start_run(config, data)
+            result = start_run(config, Problem.of_dataset(data))
         except GrowirError as error:
             raise ValueError(str(error)) from error
         columns = cast("NDArray[Any] | None", getattr(self, "feature_names_in_", None))

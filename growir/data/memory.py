@@ -100,7 +100,11 @@ class ArraySource:
             yield self._at(chosen)
 
     def _at(self, place: torch.Tensor | slice) -> Batch:
-        return Batch(on_tensors(lambda t: t[place], self.inputs), on_tensors(lambda t: t[place], self.target))
+        inputs, target = self.inputs, self.target
+        # Most data is a tuple of arrays and one array: a step of a small network takes no longer than a walk of nests.
+        if isinstance(inputs, tuple) and isinstance(target, torch.Tensor):
+            return Batch(tuple(value[place] for value in inputs), target[place])
+        return Batch(on_tensors(lambda t: t[place], inputs), on_tensors(lambda t: t[place], target))
 
 
 def as_tensors(nest: Any, where: str, lengths: dict[str, torch.Tensor]) -> Any:

@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import torch
 from numpy.typing import ArrayLike
 
+from growir.data.parts import Data
 from growir.errors import DataError, RunError
 from growir.graph import Graph
-from growir.growth.config import DIGITS, RunConfig, parse_run
+from growir.growth.config import DIGITS, RunConfig, over, parse_run
 from growir.growth.data import check_data, load_data
 from growir.growth.engine import GrowthResult, Observer
-from growir.growth.running import start_run
+from growir.growth.naming import name_of
+from growir.growth.objective import Objective
+from growir.growth.optimizing import Factory
+from growir.growth.policy import Policy, PolicySettings
+from growir.growth.problem import Problem
+from growir.growth.registry import checked_class
+from growir.growth.running import objective_of, start_run
+from growir.growth.schedule import Named, Schedule, Scheduled
 from growir.network import Network
 from growir.trainable import check_trainable
 
-Data = str | os.PathLike[str] | Mapping[str, ArrayLike]
+Given = str | os.PathLike[str] | Mapping[str, ArrayLike] | Data
+Policies = str | Mapping[str, Any] | Policy | type[Policy]
 
 
 def grow(
     start: Network | Graph | None,
-    data: Data,
+    data: Given,
     *,
-    policy: str | Mapping[str, Any] = "dag",
+    policy: Policies | Sequence[Policies] = "dag",
+    objective: str | Mapping[str, Any] | Callable[[Any, Any], torch.Tensor] | Objective | None = None,
+    optimizer: str | Mapping[str, Any] | Factory | None = None,
+    schedule: str | Mapping[str, Any] | Schedule | None = None,
     train: Mapping[str, Any] | None = None,
     budget: Mapping[str, Any] | None = None,
+    device: str | torch.device | None = None,
+    amp: str | None = None,
     task: str | None = None,
     target: str | None = None,
     ignore: Sequence[str] | None = None,
@@ -47,13 +62,23 @@ def grow(
     """Grow a network on data and fit it.
 
     Args:
-        start: The network or graph to start from; None for the empty graph, input -> bias -> output. A graph gets fresh
-            parameters.
+        start: The network or graph to start from; None for the empty graph, input -> bias -> output, of policies that
+            grow from nothing. A graph gets fresh parameters.
         data: A table (.csv), an .npz file or a mapping with x_train and y_train, and x_test and y_test if there is a
-            test part; or "digits". Samples are (n, ...) numbers, targets (n,) or (n, outputs) numbers or words.
-        policy: A policy's name, or its settings as in a run file's [policy].
+            test part; or "digits". Samples are (n, ...) numbers, targets (n,) or (n, outputs) numbers or words. Or
+            `growir.data.Data`, of arrays, data sets or loaders.
+        policy: A policy's name, its settings as in a run file's [policy], or a policy itself; of a list, the one that
+            ends best goes on.
+        objective: "cross_entropy", "mse", or a function of the outputs (a tuple of several) and the target that gives
+            (n,) losses; as the targets are if None.
+        optimizer: A name of torch.optim, settings as in a run file's [optimizer], or a function from a list of
+            parameters to an optimizer; AdamW if None.
+        schedule: When to train and when to grow: a schedule's name, its settings as in a run file's [schedule], or a
+            schedule itself.
         train: As in a run file's [train].
         budget: As in a run file's [budget].
+        device: Where the network is; the CPU if None.
+        amp: The type that autocast computes in, "bfloat16" or "float16".
         task: "classification" or "regression"; guessed from the targets if None.
         target: The column of a table that is learned.
         ignore: Columns of a table that are not read.
@@ -78,44 +103,95 @@ def grow(
         RunError: A setting is wrong, the run directory cannot be used, or the network has not the train mode of the
             model it was imported from, and `train_as_imported` is not given.
     """
-    if not isinstance(cast("object", data), str | os.PathLike | Mapping):
+    if not isinstance(cast("object", data), str | os.PathLike | Mapping | Data):
         raise DataError(
-            f'growir.grow: data is of {type(data).__name__}, but a file, "digits" or a mapping of arrays is needed: '
-            '{"x_train": x, "y_train": y}, with x_test and y_test if there is a test part'
+            f'growir.grow: data is of {type(data).__name__}, but a file, "digits", a mapping of arrays, '
+            '{"x_train": x, "y_train": y}, with x_test and y_test if there is a test part, or growir.data.Data is '
+            "needed: Data.from_dataset(dataset), Data.from_loaders(loader)"
         )
     base = DIGITS if isinstance(data, str) and data == "digits" else RunConfig()
-    path = str(data) if isinstance(data, str | os.PathLike) else ""
     held = os.fspath(test) if isinstance(test, os.PathLike) else test
+    about = {
+        "path": str(data) if isinstance(data, str | os.PathLike) else "",
+        "task": task,
+        "target": target,
+        "ignore": ignore,
+        "categories": categories,
+        "separator": separator,
+        "missing": missing,
+        "test": held,
+        "standardise": standardise,
+        "variance": variance,
+    }
+    said = {key: value for key, value in about.items() if value is not None}
+    if isinstance(data, Data) and len(said) > 1:
+        key = next(key for key in said if key != "path")
+        raise DataError(f"growir.grow: {key} is said of files and arrays; Data has its parts already, leave it out")
+    policies: dict[str, Policy] = {}
+    place = {"device": None if device is None else str(device), "amp": amp}
     given: dict[str, Any] = {
         "name": name or base.name,
         "seed": seed,
         "threads": base.threads if threads is None else threads,
-        "data": {
-            "path": path,
-            "task": task,
-            "target": target,
-            "ignore": ignore,
-            "categories": categories,
-            "separator": separator,
-            "missing": missing,
-            "test": held,
-            "standardise": standardise,
-            "variance": variance,
-        },
-        "policy": {"name": policy} if isinstance(policy, str) else policy,
-        "train": train or {},
+        "data": said,
+        "policy": policy_section(policy, policies),
+        "objective": {"name": name_of(objective)} if _is_object(objective) else objective or {},
+        "optimizer": {"name": name_of(optimizer)} if _is_object(optimizer) else optimizer or {},
+        "schedule": schedule_section(schedule),
+        "train": {**{key: value for key, value in place.items() if value is not None}, **(train or {})},
         "budget": budget or {},
     }
-    settings = base.model_dump()
-    for key, value in given.items():
-        if isinstance(value, Mapping):
-            section = cast("Mapping[str, Any]", value)
-            settings[key] |= {name: entry for name, entry in section.items() if entry is not None}
-        else:
-            settings[key] = value
-    config = parse_run(settings, "growir.grow")
+    config = parse_run(over(base.model_dump(), given), "growir.grow")
     if start is not None:
         check_trainable(start if isinstance(start, Graph) else start.graph, train_as_imported, RunError)
-    dataset = check_data(data, config.data, "data", seed) if isinstance(data, Mapping) else load_data(config.data, seed)
-    network = Network.init(start, seed) if isinstance(start, Graph) else start
-    return start_run(config, dataset, network, out=out, resume=resume, observer=observer)
+    minimised = objective if _is_object(objective) else objective_of(config.objective)
+    if isinstance(data, Data):
+        problem = Problem.of_data(data, minimised)
+    else:
+        problem = Problem.of_loaded(
+            check_data(data, config.data, "data", seed) if isinstance(data, Mapping) else load_data(config.data, seed),
+            minimised,
+        )
+    return start_run(
+        config,
+        problem,
+        Network.init(start, seed) if isinstance(start, Graph) else start,
+        policies=policies,
+        schedule=schedule if isinstance(schedule, Schedule) else None,
+        optimizing=cast("Factory", optimizer) if _is_object(optimizer) else None,
+        out=out,
+        resume=resume,
+        observer=observer,
+    )
+
+
+def _is_object(given: object) -> bool:
+    """Whether something is given itself, not by name or settings."""
+    return given is not None and not isinstance(given, str | Mapping)
+
+
+def policy_section(given: object, policies: dict[str, Policy]) -> Any:
+    """What a run file would say; objects are noted in `policies` by the name they are given there."""
+    if isinstance(given, str | Mapping):
+        return cast("str | Mapping[str, Any]", given)
+    if isinstance(given, list | tuple):
+        return [policy_section(each, policies) for each in cast("Sequence[object]", given)]
+    if not isinstance(given, type) and not hasattr(given, "propose"):
+        return given  # which is no section, as the configuration says
+    name = name_of(given)
+    kind = checked_class(given if isinstance(given, type) else type(given), name)
+    made = kind(kind.Settings(name=name)) if isinstance(given, type) else cast("Policy", given)
+    policies[name] = made
+    settings: object = getattr(made, "settings", None)
+    return {**(settings.model_dump() if isinstance(settings, PolicySettings) else {}), "name": name}
+
+
+def schedule_section(given: object) -> Any:
+    """What a run file would say of a schedule. Raises RunError if it is none."""
+    if given is None or isinstance(given, str | Mapping):
+        return cast("str | Mapping[str, Any] | None", given) or {}
+    if not isinstance(given, Schedule):
+        raise RunError(f"growir.grow: schedule is of {type(given).__name__}, which has no method next(log)")
+    if isinstance(given, Scheduled) and not isinstance(given, Named):
+        return given.model_dump()
+    return {"name": name_of(given)}

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from growir.errors import RunError
 from growir.growth.contest import strategies_of
 from growir.growth.data import load_data
 from growir.growth.engine import Observer
-from growir.growth.running import read_config, start_run
+from growir.growth.naming import importing_from
+from growir.growth.problem import Problem
+from growir.growth.running import objective_of, read_config, start_of, start_run
 from growir.growth.settings import Typed, read_settings
 from growir.growth.target import read_target
 from growir.runs.display import Display
 from growir.runs.folder import latest_folder, new_folder
+from growir.trainable import check_trainable
 
 
 def run_command(target: str, *, settings: Sequence[Typed], out: Path | None, resume: bool, quiet: bool) -> None:
@@ -26,6 +30,12 @@ def run_command(target: str, *, settings: Sequence[Typed], out: Path | None, res
         GrowirError: Run file, settings, data or directory are wrong; one message.
         KeyboardInterrupt: The user stopped it; the directory is usable and can be resumed.
     """
+    # What a run file names by "package.module:name" may stand beside it, or where one is.
+    with importing_from(Path(target).parent, Path.cwd()):
+        _run(target, settings=settings, out=out, resume=resume, quiet=quiet)
+
+
+def _run(target: str, *, settings: Sequence[Typed], out: Path | None, resume: bool, quiet: bool) -> None:
     asked, typed = read_target(target), read_settings(settings)
     config = asked.config(typed)
     if resume:
@@ -33,12 +43,15 @@ def run_command(target: str, *, settings: Sequence[Typed], out: Path | None, res
         config = asked.config(typed, read_config(out))
     # The run directory must mean the same data from wherever it is resumed.
     config = config.located(os.path.abspath)
-    data = load_data(config.data, config.seed)
+    problem = Problem.of_loaded(load_data(config.data, config.seed), objective_of(config.objective))
+    start = start_of(config)
+    if start is not None:
+        check_trainable(start.graph, False, RunError)
     folder = out or new_folder(config.name)
     try:
         with Display(folder, config.name, strategies_of(config), quiet=quiet) as display:
             observer = Observer(event=display.event, tick=display.tick, epoch=display.epoch)
-            result = start_run(config, data, out=folder, resume=resume, observer=observer)
+            result = start_run(config, problem, start, out=folder, resume=resume, observer=observer)
             display.finished(result.finished)
     finally:
         if out is None:

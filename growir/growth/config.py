@@ -12,20 +12,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
 
 from growir.errors import Problem, RunError, cut, listed
 from growir.fields import field_problems
-from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Rate, Section, Share, Word
+from growir.growth.budget import BudgetConfig
+from growir.growth.naming import is_named
+from growir.growth.policy import PolicySettings
+from growir.growth.recipe import OptimizerConfig, RateConfig, Stopping
+from growir.growth.registry import CONTEST, DEFAULT, policy_names, settings_class
+from growir.growth.schedule import SCHEDULES, Alternating, Scheduled, schedule_class
+from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Positive, Rate, Section, Share, Word
 from growir.moments import FreshState
-from growir.nearest import suggestion
-from growir.ops import ACTIVATIONS
-from growir.ops.base import MAX_REAL, PositiveInt
+from growir.nearest import one_of
 
-Directions = Literal["random", "fitted"]
-Strategy = Literal["whole", "restricted", "bic", "widen"]
-# One list of words: of a union only the first half would be named to who wrote none of them.
-Way = Literal["whole", "restricted", "bic", "widen", "tournament"]
 MAX_THREADS = 1024
 MAX_PATH = 32_768  # characters, more than any system takes
 # Multiply-accumulates of a training step up to which one thread takes it. Below, two are at most a quarter faster, and
@@ -117,83 +117,8 @@ class DataConfig(Section):
         return value
 
 
-class DagConfig(Section):
-    """DAG growth by expressivity bottleneck.
-
-    Attributes:
-        name: Growth by expressivity bottleneck, the only policy yet.
-        strategy: "whole", "restricted", "bic", "widen", or the best of several, "tournament". Consider every move
-            ("whole"); those that feed or widen the state with the largest bottleneck ("restricted"), and of these the
-            one with the smallest Bayesian information criterion, for as long as that falls ("bic"); one hidden state
-            between data and output and then its widenings only ("widen", with kernels a chain of maps, each of half the
-            size), which trains best where inputs are many and the budget is small; or grow a network by each strategy
-            in `branches`, fit each on two thirds of the data as the final fit will, and keep the one that does best on
-            the last third ("tournament").
-        branches: The strategies of a tournament, the simplest first. A later one must be better by more than chance.
-        neurons: Neurons of a new state or a widening. Fewer where the budget ends. By default as many as a third of the
-            parameter budget pays for. That is between data and output, at most 8192: a few large steps end in better
-            networks than many small. Channels of a new map are eight by default, and a map doubles.
-        activation: Of new states; of a list, each is tried.
-        kernels: Kernel sizes of convolutions; none keeps to fully connected layers.
-        directions: Incoming weights of new neurons, "random" or "fitted". Fitted are the best of a pool that holds the
-            closed-form directions too, those of vectors then fitted by descent.
-        samples: The most samples of each part that candidates are measured on.
-        ridge: Regularisation of every least-squares solve. It is relative to the mean square of its features. By
-            default each solve chooses among three on held-out samples.
-        significance: The largest probability of error that a growth may have. Growth ends where no candidate improves
-            the selection part, at once or after the training that follows, with a smaller probability of error than
-            this (one-sided, paired by sample, each candidate by itself: of many, one may pass by chance); 1 takes any
-            improvement, and what trains to one or not. By default 1 for "widen", else 0.05. Width pays after a full
-            training.
-    """
-
-    name: Literal["dag"] = "dag"
-    strategy: Way = "tournament"
-    branches: Annotated[tuple[Strategy, ...], Field(min_length=1, max_length=MAX_CHOICES)] = ("widen", "whole")
-    neurons: PositiveInt | None = None
-    activation: Word | Annotated[tuple[Word, ...], Field(max_length=MAX_CHOICES)] = "relu"
-    kernels: Annotated[tuple[Annotated[int, Field(strict=True, gt=0, le=31)], ...], Field(max_length=MAX_CHOICES)] = ()
-    directions: Directions = "random"
-    samples: Count = 6000
-    ridge: Rate | None = None
-    significance: Share | None = None
-
-    def branch(self, strategy: Strategy) -> DagConfig:
-        """The policy of one branch of a tournament."""
-        return self.model_copy(update={"strategy": strategy})
-
-    @property
-    def error_rate(self) -> float:
-        """The probability of error that a growth may have."""
-        return self.significance or (1.0 if self.strategy == "widen" else 0.05)
-
-    @property
-    def activations(self) -> tuple[str, ...]:
-        """Those of new states."""
-        return (self.activation,) if isinstance(self.activation, str) else tuple(dict.fromkeys(self.activation))
-
-    @field_validator("activation")
-    @classmethod
-    def _known(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not value:
-            raise ValueError("the list is empty; name at least one activation")
-        for name in (value,) if isinstance(value, str) else value:
-            if name not in ACTIVATIONS:
-                near = suggestion(name, ACTIVATIONS)
-                raise ValueError(f"there is no such activation; there are {', '.join(ACTIVATIONS)}.{near}")
-        return value
-
-    @field_validator("kernels")
-    @classmethod
-    def _odd(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        even = [size for size in value if size % 2 == 0]
-        if even:
-            raise ValueError(f"kernel sizes must be odd, to keep positions centred: {even[0] + 1} instead of {even[0]}")
-        return tuple(dict.fromkeys(value))
-
-
 class TrainConfig(Section):
-    """How weights are trained between growths and at the end; AdamW throughout.
+    """How weights are trained between growths and at the end.
 
     Attributes:
         batch_size: Samples a step. By default 64, or 256 from 10 000 training samples on.
@@ -204,9 +129,20 @@ class TrainConfig(Section):
         epochs_trial: Passes over the data by each network of a tournament. That is two thirds of the training data, on
             the final schedule. By default half of epochs_final. What is ahead after a short fit may be behind after a
             long one.
-        learning_rate: Between growths.
-        learning_rate_final: The peak of the final schedule.
-        weight_decay: Decoupled weight decay, between growths and at the end.
+        learning_rate: Of AdamW between growths. Of another optimizer [optimizer] learning_rate says it.
+        learning_rate_final: The peak of AdamW's final schedule. Of another optimizer it is its learning_rate.
+        weight_decay: AdamW's decoupled weight decay, between growths and at the end.
+        rate: How the learning rate goes between growths: "constant", "cosine", "one_cycle", "steps", "wsd", or a table
+            with a name and more; docs/training.md has them. It spans the whole of growth where the schedule knows how
+            long that is, else each training.
+        clip: The largest norm of all gradients together; longer ones are scaled to it. By default no limit.
+        amp: The type that autocast computes in, "bfloat16" or "float16", the latter on CUDA. By default none.
+        accumulate: Batches whose gradients are added up for a step.
+        stopping: When a training between growths ends early, a table with patience, in epochs, and by. By default
+            never.
+        device: Where the network is: "cpu", "cuda", "cuda:1", "mps". By default the CPU.
+        checkpoint: When a run that is stopped can go on: after each "phase" of training, each "epoch", or each so many
+            steps.
         keep_final: The final fit starts with each matrix times this. Below 1 the fit keeps the
             directions that growth found and not its confidence: weights that were trained on a part of the data end
             in worse minima than young ones do (Ash and Adams 2020). By default 0.2 from 10 000 samples on where growth
@@ -224,6 +160,18 @@ class TrainConfig(Section):
     weight_decay: NonNegative = 0.1
     keep_final: Share | None = None
     fresh: FreshState | None = None
+    rate: RateConfig = RateConfig()
+    clip: Positive | None = None
+    amp: Literal["bfloat16", "float16"] | None = None
+    accumulate: Count = 1
+    stopping: Stopping | None = None
+    device: Word | None = None
+    checkpoint: Literal["phase", "epoch"] | Count = "phase"
+
+    @field_validator("rate", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
 
     def resolved(self, samples: int) -> TrainConfig:
         """The same with every default that depends on the data filled in."""
@@ -242,23 +190,17 @@ class TrainConfig(Section):
         return self.model_copy(update=given)
 
 
-class BudgetConfig(Section):
-    """Where growth ends, whichever comes first.
+class ObjectiveConfig(Section):
+    """What is minimised.
 
     Attributes:
-        parameters: The most parameters the network may have. By default two per sample, at most 50 000, at least
-            enough for eight neurons. The eight neurons stand beside a linear layer. It also decides how many neurons a
-            growth adds.
-        macs: The most multiply-accumulates per sample. By default no limit.
-        steps: The most growths.
-        seconds: A safety stop on wall-clock time. By default no limit. A run that it ended says so and is not
-            reproducible.
+        name: "cross_entropy", "mse", or "package.module:function", a function of the network's outputs and the target
+            that gives a loss for each sample. By default cross-entropy of classes, else mse.
+        axis: Where the logits of a dense prediction have the classes, 1 or -1. By default as the shapes say.
     """
 
-    parameters: Count | None = None
-    macs: Count | None = None
-    steps: Count = 20
-    seconds: Annotated[float, Field(strict=True, gt=0, le=MAX_REAL, allow_inf_nan=False)] | None = None
+    name: Word | None = None
+    axis: Literal[1, -1] | None = None
 
 
 class RunConfig(Section):
@@ -266,16 +208,23 @@ class RunConfig(Section):
 
     Attributes:
         name: Of the run directory and the graph; a file's name, if it has one.
+        network: What growth starts from: a network's folder, a document (.json), or "package.module:function", which
+            gives a network, a graph or a torch model that growir imported. By default nothing, for policies that start
+            from nothing.
         seed: Everything random is a function of it.
         threads: Of torch. By default one where a training step is small, else torch's choice. Small is one of at most
             `SMALL_STEP`. Results are the same to the bit only at one number.
     """
 
     name: Word = "run"
+    network: Annotated[str, Field(max_length=MAX_PATH)] | None = None
     seed: Annotated[int, Field(strict=True, ge=0, le=MOST)] = 0
     threads: Annotated[int, Field(strict=True, gt=0, le=MAX_THREADS)] | None = None
     data: DataConfig = DataConfig()
-    policy: DagConfig = DagConfig()
+    policy: SerializeAsAny[PolicySettings] = Field(default_factory=lambda: settings_class({})())
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: SerializeAsAny[Scheduled] = Alternating()
     train: TrainConfig = TrainConfig()
     budget: BudgetConfig = BudgetConfig()
 
@@ -289,9 +238,12 @@ class RunConfig(Section):
     def located(self, place: Callable[[str], str]) -> RunConfig:
         """The same with each data file where `place` says it is. Raises RunError if that cannot be."""
         files = {"path": self.data.path, "test": self.data.test}
-        if self.data.path == "digits":
+        if self.data.path == "digits" or is_named(self.data.path):
             del files["path"]
-        return self.updated(data={k: place(file) for k, file in files.items() if isinstance(file, str) and file})
+        found = self.updated(data={k: place(file) for k, file in files.items() if isinstance(file, str) and file})
+        if self.network is None or is_named(self.network):
+            return found
+        return found.model_copy(update={"network": place(self.network)})
 
     def updated(self, *, data: Mapping[str, object]) -> RunConfig:
         """The same with other settings of [data]. Raises RunError if that cannot be."""
@@ -329,18 +281,17 @@ class RunConfig(Section):
             macs: Multiply-accumulates per sample of the network that growth starts from.
         """
         # Convolutions read all of an image; a vector beside them is rarely worth a choice.
-        images = (0.98,) if self.policy.kernels else (0.9, 0.95, 0.98)
+        images = (0.98,) if self.policy.reads_maps else (0.9, 0.95, 0.98)
         variance = self.data.variance or (images if len(inputs) > 1 else 1.0)
         if isinstance(variance, tuple) and len(variance) == 1:
             (variance,) = variance
         data = self.data.model_copy(update={"variance": variance})
-        least = (math.prod(inputs) + 1) * (outputs + 8) + 8 * outputs
-        parameters = self.budget.parameters or max(least, min(50_000, 2 * samples))
+        parameters = self.budget.parameters or self.policy.most_parameters(samples, math.prod(inputs), outputs)
         budget = self.budget.model_copy(update={"parameters": parameters})
         train = self.train.resolved(samples)
         # In a fully connected layer a parameter is used once, in a convolution once at each position of the image.
-        positions = math.prod(sorted(inputs)[-2:]) if self.policy.kernels else 1
-        largest = max(macs, min(parameters * positions, budget.macs or MOST))
+        positions = math.prod(sorted(inputs)[-2:]) if self.policy.reads_maps else 1
+        largest = max(macs, min((parameters or macs) * positions, budget.macs or MOST))
         small = min(train.batch_size or samples, samples) * largest <= SMALL_STEP
         threads = self.threads or (1 if small else None)
         return self.model_copy(update={"threads": threads, "data": data, "train": train, "budget": budget})
@@ -357,6 +308,11 @@ class RunConfig(Section):
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        entries = cast("dict[str, object]", value).items()
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in entries) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, cast("list[object]", value))) + "]"
     # JSON's spelling is TOML's, but for characters: surrogate pairs are none, and DEL must be escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
@@ -370,12 +326,64 @@ DIGITS = RunConfig(
 )
 
 
-SECTIONS: dict[str, type[BaseModel]] = {
+SECTIONS = ("data", "policy", "objective", "optimizer", "schedule", "train", "budget")
+_FIXED: Mapping[str, type[Section]] = {
     "data": DataConfig,
-    "policy": DagConfig,
+    "objective": ObjectiveConfig,
+    "optimizer": OptimizerConfig,
     "train": TrainConfig,
     "budget": BudgetConfig,
 }
+
+
+def section_models(section: str) -> Mapping[str, type[Section]]:
+    """The models that a section may be read by, by what its `name` says; one by "" where it has no name."""
+    if section == "policy":
+        return {name: settings_class({"name": name}) for name in (DEFAULT, *policy_names())}
+    return SCHEDULES if section == "schedule" else {"": _FIXED[section]}
+
+
+def _model(section: str, given: Mapping[str, Any]) -> type[Section]:
+    """The model of a section with these entries. Raises RunError if it has a name that nothing has."""
+    if section == "policy":
+        return settings_class(given)
+    return schedule_class(given) if section == "schedule" else _FIXED[section]
+
+
+def _of_another_name(section: str, given: Mapping[str, Any], model: type[Section]) -> dict[str, Problem]:
+    """The keys of a section that it would take only if it had another name, and what to say of each."""
+    found: dict[str, Problem] = {}
+    for key in given.keys() - model.model_fields.keys():
+        names = [name for name, other in section_models(section).items() if key in other.model_fields]
+        if names:
+            name = given.get("name", model.model_fields["name"].default)
+            text = f"{section} {cut(repr(name))} has no {key!r}; {one_of([repr(each) for each in names])} has it"
+            found[key] = Problem(f"[{section}]", f"{text}: give its name as well, or leave this out")
+    return found
+
+
+def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over other ones, section by section; a section of another name takes the place of the one below."""
+    found = dict(below)
+    for key, value in above.items():
+        section, under = as_section(key, value), found.get(key)
+        if not (isinstance(section, dict) and isinstance(under, dict)):
+            found[key] = section
+            continue
+        said = cast("dict[str, Any]", section)
+        known = cast("dict[str, Any]", under)
+        other = "name" in said and said["name"] != known.get("name", said["name"])
+        found[key] = said if other else {**known, **said}
+    return found
+
+
+def as_section(key: str, value: Any) -> Any:
+    """What may stand short for a section, written out: policy = "random", or policy = ["random", "dag"]."""
+    if key in ("policy", "objective", "optimizer", "schedule") and isinstance(value, str):
+        return {"name": value}
+    if key == "policy" and isinstance(value, list | tuple):
+        return {"name": CONTEST, "policies": list(cast("Sequence[Any]", value))}
+    return value
 
 
 def parse_run(data: Mapping[str, Any], source: str) -> RunConfig:
@@ -390,14 +398,22 @@ def checked_run(data: Mapping[str, Any]) -> RunConfig | list[Problem]:
     """A configuration from decoded TOML, or all that is wrong with it."""
     problems: list[Problem] = []
     rest, valid = dict(data), dict[str, BaseModel]()
-    for key, model in SECTIONS.items():
-        section = rest.pop(key, {})
+    for key in SECTIONS:
+        section = as_section(key, rest.pop(key, {}))
         if not isinstance(section, dict):
             given = cut(json.dumps(section, default=str))
             problems.append(Problem(key, f"this is a section, [{key}], but {given} is given"))
             continue
         try:
-            valid[key] = model.model_validate(section)
+            model = _model(key, cast("Mapping[str, Any]", section))
+        except RunError as error:
+            problems.append(Problem(f"[{key}] name", str(error)))
+            continue
+        named = cast("dict[str, Any]", {"name": DEFAULT, **section} if key == "policy" else section)
+        strange = _of_another_name(key, named, model)
+        problems += strange.values()
+        try:
+            valid[key] = model.model_validate({name: entry for name, entry in named.items() if name not in strange})
         except ValidationError as error:
             problems += field_problems(f"[{key}]", f"[{key}]", error, model)
     try:

@@ -1,4 +1,4 @@
-"""Several networks grown from the same start by different strategies, and the one that ends best after training.
+"""Several networks grown from the same start by different policies, and the one that ends best after training.
 
 Gains at the moment of growth favour deep, narrow networks, which win for tens of epochs and lose after a full fit. So
 each branch is fitted as the final fit will be, on what is trained on between growths, and the part that chooses tells
@@ -8,18 +8,20 @@ which is best. The winner goes on from its weights before that fit: they have le
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import torch
 
 from growir.errors import RunError
-from growir.growth.config import RunConfig, Strategy
-from growir.growth.loss import mean_and_error
-from growir.growth.policies.dag.policy import Dag, certainly_positive
+from growir.growth.config import RunConfig
+from growir.growth.divergence import telling
+from growir.growth.loss import certainly_positive, mean_and_error
 from growir.growth.policy import Policy
+from growir.growth.registry import policy_class
 from growir.growth.session import Session
+from growir.growth.training import train_trial
 from growir.network import Network
 from growir.runs.records import Compared, Fitted
 
@@ -31,11 +33,11 @@ class Branch:
     """One way to grow.
 
     Attributes:
-        strategy: Its name; None for a run that is no tournament.
+        name: Its name; None for a run that is no contest.
         policy: What grows it.
     """
 
-    strategy: Strategy | None
+    name: str | None
     policy: Policy
 
 
@@ -44,14 +46,14 @@ class Trial:
     """A branch that has been grown and fitted.
 
     Attributes:
-        strategy: Its name.
+        name: Its name.
         network: As grown, before the fit.
         losses: (n,) of each sample of the selection part after the fit.
         step: Growths done.
         ended: Why its growth ended.
     """
 
-    strategy: str
+    name: str
     network: Network
     losses: torch.Tensor
     step: int
@@ -70,10 +72,9 @@ class Trial:
     @property
     def record(self) -> Fitted:
         """As events and checkpoints hold it, without the network."""
-        parameters = self.network.graph.costs().parameters
         return Fitted(
-            branch=self.strategy,
-            parameters=parameters,
+            branch=self.name,
+            parameters=self.network.graph.costs().parameters,
             loss=self.loss,
             loss_error=self.error,
             step=self.step,
@@ -81,32 +82,35 @@ class Trial:
         )
 
 
-def strategies_of(config: RunConfig) -> list[Strategy]:
-    """The strategies of a tournament, in the order they are grown by; none where a run is no tournament."""
-    names = list(dict.fromkeys(config.policy.branches))
-    return names if config.policy.strategy == "tournament" and len(names) > 1 else []
+def strategies_of(config: RunConfig) -> list[str]:
+    """The names of the branches of a contest, in the order they are grown by; none where a run is no contest."""
+    return [name for name, _ in config.policy.contestants() if name is not None]
 
 
-def branches_of(config: RunConfig) -> list[Branch]:
-    """The branches of a run, of which the configuration is resolved; one without a name where it is no tournament."""
-    policy = config.policy
-    names = strategies_of(config)
-    if names:
-        return [Branch(name, Dag(policy.branch(name), config.budget)) for name in names]
-    if policy.strategy == "tournament":  # of one branch
-        policy = policy.branch(policy.branches[0])
-    return [Branch(None, Dag(policy, config.budget))]
+def branches_of(config: RunConfig, policies: Mapping[str, Policy] | None = None) -> list[Branch]:
+    """The branches of a run, of which the configuration is resolved; one without a name where it is no contest.
+
+    Args:
+        config: Of the run.
+        policies: Policies that are given as objects, by the name of their settings.
+    """
+    given = policies or {}
+    return [
+        Branch(name, given[settings.name] if settings.name in given else policy_class(settings.name)(settings))
+        for name, settings in config.policy.contestants()
+    ]
 
 
-def run_trial(session: Session, strategy: Strategy, branch: int, step: int, ended: str) -> Trial:
+def run_trial(session: Session, name: str, branch: int, step: int, ended: str) -> Trial:
     """Fit what a branch has grown and measure it on the selection part. Raises RunError if the fit diverges."""
     network = session.network()
-    session.train_trial(branch)
-    trial = Trial(strategy, network, session.losses_on(session.parts.gr), step, ended)
+    advice = "clip gradients ([train] clip = 1.0), or lower [train] learning_rate_final"
+    with telling(f"the fit of branch {name!r}", advice):
+        train_trial(session, branch)
+    assert session.data.select is not None, "the data is cut"
+    trial = Trial(name, network, session.evaluate(session.data.select).losses, step, ended)
     if not math.isfinite(trial.loss):
-        raise RunError(
-            f"the fit of branch {strategy!r} diverged: its loss is NaN or infinite; lower [train] learning_rate_final"
-        )
+        raise RunError(f"the fit of branch {name!r} diverged: its loss is NaN or infinite; {advice}")
     return trial
 
 
@@ -117,8 +121,8 @@ def compare(trial: Trial, best: Trial) -> Compared:
     # Where all samples differ by the same, nothing is left to chance.
     p = NormalDist().cdf(-gain / error) if error else float(gain <= 0)
     return Compared(
-        branch=trial.strategy,
-        against=best.strategy,
+        branch=trial.name,
+        against=best.name,
         gain=gain,
         gain_error=error,
         p=p,

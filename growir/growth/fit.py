@@ -21,6 +21,7 @@ from growir.data.shuffling import Shuffle, generator
 from growir.data.source import Batch, Source
 from growir.errors import DataError, RunError
 from growir.growth.device import amp_type
+from growir.growth.divergence import Diverged
 from growir.growth.objective import Objective, Outputs, check_first, full_precision
 from growir.growth.phase import Fitted, Hooks, Position
 from growir.growth.recipe import Recipe
@@ -234,7 +235,7 @@ class _Phase:
                 check_first(self.objective, outputs, batch.target)
         if self.device.type == "cpu":
             if not math.isfinite(value := float(summed.detach())):
-                raise RunError(self._diverged(epoch, number, value))
+                raise self._diverged(epoch, number, value)
             return
         # Elsewhere each look waits for the device, so that it is taken at many losses together.
         self.unseen.append((number, summed.detach()))
@@ -245,16 +246,18 @@ class _Phase:
         """Raises RunError for the first loss since the last look that is not finite."""
         seen, self.unseen = self.unseen, []
         for number, loss in _not_finite(seen):
-            raise RunError(self._diverged(epoch, number, float(loss)))
+            raise self._diverged(epoch, number, float(loss))
 
-    def _diverged(self, epoch: int, batch: int, loss: float) -> str:
+    def _diverged(self, epoch: int, batch: int, loss: float) -> Diverged:
         rates = sorted({float(group["lr"]) for group in self.optimizer.param_groups})
         clipped = self.recipe.clip is not None
         also = f"the largest gradient norm (clip = {self.recipe.clip:g})" if clipped else "clip gradients (clip = 1.0)"
         half = ', or take amp = "bfloat16" or none' if self.recipe.amp else ""
-        return (
-            f"{self.name}, epoch {epoch + 1}, batch {batch + 1}: the loss is {loss}; lower the learning rate "
-            f"({', '.join(f'{rate:.3g}' for rate in rates)}){' or ' if clipped else ', or '}{also}{half}"
+        found = f"epoch {epoch + 1}, batch {batch + 1}: the loss is {loss}"
+        return Diverged(
+            f"{self.name}, {found}; lower the learning rate "
+            f"({', '.join(f'{rate:.3g}' for rate in rates)}){' or ' if clipped else ', or '}{also}{half}",
+            f"in {found}",
         )
 
     # -- where it stands ------------------------------------------------------------------------------------------

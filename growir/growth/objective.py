@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from growir.errors import RunError, cut
+from growir.growth.divergence import Diverged
 from growir.nearest import alternatives
 
 Outputs = tuple[torch.Tensor, ...]
@@ -302,9 +303,10 @@ def check_first(objective: Objective, outputs: Outputs, target: Any) -> None:
             f"{_title(objective)}: the loss of sample {where} of the first batch is {found}, though the "
             "outputs are finite; mend the objective (a logarithm of zero?) or the target"
         )
-    raise RunError(
-        f"the network's output {whose} is not finite in the first batch; look for NaN in the data, or for weights that "
-        "diverged before"
+    found_there = f"the network's output {whose} is not finite in the first batch"
+    raise Diverged(
+        f"{found_there}; look for NaN in the data, or for weights that diverged before",
+        f"{found_there}, by NaN in the data or in weights",
     )
 
 

@@ -1,104 +1,229 @@
-"""What the engine asks of a growth algorithm: propose, score, select."""
+"""What the engine asks of a growth algorithm, and what passes between them.
+
+A policy is any object with a `name`, `Settings` and the four methods below. The other protocols are each by itself: a
+policy has what it needs of them.
+
+    class Wider:
+        name = "wider"
+        Settings = PolicySettings
+
+        def __init__(self, settings):
+            self.settings = settings
+
+        def propose(self, session, budget): ...   # what could grow, as candidates
+        def score(self, session, candidates, key): ...   # what each is worth
+        def select(self, session, scores, budget): ...   # which of them grow now
+        def build(self, session, chosen): ...   # the pass that does it
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-import torch
-
-from growir.growth.session import Session
+from growir.growth.budget import Budget, Cost
+from growir.growth.sections import Count, Section, Word
 from growir.rewrite import Pass
 
-Outcome = Literal["improving", "no amplitude", "no gain", "on probation"]
+if TYPE_CHECKING:  # the session takes what is defined here, and settings are read without torch
+    import torch
+
+    from growir.growth.config import RunConfig
+    from growir.growth.problem import Problem
+    from growir.growth.session import Session
+    from growir.network import Network
 
 
-class Small(NamedTuple):
-    """A candidate at a small amplitude, where its first-order prediction must hold; gains of the mean loss."""
+class PolicySettings(Section):
+    """The settings of a policy that has none of its own; policies derive theirs from it.
 
-    amplitude: float
-    predicted: float
-    measured: float
+    Attributes:
+        name: Which policy.
+        samples: The most samples of each part that growth is measured on.
+    """
+
+    name: Word = ""
+    samples: Count = 6000
+
+    @property
+    def select_share(self) -> float:
+        """The share of the training data that selects, where nobody says another."""
+        return 0.1
+
+    def most_parameters(self, samples: int, inputs: int, outputs: int) -> int | None:
+        """The parameter budget where none is given; None for no limit."""
+        return None
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether what is grown from nothing reads samples as maps, so that they stay maps in the first network."""
+        return False
+
+    def contestants(self) -> Sequence[tuple[str | None, PolicySettings]]:
+        """The settings of each of several ways to grow, by name, of which the best goes on; one without a name."""
+        return [(None, self)]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Something that can be chosen by itself: a whole rewrite, or one unit of a space.
+
+    Attributes:
+        name: What logs call it; no two of one growth share it.
+        cost: What the network would cost more; negative where it shrinks.
+        part: The policy's own.
+    """
+
+    name: str
+    cost: Cost
+    part: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What a candidate is worth.
+
+    Attributes:
+        candidate: It.
+        gain: Predicted decrease of the mean loss, in one unit for every policy; measured where `predicted` is given.
+        error: The standard error of the gain, where it is known.
+        notes: What this policy alone can say of it, as JSON values; logged as they are.
+        predicted: What was predicted to first order, where the gain was measured on the part that selects.
+    """
+
+    candidate: Candidate
+    gain: float
+    error: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    predicted: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """A candidate with its weights and what it is worth.
+class Standing:
+    """How a network stands at some moment of a run.
 
     Attributes:
-        step: The rewrite, with its new weights.
-        updates: Tensors that change together with it, by key.
-        amplitude: The factor found on the line search part.
-        predicted: First-order decrease of the mean loss, on the line search part.
-        gain: Measured decrease of the mean loss, on the part that chooses; None where the amplitude is zero.
-        error: Standard error of the gain, from the samples it was measured on.
-        loss: The mean loss there afterwards.
-        loss_before: The mean loss there before.
-        parameters: Of the network afterwards.
-        parameters_before: Of the network it would change.
-        outcome: Whether it is worth applying, or why not.
-        small: The candidate at a small amplitude.
-        convolves: Whether it adds maps.
-        idle: The rewrite with outgoing weights of zero: it keeps the function, and what is new can learn.
+        losses: (n,) of each sample of the part that selects, of as many as growth is measured on at most.
+        metrics: By part ("train", "select") what a user reads.
+        parameters: How many it has.
     """
 
-    step: Pass
-    updates: Mapping[str, torch.Tensor]
-    amplitude: float
-    predicted: float
-    gain: float | None
-    error: float | None
-    loss: float
-    loss_before: float
+    losses: torch.Tensor
+    metrics: Mapping[str, Mapping[str, float]]
     parameters: int
-    parameters_before: int
-    outcome: Outcome
-    small: Small
-    convolves: bool
-    idle: Pass
-
-    @property
-    def improves(self) -> bool:
-        """Whether it is worth applying."""
-        return self.outcome == "improving"
 
 
 class Policy(Protocol):
-    """A growth algorithm: decides what grows and with which weights. The engine applies, trains and records."""
+    """A growth algorithm: decides what grows and with which weights. The engine applies, trains and records.
 
-    name: str
+    Attributes:
+        name: What run files call it.
+        Settings: Its section of a run file, a `PolicySettings`; the policy is made of one.
+    """
 
-    @property
-    def limited(self) -> bool:
-        """Whether the last proposal left moves out for the budget."""
+    name: ClassVar[str]
+    Settings: ClassVar[type[PolicySettings]]
+
+    def __init__(self, settings: Any) -> None: ...
+
+    def propose(self, session: Session, budget: Budget) -> Sequence[Candidate]:
+        """What could grow now, within the budget; nothing ends growth."""
         ...
 
-    def propose(self, session: Session) -> Sequence[Pass]:
-        """The candidate rewrites in scope that fit the budget."""
+    def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> Sequence[Score]:
+        """What candidates are worth; `key` keys random numbers, and is another one for each growth."""
         ...
 
-    def score(self, session: Session, candidates: Sequence[Pass], step: int) -> Sequence[Scored]:
-        """Every candidate with weights and measured gains; `step` keys random numbers."""
+    def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> Sequence[Score]:
+        """Those that grow now, the best first; none ends growth. `growth.selection` has the usual ways."""
         ...
 
-    def select(self, session: Session, scored: Sequence[Scored]) -> Sequence[Scored]:
-        """Those to apply now, best first; none ends growth."""
+    def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
+        """One rewrite that does what was chosen, a `Sequence` where it is several."""
         ...
 
-    def last_resort(self, session: Session, scored: Sequence[Scored]) -> Sequence[Scored]:
-        """What to apply where `select` finds nothing: growths that the training after them must justify."""
-        ...
 
-    def refuses(
-        self, session: Session, choice: Scored, before: torch.Tensor, after: torch.Tensor
-    ) -> Literal["no gain", "criterion"] | None:
-        """Why a growth is taken back after the training that followed it; None where it stays.
+@runtime_checkable
+class Judges(Protocol):
+    """A policy that may take a growth back after the training that followed it."""
+
+    def refuses(self, session: Session, before: Standing, after: Standing) -> str | None:
+        """Why the last growth is taken back; None where it stays.
 
         Args:
             session: The network after that training.
-            choice: The growth.
-            before: (n,) losses on samples of the selection part before the growth.
-            after: The same after the training.
+            before: How the network stood before the growth.
+            after: How it stands after the training.
         """
+        ...
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """A policy that supplies the first network where none is given."""
+
+    def start(self, problem: Problem, config: RunConfig, chosen: Mapping[str, Any] | None = None) -> Network:
+        """The network that growth starts from.
+
+        Args:
+            problem: Data and objective.
+            config: Of the run, resolved.
+            chosen: What `choose_start` said, in a run that goes on.
+
+        Raises:
+            RunError: There is no such network for this data.
+        """
+        ...
+
+    def choose_start(self, session: Session) -> tuple[Network, Mapping[str, Any]] | None:
+        """The best of several first networks, and what is told of the choice; None where nothing is to choose.
+
+        The session is left anywhere.
+        """
+        ...
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A policy that has something to tell of a network after each training and at the end."""
+
+    def describe(self, session: Session) -> Mapping[str, Any]:
+        """JSON values by name."""
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A policy that says itself what a growth event notes of its scores."""
+
+    def explain(self, scores: Sequence[Score], chosen: Sequence[Score]) -> Mapping[str, Any]:
+        """JSON values by name."""
+        ...
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """A policy that surrounds every phase of training: with an extra loss, frozen parameters, locks."""
+
+    def around(self, session: Session) -> AbstractContextManager[None]:
+        """What holds while a phase trains."""
+        ...
+
+    def after_step(self, session: Session) -> None:
+        """Called after each step of the optimizer."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A policy that a resumed run must give back what it knew."""
+
+    def state(self) -> Mapping[str, Any]:
+        """All of it, as JSON values and numpy arrays."""
+        ...
+
+    def restored(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` gave."""
         ...

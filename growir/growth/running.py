@@ -4,39 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
-import numpy as np
 import torch
 
-from growir import __version__
-from growir.backends.torch_arrays import to_array, to_tensor
+from growir import store
 from growir.data.dataset import Dataset
+from growir.data.nests import tensors_of
+from growir.data.source import Source
 from growir.errors import ExportError, RunError, cut
 from growir.graph import Graph
-from growir.growth.config import RunConfig, Strategy, parse_run
-from growir.growth.contest import Trial
-from growir.growth.engine import GrowthResult, Observer, Progress, Reason, run_growth
-from growir.growth.policies.dag.inputs import start_network
+from growir.growth.checkpointing import checkpoint_of, gone_on
+from growir.growth.config import ObjectiveConfig, RunConfig, parse_run
+from growir.growth.contest import branches_of
+from growir.growth.engine import Engine, Event, GrowthResult, Observer, Progress
+from growir.growth.naming import is_named, named
+from growir.growth.objective import Called
+from growir.growth.optimizing import Factory
+from growir.growth.policy import Policy, Starts
+from growir.growth.problem import Problem, as_numpy
+from growir.growth.schedule import Schedule
 from growir.growth.session import Session, resolved
-from growir.network import Network
+from growir.network import Network, load_graph
 from growir.params import array_digest, param_table
-from growir.runs.folder import CHECKPOINT, CONFIG, STATE, Checkpoint, RunFolder, damaged
-from growir.runs.meter import Meter
-from growir.runs.records import Event
+from growir.runs.folder import CHECKPOINT, CONFIG, STATE, RunFolder
 from growir.shapes import shapes_of
+
+DIGESTED = 64  # samples of a source that tell it from another
 
 
 def start_run(
     config: RunConfig,
-    data: Dataset,
+    problem: Problem,
     start: Network | None = None,
     *,
+    policies: Mapping[str, Policy] | None = None,
+    schedule: Schedule | None = None,
+    optimizing: Factory | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     observer: Observer | None = None,
@@ -53,24 +61,77 @@ def start_run(
     given = start
     saved = read_config(Path(out)) if resume and out is not None else None
     config = (config.going_on_from(saved) if saved else config).started_from(given is not None)
-    config = resolved(config, data, start)
-    start = start or start_network(data, config)
-    _check_start(start, data, config)
+    config = resolved(config, problem, start)
+    start = start or first_network(problem, config, policies)
+    check_start(start, problem, config)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(config.threads or threads)
-        session = Session(start, data, config, observer.tick, observer.epoch)
+        session = Session(start, problem, config, observer.tick, observer.epoch, optimizing)
+
+        def engine(session: Session, observer: Observer, progress: Progress | None, earlier: Sequence[Event]) -> Engine:
+            return Engine(session, observer, given, progress, earlier, policies, schedule)
+
         if out is None:
-            return run_growth(session, data, observer, given)
-        folder = RunFolder(Path(out), _digest(start, data))
+            return engine(session, observer, None, ()).run()
+        folder = RunFolder(Path(out), _digest(start, problem))
         if saved:
-            _same_settings(folder, resolved(saved.going_on_from(saved), data, given), config)
+            _same_settings(folder, resolved(saved.going_on_from(saved), problem, given), config)
         else:
-            folder.create(config.to_toml(), data.description)
+            folder.create(config.to_toml(), None if problem.dataset is None else problem.dataset.description)
         with folder.alone():
-            return _run_in(folder, observer, session, data, given, resume=resume)
+            return _run_in(folder, observer, session, engine, resume=resume)
     finally:
         torch.set_num_threads(threads)
+
+
+Making = Callable[[Session, Observer, "Progress | None", "Sequence[Event]"], Engine]
+
+
+def objective_of(config: ObjectiveConfig) -> Any:
+    """What [objective] names, as `as_objective` takes it; None where it names nothing."""
+    if config.name is None:
+        return None
+    if ":" in config.name:
+        return named(config.name, "[objective] name")
+    return {"name": config.name} | ({} if config.axis is None else {"axis": config.axis})
+
+
+def start_of(config: RunConfig) -> Network | None:
+    """The network that a configuration names, if it names one.
+
+    Raises:
+        GraphError: The file is no network and no document.
+        RunError: There is no such function, or it gives something else.
+    """
+    where = config.network
+    if where is None:
+        return None
+    found: object = named(where, "network") if is_named(where) and not Path(where).exists() else None
+    if found is None:
+        found = Network.load(where) if store.is_network(Path(where)) else load_graph(where)
+    if callable(found):
+        found = found()
+    if isinstance(found, Graph):
+        return Network.init(found, config.seed)
+    if not isinstance(found, Network):
+        raise RunError(
+            f"network: {cut(where)} gives {type(found).__name__}, but a Network or a Graph is needed; of a torch model "
+            "growir.from_torch(model, example_inputs) makes one"
+        )
+    return found
+
+
+def first_network(problem: Problem, config: RunConfig, policies: Mapping[str, Policy] | None = None) -> Network:
+    """The network that growth starts from where none is given. Raises RunError if no policy of the run supplies one."""
+    found = [branch.policy for branch in branches_of(config, policies)]
+    for policy in found:
+        if isinstance(policy, Starts):
+            return policy.start(problem, config)
+    raise RunError(
+        f"policy {found[0].name}: it grows a network that is there, but none is given; give one to start from: "
+        f"growir.grow(network, data, policy={found[0].name!r})"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +150,11 @@ class _Recorder:
         self.observer.accepted(step, graph)
 
     def checkpoint(self, session: Session, progress: Progress) -> None:
-        self.folder.checkpoint(_checkpoint_of(session, progress))
+        self.folder.checkpoint(checkpoint_of(session, progress))
         self.observer.checkpoint(session, progress)
 
 
-def _run_in(
-    folder: RunFolder, observer: Observer, session: Session, data: Dataset, start: Network | None, *, resume: bool
-) -> GrowthResult:
+def _run_in(folder: RunFolder, observer: Observer, session: Session, engine: Making, *, resume: bool) -> GrowthResult:
     """Go on with the run in a folder, or with the one that `session` starts."""
     progress = None
     recorder = _Recorder(folder, observer)
@@ -109,9 +168,9 @@ def _run_in(
                 return GrowthResult(done.network, done.grown, done.finished, done.events)
             last = folder.last()
             if last is not None:
-                session, progress = _gone_on(last, folder.path / CHECKPOINT / STATE, session, data)
+                session, progress = gone_on(last, folder.path / CHECKPOINT / STATE, session)
             folder.rewind(last.events if last else [])
-        result = run_growth(session, data, recording, start, progress, folder.events)
+        result = engine(session, recording, progress, folder.events).run()
         folder.finish(result.network, result.finished)
     except KeyboardInterrupt:
         stopped = folder.interrupted()
@@ -124,101 +183,64 @@ def _run_in(
     return result
 
 
-def _checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
-    """All that going on needs."""
-    fields = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress)}
-    state = {
-        **fields,
-        "trials": [trial.record.to_json() for trial in progress.trials],
-        "phases": session.meter.to_json(),
-        "threads": torch.get_num_threads(),
-        "growir": __version__,
-    }
-    return Checkpoint(
-        session.network(),
-        {key: to_array(tensor) for key, tensor in session.optimizer_tensors().items()},
-        state,
-        trials={trial.strategy: trial.network for trial in progress.trials},
-        losses={trial.strategy: trial.losses.numpy() for trial in progress.trials},
-    )
-
-
-def _gone_on(last: Checkpoint, path: Path, session: Session, data: Dataset) -> tuple[Session, Progress]:
-    """Session and progress of a checkpoint; `path` is where it says how far it is. Raises RunError if it is damaged."""
-    try:
-        progress, threads = _progress(last), operator.index(last.state["threads"])
-        if threads < 1:
-            raise ValueError(f"{threads} threads")
-        meter = Meter()
-        meter.restore(last.state.get("phases", {}))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, error) from None
-    # Another number of threads sums in another order, and the run would no longer be the same to the bit.
-    torch.set_num_threads(threads)
-    session = Session(last.network, data, session.config, session.tick, session.epoch)
-    session.restore_optimizer({key: to_tensor(array) for key, array in last.optimizer.items()})
-    session.meter = meter
-    return session, progress
-
-
-def _progress(last: Checkpoint) -> Progress:
-    """What a checkpoint says of how far the run is. Raises ValueError, KeyError or TypeError."""
-    state = last.state
-    step, seconds, growing = operator.index(state["step"]), float(state["seconds"]), float(state["growing"])
-    branch = operator.index(state.get("branch", 0))
-    if min(step, seconds, growing, branch) < 0 or state["ended"] not in (None, *get_args(Reason)):
-        raise ValueError(f"step {step}, {seconds} seconds, {growing} of them growing, ended by {state['ended']}")
-    trials: list[Trial] = []
-    for found in state.get("trials", []):
-        strategy = found["branch"]
-        if strategy not in get_args(Strategy) or found["ended"] not in get_args(Reason):
-            raise ValueError(f"branch {strategy!r}, ended by {found['ended']!r}")
-        measured = torch.from_numpy(np.array(last.losses[strategy], np.float32))
-        trials.append(Trial(strategy, last.trials[strategy], measured, operator.index(found["step"]), found["ended"]))
-    if len({len(trial.losses) for trial in trials}) > 1:
-        raise ValueError("branches were measured on different samples")
-    if len(trials) - branch not in (0, 1):
-        raise ValueError(f"branch {branch} after {len(trials)} that are done")
-    # Metrics are measured again where they are missing, as in runs from before they were kept.
-    kept = cast("Mapping[str, Mapping[str, Any]]", state.get("metrics") or {})
-    metrics = {part: {k: float(v) for k, v in found.items()} for part, found in kept.items()}
-    return Progress(step, seconds, growing, state["ended"], branch, tuple(trials), metrics or None)
-
-
-def _check_start(start: Network, data: Dataset, config: RunConfig) -> None:
-    """Refuse a network that the data or the budget does not fit."""
-    graph = start.graph
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise RunError(
-            f"a growth run takes a network of one input and one output, but {cut(graph.name)!r} has "
-            f"{len(graph.inputs)} and {len(graph.outputs)}"
-        )
+def check_start(start: Network, problem: Problem, config: RunConfig) -> None:
+    """Refuse a network that the data or the budget does not fit. Raises RunError."""
+    graph, data = start.graph, problem.dataset
     if all(param.buffer for param in param_table(graph).values()):
         raise RunError(f"the network {cut(graph.name)!r} has no parameter to train; put a bias before its output")
-    shapes = shapes_of(graph)
-    takes, gives = shapes[graph.inputs[0].name], shapes[graph.outputs[0]]
-    sample = ("N", *data.x_train.shape[1:])
-    if (takes.dims, takes.dtype) != (sample, "float32"):
-        raise RunError(f"the network takes {takes} of {takes.dtype}, but the samples are {sample} of float32")
-    if gives.dims != ("N", data.outputs):
-        what = "classes" if data.task == "classification" else "targets"
-        raise RunError(f"the network gives {gives}, but the data has {data.outputs} {what}: ('N', {data.outputs})")
-    if start.dtype != np.float32:
-        raise RunError(f"the network's weights are {start.dtype}, but growth takes float32")
+    if data is not None:
+        _check_arrays(graph, data, problem)
     costs, budget = graph.costs(), config.budget
     for what, has, most in (("parameters", costs.parameters, budget.parameters), ("macs", costs.macs, budget.macs)):
         if most is not None and has > most:
             raise RunError(f"[budget] {what} is {most}, but the network has {has} before it grows; raise it")
 
 
-def _digest(start: Network, data: Dataset) -> str:
+def _check_arrays(graph: Graph, data: Dataset, problem: Problem) -> None:
+    """Refuse a network that takes or gives something else than a data set with a description has. Raises RunError."""
+    if len(graph.inputs) != 1:
+        raise RunError(
+            f"the network {cut(graph.name)!r} has {len(graph.inputs)} inputs, but x_train is one array; give "
+            "growir.data.Data.from_arrays with one array for each input"
+        )
+    shapes = shapes_of(graph)
+    takes, gives = shapes[graph.inputs[0].name], shapes[graph.outputs[0]]
+    sample = ("N", *data.x_train.shape[1:])
+    if takes.dims != sample or not takes.dtype.startswith("float"):
+        raise RunError(f"the network takes {takes} of {takes.dtype}, but the samples are {sample} of float32")
+    if isinstance(problem.objective, Called):
+        return
+    if len(graph.outputs) != 1:
+        raise RunError(
+            f"the network {cut(graph.name)!r} has {len(graph.outputs)} outputs, but this objective takes one; give a "
+            "function of the tuple of outputs as objective"
+        )
+    if gives.dims != ("N", data.outputs):
+        what = "classes" if data.task == "classification" else "targets"
+        raise RunError(f"the network gives {gives}, but the data has {data.outputs} {what}: ('N', {data.outputs})")
+
+
+def _digest(start: Network, problem: Problem) -> str:
     """What tells one run's data and first network from another's."""
-    parts = [data.task, start.graph.hash, *(array_digest(array) for array in start.arrays.values())]
-    parts += [array_digest(array) for array in (data.x_train, data.y_train, data.x_test, data.y_test)]
-    description = data.description
-    if description.features is not None or description.classes not in (None, tuple(range(data.outputs))):
-        parts.append(description.to_json())  # the same numbers may mean something else
+    parts = [problem.task, start.graph.hash, *(array_digest(array) for array in start.arrays.values())]
+    data = problem.dataset
+    if data is not None:
+        parts += [array_digest(array) for array in (data.x_train, data.y_train, data.x_test, data.y_test)]
+        description = data.description
+        if description.features is not None or description.classes not in (None, tuple(range(data.outputs))):
+            parts.append(description.to_json())  # the same numbers may mean something else
+    else:
+        parts += [source_digest(each) for each in (problem.data.train, problem.data.select, problem.data.test)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def source_digest(source: Source | None) -> str:
+    """What tells one source from another: its length and the first and last samples."""
+    if source is None:
+        return "none"
+    first = next(iter(source.batches(DIGESTED, None)))
+    digests = [array_digest(as_numpy(tensor)) for tensor in tensors_of((first.inputs, first.target))]
+    return "\n".join([str(len(source)), *digests])
 
 
 def _same_settings(folder: RunFolder, started: RunConfig, config: RunConfig) -> None:
@@ -226,15 +248,17 @@ def _same_settings(folder: RunFolder, started: RunConfig, config: RunConfig) -> 
     if saved == asked:
         return
     differ: list[str] = []
-    for key in saved:
-        if isinstance(saved[key], dict):
+    for key, value in saved.items():
+        now = asked[key]
+        if isinstance(value, dict) and isinstance(now, dict):
+            before, after = cast("dict[str, Any]", value), cast("dict[str, Any]", now)
+            # Where the name of a section is another, so are all its keys.
+            keys = ["name"] if before.get("name") != after.get("name") else [*before, *(after.keys() - before.keys())]
             differ += [
-                f"[{key}] {k}: {saved[key][k]}, now {asked[key][k]}"
-                for k in saved[key]
-                if saved[key][k] != asked[key][k]
+                f"[{key}] {k}: {before.get(k)}, now {after.get(k)}" for k in keys if before.get(k) != after.get(k)
             ]
-        elif saved[key] != asked[key]:
-            differ.append(f"{key}: {saved[key]}, now {asked[key]}")
+        elif value != now:
+            differ.append(f"{key}: {value}, now {now}")
     raise RunError(
         f"{folder.path}: this run was started with other settings and cannot go on with these "
         f"({'; '.join(differ[:4])}); {folder.path / CONFIG} holds its own"

@@ -1,8 +1,9 @@
-"""A network in growth: live tensors, the data, the optimizer; the only thing policies and the engine share."""
+"""A network in growth: the live module, its optimizer, the data; the only thing policies and the engine share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,114 +11,186 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from growir.backends.torch_edits import TORCH
+from growir import live
+from growir.backends.torch_edits import TorchBackend
 from growir.backends.torch_fx.lowering import lower_tensors
-from growir.data.dataset import Dataset
-from growir.data.shuffling import generator as generator
+from growir.data.memory import ArraySource
+from growir.data.parts import Data
+from growir.data.shuffling import generator
+from growir.data.source import Source
 from growir.edits import apply_edits
 from growir.errors import RunError
 from growir.graph import Graph
 from growir.growth.config import MAX_THREADS, RunConfig, TrainConfig
-from growir.growth.data import Parts, split_parts, target_statistics
-from growir.growth.loss import Loss
-from growir.growth.measure.section import constant_prefix, run_section, section
-from growir.growth.train import grown_state, make_optimizer, named_state, predict, restore_state, train
+from growir.growth.device import device_of
+from growir.growth.evaluating import ROWS, Evaluated, evaluate
+from growir.growth.measure.overgrown import OverGrown
+from growir.growth.measure.section import run_section
+from growir.growth.objective import Objective, full_precision
+from growir.growth.optimizer_state import OptimizerState, optimizer_state, restore_optimizer
+from growir.growth.optimizing import Factory, groups_of, make
+from growir.growth.phase import Fitted
+from growir.growth.policy import Standing
+from growir.growth.problem import Problem
+from growir.growth.rates import set_apart
+from growir.growth.reading import Reading, Ready, float_dtype
+from growir.growth.recipe import OptimizerConfig, Recipe, recipe_from
+from growir.growth.training import train_by
 from growir.network import Network
-from growir.ops import BatchNorm
 from growir.params import array_digest, frozen_keys, param_table
 from growir.rewrite import Pass, Rewrite
 from growir.runs.meter import Meter
+from growir.shapes import shapes_of
+
+__all__ = ["Session", "generator", "resolved"]
 
 Tick = Callable[[str, int, int], None]
 Epoch = Callable[[str, int, int, float], None]
 
 
-def resolved(config: RunConfig, data: Dataset, start: Network | None = None) -> RunConfig:
-    """The configuration with every default filled in that depends on the data, the first network, or torch."""
+def resolved(config: RunConfig, problem: Problem, start: Network | None = None) -> RunConfig:
+    """The configuration with every default filled in that depends on the data, the first network, or torch.
+
+    Raises:
+        RunError: Neither the data nor a network says what samples are.
+    """
     macs = 0 if start is None else start.graph.costs().macs
-    found = config.resolved(len(data.x_train), data.x_train.shape[1:], data.outputs, macs)
+    data = problem.dataset
+    if data is not None:
+        shape, outputs = data.x_train.shape[1:], data.outputs
+    elif start is not None:
+        graph = start.graph
+        shape = tuple(size for size in graph.inputs[0].shape[1:] if isinstance(size, int))
+        outputs = shapes_of(graph)[graph.outputs[0]].elements
+    else:
+        raise RunError(
+            "nothing says what to grow: sources of data have no description that a first network could be made from; "
+            "give a network, growir.grow(network, data)"
+        )
+    found = config.resolved(problem.samples, shape, outputs, macs)
     update: dict[str, object] = {"threads": found.threads or min(torch.get_num_threads(), MAX_THREADS)}
-    if data.held_out is not None:
+    if data is not None and data.held_out is not None:
         update["data"] = found.data.model_copy(update={"test": data.held_out})
     return found.model_copy(update=update)
 
 
-def live_tensors(network: Network) -> dict[str, torch.Tensor]:
-    """Copies of a network's tensors, learned ones as Parameters."""
-    return as_parameters(
-        network.graph, {key: torch.from_numpy(np.array(array)) for key, array in network.arrays.items()}
-    )
-
-
-def as_parameters(graph: Graph, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A graph's tensors with parameters as Parameters, of which those that it freezes require no gradient."""
-    table, still = param_table(graph), frozen_keys(graph)
-    return {
-        key: tensor if table[key].buffer else nn.Parameter(tensor, requires_grad=key not in still)
-        for key, tensor in tensors.items()
-    }
+def live_tensors(network: Network, device: torch.device | None = None) -> dict[str, torch.Tensor]:
+    """Copies of a network's tensors, learned ones as Parameters that require a gradient unless they are frozen."""
+    table, still = param_table(network.graph), frozen_keys(network.graph)
+    found: dict[str, torch.Tensor] = {}
+    for key, array in network.arrays.items():
+        tensor = torch.from_numpy(np.array(array)).to(device or "cpu")
+        found[key] = tensor if table[key].buffer else nn.Parameter(tensor, requires_grad=key not in still)
+    return found
 
 
 class Session:
     """A network that is being grown, with its data.
 
     Attributes:
-        graph: The current graph with its history.
-        tensors: The live tensors by key; learned ones are Parameters.
-        parts: The three parts of the training data.
-        loss: What is minimised.
+        module: The live module.
+        graph: Its graph, with its history.
+        tensors: Its tensors by key; learned ones are Parameters.
+        optimizer: What trains them.
+        data: What is trained on, what selects, and what is tested on.
+        reading: The same as the present module reads it.
+        objective: What is minimised.
+        problem: Where data and objective are from.
         config: The configuration, resolved for this data.
-        train_config: Its training section.
+        optimizing: Which optimizer: settings, or a function of the parameters.
+        device: Where the module is.
+        seed: Everything random is a function of it.
         meter: What it all costs.
+
+    Args:
+        network: What is grown.
+        problem: Data and objective.
+        config: Of the run.
+        tick: Called with the name of a phase, the work done and in all.
+        epoch: Called with the name of a phase, epochs done and in all, and the mean loss.
+        optimizing: A function of the parameters that makes the optimizer; the configuration's if None.
+        of: A module of this very network that somebody trains, and its optimizer, to be grown in place of new ones.
+
+    Raises:
+        RunError: The configuration does not fit the network or the machine.
     """
 
     def __init__(
         self,
         network: Network,
-        data: Dataset,
+        problem: Problem,
         config: RunConfig,
         tick: Tick = lambda phase, done, total: None,
         epoch: Epoch = lambda phase, done, total, loss: None,
+        optimizing: Factory | None = None,
+        of: tuple[fx.GraphModule, torch.optim.Optimizer] | None = None,
     ) -> None:
-        if len(network.graph.inputs) != 1 or len(network.graph.outputs) != 1:
-            raise RunError("a growth run takes a network of one input and one output")
-        self.config = resolved(config, data, network)
+        self.problem = problem
+        self.config = resolved(config, problem, network)
         self.train_config: TrainConfig = self.config.train
-        if self.train_config.batch_size == 1 and any(isinstance(node.op, BatchNorm) for node in network.graph.nodes):
+        if self.train_config.batch_size == 1 and any(node.op.over_batch for node in network.graph.nodes):
             raise RunError("[train] batch_size is 1, but batch norm needs two samples or more to train on")
-        self.parts: Parts = split_parts(len(data.x_train), config.seed)
-        _, std = target_statistics(data) if data.task == "regression" else (None, np.ones(1, np.float32))
-        self.loss = Loss(data.task, torch.from_numpy(std))
-        self.data = data
-        self.targets = torch.from_numpy(data.y_train)
+        self.seed = self.config.seed
+        self.device = device_of(self.train_config.device) if of is None else _place(of[0])
+        self.data: Data = problem.data.cut(self.seed, self.config.policy.select_share)
+        self.objective: Objective = problem.objective
+        self.optimizing: OptimizerConfig | Factory = optimizing or self.config.optimizer
         self.tick = tick
         self.epoch = epoch
         self.meter = Meter()
-        self.begin(network)
+        self.optimizer: torch.optim.Optimizer
+        self.reading = Reading(self.data, self.device)
+        if of is None:
+            self.begin(network)
+            return
+        self._values = dict(network.values)
+        module, self.optimizer = of
+        named = module.state_dict(keep_vars=True)
+        self._take(module, network.graph, {key: named[key] for key in param_table(network.graph)})
 
     def begin(self, network: Network) -> None:
         """Start over from a network, with a new optimizer."""
-        self.graph: Graph = network.graph
-        self.tensors: dict[str, torch.Tensor] = live_tensors(network)
+        tensors = live_tensors(network, self.device)
         self._values = dict(network.values)
-        self._constants: dict[str, torch.Tensor] = {}
-        self.optimizer = self._new_optimizer({})
+        self.reading.begin()
+        self._take(lower_tensors(network.graph, tensors, self.device), network.graph, tensors)
+        self.optimizer = self._new_optimizer()
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        rate, decay = self.train_config.learning_rate, self.train_config.weight_decay
+        return make(self.learned, self.optimizing, rate=rate, weight_decay=decay)
+
+    def _take(self, module: fx.GraphModule, graph: Graph, tensors: dict[str, torch.Tensor]) -> None:
+        self.module, self.graph, self.tensors = module, graph, tensors
+        self.reading.follow(module, graph, tensors)
 
     def keep(self) -> Callable[[], None]:
         """What takes everything that follows back."""
-        network, state = self.network(), self.optimizer_tensors()
-        copies = {key: tensor.clone() for key, tensor in state.items()}
+        network, state = self.network(), self.optimizer_state()
 
         def restore() -> None:
             self.begin(network)
-            self.restore_optimizer(copies)
+            self.restore_optimizer(state)
 
         return restore
 
-    def _new_optimizer(self, state: Mapping[str, Mapping[str, torch.Tensor]]) -> torch.optim.AdamW:
-        optimizer = make_optimizer(self.learned, self.train_config.learning_rate, self.train_config.weight_decay)
-        restore_state(optimizer, state)
-        return optimizer
+    def fork(self) -> Session:
+        """A session of its own that goes on from here: what happens to one does not happen to the other."""
+        found = copy.copy(self)
+        found.meter, found.reading = Meter(), Reading(self.data, self.device)
+        found.begin(self.network())
+        found.restore_optimizer(self.optimizer_state())
+        return found
+
+    def optimizer_state(self) -> OptimizerState:
+        """All that the optimizer keeps, copied."""
+        return optimizer_state(self.optimizer, self.learned)
+
+    def restore_optimizer(self, state: OptimizerState) -> None:
+        """Take up what `optimizer_state` gave. Raises RunError if it is another optimizer's."""
+        restore_optimizer(self.optimizer, state, self.learned)
+
+    # -- the network --------------------------------------------------------------------------------------------------
 
     @property
     def learned(self) -> dict[str, nn.Parameter]:
@@ -132,202 +205,145 @@ class Session:
 
     @property
     def output(self) -> str:
-        """The value that predicts."""
+        """The first value that the network gives."""
         return self.graph.outputs[0]
+
+    @property
+    def draws(self) -> bool:
+        """Whether the network draws random numbers in train mode."""
+        return any(node.op.draws for node in self.graph.nodes)
 
     def network(self) -> Network:
         """The current network; later training does not change it."""
-        arrays = {key: tensor.detach().numpy().copy() for key, tensor in self.tensors.items()}
+        arrays = {key: tensor.detach().cpu().numpy().copy() for key, tensor in self.tensors.items()}
         return Network(self.graph, arrays, self._values)
 
-    # -- values -----------------------------------------------------------------------------------------------------
+    # -- measuring ----------------------------------------------------------------------------------------------------
 
-    def prefix(self) -> list[str]:
-        """The values that no learned parameter touches and something learned reads."""
-        return constant_prefix(self.graph)
+    def batch_count(self, source: Source) -> int | None:
+        """Batches of an epoch, before the last two may join; None where nobody knows without reading them all."""
+        size = self.train_config.batch_size or 64
+        return -(-len(source) // size) if isinstance(source, ArraySource) else source.batch_count(size)
 
-    def constants(self, names: Sequence[str] | None = None) -> list[torch.Tensor]:
-        """The prefix's values for all training samples, or those of other constant values, computed once."""
-        names = self.prefix() if names is None else names
-        missing = [name for name in names if name not in self._constants]
-        if missing:
-            found = self._from_input(torch.from_numpy(self.data.x_train), missing)
-            self._constants.update(zip(missing, found, strict=True))
-        return [self._constants[name] for name in names]
+    def evaluate(self, source: Source, most: int | None = None, network: Network | None = None) -> Evaluated:
+        """How the network, or another one, does on the first samples of a source, in eval mode.
 
-    def _from_input(self, x: torch.Tensor, wanted: Sequence[str]) -> list[torch.Tensor]:
-        run = run_section(self.graph, self.tensors, [self.graph.inputs[0].name], wanted)
-        with torch.no_grad():
-            chunks = [run(x[k : k + 8192]) for k in range(0, len(x), 8192)]
-        return [torch.cat([chunk[k] for chunk in chunks]) for k in range(len(wanted))]
+        Args:
+            source: One of the data's, or a part of it.
+            most: The most samples; all if None.
+            network: The other one.
 
-    def trunk(self) -> fx.GraphModule:
-        """What is trained: the graph behind the constant prefix, on the live tensors."""
-        return lower_tensors(section(self.graph, self.prefix(), [self.output]), self.tensors)
+        Raises:
+            DataError: A batch does not fit the network.
+        """
+        if network is not None:
+            other, tensors = Reading(self.data, self.device), live_tensors(network, self.device)
+            module = lower_tensors(network.graph, tensors, self.device)
+            other.follow(module, network.graph, tensors)
+            ready = Ready(source, module, other.ready(source).feed, "the test data")
+        else:
+            ready = self.reading.ready(source)
+            self.meter.count(2.0 * self.graph.costs().macs * (len(source) if most is None else min(most, len(source))))
+        ready.module.eval()
+        return evaluate(ready.forward, self.objective, ready.firsts(most))
 
-    def metrics(self, x: NDArray[np.float32], y: NDArray[Any], network: Network | None = None) -> dict[str, float]:
-        """Loss and accuracy or squared error on raw data, of the current network or another one."""
-        graph, tensors = (network.graph, live_tensors(network)) if network else (self.graph, self.tensors)
-        run = run_section(graph, tensors, [graph.inputs[0].name], [graph.outputs[0]])
-        found = predict(lambda *batch: run(*batch)[0], [torch.from_numpy(x)])
-        return self.loss.metrics(found, torch.from_numpy(y))
+    def standing(self) -> Standing:
+        """How the network stands: on what is trained on between growths, and on the part that selects.
 
-    def losses_on(self, samples: torch.Tensor) -> torch.Tensor:
-        """The loss of each of some training samples."""
-        return self.loss.each(self._predictions(samples), self.targets[samples])
-
-    def selection_losses(self) -> torch.Tensor:
-        """The loss of each sample of the part that chooses, of as many as candidates are measured on at most."""
-        return self.losses_on(self.parts.gr[: self.config.policy.samples])
-
-    def loss_on(self, samples: torch.Tensor) -> float:
-        """The mean loss on some training samples."""
-        return float(self.losses_on(samples).mean())
-
-    def metrics_on(self, samples: torch.Tensor) -> dict[str, float]:
-        """Loss and accuracy or squared error on some training samples."""
-        return self.loss.metrics(self._predictions(samples), self.targets[samples])
-
-    def measure_parts(self) -> tuple[dict[str, dict[str, float]], torch.Tensor]:
-        """The same on what is trained on between growths, and on the part that chooses; and each loss on the latter.
-
-        On as many samples of each as candidates are measured on at most.
+        On as many samples of each as growth is measured on at most.
         """
         most = self.config.policy.samples
-        chosen = self.parts.gr[:most]
-        predictions, targets = self._predictions(chosen), self.targets[chosen]
-        metrics = {
-            "train": self.metrics_on(self.parts.between[:most]),
-            "selection": self.loss.metrics(predictions, targets),
-        }
-        return metrics, self.loss.each(predictions, targets)
+        assert self.data.select is not None, "the data is cut"
+        select = self.evaluate(self.data.select, most)
+        train = self.evaluate(self.data.train, most)
+        metrics = {"train": train.metrics, "selection": select.metrics}
+        return Standing(select.losses, metrics, self.graph.costs().parameters)
 
-    def metrics_by_part(self) -> dict[str, dict[str, float]]:
-        """The metrics of both parts alone."""
-        return self.measure_parts()[0]
+    # -- training -----------------------------------------------------------------------------------------------------
 
-    def _predictions(self, samples: torch.Tensor) -> torch.Tensor:
-        self.meter.count(2.0 * self.graph.costs().macs * len(samples))
-        return predict(self.trunk().eval(), [value[samples] for value in self.constants()])
+    def train(self, recipe: Recipe | Mapping[str, Any], *key: int) -> Fitted:
+        """Train on what is trained on between growths, as a policy wants it: on a fork, say, to try something.
+
+        Args:
+            recipe: How long and how; or settings of it, {"epochs": 1, "batch_size": 64}.
+            key: Of all draws, integers of at least 0, such as the key of the growth.
+
+        Raises:
+            RunError: The recipe is none, or the loss is not finite.
+        """
+        return train_by(self, recipe_from(recipe), key)
 
     # -- change -----------------------------------------------------------------------------------------------------
 
-    def grow(self, step: Pass, updates: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
-        """Change some tensors, then rewrite graph, tensors and optimizer state; return the names created."""
-        done = step.rewrite(self.graph)
-        grown = self._grown_tensors(done, updates)
-        state = grown_state(named_state(self.optimizer), done.edits, self.train_config.fresh or "small")
-        self.graph = done.graph
-        self._values |= {array_digest(array): array for array in step.values.values()}
-        table = param_table(done.graph)
-        copies = {key: tensor if table[key].buffer else tensor.detach().clone() for key, tensor in grown.items()}
-        self.tensors = as_parameters(done.graph, copies)
-        self.optimizer = self._new_optimizer(state)
-        return done.created
-
-    def _grown_tensors(self, done: Rewrite, updates: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        before = {key: updates[key] if key in updates else tensor.detach() for key, tensor in self.tensors.items()}
-        return apply_edits(done.edits, before, TORCH, np.dtype(np.float32))
-
-    def preview(
-        self, step: Pass, updates: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor], targets: torch.Tensor
-    ) -> torch.Tensor:
-        """The loss of each sample that `grow` with these arguments would lead to.
+    def grow(self, step: Pass, steps: int = 0) -> live.Report:
+        """Rewrite the module, its tensors and its optimizer's state, as `live.grow` does.
 
         Args:
-            step: The rewrite.
-            updates: Tensors that change together with it.
-            values: The constant prefix's values of these samples, by name.
-            targets: Theirs.
+            step: The pass.
+            steps: Steps of the optimizer so far, from which the rates of what is new may rise anew.
+
+        Raises:
+            PassRefused: The pass does not fit the graph; nothing has changed.
         """
+        # What was accumulated is of a step that is done; to carry it along would only cost.
+        self.optimizer.zero_grad(set_to_none=True)
         done = step.rewrite(self.graph)
-        tensors = self._grown_tensors(done, updates)
-        names = self.prefix()
-        run = run_section(done.graph, tensors, names, done.graph.outputs)
-        return self.loss.each(predict(lambda *batch: run(*batch)[0], [values[name] for name in names]), targets)
+        # Where nothing learned, the optimizer holds nothing that could follow.
+        learning, fresh = bool(self.learned), self.train_config.fresh or "small"
+        module, report = live.grow(
+            self.module,
+            done,
+            self.optimizer if learning else None,
+            fresh=fresh,
+            groups=groups_of(self.optimizer) if learning else None,
+            train_as_imported=True,  # asked for before the run began
+        )
+        self._values |= {array_digest(array): array for array in step.values.values()}
+        named, before = module.state_dict(keep_vars=True), self.tensors
+        self._take(module, done.graph, {key: named[key] for key in param_table(done.graph)})
+        if not learning:
+            self.optimizer = self._new_optimizer()
+        if self.train_config.rate.rewarm == "new":
+            set_apart(self.optimizer, [p for key, p in self.learned.items() if key not in before], steps)
+        return report
 
-    def train_between(self, step: int, *branch: int) -> float:
-        """Train at a constant rate on the first two parts; the optimizer goes on from where it is.
+    def overgrown(self, step: Pass) -> OverGrown:
+        """The network after a pass, as a function of the pass's fresh numbers that autograd can follow.
 
-        Where nothing learns, this only says the loss.
+        Raises:
+            PassRefused: The pass does not fit the graph.
         """
-        config = self.train_config
-        if not self.learned:
-            return self.loss_on(self.parts.between)
-        # Two operations a multiply-accumulate, as many again for each of the two gradients.
-        self.meter.count(6.0 * self.graph.costs().macs * len(self.parts.between) * (config.epochs_between or 1))
-        return train(
-            self.trunk(),
-            self.loss,
-            self.constants(),
-            self.targets,
-            self.parts.between,
-            self.optimizer,
-            epochs=config.epochs_between or 1,
-            batch_size=config.batch_size or 64,
-            generator=generator(self.config.seed, 1, step, *branch),
-            tick=lambda done, total: self.tick("training", done, total),
-            epoch=lambda done, total, loss: self.epoch("training", done, total, loss),
-        )
+        return OverGrown(self.module, step)
 
-    def train_final(self) -> float:
-        """Fit on all training data: from the grown weights, with a new optimizer, on a one-cycle schedule."""
-        config = self.train_config
-        everything = torch.arange(len(self.targets))
-        return self._anneal(everything, config.epochs_final or 1, config.keep_final or 1.0, (2,), "final fit")
+    def preview(
+        self,
+        done: Rewrite,
+        given: Mapping[str, NDArray[Any]],
+        shifts: Mapping[str, torch.Tensor],
+        values: Mapping[str, torch.Tensor],
+        target: Any,
+    ) -> torch.Tensor:
+        """The loss of each sample that growing by a rewrite would lead to.
 
-    def train_trial(self, branch: int) -> float:
-        """The same on the first two parts, so that the third can tell which of several networks ends best."""
-        config = self.train_config
-        epochs = config.epochs_trial or config.epochs_final or 1
-        return self._anneal(self.parts.between, epochs, config.keep_final or 1.0, (5, branch), "trial fit")
+        Args:
+            done: The rewrite, of this graph.
+            given: The numbers of its fresh places.
+            shifts: What is added to tensors before it, by key.
+            values: The constant prefix's values of these samples, by name.
+            target: Theirs.
+        """
+        before = {key: t.detach() + shifts[key] if key in shifts else t.detach() for key, t in self.tensors.items()}
+        like = torch.empty(0, dtype=float_dtype(self.tensors), device=self.device)
+        blocks = {key: torch.from_numpy(np.array(array)).to(like) for key, array in given.items()}
+        tensors = apply_edits(done.edits, before, TorchBackend(like), np.dtype(np.float64), blocks)
+        names = self.reading.prefix()
+        run = run_section(done.graph, tensors, names, done.graph.outputs)
+        known = ArraySource(tuple(values[name] for name in names), target)
+        return evaluate(
+            lambda batch: full_precision(run(*batch.inputs)), self.objective, known.batches(ROWS, None)
+        ).losses
 
-    def fit_between(self, epochs: int, which: int) -> float:
-        """Fit new weights on the first two parts on a one-cycle schedule; `which` keys random numbers."""
-        return self._anneal(self.parts.between, epochs, 1.0, (6, which), "choosing inputs")
 
-    def _anneal(self, samples: torch.Tensor, epochs: int, keep: float, key: tuple[int, ...], what: str) -> float:
-        config = self.train_config
-        if not self.learned:
-            return float("nan")
-        with torch.no_grad():
-            for parameter in self.learned.values():
-                if parameter.ndim > 1:
-                    parameter.mul_(keep)
-        optimizer = make_optimizer(self.learned, config.learning_rate_final / 25, config.weight_decay)
-        batch = config.batch_size or 64
-        # `train` may join the last two batches, never make more than this.
-        steps = epochs * -(-len(samples) // batch)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.learning_rate_final, total_steps=max(steps, 4) + 1, pct_start=0.25
-        )
-        self.meter.count(6.0 * self.graph.costs().macs * len(samples) * epochs)
-        found = train(
-            self.trunk(),
-            self.loss,
-            self.constants(),
-            self.targets,
-            samples,
-            optimizer,
-            epochs=epochs,
-            batch_size=batch,
-            generator=generator(self.config.seed, *key),
-            scheduler=scheduler,
-            tick=lambda done, total: self.tick(what, done, total),
-            epoch=lambda done, total, loss: self.epoch(what, done, total, loss),
-        )
-        self.optimizer = optimizer
-        return found
-
-    def optimizer_tensors(self) -> dict[str, torch.Tensor]:
-        """The optimizer's state, flat: "entry:parameter" to tensor."""
-        state = named_state(self.optimizer)
-        return {f"{entry}:{key}": tensor for key, slots in state.items() for entry, tensor in slots.items()}
-
-    def restore_optimizer(self, flat: Mapping[str, torch.Tensor]) -> None:
-        """Take up the state that `optimizer_tensors` gave."""
-        state: dict[str, dict[str, torch.Tensor]] = {}
-        for name, tensor in flat.items():
-            entry, _, key = name.partition(":")
-            state.setdefault(key, {})[entry] = tensor
-        self.optimizer = self._new_optimizer(state)
+def _place(module: fx.GraphModule) -> torch.device:
+    """Where a module is."""
+    return next((tensor.device for tensor in module.parameters()), torch.device("cpu"))

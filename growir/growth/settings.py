@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import textwrap
 import tomllib
@@ -20,7 +21,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from growir.errors import Problem, RunError, cut, listed
-from growir.growth.config import SECTIONS, RunConfig, checked_run
+from growir.growth.config import SECTIONS, RunConfig, checked_run, section_models
 from growir.nearest import one_of, suggestion
 
 WIDTH = 80
@@ -43,12 +44,14 @@ class Setting:
         key: Within it.
         default: None where it depends on something.
         about: All that is said of it.
+        of: What the section's `name` must be for it to hold; empty where the section has no name.
     """
 
     section: str
     key: str
     default: object
     about: str
+    of: str = ""
 
     @property
     def name(self) -> str:
@@ -65,17 +68,20 @@ class Setting:
 
 @cache
 def all_settings() -> tuple[Setting, ...]:
-    """Every setting, in the order of a run file."""
+    """Every setting, in the order of a run file; of a section whose name decides what else it takes, those of each."""
     found = [each for each in _settings_of("", RunConfig) if each.key not in SECTIONS]
-    for section, model in SECTIONS.items():
-        found += _settings_of(section, model)
+    for section in SECTIONS:
+        for name, model in section_models(section).items():
+            found += _settings_of(section, model, name)
     return tuple(found)
 
 
-def _settings_of(section: str, model: type[BaseModel]) -> Iterator[Setting]:
-    said = attributes(inspect.getdoc(model) or "")
+def _settings_of(section: str, model: type[BaseModel], of: str = "") -> Iterator[Setting]:
+    said: dict[str, str] = {}
+    for kind in reversed(model.__mro__):  # a model says no more than what is its own
+        said |= attributes(inspect.cleandoc(kind.__doc__ or ""))
     for key, field in model.model_fields.items():
-        yield Setting(section, key, field.default, said.get(key, ""))
+        yield Setting(section, key, field.default, said.get(key, ""), of)
 
 
 def attributes(docstring: str) -> dict[str, str]:
@@ -87,13 +93,16 @@ def attributes(docstring: str) -> dict[str, str]:
 
 def read_settings(typed: Sequence[Typed]) -> dict[str, Any]:
     """What was typed as a decoded run file. Raises RunError naming all that is wrong, as it was typed."""
-    names = [setting.name for setting in all_settings()]
+    kinds: dict[str, list[str]] = {}
+    for setting in all_settings():
+        kinds.setdefault(setting.name, []).append(setting.of)
+    names = list(kinds)
     given: dict[str, str] = {}
     found: dict[str, Any] = {}
     problems: list[Problem] = []
     for said, text in typed:
         key, equals, value = text.partition("=")
-        matches = full_names(key.strip(), names)
+        matches = _meant(full_names(key.strip(), names))
         if not equals:
             problem = "there is no = in it; give a setting and its value, as in --set seed=3"
         elif not matches:
@@ -106,7 +115,7 @@ def read_settings(typed: Sequence[Typed]) -> dict[str, Any]:
         else:
             section, _, last = matches[0].rpartition(".")
             given[matches[0]] = cut(said)
-            reading, wrong = _read_value(section, last, value)
+            reading, wrong = _read_value(section, last, value, kinds[matches[0]])
             problems += [Problem(cut(said), str(each)) for each in wrong]
             (found.setdefault(section, {}) if section else found)[last] = reading
             continue
@@ -122,12 +131,26 @@ def full_names(key: str, names: Iterable[str]) -> list[str]:
     return [key] if key in found else [name for name in found if "." in name and name.partition(".")[2] == key]
 
 
-def _read_value(section: str, key: str, text: str) -> tuple[object, list[Problem]]:
-    """A value in the first reading that the setting takes; if it takes none, the first, and what is wrong with it."""
+def _meant(names: list[str]) -> list[str]:
+    """Without those of [optimizer] where [train] has the same: it has had them from the first."""
+    later = [name for name in names if name.startswith("optimizer.") and name.replace("optimizer", "train", 1) in names]
+    return [name for name in names if name not in later]
+
+
+def _read_value(section: str, key: str, text: str, kinds: Sequence[str]) -> tuple[object, list[Problem]]:
+    """A value in the first reading that the setting takes; if it takes none, the first, and what is wrong with it.
+
+    Args:
+        section: Of the run file.
+        key: Within it.
+        text: What was typed.
+        kinds: The names of the section with which it has the setting.
+    """
     readings = list(_readings(text))
     found: list[list[Problem]] = []
-    for reading in readings:
-        checked = checked_run({section: {key: reading}} if section else {key: reading})
+    for of, reading in itertools.product(kinds, readings):
+        named = {"name": of} if of and key != "name" else {}
+        checked = checked_run({section: {**named, key: reading}} if section else {key: reading})
         if isinstance(checked, RunConfig):
             return reading, []
         found.append(checked)
@@ -168,10 +191,13 @@ def settings_page() -> str:
     settings = all_settings()
     heads = [f"  {setting.key}{_assigned(setting.default)}  " for setting in settings]
     margin = max(map(len, heads))
-    lines = [_HEAD]
-    for k, (setting, head) in enumerate(zip(settings, heads)):
-        if k and setting.section != settings[k - 1].section:
+    lines, before = [_HEAD], settings[0]
+    for setting, head in zip(settings, heads):
+        if setting.section != before.section:
             lines += ["", f"[{setting.section}]"]
+        elif setting.of != before.of:
+            lines += ["", f"[{setting.section}] with another name"]
+        before = setting
         wrapped = textwrap.wrap(
             setting.summary, WIDTH, initial_indent=head.ljust(margin), subsequent_indent=" " * margin
         )
@@ -181,6 +207,10 @@ def settings_page() -> str:
 
 def _assigned(default: object) -> str:
     """A default behind its key, as one would type it; nothing where it depends."""
+    if isinstance(default, bool):
+        return f"={default}".lower()
     if isinstance(default, tuple):
         return f"=[{','.join(map(str, cast('tuple[object, ...]', default)))}]"
+    if isinstance(default, BaseModel):
+        default = getattr(default, "name", None)
     return "" if default in (None, "") else f"={default}"

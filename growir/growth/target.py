@@ -6,11 +6,11 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from growir.data.table import is_table
 from growir.errors import RunError
-from growir.growth.config import DIGITS, RunConfig, parse_run
+from growir.growth.config import DIGITS, RunConfig, over, parse_run
 from growir.growth.settings import Typed, read_settings
 from growir.nearest import neighbours
 
@@ -40,7 +40,7 @@ class Target:
             RunError: No data is named, or settings contradict each other.
         """
         usual = self.usual if started is None else started.model_dump(mode="json", exclude_none=True)
-        config = parse_run(_over(_over(usual, self.given), typed), self.source)
+        config = parse_run(over(over(usual, self.given), typed), self.source)
         if not config.data.path:
             raise RunError(f"{self.source}: [data] path is missing; give a .csv or .npz file, or digits")
         return config
@@ -79,15 +79,6 @@ def read_target(target: str) -> Target:
 def read_run(target: str, typed: Sequence[Typed] = ()) -> RunConfig:
     """The configuration of a new run by its target and the settings typed beside it. Raises RunError."""
     return read_target(target).config(read_settings(typed))
-
-
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings over other ones, section by section."""
-    found = dict(below)
-    for key, value in above.items():
-        section = isinstance(value, dict) and isinstance(found.get(key), dict)
-        found[key] = {**found[key], **cast("dict[str, Any]", value)} if section else value
-    return found
 
 
 def _run_name(path: Path) -> str:

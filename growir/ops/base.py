@@ -195,6 +195,7 @@ class Op(Record):
     unsaid: ClassVar[frozenset[str]] = frozenset({"op"})
     integers: ClassVar[bool] = False  # whether inputs may hold integers
     two_modes: ClassVar[bool] = False  # whether train and eval mode compute different things
+    over_batch: ClassVar[bool] = False  # whether train mode takes statistics over the batch, of two samples or more
 
     @property
     def draws(self) -> bool:

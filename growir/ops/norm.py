@@ -42,6 +42,7 @@ class _PerChannel(Framed):
     affine: Bool = True
     track_running_stats: Bool = True
     two_modes = True
+    over_batch = True
     mixes: ClassVar[str]  # what pins the axes behind the channels
 
     @property

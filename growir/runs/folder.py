@@ -40,7 +40,7 @@ from growir.runs.values import entries, mapping
 
 CONFIG, GROWTH = "run.toml", "growth"
 CHECKPOINT, OPTIMIZER, POLICY, STATE = "checkpoint", "optimizer.safetensors", "policy.safetensors", "state.json"
-TRIALS, LOSSES = "trials", "losses.safetensors"
+TRIALS, LOSSES, GROWN = "trials", "losses.safetensors", "grown"
 NETWORK, MODEL, SUMMARY = "network", "model.onnx", "summary.json"
 
 
@@ -59,6 +59,7 @@ class Checkpoint:
         policy: The policy's arrays, by names of its own.
         trials: The networks of branches that are done, by name.
         losses: (n,) what each of them is judged by.
+        grown: The network that growth came to, while the final fit is under way; None before.
     """
 
     network: Network
@@ -68,6 +69,7 @@ class Checkpoint:
     policy: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
     trials: Mapping[str, Network] = field(default_factory=dict[str, Network])
     losses: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
+    grown: Network | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +101,7 @@ class RunFolder:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def create(self, config: str, description: Description) -> None:
+    def create(self, config: str, description: Description | None) -> None:
         """Make the folder; `config` is the text of run.toml.
 
         Raises RunError if there is anything in it, or it cannot be written; nothing has changed.
@@ -118,7 +120,8 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
         try:
-            store.write_file(self.path / DATA, description.to_json().encode())
+            if description is not None:
+                store.write_file(self.path / DATA, description.to_json().encode())
             store.write_file(self.path / CONFIG, config.encode())
         except BaseException:
             (self.path / GROWTH).rmdir()
@@ -169,6 +172,9 @@ class RunFolder:
 
         def fill(folder: Path) -> None:
             store.save_network(folder / NETWORK, found.network.graph, found.network.arrays, found.network.values)
+            if found.grown is not None:
+                kept = found.grown
+                store.save_network(folder / GROWN, kept.graph, kept.arrays, kept.values)
             for name, network in found.trials.items():
                 place, written = folder / TRIALS / name, self.path / CHECKPOINT / TRIALS / name
                 if self._trials.get(name) is network and written.is_dir():
@@ -220,7 +226,8 @@ class RunFolder:
         if not (self.path / SUMMARY).is_file():
             return None
         (_, events), finished = self._state(), Finished.from_json(_read_json(self.path / SUMMARY))
-        grown, network = Network.load(self.path / CHECKPOINT / NETWORK), Network.load(self.path / NETWORK)
+        kept, network = self.path / CHECKPOINT / GROWN, Network.load(self.path / NETWORK)
+        grown = Network.load(kept if store.is_network(kept) else self.path / CHECKPOINT / NETWORK)
         return Found(grown, network, finished, [*events, finished])
 
     def last(self) -> Checkpoint | None:
@@ -240,6 +247,7 @@ class RunFolder:
             network = Network.load(folder / NETWORK)
             trials = {path.name: Network.load(path) for path in sorted((folder / TRIALS).glob("*"))}
             losses = store.read_tensors(folder / LOSSES)[0] if trials else {}
+            grown = Network.load(folder / GROWN) if store.is_network(folder / GROWN) else None
             optimizer, _ = store.read_tensors(folder / OPTIMIZER)
             policy = store.read_tensors(folder / POLICY)[0] if (folder / POLICY).is_file() else {}
         except GraphError as error:
@@ -250,7 +258,7 @@ class RunFolder:
             _check_adamw(folder / OPTIMIZER, network, optimizer)
         elif recorded != {"optimizer": _forms(optimizer), "policy": _forms(policy)}:
             _refuse_other_arrays(folder, mapping(recorded), {OPTIMIZER: optimizer, POLICY: policy})
-        return Checkpoint(network, optimizer, state, events, policy, trials, losses)
+        return Checkpoint(network, optimizer, state, events, policy, trials, losses, grown)
 
     def rewind(self, events: Sequence[Event]) -> None:
         """Take back every event that was written after these."""

@@ -21,6 +21,7 @@ from growir.growth import predicting
 from growir.growth.config import parse_run
 from growir.growth.data import load_data
 from growir.growth.engine import Observer
+from growir.growth.problem import Problem
 from growir.growth.running import start_run
 from tests.cli.command import GOLDEN, Done, process
 from tests.cli.command import growir as command
@@ -44,7 +45,7 @@ def people(seed: int = 0) -> str:
 
 def grow_table(out: Path, **data: str) -> None:
     config = parse_run({"data": {"target": "bought", "ignore": ("id",), **data}, **SMALL}, "test")
-    start_run(config, load_data(config.data), out=out)
+    start_run(config, Problem.of_loaded(load_data(config.data)), out=out)
 
 
 def images(count: int) -> NDArray[np.float64]:

@@ -18,8 +18,7 @@ from growir.data.memory import ArraySource
 from growir.data.shuffling import Shuffle, generator
 from growir.data.source import Batch, Indexed, Stream, bounds
 from growir.errors import DataError
-from growir.growth.loss import Loss
-from growir.growth.train import train
+from tests.growth.before import Loss, train
 
 
 def source(count: int, width: int = 2) -> ArraySource:

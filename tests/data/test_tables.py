@@ -43,7 +43,13 @@ def changed(row: int, column: int, cell: str) -> str:
 def loaded(folder: Path, text: str | bytes, name: str = "people.csv", **settings: Any) -> Dataset:
     path = folder / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return load_data(DataConfig(path=str(path), **{"target": "bought", **settings}))
+    return dataset_of(DataConfig(path=str(path), **{"target": "bought", **settings}))
+
+
+def dataset_of(config: DataConfig) -> Dataset:
+    found = load_data(config)
+    assert isinstance(found, Dataset)
+    return found
 
 
 # -- what is read -----------------------------------------------------------------------------------------------------
@@ -145,7 +151,7 @@ def test_arrays_to_test_on(tmp_path: Path) -> None:
     np.savez(tmp_path / "train.npz", x_train=x[:30], y_train=y[:30])
     np.savez(tmp_path / "test.npz", x_test=x[30:], y_test=y[30:])
     config = DataConfig(path=str(tmp_path / "train.npz"), test=str(tmp_path / "test.npz"))
-    data = load_data(config)
+    data = dataset_of(config)
     assert (len(data.x_train), len(data.x_test)) == (30, 10)
     np.savez(tmp_path / "train.npz", x_train=x[:30], y_train=y[:30], x_test=x, y_test=y)
     with pytest.raises(DataError, match=r"x_test is a test part, but .* names another, .*test\.npz; leave one out"):
@@ -274,7 +280,7 @@ def test_every_message_of_rows_to_ask_about(tmp_path: Path, golden: Callable[[Pa
 def test_rows_for_a_network_that_knows_arrays(tmp_path: Path) -> None:
     arrays = {"x_train": np.eye(12), "y_train": np.arange(12) % 2}
     np.savez(tmp_path / "it.npz", **arrays)  # type: ignore[arg-type]  # the stub takes allow_pickle for one of them
-    description = load_data(DataConfig(path=str(tmp_path / "it.npz"))).description
+    description = dataset_of(DataConfig(path=str(tmp_path / "it.npz"))).description
     (tmp_path / "new.csv").write_text("a\n1\n")
     with pytest.raises(DataError, match=r"trained on arrays of shape \(12\), not on a table; give an .npz file"):
         rows(read_table(tmp_path / "new.csv"), description)

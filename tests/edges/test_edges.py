@@ -19,7 +19,9 @@ from growir.channels import analyse
 from growir.document import MAX_DEPTH, parse, to_data
 from growir.errors import GraphError, RunError
 from growir.graph import MAX_RANK, Input, Step
-from growir.growth.config import BudgetConfig, DagConfig, DataConfig, RunConfig, TrainConfig, parse_run
+from growir.growth.budget import BudgetConfig
+from growir.growth.config import DataConfig, RunConfig, TrainConfig, parse_run
+from growir.growth.policies.dag.settings import DagConfig
 from growir.inspecting import inspection
 from growir.ops import OPS, Op
 from growir.passes import PASSES, EliminateDead

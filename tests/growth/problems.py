@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from growir.data.memory import ArraySource
+from growir.data.parts import Data, halves
+from growir.data.source import Source
+from growir.growth.budget import Budget
 from growir.growth.config import RunConfig, parse_run
-from growir.growth.data import check_data, empty_network
+from growir.growth.data import check_data
+from growir.growth.policies.dag.additions import Addition, addition
+from growir.growth.policies.dag.policy import Dag
+from growir.growth.policies.dag.scored import Scored
+from growir.growth.policies.dag.settings import DagConfig
+from growir.growth.policies.dag.states import states_of
+from growir.growth.policy import Candidate
+from growir.growth.problem import Problem
+from growir.growth.running import first_network
+from growir.growth.schedule import Train
 from growir.growth.session import Session, resolved
+from growir.growth.training import Keeping, Span, train_between, train_final
+from growir.rewrite import Pass
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -71,6 +88,108 @@ def small_config(seed: int = 0, **sections: dict[str, Any]) -> RunConfig:
 def small_session(arrays: Arrays, config: RunConfig | None = None) -> Session:
     """A session on the empty graph."""
     config = config or small_config()
-    data = check_data(arrays, config.data, "test")
-    start = empty_network(data, resolved(config, data).data, "small", maps=bool(config.policy.kernels))
-    return Session(start, data, config)
+    problem = small_problem(arrays, config)
+    return Session(first_network(problem, resolved(config, problem)), problem, config)
+
+
+def small_problem(arrays: Arrays, config: RunConfig | None = None) -> Problem:
+    """The problem that arrays set."""
+    config = config or small_config()
+    return Problem.of_dataset(check_data(arrays, config.data, "test"))
+
+
+# -- what tests do with a session -------------------------------------------------------------------------------------
+
+
+def policy_of(session: Session) -> Dag:
+    """The policy of a session's configuration."""
+    return Dag(cast("DagConfig", session.config.policy))
+
+
+def budget_of(session: Session, config: RunConfig | None = None) -> Budget:
+    """What one growth may cost now, by the session's configuration or another one."""
+    return Budget((config or session.config).budget, session.graph)
+
+
+def proposed(session: Session, policy: Dag | None = None) -> list[Pass]:
+    """The moves that the policy proposes."""
+    found = (policy or policy_of(session)).propose(session, budget_of(session))
+    return [candidate.part for candidate in found]
+
+
+def scored(
+    session: Session, moves: Iterable[Pass] | None = None, key: int = 4, policy: Dag | None = None
+) -> list[Scored]:
+    """What moves are worth, or all that are proposed; `key` keys random numbers."""
+    policy, budget = policy or policy_of(session), budget_of(session)
+    found = policy.propose(session, budget)
+    if moves is not None:
+        found = [Candidate(f"{k}", budget.cost(move), move) for k, move in enumerate(moves)]
+    return policy.score(session, found, key)
+
+
+def selected(session: Session, scores: Sequence[Scored], policy: Dag | None = None) -> Scored:
+    """The one that the policy selects."""
+    (choice,) = (policy or policy_of(session)).select(session, scores, budget_of(session))
+    return choice
+
+
+def added(session: Session, move: Pass) -> Addition:
+    """What a move adds; its values decide nothing."""
+    bare = move.model_copy(update={"values": {}})
+    return addition(bare, bare.rewrite(session.graph), states_of(session.graph))
+
+
+def apply(session: Session, choice: Scored) -> tuple[str, ...]:
+    """Grow as the policy would; the names that were created."""
+    return session.grow(policy_of(session).build(session, [choice])).created
+
+
+def trained(session: Session, step: int) -> float:
+    """Train as a run would after so many growths; the mean loss of the last epoch."""
+    return train_between(session, Train(), (1, step), Span(), Keeping()).loss
+
+
+def fitted(session: Session) -> float:
+    """Fit as a run does at its end; the mean loss of the last epoch."""
+    return train_final(session, Train(fit="final"), Keeping()).loss
+
+
+def loss_on(session: Session, source: Source) -> float:
+    """The mean loss."""
+    return float(session.evaluate(source).losses.double().mean())
+
+
+def values_of(session: Session, source: Source, names: Sequence[str] | None = None) -> list[torch.Tensor]:
+    """Values that no training changes, by default those that the network begins with, for all samples of a source."""
+    wanted = session.reading.prefix() if names is None else list(names)
+    found, _ = session.reading.gathered(source, wanted, len(source))
+    return [found[name] for name in wanted]
+
+
+def select_of(session: Session) -> Source:
+    """The part of the data that selects."""
+    assert session.data.select is not None
+    return session.data.select
+
+
+def lose_weights(session: Session) -> None:
+    """Make every weight NaN, as after training that diverged."""
+    for parameter in session.learned.values():
+        parameter.data.fill_(float("nan"))
+
+
+class Parts(NamedTuple):
+    """Which samples are fitted to, searched on, selected by, and trained on between growths."""
+
+    opt: torch.Tensor
+    ls: torch.Tensor
+    gr: torch.Tensor
+    between: torch.Tensor
+
+
+def parts_of(samples: int, seed: int) -> Parts:
+    """The parts of a run on so many samples."""
+    data = Data.from_arrays(np.zeros((samples, 1)), np.zeros(samples)).cut(seed)
+    sources = [source for source in (*halves(data.train), data.select, data.train) if isinstance(source, ArraySource)]
+    return Parts(*(source.indices for source in sources))

@@ -16,18 +16,29 @@ from numpy.typing import NDArray
 import growir
 from growir import store
 from growir.errors import DataError, RunError
-from growir.growth.data import split_parts
 from growir.growth.engine import GrowthResult, Observer
 from growir.growth.policies.dag.measuring import dead_units
-from growir.growth.policies.dag.policy import Dag
-from growir.growth.policy import Scored
+from growir.growth.policies.dag.scored import Scored
 from growir.growth.session import Session
 from growir.network import Network
 from growir.ops import ACTIVATIONS
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass
 from growir.runs.records import Event, Growth
-from tests.growth.problems import SMALL, Arrays, blobs, curve, small_config, small_session, spirals
+from tests.growth.problems import (
+    SMALL,
+    Arrays,
+    added,
+    apply,
+    blobs,
+    curve,
+    parts_of,
+    scored,
+    small_config,
+    small_session,
+    spirals,
+    trained,
+)
 from tests.growth.test_run import CONFIG, assert_same_run, logged, run
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
@@ -138,7 +149,7 @@ def test_the_unit_of_raw_data_does_not_change_the_first_decision(scale: float, m
 @pytest.mark.parametrize("strategy", ["whole", "tournament"])
 def test_a_class_that_is_in_one_part_only(part: str, strategy: str) -> None:
     arrays = spirals()
-    where = getattr(split_parts(180, 0), part)[:5].numpy()
+    where = getattr(parts_of(180, 0), part)[:5].numpy()
     arrays["y_train"][where] = 2
     found = growir.grow(None, arrays, **{**SETTINGS, "policy": {"neurons": 4, "strategy": strategy}})
     assert_finite(found)
@@ -147,7 +158,7 @@ def test_a_class_that_is_in_one_part_only(part: str, strategy: str) -> None:
 
 def test_a_class_that_one_part_lacks_in_images() -> None:
     arrays = blobs()
-    arrays["y_train"][split_parts(180, 0).gr[:3].numpy()] = 4
+    arrays["y_train"][parts_of(180, 0).gr[:3].numpy()] = 4
     found = growir.grow(None, arrays, **{**SETTINGS, "policy": {"kernels": [3], "neurons": 2}})
     assert_finite(found)
 
@@ -231,19 +242,20 @@ def assert_nothing_is_nan(path: Path) -> None:
 
 def slopes_of(session: Session, key: str) -> torch.Tensor:
     """dL/d(parameter) on what is trained on between growths."""
-    samples = session.parts.between
-    found = session.trunk().eval()(*(value[samples] for value in session.constants()))
-    loss = session.loss.total(found, session.targets[samples])
+    ready = session.reading.ready(session.data.train)
+    ready.module.eval()
+    (batch,) = ready.firsts(None)
+    loss = session.objective.total(ready.forward(batch), batch.target)
     (slope,) = torch.autograd.grad(loss, [session.learned[key]])
     return slope
 
 
-def applied(session: Session, policy: Dag, choice: Scored) -> torch.Tensor:
+def applied(session: Session, choice: Scored) -> torch.Tensor:
     """The size of the gradient that each new unit's incoming and outgoing weights get, right after the growth."""
-    new = policy.moves.addition(session.graph, choice.step.model_copy(update={"values": {}}))
+    new = added(session, choice.step)
     assert new.incoming is not None
     count = new.incoming.count
-    session.grow(choice.step, choice.updates)
+    apply(session, choice)
     total = torch.zeros(count)
     for edge in new.incoming.edges:
         total += slopes_of(session, edge.weight)[-count:].flatten(1).norm(dim=1)
@@ -258,12 +270,11 @@ def applied(session: Session, policy: Dag, choice: Scored) -> torch.Tensor:
 
 def living(session: Session) -> int:
     """How many candidates with new units improve the network, none of which is dead right after it is applied."""
-    policy = Dag(session.config.policy, session.config.budget)
     some = 0
-    for choice in policy.score(session, policy.propose(session), 2):
+    for choice in scored(session, key=2):
         if choice.improves and not isinstance(choice.step, AddEdge):
             restore = session.keep()
-            sizes = applied(session, policy, choice)
+            sizes = applied(session, choice)
             restore()
             assert (sizes > 0).all(), choice.step
             some += 1
@@ -281,8 +292,8 @@ def test_no_new_neuron_is_dead(activation: str, directions: str) -> None:
     some = 0
     for seed, make in itertools.product((1, 2), (spirals, curve)):
         session = small(activation, seed, make(), directions=directions)
-        session.grow(AddNode(source="standard", target="out", width=2, activation=activation, seed=seed), {})
-        session.train_between(1)
+        session.grow(AddNode(source="standard", target="out", width=2, activation=activation, seed=seed))
+        trained(session, 1)
         some += living(session)
     assert some > 2
 
@@ -294,8 +305,8 @@ def test_no_new_channel_is_dead(activation: str, directions: str) -> None:
     some = 0
     for seed in range(2):
         session = small(activation, seed, blobs(), directions=directions, kernels=[3])
-        session.grow(step.model_copy(update={"activation": activation, "seed": seed}), {})
-        session.train_between(1)
+        session.grow(step.model_copy(update={"activation": activation, "seed": seed}))
+        trained(session, 1)
         some += living(session)
     assert some > 1
 
@@ -310,8 +321,8 @@ def test_no_new_channel_is_dead(activation: str, directions: str) -> None:
 def test_dead_units_are_counted(make: Callable[[], Arrays], step: Pass) -> None:
     session = small("relu", 0, make(), **({"kernels": [3]} if make is blobs else {}))
     assert dead_units(session) == 0
-    session.grow(step, {})
-    session.train_between(1)
+    session.grow(step)
+    trained(session, 1)
     (bias,) = [key for key in session.learned if key.startswith("node_1.") and key.endswith("bias")]
     living = session.learned[bias].data.clone()
     counts: list[int] = []

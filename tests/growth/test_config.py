@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from growir.errors import RunError
-from growir.growth.config import DIGITS, BudgetConfig, RunConfig, parse_run
+from growir.growth.budget import BudgetConfig
+from growir.growth.config import DIGITS, RunConfig, parse_run
+from growir.growth.policies.dag.settings import DagConfig
 from growir.growth.target import read_run
 from tests.cli.command import growir as command
 
@@ -51,6 +53,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     config = read_run(str(written(tmp_path, text)))
     assert (config.name, config.seed, config.threads) == ("ring-1", 3, 2)
     assert config.data.path == str(tmp_path / "ring.npz")
+    assert isinstance(config.policy, DagConfig)
     assert (config.policy.strategy, config.policy.neurons, config.policy.activation) == ("restricted", 5, "tanh")
     assert (config.train.batch_size, config.train.learning_rate, config.train.weight_decay) == (16, 1.0, 0.0)
     assert (config.budget.macs, config.budget.seconds) == (200, 60.0)
@@ -85,15 +88,19 @@ WRONG = [
     ("", "[data] path is missing"),
     ('[data]\npath = ""', "[data] path is missing"),
     ("data = 3", "data: this is a section, [data], but 3 is given"),
-    ("[[policy]]", "policy: this is a section, [policy]"),
-    ("sede = 3", "'sede'; a run file takes name, seed, threads, data, policy, train, budget. Did you mean 'seed'?"),
+    ("[[train]]", "train: this is a section, [train]"),
+    ("sede = 3", "'sede'; a run file takes name, network, seed, threads, data, policy, objective, optimizer, sched"),
+    ("sede = 3", "train, budget. Did you mean 'seed'?"),
     ("[trian]\nepochs_final = 3", "Did you mean 'train'?"),
     ("[train]\nepoch_final = 3", "[train]: unknown attribute 'epoch_final'"),
     ("[train]\nepoch_final = 3", "Did you mean 'epochs_final'?"),
     ("[data]\npaht = 'a.npz'", "Did you mean 'path'?"),
     ("[data]\npath = 3", "[data]: path is 3"),
     ("[data]\ntask = 'ranking'", "'classification' or 'regression'"),
-    ("[policy]\nname = 'firefly'", "[policy]: name is \"firefly\": input should be 'dag'"),
+    ("[policy]\nname = 'firefly'", "[policy] name: there is no policy 'firefly'; there are dag, net2net, random, and "),
+    ("[policy]\nname = 'dga'", "there is no policy 'dga'; there are dag, net2net, random, and any class as "),
+    ("[policy]\nname = 'dga'", "\"package.module:Class\". Did you mean 'dag'?"),
+    ("[[policy]]\nname = 'firefly'", "there is no policy 'firefly'"),
     ("[policy]\nactivation = 'rleu'", "Did you mean 'relu'?"),
     ("[policy]\nneurons = 0", "neurons is 0: input should be greater than 0"),
     ("[policy]\nneurons = 2.0", "neurons is 2.0: input should be a valid integer"),
@@ -241,4 +248,4 @@ def test_a_section_that_python_writes_is_refused_in_the_same_words() -> None:
     with pytest.raises(RunError, match=r"^BudgetConfig: parameters is 0: input should be greater than 0$"):
         BudgetConfig(parameters=0)
     with pytest.raises(RunError, match=r"^BudgetConfig: unknown attribute .* Did you mean 'parameters'\?$"):
-        BudgetConfig(**dict.fromkeys(["parametrs"], 3))
+        BudgetConfig(**cast("Any", {"parametrs": 3}))

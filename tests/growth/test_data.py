@@ -20,7 +20,8 @@ import growir
 from growir.data.dataset import Dataset
 from growir.errors import DataError
 from growir.growth.config import DataConfig
-from growir.growth.data import check_data, empty_network, load_data, split_parts, target_statistics
+from growir.growth.data import check_data, load_data, split_parts, target_statistics
+from growir.growth.policies.dag.empty import empty_network
 from growir.network import Network
 from growir.testing import outputs
 from tests.cli.command import growir as command

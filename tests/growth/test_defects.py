@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,30 @@ from growir.growth.measure.section import run_section
 from growir.growth.policies.dag import bottleneck, downstream
 from growir.growth.policies.dag.bottleneck import Moment
 from growir.growth.policies.dag.downstream import Downstream
-from growir.growth.policies.dag.policy import Dag, bic
-from growir.growth.policy import Scored
+from growir.growth.policies.dag.policy import bic
 from growir.growth.session import Session
 from growir.passes import AddEdge, AddNode, Widen
 from growir.passes.state import descendants
 from growir.rewrite import Pass
 from growir.runs.records import Growth
-from tests.growth.problems import Arrays, curve, small_config, small_session, spirals
+from tests.growth.problems import (
+    Arrays,
+    added,
+    apply,
+    curve,
+    loss_on,
+    policy_of,
+    proposed,
+    scored,
+    select_of,
+    small_config,
+    small_session,
+    spirals,
+    trained,
+)
 from tests.growth.test_run import run
 
 MAKERS: list[Callable[[], Arrays]] = [spirals, curve]
-
-
-def policy_of(session: Session) -> Dag:
-    return Dag(session.config.policy, session.config.budget)
 
 
 def grown(arrays: Arrays, **policy: object) -> Session:
@@ -46,18 +56,9 @@ def grown(arrays: Arrays, **policy: object) -> Session:
         AddNode(source="node_1.act", target="out", width=3, activation="tanh"),
     ]
     for k, step in enumerate(steps):
-        session.grow(step, {})
-        session.train_between(k)
+        session.grow(step)
+        trained(session, k)
     return session
-
-
-def scored(session: Session, moves: Sequence[Pass] | None = None, step: int = 4) -> list[Scored]:
-    policy = policy_of(session)
-    return policy.score(session, policy.propose(session) if moves is None else moves, step)
-
-
-def loss_on(session: Session, samples: torch.Tensor) -> float:
-    return float(session.losses_on(samples).double().mean())
 
 
 # -- signs ------------------------------------------------------------------------------------------------------------
@@ -69,14 +70,16 @@ def test_a_new_edge_lowers_the_loss_it_was_solved_for(make: Callable[[], Arrays]
     session = small_session(make(), small_config(data={"standardise": standardise}))
     source = "standard" if standardise == "auto" else "x"
     (edge,) = scored(session, [AddEdge(source=source, target="out")], 1)
+    assert edge.predicted is not None
     assert edge.predicted > 0
-    before = loss_on(session, session.parts.opt)
+    fitted, _ = session.reading.halves
+    before = loss_on(session, fitted)
     for factor in (0.01, 1.0, -0.01):
         restore = session.keep()
         values = {key: array * np.float32(factor) for key, array in edge.step.values.items()}
-        updates = {key: session.tensors[key].detach().lerp(value, factor) for key, value in edge.updates.items()}
-        session.grow(edge.step.model_copy(update={"values": values}), updates)
-        after = loss_on(session, session.parts.opt)
+        updates = {key: factor * value for key, value in edge.updates.items()}
+        apply(session, replace(edge, step=edge.step.model_copy(update={"values": values}), updates=updates))
+        after = loss_on(session, fitted)
         restore()
         assert (after < before) == (factor > 0)
 
@@ -105,10 +108,9 @@ def test_no_growth_of_almost_no_amplitude_is_applied(make: Callable[[], Arrays],
 @pytest.mark.parametrize("make", MAKERS)
 def test_every_new_neuron_is_read_by_something(make: Callable[[], Arrays]) -> None:
     session = grown(make(), directions="fitted")
-    policy = policy_of(session)
     some = 0
     for choice in scored(session):
-        new = policy.moves.addition(session.graph, choice.step.model_copy(update={"values": {}}))
+        new = added(session, choice.step)
         if not choice.improves or new.incoming is None:
             continue
         outgoing = [edge.weight for _, edges in new.outgoing for edge in edges]
@@ -129,7 +131,7 @@ def test_what_is_found_does_not_depend_on_the_unit_of_the_data(scale: float, dir
     plain, other = spirals(), spirals()
     for key in ("x_train", "x_test"):
         other[key] = other[key] * scale
-    found = [scored(small_session(arrays, config), step=1) for arrays in (plain, other)]
+    found = [scored(small_session(arrays, config), key=1) for arrays in (plain, other)]
     assert len(found[0]) == len(found[1]) == 2
     for a, b in zip(*found, strict=True):
         assert type(a.step) is type(b.step)
@@ -151,9 +153,9 @@ def test_features_that_are_almost_the_same_get_no_exploding_weights(noise: float
         arrays[key] = np.concatenate([x, x + noise * rng.normal(size=x.shape), x[:, :1] - x[:, 1:2]], axis=1)
     session = small_session(arrays, small_config(policy={"ridge": ridge} if ridge else {}, budget={"parameters": 300}))
     (edge,) = scored(session, [AddEdge(source="standard", target="out")], 1)
-    session.grow(edge.step, edge.updates)
+    apply(session, edge)
     # Without a ridge, weights are thousands; with the pairs merged, they would be about one.
-    changes = [array for choice in [edge, *scored(session, step=2)] for array in choice.step.values.values()]
+    changes = [array for choice in [edge, *scored(session, key=2)] for array in choice.step.values.values()]
     assert all(np.abs(array).max() < 20 for array in changes)
     assert edge.improves
 
@@ -167,16 +169,16 @@ def test_what_is_applied_is_what_was_measured(make: Callable[[], Arrays], direct
     session = grown(make(), directions=directions)
     kinds: dict[type[Pass], int] = {}
     for choice in scored(session):
-        if choice.gain is None:
+        if choice.amplitude == 0:
             continue
         restore = session.keep()
-        session.grow(choice.step, choice.updates)
-        after = loss_on(session, session.parts.gr)
+        apply(session, choice)
+        after = loss_on(session, select_of(session))
         restore()
         assert after == pytest.approx(choice.loss, abs=2e-6 + 1e-5 * after)
         kinds[type(choice.step)] = kinds.get(type(choice.step), 0) + 1
     assert kinds.keys() == {AddEdge, AddNode, Widen}
-    assert loss_on(session, session.parts.gr) == pytest.approx(choice.loss + (choice.gain or 0.0), abs=1e-5)
+    assert loss_on(session, select_of(session)) == pytest.approx(choice.loss + choice.gain, abs=1e-5)
 
 
 # -- the criterion ----------------------------------------------------------------------------------------------------
@@ -207,11 +209,11 @@ def test_second_moments_of_the_inputs_are_computed_once_a_run(monkeypatch: pytes
     inputs.append(measured.opt.values["standard"])
     totals: list[int] = []
     for step in (4, 5, 6):
-        moves = [m for m in policy.propose(session) if isinstance(m, AddEdge)]
+        moves = [m for m in proposed(session, policy) if isinstance(m, AddEdge)]
         assert any(m.source == "standard" for m in moves)
-        policy.score(session, moves, step)
+        scored(session, moves, step, policy)
         totals.append(len(counts))
-        session.train_between(step)
+        trained(session, step)
     assert totals == [1, 1, 1]
 
 
@@ -263,8 +265,8 @@ def test_a_line_search_runs_only_what_lies_behind_the_state(monkeypatch: pytest.
 def test_between_a_state_and_what_feeds_it_neurons_are_found_all_the_same(directions: str) -> None:
     session = small_session(curve(480), small_config(policy={"directions": directions}))
     (edge,) = scored(session, [AddEdge(source="standard", target="out")], 1)
-    session.grow(edge.step, edge.updates)
-    session.train_between(1)
+    apply(session, edge)
+    trained(session, 1)
     measured = policy_of(session)._measure(session)
     source, lacks = measured.opt.values["standard"], measured.bottleneck(measured.states[0])
     # The edge has taken all that is linear, so the linearised solution has no direction left ...
@@ -273,5 +275,4 @@ def test_between_a_state_and_what_feeds_it_neurons_are_found_all_the_same(direct
     # ... and the gain is in what neurons do beyond that.
     (node,) = scored(session, [AddNode(source="standard", target="sum_1", width=4)], 2)
     assert node.improves
-    assert node.gain is not None
-    assert node.gain > 0.02 * loss_on(session, session.parts.gr)
+    assert node.gain > 0.02 * loss_on(session, select_of(session))

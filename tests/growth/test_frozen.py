@@ -10,15 +10,14 @@ import pytest
 
 import growir
 from growir.graph import Graph, Input, Node
-from growir.growth.config import Strategy
-from growir.growth.data import check_data
+from growir.growth.policies.dag.settings import Strategy
 from growir.growth.policies.dag.states import states_of
 from growir.growth.session import Session
 from growir.network import Network
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Op, Relu
 from growir.params import frozen_keys, param_table, with_frozen
 from growir.verify import verify
-from tests.growth.problems import Arrays, blobs, curve, small_config, spirals
+from tests.growth.problems import Arrays, blobs, curve, small_config, small_problem, spirals, trained
 
 
 def graph_of(shape: tuple[int, ...], *nodes: tuple[str, Op, tuple[str, ...]]) -> Graph:
@@ -127,15 +126,14 @@ def test_the_joint_solve_is_over_what_may_move() -> None:
 
 def test_a_run_trains_what_was_not_frozen_as_before() -> None:
     """Nothing frozen: the tensors, the optimizer's order and so every bit are those of a run that knows no freezing."""
-    session = Session(Network.init(DENSE), check_data(spirals(), small_config().data, "test"), small_config())
+    session = Session(Network.init(DENSE), small_problem(spirals()), small_config())
     assert list(session.learned) == [key for key, param in param_table(DENSE).items() if not param.buffer]
     assert all(a is b for a, b in itertools.zip_longest(session.sloped_tensors().values(), session.tensors.values()))
 
 
 def test_a_network_of_which_nothing_learns_is_only_measured() -> None:
     keys = {key for key, param in param_table(SMOOTH).items() if not param.buffer}
-    data = check_data(curve(), small_config().data, "test")
-    session = Session(Network.init(with_frozen(SMOOTH, keys)), data, small_config())
+    session = Session(Network.init(with_frozen(SMOOTH, keys)), small_problem(curve()), small_config())
     before = session.network().arrays
-    assert session.train_between(1) == session.loss_on(session.parts.between)
+    assert trained(session, 1) == session.evaluate(session.data.train).metrics["loss"]
     assert all(np.array_equal(array, before[key]) for key, array in session.network().arrays.items())

@@ -12,11 +12,8 @@ import numpy as np
 import pytest
 
 from growir.graph import Graph, Input, Node
-from growir.growth.config import RunConfig
-from growir.growth.data import check_data
 from growir.growth.policies.dag.bottleneck import Bottleneck
 from growir.growth.policies.dag.measuring import Measured
-from growir.growth.policies.dag.policy import Dag
 from growir.growth.policies.dag.states import StateView, states_of
 from growir.growth.running import start_run
 from growir.growth.session import Session
@@ -24,7 +21,22 @@ from growir.network import Network
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Op, Relu, Tanh
 from growir.passes import AddNode
 from growir.verify import verify
-from tests.growth.problems import Arrays, blobs, curve, small_config, spirals
+from tests.growth.problems import (
+    Arrays,
+    apply,
+    blobs,
+    budget_of,
+    curve,
+    loss_on,
+    policy_of,
+    proposed,
+    scored,
+    select_of,
+    small_config,
+    small_problem,
+    spirals,
+    trained,
+)
 
 
 def graph_of(shape: tuple[int, ...], *nodes: tuple[str, Op, tuple[str, ...]]) -> Graph:
@@ -33,11 +45,11 @@ def graph_of(shape: tuple[int, ...], *nodes: tuple[str, Op, tuple[str, ...]]) ->
     return verify(Graph(name="given", inputs=(entry,), nodes=made, outputs=(made[-1].name,)))
 
 
-def trained(graph: Graph, arrays: Arrays, **policy: Any) -> tuple[Session, Dag]:
+def session_of(graph: Graph, arrays: Arrays, **policy: Any) -> Session:
     config = small_config(policy=policy, budget={"parameters": 50_000}, train={"epochs_between": 3})
-    session = Session(Network.init(graph), check_data(arrays, config.data, "test"), config)
-    session.train_between(0)
-    return session, Dag(session.config.policy, session.config.budget)
+    session = Session(Network.init(graph), small_problem(arrays, config), config)
+    trained(session, 0)
+    return session
 
 
 def line(width: int) -> Linear:
@@ -76,13 +88,13 @@ RESIDUALS = {
 
 @pytest.mark.parametrize("name", RESIDUALS)
 def test_what_is_measured_is_what_is_applied_in_residual_networks(name: str) -> None:
-    session, policy = trained(RESIDUALS[name], spirals(600))
-    scored = [s for s in policy.score(session, policy.propose(session), 1) if s.amplitude > 0]
-    assert scored
-    for choice in scored:
+    session = session_of(RESIDUALS[name], spirals(600))
+    found = [s for s in scored(session, key=1) if s.amplitude > 0]
+    assert found
+    for choice in found:
         restore = session.keep()
-        session.grow(choice.step, choice.updates)
-        assert session.loss_on(session.parts.gr) == pytest.approx(choice.loss, abs=1e-5), choice.step
+        apply(session, choice)
+        assert loss_on(session, select_of(session)) == pytest.approx(choice.loss, abs=1e-5), choice.step
         restore()
 
 
@@ -104,12 +116,11 @@ def test_the_unit_of_the_targets_decides_nothing(unit: float) -> None:
     for key in ("o.weight", "o.bias"):
         tensors[key] = tensors[key] * np.float32(unit)
     config = small_config(budget={"parameters": 600})
-    session = Session(Network(graph, tensors), check_data(arrays, config.data, "test"), config)
-    policy = Dag(session.config.policy, session.config.budget)
-    scored = policy.score(session, policy.propose(session), 1)
-    assert [choice.outcome for choice in scored] == ["improving"] * len(scored)
+    session = Session(Network(graph, tensors), small_problem(arrays, config), config)
+    found = scored(session, key=1)
+    assert [choice.outcome for choice in found] == ["improving"] * len(found)
     # What one unit of the targets gains, another does: losses are in units of the targets' deviation.
-    assert min(choice.gain or 0.0 for choice in scored) > 0.01
+    assert min(choice.gain for choice in found) > 0.01
 
 
 def test_restricted_growth_stays_where_there_are_moves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +135,7 @@ def test_restricted_growth_stays_where_there_are_moves(monkeypatch: pytest.Monke
         ("q", Relu(), ("l",)),
         ("o", line(4), ("q",)),
     )
-    session, policy = trained(graph, blobs(channels="first"), strategy="restricted")
+    session = session_of(graph, blobs(channels="first"), strategy="restricted")
     real = Measured.bottleneck
 
     def lacking(self: Measured, state: StateView) -> Bottleneck:
@@ -132,9 +143,9 @@ def test_restricted_growth_stays_where_there_are_moves(monkeypatch: pytest.Monke
         return dataclasses.replace(real(self, state), psi=1e9) if state.node == "c" else real(self, state)
 
     monkeypatch.setattr(Measured, "bottleneck", lacking)
-    proposed = policy.propose(session)
-    assert proposed
-    assert set(proposed) <= set(policy.moves.moves(session.graph))
+    found = proposed(session)
+    assert found
+    assert set(found) <= set(policy_of(session).moves.moves(budget_of(session)))
 
 
 def test_a_tournament_ends_on_a_network_whose_history_is_unknown_here(tmp_path: Path) -> None:
@@ -146,7 +157,7 @@ def test_a_tournament_ends_on_a_network_whose_history_is_unknown_here(tmp_path: 
         warnings.simplefilter("ignore")
         start = Network.load(tmp_path / "net")
         config = small_config(policy={"strategy": "tournament"}, budget={"parameters": 300, "steps": 2})
-        found = start_run(config, _data(config, spirals()), start, out=tmp_path / "run")
+        found = start_run(config, small_problem(spirals(), config), start, out=tmp_path / "run")
     documents = sorted((tmp_path / "run" / "growth").iterdir())
     assert documents[0].name == "0000.json"
     last = json.loads(documents[-1].read_text())
@@ -160,7 +171,7 @@ def test_maps_and_a_choice_of_inputs_go_together(tmp_path: Path) -> None:
         budget={"parameters": 2000, "steps": 2},
         train={"epochs_final": 10},
     )
-    found = start_run(config, _data(config, blobs()), None, out=tmp_path / "run")
+    found = start_run(config, small_problem(blobs(), config), None, out=tmp_path / "run")
     assert found.events[0].event == "inputs"
     assert any(isinstance(node.op, Conv2d) for node in found.network.graph.nodes)
     assert found.network.replayed().graph.hash == found.network.graph.hash
@@ -169,9 +180,5 @@ def test_maps_and_a_choice_of_inputs_go_together(tmp_path: Path) -> None:
 def test_a_network_without_states_that_could_grow_says_so() -> None:
     graph = graph_of((1, 8, 8), ("c", Conv2d(out_channels=4, kernel_size=8), ("x",)), ("f", Flatten(), ("c",)))
     config = small_config(budget={"parameters": 300})
-    found = start_run(config, _data(config, blobs(channels="first")), Network.init(graph))
+    found = start_run(config, small_problem(blobs(channels="first"), config), Network.init(graph))
     assert found.summary["ended"] == "no move"
-
-
-def _data(config: RunConfig, arrays: Arrays) -> Any:
-    return check_data(arrays, config.data, "test")

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from growir.data.dataset import Dataset
 from growir.growth.config import RunConfig
-from growir.growth.data import check_data
 from growir.growth.engine import Observer
+from growir.growth.problem import Problem
 from growir.growth.running import start_run
 from growir.network import Network
-from tests.growth.problems import Arrays, small_config
+from tests.growth.problems import Arrays, small_config, small_problem
 from tests.growth.test_run import Stop, assert_same_run, logged, run
 
 SHARES = (0.5, 0.9, 1.0)
@@ -36,8 +35,8 @@ def config(seed: int = 0, **policy: Any) -> RunConfig:
     )
 
 
-def dataset() -> Dataset:
-    return check_data(images(), config().data, "test")
+def problem() -> Problem:
+    return small_problem(images(), config())
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +91,15 @@ def test_every_branch_of_a_tournament_reads_the_chosen_inputs(tmp_path: Path) ->
 
 
 def test_a_given_network_chooses_nothing() -> None:
-    first = start_run(config(), dataset(), None)
+    first = start_run(config(), problem(), None)
     assert first.events[0].event == "inputs"
     assert first.network.history is not None
     start = Network.init(first.network.history.base)
     start = start.with_arrays({key: a for key, a in first.network.arrays.items() if key in start.arrays})
-    again = start_run(config(), dataset(), start)
+    again = start_run(config(), problem(), start)
     assert again.events[0].event == "started"
 
 
 def test_one_share_is_no_choice() -> None:
     settings = small_config(data={"variance": 0.9})
-    assert start_run(settings, dataset(), None).events[0].event == "started"
+    assert start_run(settings, problem(), None).events[0].event == "started"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,37 @@ import pytest
 import torch
 
 import growir
+from growir.data.memory import ArraySource
 from growir.errors import DataError, RunError
 from growir.graph import Graph
 from growir.growth.config import parse_run
-from growir.growth.data import check_data
 from growir.growth.measure.designs import Places
 from growir.growth.policies.dag import bottleneck, neurons
-from growir.growth.policies.dag.policy import Dag
-from growir.growth.policy import Scored
+from growir.growth.policies.dag.scored import Scored
 from growir.growth.session import Session
 from growir.network import Network, load_graph
 from growir.passes import AddEdge, AddNode, Widen
 from growir.rewrite import Pass
 from growir.runs.records import Growth
 from growir.shapes import shapes_of
-from tests.growth.problems import Arrays, blobs, curve, small_config, small_session, spirals
+from tests.growth.problems import (
+    Arrays,
+    added,
+    apply,
+    blobs,
+    curve,
+    loss_on,
+    policy_of,
+    proposed,
+    scored,
+    select_of,
+    small_config,
+    small_problem,
+    small_session,
+    spirals,
+    trained,
+    values_of,
+)
 
 POLICY: dict[str, Any] = {"kernels": [3], "neurons": 3}
 SETTINGS: dict[str, Any] = {
@@ -36,10 +53,6 @@ SETTINGS: dict[str, Any] = {
     "budget": {"parameters": 2000, "steps": 4},
 }
 TO_VECTOR: dict[str, Any] = {"kernel_size": 3, "out_pool": "max", "out_stride": 2}
-
-
-def policy_of(session: Session) -> Dag:
-    return Dag(session.config.policy, session.config.budget)
 
 
 def image_session(arrays: Arrays | None = None, **policy: object) -> Session:
@@ -54,8 +67,8 @@ def image_session(arrays: Arrays | None = None, **policy: object) -> Session:
         AddEdge(source="node_1.act", target="node_4.act", pool="global_avg"),
     ]
     for k, step in enumerate(steps):
-        session.grow(step, {})
-        session.train_between(k)
+        session.grow(step)
+        trained(session, k)
     return session
 
 
@@ -79,14 +92,13 @@ EVERY_KIND = {
 USELESS = {("add_edge", "2", "2")}  # a bright and a dark blob of one class cancel, so it may find no amplitude
 
 
-def at(session: Session, policy: Dag, choice: Scored, factor: float) -> tuple[Pass, dict[str, torch.Tensor]]:
-    """A candidate at a share of its amplitude: the arguments of `grow`."""
-    bare = choice.step.model_copy(update={"values": {}})
-    outgoing = {edge.weight for _, edges in policy.moves.addition(session.graph, bare).outgoing for edge in edges}
+def at(session: Session, choice: Scored, factor: float) -> Scored:
+    """A candidate at a share of its amplitude."""
+    outgoing = {edge.weight for _, edges in added(session, choice.step).outgoing for edge in edges}
     assert outgoing <= choice.step.values.keys()
     values = {k: a * np.float32(factor) if k in outgoing else a for k, a in choice.step.values.items()}
-    updates = {key: session.tensors[key].detach().lerp(value, factor) for key, value in choice.updates.items()}
-    return choice.step.model_copy(update={"values": values}), updates
+    updates = {key: factor * value for key, value in choice.updates.items()}
+    return replace(choice, step=choice.step.model_copy(update={"values": values}), updates=updates)
 
 
 def node(name: str, op: str, source: str, **attributes: Any) -> dict[str, Any]:
@@ -99,16 +111,12 @@ def images_into(nodes: Sequence[dict[str, Any]]) -> Graph:
     return growir.load_graph({"schema": "growir/1", "inputs": inputs, "nodes": list(nodes), "outputs": ["o"]})
 
 
-def loss_on(session: Session, samples: torch.Tensor) -> float:
-    return float(session.losses_on(samples).double().mean())
-
-
 # -- what is proposed -------------------------------------------------------------------------------------------------
 
 
 def test_the_empty_graph_is_fed_from_the_map_and_from_its_vector() -> None:
     session = small_session(blobs(), small_config(policy=POLICY, budget={"parameters": 4000}))
-    found = {kind_of(session, move) for move in policy_of(session).propose(session)}
+    found = {kind_of(session, move) for move in proposed(session)}
     assert found == {
         ("add_edge", "2", "2"),
         ("add_edge", "4", "2"),
@@ -119,7 +127,7 @@ def test_the_empty_graph_is_fed_from_the_map_and_from_its_vector() -> None:
 
 def test_every_kind_of_move_is_proposed_once_and_fits_the_budget() -> None:
     session = image_session()
-    moves = policy_of(session).propose(session)
+    moves = proposed(session)
     assert {kind_of(session, move) for move in moves} == EVERY_KIND
     assert len(set(moves)) == len(moves)
     for move in moves:
@@ -128,14 +136,14 @@ def test_every_kind_of_move_is_proposed_once_and_fits_the_budget() -> None:
 
 def test_every_kernel_size_is_tried() -> None:
     session = image_session(kernels=[1, 5])
-    kernels = {m.kernel_size for m in policy_of(session).propose(session) if isinstance(m, AddEdge | AddNode)}
+    kernels = {m.kernel_size for m in proposed(session) if isinstance(m, AddEdge | AddNode)}
     assert kernels == {None, 1, 5}
 
 
 def test_without_kernels_images_are_vectors() -> None:
     session = small_session(blobs(), small_config(budget={"parameters": 4000}))
     assert "image" not in session.graph
-    assert all(kind_of(session, move)[1] == "2" for move in policy_of(session).propose(session))
+    assert all(kind_of(session, move)[1] == "2" for move in proposed(session))
 
 
 @pytest.mark.parametrize("channels", ["", "first", "last"])
@@ -143,16 +151,19 @@ def test_without_kernels_images_are_vectors() -> None:
 def test_the_samples_stand_in_the_graph_as_maps(channels: str, standardise: str) -> None:
     config = small_config(policy=POLICY, data={"standardise": standardise}, budget={"parameters": 9000})
     session = small_session(blobs(channels=channels), config)
-    (move,) = {m.source for m in policy_of(session).propose(session) if isinstance(m, AddNode) and m.kernel_size}
+    (move,) = {m.source for m in proposed(session) if isinstance(m, AddNode) and m.kernel_size}
     shape = shapes_of(session.graph)[move]
     assert shape.sizes == ((3 if channels == "last" else 1), 8, 8)
-    x = torch.from_numpy(session.data.x_train)
+    train = session.problem.data.train
+    assert isinstance(train, ArraySource)
+    assert isinstance(train.inputs, tuple)
+    (x,) = train.inputs
     expected = {"": lambda: x[:, None], "first": lambda: x, "last": lambda: x.permute(0, 3, 1, 2)}[channels]()
-    (found,) = session.constants([move])
+    (found,) = values_of(session, session.data.everything(), [move])
     if standardise == "auto":
         # One mean and std serve all pixels, and are those of the pixels that vary.
         found = found * session.tensors["standard.std"] + session.tensors["standard.mean"]
-        (vector,) = session.constants([session.prefix()[0]])
+        (vector,) = values_of(session, session.data.everything(), [session.reading.prefix()[0]])
         assert vector.mean().abs() < 1e-3
         assert vector.std() == pytest.approx(1.0, abs=1e-2)
     assert torch.allclose(found, expected, atol=1e-5)
@@ -165,19 +176,18 @@ def test_the_samples_stand_in_the_graph_as_maps(channels: str, standardise: str)
 @pytest.mark.parametrize("directions", ["random", "fitted"])
 def test_the_preview_of_every_candidate_equals_what_is_applied(channels: str, directions: str) -> None:
     session = image_session(blobs(channels=channels), directions=directions)
-    policy = policy_of(session)
-    moves = policy.propose(session)
-    several = {m for m in moves if isinstance(m, Widen) and len(policy.moves.addition(session.graph, m).outgoing) > 1}
-    before = loss_on(session, session.parts.gr)
+    moves = proposed(session)
+    several = {m for m in moves if isinstance(m, Widen) and len(added(session, m).outgoing) > 1}
+    before = loss_on(session, select_of(session))
     kinds: set[tuple[str, ...]] = set()
-    for choice in policy.score(session, moves, 5):
-        if choice.gain is None:
+    for choice in scored(session, moves, 5):
+        if choice.amplitude == 0:
             continue
         kinds.add(kind_of(session, choice.step))
         several.discard(choice.step.model_copy(update={"values": {}}))
         restore = session.keep()
-        session.grow(choice.step, choice.updates)
-        after = loss_on(session, session.parts.gr)
+        apply(session, choice)
+        after = loss_on(session, select_of(session))
         restore()
         assert after == pytest.approx(choice.loss, abs=2e-6 + 1e-5 * after), choice.step.name
         assert before - after == pytest.approx(choice.gain, abs=2e-6 + 1e-5 * after)
@@ -187,17 +197,17 @@ def test_the_preview_of_every_candidate_equals_what_is_applied(channels: str, di
 
 def test_the_predicted_gain_is_the_first_order_one() -> None:
     session = image_session()
-    policy = policy_of(session)
-    before = loss_on(session, session.parts.ls)
+    _, searched = session.reading.halves
+    before = loss_on(session, searched)
     kinds: set[tuple[str, ...]] = set()
-    for choice in policy.score(session, policy.propose(session), 5):
+    for choice in scored(session, key=5):
         if choice.amplitude == 0:
             continue
-        step, updates = at(session, policy, choice, 0.01)
-        restore = session.keep()
-        session.grow(step, updates)
-        fallen = before - loss_on(session, session.parts.ls)
+        smaller, restore = at(session, choice, 0.01), session.keep()
+        apply(session, smaller)
+        fallen = before - loss_on(session, searched)
         restore()
+        assert choice.predicted is not None
         assert fallen == pytest.approx(0.01 * choice.predicted, rel=0.15, abs=1e-6), choice.step
         kinds.add(kind_of(session, choice.step))
     assert EVERY_KIND - kinds <= USELESS
@@ -227,9 +237,9 @@ def test_closed_form_directions_are_of_the_same_places(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(neurons, "closed_form", seen)
     alike: list[Pass] = []
-    for move in policy.propose(session):
-        policy.score(session, [move], 5)
-        new = policy.moves.addition(session.graph, move)
+    for move in proposed(session, policy):
+        scored(session, [move], 5, policy)
+        new = added(session, move)
         if new.incoming and new.incoming.shape.sizes[1:] == new.outgoing[0][0].shape.sizes[1:]:
             alike.append(move)
     assert called == alike
@@ -249,12 +259,11 @@ def test_a_map_and_a_smaller_one_have_no_places_in_common(monkeypatch: pytest.Mo
         node("o", "linear", "f", out_features=4),
     ]
     config = small_config(policy={**POLICY, "directions": "fitted"}, budget={"parameters": 4000})
-    data = check_data(blobs(channels="first"), config.data, "test")
-    session = Session(Network.init(images_into(nodes)), data, config)
+    session = Session(Network.init(images_into(nodes)), small_problem(blobs(channels="first"), config), config)
     called: list[int] = []
     monkeypatch.setattr(neurons, "closed_form", lambda *given: called.append(1))
     # There are as many rows of both, but at other positions.
-    (choice,) = policy_of(session).score(session, [Widen(node="r", by=2)], 1)
+    (choice,) = scored(session, [Widen(node="r", by=2)], 1)
     assert choice.amplitude > 0
     assert not called
 

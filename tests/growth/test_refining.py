@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from growir.growth.policies.dag import refining, scoring
-from growir.growth.policies.dag.policy import Dag
 from growir.growth.policies.dag.refining import Draft, refined
-from tests.growth.problems import curve, small_config, small_session
+from tests.growth.problems import curve, scored, small_config, small_session
 
 
 def draft(seed: int, kind: object = "tanh", neurons: int = 2, scale: float = 1.0) -> Draft:
@@ -78,6 +77,5 @@ def test_growth_descends_where_directions_are_fitted(activation: str, monkeypatc
 
     monkeypatch.setattr(scoring, "refined", seen)
     session = small_session(curve(), small_config(policy={"directions": "fitted", "activation": activation}))
-    policy = Dag(session.config.policy, session.config.budget)
-    policy.score(session, policy.propose(session), 1)
+    scored(session, key=1)
     assert max(moved) > 1e-3

@@ -15,7 +15,7 @@ import pytest
 import growir
 from growir.data.description import read_description
 from growir.errors import DataError, RunError
-from growir.growth.config import DIGITS, SECTIONS, RunConfig, parse_run
+from growir.growth.config import DIGITS, SECTIONS, RunConfig, parse_run, section_models
 from growir.growth.running import read_config
 from growir.growth.settings import all_settings, full_names, read_settings, settings_page
 from growir.growth.target import read_run
@@ -133,6 +133,11 @@ WRONG: list[list[object]] = [
     ["--set", "train.epochs_final"],
     ["--set", "policy.activation=[relu,tahn]"],
     ["--set", "policy.kernels=[3,4]"],
+    ["--set", "policy.move=wider"],
+    ["--set", "policy.name=dga"],
+    ["--set", "schedule.name=evry"],
+    ["--set", "growths=0"],
+    ["--set", "first=3", "--set", "schedule.name=every"],
     ["--set", "policy.kernels=[3,5"],
     ["--set", "name="],
     ["--set", f"name={'x' * 90}"],
@@ -176,8 +181,9 @@ def test_the_list_of_settings(golden: Callable[[Path, str], None]) -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     found = {setting.name: setting for setting in all_settings()}
-    keys = [*RunConfig.model_fields.keys() - SECTIONS.keys()]
-    keys += [f"{section}.{key}" for section, model in SECTIONS.items() for key in model.model_fields]
+    keys = {*RunConfig.model_fields.keys() - set(SECTIONS)}
+    for section in SECTIONS:
+        keys |= {f"{section}.{key}" for model in section_models(section).values() for key in model.model_fields}
     assert sorted(found) == sorted(keys)
     for setting in found.values():
         assert setting.summary.endswith("."), setting.name
@@ -185,14 +191,19 @@ def test_every_setting_says_what_it_means() -> None:
 
 
 def test_a_default_in_the_list_can_be_typed() -> None:
-    section, seen = "", 0
+    section, named, seen = "", list[str](), 0
     for line in settings_page().splitlines():
-        section = f"{line[1:-1]}." if line.startswith("[") and line.endswith("]") else section
+        if line.startswith("["):
+            section, named = f"{line[1:].partition(']')[0]}.", []
         shown = re.match(r"  (\w+=\S+)", line)
         if shown:
             seen += 1
-            config = parse_run(settings(section + shown[1]), "test")
-            assert config == RunConfig(), line
+            if shown[1].startswith("name=") and section in ("policy.", "schedule."):
+                named = [section + shown[1]]  # which decides what else the section takes
+            typed = {section + shown[1], *named}
+            config = parse_run(settings(*typed), "test")
+            assert config == parse_run(settings(*named), "test"), line
+            assert named or config == RunConfig(), line
     assert seen > 10
 
 
@@ -255,8 +266,8 @@ def test_a_resumed_run_keeps_what_is_not_given(ring: Path, tmp_path: Path) -> No
 def test_every_setting_is_an_argument_of_grow_or_in_one() -> None:
     arguments = inspect.signature(growir.grow).parameters
     flat = [setting for setting in all_settings() if setting.section in ("", "data")]
-    assert {setting.key for setting in flat} - {"path"} <= arguments.keys()
-    assert SECTIONS.keys() <= arguments.keys()
+    assert {setting.key for setting in flat} - {"path", "network"} <= arguments.keys()  # which are data and start
+    assert set(SECTIONS) <= arguments.keys()
 
 
 def test_arguments_of_grow_have_the_limits_of_a_run_file() -> None:

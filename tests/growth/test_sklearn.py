@@ -169,7 +169,12 @@ TWO = np.arange(12) % 2
         (GrowingRegressor(), SAMPLES * 1e30, TWO, "GrowingRegressor: X holds numbers as large as 2e+31; scale them"),
         (GrowingRegressor(), SAMPLES, np.ones(12), "GrowingRegressor: y: all targets are the same in float32"),
         (GrowingClassifier(budget=0), SAMPLES, TWO, "GrowingClassifier: [budget]: parameters is 0: "),
-        (GrowingClassifier(policy="tree"), SAMPLES, TWO, 'GrowingClassifier: [policy]: name is "tree": '),
+        (
+            GrowingClassifier(policy="tree"),
+            SAMPLES,
+            TWO,
+            "GrowingClassifier: [policy] name: there is no policy 'tree'; ",
+        ),
         (
             GrowingClassifier(train={"epoch": 1}),
             SAMPLES,

@@ -11,10 +11,11 @@ import pytest
 import growir
 from growir.errors import PassRefused
 from growir.graph import Graph
-from growir.growth.config import BudgetConfig, DagConfig
+from growir.growth.budget import Budget, BudgetConfig
 from growir.growth.measure.section import constants_of
 from growir.growth.policies.dag.additions import addition, twin_of
 from growir.growth.policies.dag.moves import Moves
+from growir.growth.policies.dag.settings import DagConfig
 from growir.growth.policies.dag.states import Reach, StateView, fed_by, is_output, states_of, widenable
 from growir.ops import Conv2d, Flatten, Linear, MaxPool2d
 from growir.passes import AddEdge, AddNode, Widen
@@ -234,7 +235,7 @@ def test_a_map_between_maps_has_a_twin_of_the_same_kernel() -> None:
 def test_beside_a_state_that_cannot_be_wider_there_may_be_another() -> None:
     nodes = [linear("a", "x", 4), node("r", "relu", "a"), linear("o", "r", 4), node("s", "add", "o", "r")]
     graph = graph_of(nodes, "s", sample=(3,))
-    moves = Moves(DagConfig(neurons=2), BudgetConfig(parameters=1000)).moves(graph)
+    moves = Moves(DagConfig(neurons=2)).moves(Budget(BudgetConfig(parameters=1000), graph))
     # What reads r beside o is a sum that has its width, so a new state is the only way to more neurons.
     step = AddNode(source="x", target="s", width=2)
     assert twin(graph, step) == "r"

@@ -17,28 +17,40 @@ import torch
 from safetensors.numpy import load_file
 
 from growir.errors import RunError
-from growir.growth.config import RunConfig, Strategy, parse_run
+from growir.growth.budget import Cost
+from growir.growth.config import RunConfig, parse_run
 from growir.growth.contest import ERROR, Trial, contest, winner
 from growir.growth.engine import Observer
-from growir.growth.policies.dag.policy import Dag, bic
+from growir.growth.policies.dag.policy import bic
+from growir.growth.policies.dag.scored import Scored, Small
 from growir.growth.policies.dag.scoring import Scoring
-from growir.growth.policy import Scored, Small
+from growir.growth.policies.dag.settings import DagConfig, Strategy
+from growir.growth.policy import Candidate
 from growir.growth.session import Session
 from growir.network import Network, load_graph
 from growir.ops import ACTIVATIONS
 from growir.passes import AddEdge, AddNode, Widen
-from growir.runs.records import Ended, Event, Fitted, Growth
+from growir.runs.records import Event, Fitted, Growth
 from tests.cli.command import growir as command
-from tests.growth.problems import Arrays, curve, small_config, small_session, spirals
+from tests.growth.problems import (
+    Arrays,
+    curve,
+    lose_weights,
+    loss_on,
+    policy_of,
+    proposed,
+    scored,
+    select_of,
+    selected,
+    small_config,
+    small_session,
+    spirals,
+)
 from tests.growth.test_run import Dead, Stop, assert_same_run, assert_usable, logged, refused, run
 
 
 def with_threads(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"threads": 1})
-
-
-def policy_of(session: Session) -> Dag:
-    return Dag(session.config.policy, session.config.budget)
 
 
 def growths(path: Path, branch: str | None = None) -> list[dict[str, Any]]:
@@ -51,10 +63,10 @@ def growths(path: Path, branch: str | None = None) -> list[dict[str, Any]]:
 
 def test_of_a_list_of_activations_each_is_tried() -> None:
     session = small_session(spirals(), small_config(policy={"activation": ["tanh", "relu", "tanh"]}))
-    nodes = [m for m in policy_of(session).propose(session) if isinstance(m, AddNode)]
+    nodes = [m for m in proposed(session) if isinstance(m, AddNode)]
     assert [m.activation for m in nodes] == ["tanh", "relu"]
-    session.grow(nodes[1].model_copy(update={"width": 2}), {})
-    moves = policy_of(session).propose(session)
+    session.grow(nodes[1].model_copy(update={"width": 2}))
+    moves = proposed(session)
     # Beside a state of the one there may be a state of the other; of the same one it would be a widening.
     assert [
         m.activation for m in moves if isinstance(m, AddNode) and m.source == "standard" and m.target == "sum_1"
@@ -65,11 +77,9 @@ def test_of_a_list_of_activations_each_is_tried() -> None:
 def test_the_activation_that_does_best_is_chosen() -> None:
     # A bump in every direction is what a Gaussian is and a line is not.
     session = small_session(spirals(480), small_config(policy={"activation": ["tanh", "gaussian"]}))
-    policy = policy_of(session)
-    scored = policy.score(session, policy.propose(session), 1)
-    (choice,) = policy.select(session, scored)
-    assert choice.loss == min(s.loss for s in scored if s.improves)
-    assert {s.step.activation for s in scored if isinstance(s.step, AddNode)} == {"tanh", "gaussian"}
+    found = scored(session, key=1)
+    assert selected(session, found).loss == min(s.loss for s in found if s.improves)
+    assert {s.step.activation for s in found if isinstance(s.step, AddNode)} == {"tanh", "gaussian"}
 
 
 def test_a_list_of_one_is_that_one() -> None:
@@ -111,12 +121,11 @@ def test_of_equal_size_the_smaller_loss_is_better_and_of_equal_loss_the_smaller_
 
 def test_the_criterion_chooses_the_candidate_with_the_smallest() -> None:
     session = small_session(curve(), small_config(policy={"strategy": "bic"}))
-    policy = policy_of(session)
-    small, large = scored(0.2, 0.0, loss=0.30, parameters=10), scored(0.21, 0.0, loss=0.29, parameters=90)
-    assert policy.select(session, [large, small]) == [small]
-    assert policy_of(small_session(curve())).select(session, [large, small]) == [large]
-    huge = scored(0.4, 0.0, loss=0.001, parameters=90)
-    assert policy.select(session, [huge, small]) == [huge]
+    small, large = worthy(0.2, 0.0, loss=0.30, parameters=10), worthy(0.21, 0.0, loss=0.29, parameters=90)
+    assert selected(session, [large, small]) is small
+    assert selected(session, [large, small], policy_of(small_session(curve()))) is large
+    huge = worthy(0.4, 0.0, loss=0.001, parameters=90)
+    assert selected(session, [huge, small]) is huge
 
 
 BIC = with_threads(small_config(policy={"strategy": "bic"}, budget={"parameters": 200, "steps": 6}))
@@ -134,7 +143,7 @@ def test_what_the_criterion_does_not_pay_for_is_undone_to_the_bit() -> None:
 
     def keep(session: Session, _: object) -> None:
         tensors = {key: tensor.detach().clone() for key, tensor in session.tensors.items()}
-        state = {key: tensor.clone() for key, tensor in session.optimizer_tensors().items()}
+        state = session.optimizer_state().tensors
         kept.append((session.graph.hash, tensors, state))
 
     done = run(None, BIC, curve(), observer=Observer(checkpoint=keep))
@@ -197,9 +206,10 @@ def test_a_run_with_something_undone_is_resumed_as_if_nothing_had_been(
 # -- significance -----------------------------------------------------------------------------------------------------
 
 
-def scored(gain: float, error: float, loss: float = 0.1, parameters: int = 10) -> Scored:
+def worthy(gain: float, error: float, loss: float = 0.1, parameters: int = 10) -> Scored:
     step = AddEdge(source="standard", target="out")
     return Scored(
+        candidate=Candidate("edge", Cost(), step),
         step=step,
         updates={},
         amplitude=1.0,
@@ -226,14 +236,14 @@ def worth(significance: float, *candidates: Scored) -> list[bool]:
 # One-sided quantiles of the normal distribution, from any table.
 @pytest.mark.parametrize(("significance", "quantile"), [(0.05, 1.6449), (0.01, 2.3263), (0.5, 0.0), (1e-20, 9.2623)])
 def test_a_gain_counts_where_chance_gives_it_less_often(significance: float, quantile: float) -> None:
-    more, less = scored(0.01 * (quantile + 1e-3), 0.01), scored(0.01 * (quantile - 1e-3), 0.01)
-    assert worth(significance, more, less, scored(-0.01, 0.001)) == [True, False, False]
-    assert worth(significance, scored(0.01, 0.0)) == [True]  # the same of every sample
+    more, less = worthy(0.01 * (quantile + 1e-3), 0.01), worthy(0.01 * (quantile - 1e-3), 0.01)
+    assert worth(significance, more, less, worthy(-0.01, 0.001)) == [True, False, False]
+    assert worth(significance, worthy(0.01, 0.0)) == [True]  # the same of every sample
 
 
 @pytest.mark.parametrize("error", [0.0, 1e-9, 1e3])
 def test_any_gain_counts_where_all_are_asked_for(error: float) -> None:
-    assert worth(1.0, scored(1e-9, error), scored(0.0, error), scored(-1e-9, error)) == [True, False, False]
+    assert worth(1.0, worthy(1e-9, error), worthy(0.0, error), worthy(-1e-9, error)) == [True, False, False]
 
 
 def noise(seed: int) -> Arrays:
@@ -393,7 +403,9 @@ def test_the_winner_goes_on_from_its_weights_before_the_fit(tournament: Path) ->
 
 def test_a_branch_grows_as_it_does_alone() -> None:
     events = run(None, TOURNAMENT, curve()).events
-    alone = TOURNAMENT.model_copy(update={"policy": TOURNAMENT.policy.branch("widen")})
+    policy = TOURNAMENT.policy
+    assert isinstance(policy, DagConfig)
+    alone = TOURNAMENT.model_copy(update={"policy": policy.branch("widen")})
     first = next(e for e in run(None, alone, curve()).events if isinstance(e, Growth))
     branch = next(e for e in events if isinstance(e, Growth) and e.branch == "widen")
     assert replace(branch, branch=None, seconds=first.seconds) == first
@@ -421,7 +433,7 @@ def test_the_selection_loss_is_that_of_the_fitted_network(tournament: Path) -> N
         if isinstance(event, Fitted):
             session = sessions[-1]
             assert event.loss is not None
-            found.append(event.loss - session.losses_on(session.parts.gr).double().mean().item())
+            found.append(event.loss - loss_on(session, select_of(session)))
 
     def keep(session: Session, _: object) -> None:
         sessions.append(session)
@@ -551,11 +563,11 @@ def test_a_tournament_on_classes_is_usable(tmp_path: Path) -> None:
 def test_a_trial_that_diverges_says_which_rate_is_too_high() -> None:
     sessions: list[Session] = []
 
-    def spoil(event: Event) -> None:
-        if isinstance(event, Ended):
-            sessions[-1].targets = torch.full_like(sessions[-1].targets, float("nan"))
+    def spoil(phase: str, *_: int) -> None:
+        if phase == "trial fit":
+            lose_weights(sessions[-1])
 
-    observer = Observer(event=spoil, checkpoint=lambda session, _: sessions.append(session))
+    observer = Observer(tick=spoil, checkpoint=lambda session, _: sessions.append(session))
     with pytest.raises(RunError, match=r"the fit of branch 'widen' diverged.*lower \[train\] learning_rate_final$"):
         run(None, TOURNAMENT, curve(), observer=observer)
 
@@ -587,6 +599,7 @@ epochs_trial = 7
 def test_every_new_key_is_read_and_said_again() -> None:
     config = parse_run(tomllib.loads(KEYS), "test")
     policy = config.policy
+    assert isinstance(policy, DagConfig)
     assert (policy.strategy, policy.branches, policy.activations) == ("tournament", ("whole", "bic"), ("relu", "selu"))
     assert (policy.kernels, policy.directions, policy.samples) == ((3, 5), "fitted", 300)
     assert (policy.ridge, policy.significance, config.train.epochs_trial) == (1e-3, 1.0, 7)

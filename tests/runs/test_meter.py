@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from growir.growth.engine import Observer
+from growir.growth.training import train_trial
 from growir.passes import AddNode
 from growir.runs import meter as metering
 from growir.runs.meter import Meter, joules
-from tests.growth.problems import curve, small_config, small_session, spirals
+from tests.growth.problems import curve, fitted, select_of, small_config, small_session, spirals, trained
 from tests.growth.test_run import CONFIG, run
 
 
@@ -190,15 +191,15 @@ def test_a_counter_that_cannot_be_read_makes_energy_unknown(text: str | None, co
 
 def test_training_costs_six_operations_a_multiply_accumulate_sample_and_epoch() -> None:
     session = small_session(spirals(), small_config(train={"epochs_between": 3, "epochs_final": 5, "epochs_trial": 7}))
-    session.grow(AddNode(source="standard", target="out", width=4), {})
+    session.grow(AddNode(source="standard", target="out", width=4))
     macs = session.graph.costs().macs
     assert macs >= 3 * 4 + 4 * 2
     with session.meter.phase("training"):
-        session.train_between(1)
+        trained(session, 1)
     with session.meter.phase("choosing"):
-        session.train_trial(0)
+        train_trial(session, 0)
     with session.meter.phase("final fit"):
-        session.train_final()
+        fitted(session)
     flops = {name: cost.flops for name, cost in session.meter.costs.items()}
     assert flops == {
         "training": 6 * macs * 120 * 3,
@@ -209,10 +210,10 @@ def test_training_costs_six_operations_a_multiply_accumulate_sample_and_epoch() 
 
 def test_predicting_costs_two_operations_a_multiply_accumulate_and_sample() -> None:
     session = small_session(spirals())
-    session.grow(AddNode(source="standard", target="out", width=4), {})
+    session.grow(AddNode(source="standard", target="out", width=4))
     with session.meter.phase("growing"):
-        session.metrics_on(session.parts.gr)
-    assert session.meter.costs["growing"].flops == 2 * session.graph.costs().macs * len(session.parts.gr)
+        session.evaluate(select_of(session))
+    assert session.meter.costs["growing"].flops == 2 * session.graph.costs().macs * len(select_of(session))
 
 
 def test_the_phases_of_a_run_are_all_it_does(tmp_path: Path) -> None:

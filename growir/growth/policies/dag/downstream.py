@@ -58,13 +58,13 @@ class Downstream:
             i for node in graph.nodes if node.name in later for i in node.inputs if i not in inner and shapes[i].batched
         )
         frontier = list(border)
-        names = session.prefix()
+        names = session.reading.prefix()
         before = run_section(graph, session.tensors, names, frontier) if frontier else None
         self._run = run_section(graph, session.tensors, [*top, *frontier], [session.output], targets)
         costs = graph.costs().nodes
         # Two operations a multiply-accumulate, at each point of a search.
         self.flops = 2.0 * (COARSE + FINE + 1) * len(wanted) * sum(costs[name].macs for name in later)
-        self._loss = session.loss
+        self._objective = session.objective
         self._targets = wanted
         with torch.no_grad():
             edge_values = before(*(values[name] for name in names)) if before else ()
@@ -74,7 +74,7 @@ class Downstream:
         """The loss of each sample with the states moved by their shifts."""
         with torch.no_grad():
             (found,) = self._run(*self._given, *(amplitude * shift for shift in shifts))
-        return self._loss.each(found, self._targets)
+        return self._objective.each((found,), self._targets)
 
     def search(self, shifts: Sequence[torch.Tensor], limit: float) -> Search:
         """The amplitude in [0, limit] of the smallest loss; 0 where none helps.

@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 
+from growir.data.source import Source
 from growir.graph import Graph
 from growir.growth.measure.designs import Places, chain, design, window_of
 from growir.growth.measure.section import constants_of, run_section
@@ -172,7 +173,7 @@ def measured(session: Session, offered: Sequence[str], samples: int, ridge: floa
     """
     graph = session.graph
     states = states_of(graph)
-    names = session.prefix()
+    names = session.reading.prefix()
     constant = constants_of(graph)
     wanted = dict.fromkeys([*(s.node for s in states), *(s.post for s in states if s.post is not None)])
     wanted |= dict.fromkeys(edge.value for s in states for edge in s.edges if edge.value not in constant)
@@ -180,20 +181,19 @@ def measured(session: Session, offered: Sequence[str], samples: int, ridge: floa
     given = list(dict.fromkeys([*names, *offered, *_constant_values(states, constant)]))
     count = _affordable(graph, [*given, *wanted], samples)
 
-    def part_of(samples: torch.Tensor, fitting: Sequence[str] = ()) -> Part:
-        chosen = samples[:count]  # the parts are in random order
-        values = dict(zip(given, (value[chosen] for value in session.constants(given)), strict=True))
-        targets = session.targets[chosen]
+    def part_of(source: Source, most: int, fitting: Sequence[str] = ()) -> Part:
+        values, targets = session.reading.gathered(source, given, most)  # the parts are in random order
         slopes: dict[str, torch.Tensor] = {}
         found = _run(session, names, list(wanted), values, targets, fitting, slopes)
         return Part(values | found, targets, slopes)
 
-    parts = session.parts
+    fitted, searched = session.reading.halves
+    assert session.data.select is not None, "the data is cut"
     nodes = [state.node for state in states]
-    opt, gr = part_of(parts.opt, nodes), part_of(parts.gr)
+    opt, gr = part_of(fitted, count, nodes), part_of(session.data.select, count)
     # One number is searched for: half of the samples say it as well.
-    ls = part_of(parts.ls[: max(FEWEST, count // 2)], nodes)
-    losses = session.loss.each(gr.values[session.output], gr.targets)
+    ls = part_of(searched, min(count, max(FEWEST, count // 2)), nodes)
+    losses = session.objective.each((gr.values[session.output],), gr.targets)
     # Two operations a multiply-accumulate forward, four more where backward too.
     passes = 6.0 * (len(opt.targets) + len(ls.targets)) + 2.0 * len(gr.targets)
     session.meter.count(passes * graph.costs().macs)
@@ -235,7 +235,7 @@ def _run(
         with torch.set_grad_enabled(bool(fitting)):
             got = dict(zip(wanted, run(*(values[name][rows] for name in names)), strict=True))
         if fitting:
-            loss = session.loss.total(got[session.output], targets[rows])
+            loss = session.objective.total((got[session.output],), targets[rows])
             # A state that no output depends on has no slope, and nothing it could gain.
             found.append(
                 torch.autograd.grad(loss, [got[n] for n in fitting], allow_unused=True, materialize_grads=True)
@@ -250,10 +250,10 @@ def dead_units(session: Session, samples: int = 2000) -> int:
     states = [state for state in states_of(session.graph) if state.post is not None]
     if not states:
         return 0
-    chosen = session.parts.between[: _affordable(session.graph, [s.node for s in states], samples)]
-    names = session.prefix()
-    values = dict(zip(names, (value[chosen] for value in session.constants()), strict=True))
+    names = session.reading.prefix()
+    most = _affordable(session.graph, [s.node for s in states], samples)
+    values, targets = session.reading.gathered(session.data.train, names, most)
     slopes: dict[str, torch.Tensor] = {}
     nodes = [state.node for state in states]
-    _run(session, names, [*nodes, session.output], values, session.targets[chosen], nodes, slopes)
+    _run(session, names, [*nodes, session.output], values, targets, nodes, slopes)
     return sum(int((slope.transpose(0, 1).flatten(1) == 0).all(dim=1).sum()) for slope in slopes.values())

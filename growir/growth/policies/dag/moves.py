@@ -8,13 +8,14 @@ from typing import Any
 
 from growir.errors import GraphError, PassRefused
 from growir.graph import Graph
-from growir.growth.config import BudgetConfig, DagConfig
+from growir.growth.budget import Budget
 from growir.growth.measure.section import constants_of
-from growir.growth.policies.dag.additions import Addition, addition, twin_of
+from growir.growth.policies.dag.additions import addition, twin_of
+from growir.growth.policies.dag.settings import DagConfig
 from growir.growth.policies.dag.states import Edge, Reach, StateView, can_feed, is_output, states_of, widenable
 from growir.ops import Shape
 from growir.passes import AddEdge, AddNode, Widen
-from growir.rewrite import Pass, Rewrite
+from growir.rewrite import Pass
 from growir.shapes import shapes_of
 
 Fields = dict[str, Any]
@@ -29,33 +30,11 @@ class Moves:
 
     Args:
         config: Of the policy.
-        budget: Resolved.
-
-    Attributes:
-        limited: Whether the budget left out or narrowed moves when they were last asked for.
     """
 
-    def __init__(self, config: DagConfig, budget: BudgetConfig) -> None:
-        assert budget.parameters is not None, "a session's configuration is resolved"
+    def __init__(self, config: DagConfig) -> None:
         self.config = config
-        self.budget = budget
-        self.parameters = budget.parameters
-        self.limited = False
         self._reach = Reach()
-        self._graph: Graph | None = None
-        self._rewrites: dict[Pass, Rewrite] = {}
-
-    def rewritten(self, graph: Graph, step: Pass) -> Rewrite:
-        """The move carried out on the structure; asked for its cost, its names and its parameters, and done once."""
-        if self._graph is not graph:
-            self._graph, self._rewrites = graph, {}
-        if step not in self._rewrites:
-            self._rewrites[step] = step.rewrite(graph)
-        return self._rewrites[step]
-
-    def addition(self, graph: Graph, step: Pass) -> Addition:
-        """What a move adds."""
-        return addition(step, self.rewritten(graph, step), states_of(graph))
 
     def offered(self, graph: Graph) -> list[str]:
         """The constant values that new edges may read: the last vector, and where kernels are given the last map."""
@@ -65,40 +44,41 @@ class Moves:
         ranks = (2, 4) if self.config.kernels else (2,)
         return [last[rank] for rank in ranks if rank in last]
 
-    def moves(self, graph: Graph) -> list[Pass]:
+    def moves(self, budget: Budget) -> list[Pass]:
         """Every new edge, new state and widening that fits the budget, widths cut to what is left of it.
 
         Without cycles and without twins: a state beside one with the same source, layer, activation and target is that
         one's widening, where it can be wider.
         """
+        graph = budget.graph
         self._reach.follow(graph)
-        self.limited = False
         states = states_of(graph)
-        found = dict.fromkeys(
-            fitting for step in self._all(graph, states) if (fitting := self._fit_budget(graph, step)) is not None
-        )
+        every = self._all(graph, states, budget)
+        found = dict.fromkeys(fitting for step in every if (fitting := _fit(budget, step)) is not None)
         wider = [state for state in states if widenable(graph, states, state)]
 
         def is_widening(step: Pass) -> bool:
-            return isinstance(step, AddNode) and twin_of(self.addition(graph, step), graph, states) in wider
+            if not isinstance(step, AddNode):
+                return False
+            return twin_of(addition(step, budget.rewritten(step), states), graph, states) in wider
 
         return [step for step in found if not is_widening(step)]
 
-    def _all(self, graph: Graph, states: Sequence[StateView]) -> Iterator[Pass]:
+    def _all(self, graph: Graph, states: Sequence[StateView], budget: Budget) -> Iterator[Pass]:
         shapes = shapes_of(graph)
         offered = self.offered(graph)
         values = {name: shapes[name] for name in [*offered, *(s.post for s in states if s.post is not None)]}
         if self.config.strategy == "widen":
-            yield from self._one_after_the_other(graph, states, values)
+            yield from self._one_after_the_other(graph, states, values, budget)
             return
-        yield from self._widenings(graph, states)
+        yield from self._widenings(graph, states, budget)
         for value, state in can_feed(self._reach, states, values):
             yield from self._edges(value, values[value], state)
-            width = self._width(graph, state.shape, values[value].elements)
+            width = self._width(graph, state.shape, values[value].elements, budget)
             yield from self._nodes(value, values[value], state, width, value not in offered)
 
     def _one_after_the_other(
-        self, graph: Graph, states: Sequence[StateView], values: Mapping[str, Shape]
+        self, graph: Graph, states: Sequence[StateView], values: Mapping[str, Shape], budget: Budget
     ) -> Iterator[Pass]:
         """One hidden vector before the output, or a chain of maps, each of half the size; then what widens them."""
         outputs = [state for state in states if is_output(graph, state)]
@@ -111,35 +91,37 @@ class Moves:
         deep = min(values[last].sizes[1:], default=0) < SMALL if last is not None else True
         if last is not None and not (ends and deep):
             for state in outputs:
-                width = self._width(graph, state.shape, values[last].elements)
+                width = self._width(graph, state.shape, values[last].elements, budget)
                 yield from self._nodes(last, values[last], state, width, learned=bool(ends))
         else:
-            yield from self._widenings(graph, states)
+            yield from self._widenings(graph, states, budget)
 
-    def _widenings(self, graph: Graph, states: Sequence[StateView]) -> Iterator[Widen]:
+    def _widenings(self, graph: Graph, states: Sequence[StateView], budget: Budget) -> Iterator[Widen]:
         for state in states:
             if state.post is not None and widenable(graph, states, state):
                 reads = sum(_features(edge) for edge in state.edges)
-                yield Widen(node=state.post, by=self._width(graph, state.shape, reads))
+                yield Widen(node=state.post, by=self._width(graph, state.shape, reads, budget))
 
-    def _width(self, graph: Graph, shape: Shape, reads: int) -> int:
+    def _width(self, graph: Graph, shape: Shape, reads: int, budget: Budget) -> int:
         """Neurons to add, as given or by default: as many as a third of the budget pays for in one hidden layer.
 
-        A map doubles.
+        A map doubles, and so does every state where nothing limits the parameters.
 
         Args:
             graph: The graph.
             shape: Of the state that is added or widened.
             reads: Numbers that a neuron reads, where the data is no vector that one could read.
+            budget: Of the run.
         """
         if self.config.neurons is not None:
             return self.config.neurons
-        if shape.rank > 2:
+        most = budget.limits.parameters
+        if shape.rank > 2 or most is None:
             return shape.size(1)
         shapes = shapes_of(graph)
         inputs = next((shapes[name].size(-1) for name in self.offered(graph) if shapes[name].rank == 2), reads)
         price = inputs + 1 + shapes[graph.outputs[0]].size(-1)
-        return max(1, min(self.parameters // (3 * price), MAX_NEURONS))
+        return max(1, min(most // (3 * price), MAX_NEURONS))
 
     def _edges(self, value: str, here: Shape, state: StateView) -> Iterator[AddEdge]:
         there = state.shape
@@ -181,37 +163,24 @@ class Moves:
                 fields = {**common, "width": self.config.neurons or CHANNELS, "kernel_size": kernel, **shrink, **out}
                 yield AddNode.model_validate(fields)
 
-    def _fit_budget(self, graph: Graph, step: Pass) -> Pass | None:
-        """The move, narrowed until it fits the budget; None if nothing of it does, or the graph refuses it."""
-        try:
-            over = self._excess(graph, step)
-        except PassRefused:
-            return None
-        except GraphError:  # larger than any graph may be
-            self.limited = True
-            return None
-        if over <= 0:
-            return step
-        self.limited = True
-        if isinstance(step, AddEdge):
-            return None
-        field_name = "by" if isinstance(step, Widen) else "width"
-        width = getattr(step, field_name)
-        least = self._excess(graph, step.model_copy(update={field_name: 1}))
-        if least > 0:
-            return None
-        # Costs are linear in the width, so two points give the widest that fits.
-        widest = width if width == 1 else 1 + math.floor((width - 1) * -least / (over - least) + 1e-9)
-        # Crumbs of the budget are not worth a growth.
-        return step.model_copy(update={field_name: widest}) if widest >= width / 8 else None
 
-    def _excess(self, graph: Graph, step: Pass) -> float:
-        """How far the network would be over the budget, relative to it; not positive where it fits."""
-        costs = self.rewritten(graph, step).graph.costs()
-        over = [costs.parameters / self.parameters - 1]
-        if self.budget.macs is not None:
-            over.append(costs.macs / self.budget.macs - 1)
-        return max(over)
+def _fit(budget: Budget, step: Pass) -> Pass | None:
+    """The move, narrowed until it fits the budget; None if nothing of it does, or the graph refuses it."""
+    if budget.fits(step):
+        return step
+    field_name = "by" if isinstance(step, Widen) else "width"
+    try:
+        over = budget.excess(step)
+        width = getattr(step, field_name, 0)
+        least = budget.excess(step.model_copy(update={field_name: 1})) if width else over
+    except (PassRefused, GraphError):  # GraphError: larger than any graph may be
+        return None
+    if least > 0:
+        return None
+    # Costs are linear in the width, so two points give the widest that fits.
+    widest = width if width == 1 else 1 + math.floor((width - 1) * -least / (over - least) + 1e-9)
+    # Crumbs of the budget are not worth a growth.
+    return step.model_copy(update={field_name: widest}) if widest >= width / 8 else None
 
 
 def _shrinking(here: Shape, there: Shape) -> list[Fields]:

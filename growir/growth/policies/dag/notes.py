@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from growir.growth.policy import Scored
+from growir.growth.policies.dag.scored import Scored
 from growir.runs.records import AtAmplitude, Measured, Tried
 
 
@@ -24,7 +24,8 @@ def notes_of(choice: Scored, scored: Sequence[Scored]) -> dict[str, Any]:
 
 def _tried(scored: Scored, chosen: bool) -> Tried:
     """A candidate as the log keeps it; numbers that are not finite are none."""
-    gain, error = (None if x is None or not math.isfinite(x) else x for x in (scored.gain, scored.error))
+    measured = None if scored.outcome == "no amplitude" else scored.gain
+    gain, error = (None if x is None or not math.isfinite(x) else x for x in (measured, scored.error))
     fields = scored.step.model_dump(mode="json", exclude={"values", "seed"}, exclude_defaults=True)
     return Tried(
         passes=({"pass": scored.step.name, **fields},),

@@ -7,71 +7,106 @@ the one that leaves the smallest loss on the third part is applied, exactly as i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import NormalDist
-from typing import Literal
+from typing import Any, ClassVar, cast
 
 import torch
 
+from growir.errors import RunError
 from growir.graph import Graph
-from growir.growth.config import BudgetConfig, DagConfig
-from growir.growth.loss import mean_and_error
+from growir.growth.budget import Budget
+from growir.growth.config import RunConfig
+from growir.growth.loss import certain, certainly_positive
+from growir.growth.policies.dag.additions import addition
 from growir.growth.policies.dag.bottleneck import Remembered
-from growir.growth.policies.dag.measuring import Measured, measured
+from growir.growth.policies.dag.inputs import choose_inputs, dataset_of, start_network, unit_of
+from growir.growth.policies.dag.measuring import Measured, dead_units, measured
 from growir.growth.policies.dag.moves import Moves
+from growir.growth.policies.dag.notes import notes_of
+from growir.growth.policies.dag.scored import Scored
 from growir.growth.policies.dag.scoring import Scoring
-from growir.growth.policies.dag.states import StateView, fed_by
-from growir.growth.policy import Scored
+from growir.growth.policies.dag.settings import DagConfig
+from growir.growth.policies.dag.states import StateView, fed_by, states_of
+from growir.growth.policy import Candidate, Score, Standing
+from growir.growth.problem import Problem
+from growir.growth.reading import float_dtype
 from growir.growth.session import Session
-from growir.passes import AddEdge, AddNode, Widen
+from growir.network import Network
+from growir.passes import AddEdge, AddNode, Update, Widen
+from growir.passes import Sequence as Steps
 from growir.rewrite import Pass
+from growir.shapes import shapes_of
 
 
 class Dag:
     """The policy; see DagConfig for its settings."""
 
-    name = "dag"
+    name: ClassVar[str] = "dag"
+    Settings: ClassVar[type[DagConfig]] = DagConfig
 
-    def __init__(self, config: DagConfig, budget: BudgetConfig) -> None:
-        self.config = config
-        self.moves = Moves(config, budget)
+    def __init__(self, settings: DagConfig) -> None:
+        self.config = settings
+        self.moves = Moves(settings)
         self._kept: Remembered = {}
         self._measured: tuple[Graph, Measured] | None = None
+        self._budget: Budget | None = None
+        self._chosen: Scored | None = None
+
+    # -- start --------------------------------------------------------------------------------------------------------
+
+    def start(self, problem: Problem, config: RunConfig, chosen: Mapping[str, Any] | None = None) -> Network:
+        """The graph input -> (what the data teaches) -> bias -> output."""
+        share = None if chosen is None else chosen["variance"]
+        return start_network(dataset_of(problem), config, self.config, share)
+
+    def choose_start(self, session: Session) -> tuple[Network, Mapping[str, Any]] | None:
+        """Where the share of the inputs that is read is a choice, the one that a short fit does best with."""
+        if len(session.config.data.shares) == 1:
+            return None
+        tried = choose_inputs(session, self.config)
+        scores = {"variance": tried[0].variance, "inputs": tried[0].inputs}
+        return tried[0].network, {**scores, "tried": [each.record.to_json() for each in tried]}
 
     # -- propose ------------------------------------------------------------------------------------------------------
 
-    def propose(self, session: Session) -> list[Pass]:
+    def propose(self, session: Session, budget: Budget) -> list[Candidate]:
         """Every new edge, new state and widening that fits the budget.
 
         Restricted, and with the Bayesian information criterion, only those that feed or widen the state with the
         largest bottleneck, of those that any move feeds or widens.
         """
-        graph = session.graph
-        moves = self.moves.moves(graph)
+        _check(session)
+        self._budget = budget
+        moves = self.moves.moves(budget)
         self._measured = None
-        if self.config.strategy not in ("restricted", "bic") or not moves:
-            return moves
-        found = self._measure(session)
-        self._measured = graph, found
-        touched = set[str]().union(*(_touches(move, found.states) for move in moves))
-        worst = max((s for s in found.states if s.node in touched), key=lambda state: found.bottleneck(state).psi)
-        return [move for move in moves if worst.node in _touches(move, found.states)]
+        if self.config.strategy in ("restricted", "bic") and moves:
+            found = self._measure(session)
+            self._measured = session.graph, found
+            touched = set[str]().union(*(_touches(move, found.states) for move in moves))
+            worst = max((s for s in found.states if s.node in touched), key=lambda state: found.bottleneck(state).psi)
+            moves = [move for move in moves if worst.node in _touches(move, found.states)]
+        return [
+            Candidate(f"{move.name} {move.model_dump_json(exclude_defaults=True)}", budget.cost(move), move)
+            for move in moves
+        ]
 
     # -- score --------------------------------------------------------------------------------------------------------
 
-    def score(self, session: Session, candidates: Sequence[Pass], step: int) -> list[Scored]:
+    def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Scored]:
         """Weights, amplitude and gain of each candidate."""
-        graph = session.graph
+        graph, budget = session.graph, self._budget
+        assert budget is not None, "candidates come from propose"
         # What a proposal has just measured still holds; after any training it would not.
         known, self._measured = self._measured, None
-        scoring = Scoring(known[1] if known and known[0] is graph else self._measure(session), self.config, step)
-        moves = [(candidate, self.moves.addition(graph, candidate)) for candidate in candidates]
+        scoring = Scoring(known[1] if known and known[0] is graph else self._measure(session), self.config, key)
+        states = states_of(graph)
+        moves = [(c.part, addition(c.part, budget.rewritten(c.part), states)) for c in candidates]
         found: list[Scored] = []
         made = scoring.neurons(moves, self.config.directions)
-        for k, ((candidate, new), neurons) in enumerate(zip(moves, made, strict=True)):
+        for k, (candidate, (_, new), neurons) in enumerate(zip(candidates, moves, made, strict=True)):
             session.tick("scoring", k, len(candidates))
-            found.append(scoring.score(candidate, self.moves.rewritten(graph, candidate), new, neurons))
+            found.append(scoring.score(candidate, budget.rewritten(candidate.part), new, neurons))
         return found
 
     def _measure(self, session: Session) -> Measured:
@@ -80,63 +115,91 @@ class Dag:
 
     # -- select -------------------------------------------------------------------------------------------------------
 
-    def _worth(self, scored: Sequence[Scored]) -> list[Scored]:
+    def _worth(self, scores: Sequence[Scored]) -> list[Scored]:
         """Those that improve the selection part by a paired one-sided test."""
         rate = self.config.error_rate
-        return [s for s in scored if s.improves and _certain(s.gain or 0.0, s.error or 0.0, rate)]
+        return [s for s in scores if s.improves and certain(s.gain, s.error or 0.0, rate)]
 
-    def select(self, session: Session, scored: Sequence[Scored]) -> list[Scored]:
-        """The one that leaves the smallest loss on the selection part, or the smallest criterion."""
-        worth = self._worth(scored)
+    def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> list[Scored]:
+        """The one that leaves the smallest loss on the selection part, or the smallest criterion.
+
+        Where none improves it, the one with the largest prediction, idle at first, on probation: untrained neurons may
+        gain nothing where trained ones would gain much. What a few samples say about the first non-linear part of a
+        nearly linear problem, say, is noise.
+        """
+        found = cast("Sequence[Scored]", scores)
+        worth = self._worth(found)
         if not worth:
-            return []
+            return self._last_resort(found)
         if self.config.strategy == "bic":
             return [min(worth, key=lambda s: bic(session, s.loss, s.parameters))]
         return [min(worth, key=lambda s: s.loss)]
 
-    def last_resort(self, session: Session, scored: Sequence[Scored]) -> list[Scored]:
-        """The candidate with the largest prediction, idle at first, on probation.
-
-        Untrained neurons may gain nothing where trained ones would gain much: what a few samples say about the first
-        non-linear part of a nearly linear problem, say, is noise.
-        """
-        if not scored:
+    def _last_resort(self, scores: Sequence[Scored]) -> list[Scored]:
+        if not scores:
             return []
-        best = max(scored, key=lambda s: s.small.predicted / max(s.small.amplitude, 1e-300))
-        idle = replace(best, step=best.idle, updates={}, amplitude=0.0, predicted=0.0, gain=0.0, error=0.0)
+        best = max(scores, key=lambda s: s.small.predicted / max(s.small.amplitude, 1e-300))
+        idle = replace(best, step=best.idle, updates={}, amplitude=0.0, predicted=None, gain=math.nan, error=None)
         return [replace(idle, loss=best.loss_before, outcome="on probation")]
 
-    @property
-    def limited(self) -> bool:
-        """Whether the last proposal left moves out for the budget."""
-        return self.moves.limited
+    # -- build --------------------------------------------------------------------------------------------------------
 
-    def refuses(
-        self, session: Session, choice: Scored, before: torch.Tensor, after: torch.Tensor
-    ) -> Literal["no gain", "criterion"] | None:
+    def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
+        """The move with its weights, and what moves of the edges that were there."""
+        (choice,) = cast("Sequence[Scored]", chosen)
+        self._chosen = choice
+        if not choice.updates:
+            return choice.step
+        shifts = {key: shift.numpy() for key, shift in choice.updates.items()}
+        return Steps(passes=(Update(parameters=tuple(shifts), values=shifts), choice.step))
+
+    # -- judge --------------------------------------------------------------------------------------------------------
+
+    def refuses(self, session: Session, before: Standing, after: Standing) -> str | None:
         """Whether the training that followed has not justified a growth, and why.
 
         On probation, it must have lowered the loss of the selection part by the paired test. With the information
         criterion, that must have fallen: without the training it would stop at the first edge, since untrained neurons
         gain too little.
         """
+        choice = self._chosen
+        assert choice is not None, "only what was built is judged"
         probation = choice.outcome == "on probation"
-        if probation and not certainly_positive(before - after, self.config.error_rate):
+        if probation and not certainly_positive(before.losses - after.losses, self.config.error_rate):
             return "no gain"
         if self.config.strategy != "bic":
             return None
-        now = bic(session, float(after.mean()), choice.parameters)
-        return None if now < bic(session, float(before.mean()), choice.parameters_before) else "criterion"
+        now = bic(session, float(after.losses.mean()), choice.parameters)
+        return None if now < bic(session, float(before.losses.mean()), choice.parameters_before) else "criterion"
+
+    def explain(self, scores: Sequence[Score], chosen: Sequence[Score]) -> Mapping[str, Any]:
+        """The choice, and every candidate as it was scored."""
+        (choice,) = cast("Sequence[Scored]", chosen)
+        return notes_of(choice, cast("Sequence[Scored]", scores))
+
+    def describe(self, session: Session) -> Mapping[str, Any]:
+        """How many hidden neurons and channels no sample gives a gradient."""
+        return {"dead_units": dead_units(session)}
 
 
-def certainly_positive(differences: torch.Tensor, rate: float) -> bool:
-    """Whether the mean of differences is above zero, by a one-sided test at this probability of error."""
-    return _certain(*mean_and_error(differences), rate)
-
-
-def _certain(gain: float, error: float, rate: float) -> bool:
-    # Of the probability itself, since 1 minus a very small one is 1.
-    return rate == 1 or gain > -NormalDist().inv_cdf(rate) * error
+def _check(session: Session) -> None:
+    """Raises RunError where a network, its data or its place is none that this policy computes with."""
+    graph = session.graph
+    shapes = shapes_of(graph)
+    given = [shapes[entry.name] for entry in graph.inputs]
+    outputs = [shapes[name] for name in graph.outputs]
+    wrong = None
+    if len(given) != 1 or not given[0].dtype.startswith("float"):
+        wrong = f"networks of one input of floats, but this one takes {', '.join(f'{s} of {s.dtype}' for s in given)}"
+    elif len(outputs) != 1 or outputs[0].rank != 2:
+        wrong = f"networks of one output (N, outputs), but this one gives {', '.join(map(str, outputs))}"
+    elif float_dtype(session.tensors) != torch.float32:
+        floats = str(float_dtype(session.tensors)).removeprefix("torch.")
+        wrong = f"networks of float32, but this one has {floats}"
+    elif session.device.type != "cpu":
+        wrong = f"networks on the CPU, where its least squares are solved, but this one is on {session.device}"
+    if wrong is not None:
+        raise RunError(f'policy dag: it grows {wrong}; take another policy, such as "random" or "net2net"')
 
 
 def bic(session: Session, loss: float, parameters: int) -> float:
@@ -145,11 +208,12 @@ def bic(session: Session, loss: float, parameters: int) -> float:
     Cross-entropy is the negative log-likelihood of a sample. Half the squared error in units of the targets' standard
     deviation has one of its own for errors of unknown size: n/2 log(loss) for each output, up to a constant.
     """
-    count = len(session.targets)
-    if session.loss.task == "classification":
+    count = session.problem.samples
+    if unit_of(session.objective) is None:
         surprise = count * loss
     else:
-        surprise = 0.5 * count * session.targets.shape[1] * math.log(max(loss, 1e-300))
+        outputs = shapes_of(session.graph)[session.output].elements
+        surprise = 0.5 * count * outputs * math.log(max(loss, 1e-300))
     return parameters * math.log(count) + 2 * surprise
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from growir.growth.config import DagConfig, Directions
 from growir.growth.loss import mean_and_error
 from growir.growth.measure.designs import along_channels, as_weight, chain, design, run_layer
 from growir.growth.policies.dag.additions import Addition
 from growir.growth.policies.dag.bottleneck import Fit, Moment, combine, fit
+from growir.growth.policies.dag.inputs import unit_of
 from growir.growth.policies.dag.measuring import Measured, Part
 from growir.growth.policies.dag.neurons import (
     FLAT,
@@ -26,8 +26,10 @@ from growir.growth.policies.dag.neurons import (
     scaled,
 )
 from growir.growth.policies.dag.refining import Draft, refined
+from growir.growth.policies.dag.scored import Outcome, Scored, Small
+from growir.growth.policies.dag.settings import DagConfig, Directions
 from growir.growth.policies.dag.states import Edge, StateView, is_output
-from growir.growth.policy import Outcome, Scored, Small
+from growir.growth.policy import Candidate
 from growir.growth.session import generator
 from growir.ops import Shape, Standardise
 from growir.rewrite import Pass, Rewrite
@@ -72,7 +74,7 @@ class Scoring:
         self.config = config
         self.step = step
 
-    def score(self, candidate: Pass, done: Rewrite, new: Addition, neurons: Neurons | None) -> Scored:
+    def score(self, candidate: Candidate, done: Rewrite, new: Addition, neurons: Neurons | None) -> Scored:
         """A candidate with its weights.
 
         Args:
@@ -88,10 +90,11 @@ class Scoring:
         search = measured.downstream(key).search(shifts, self._largest_amplitude(solved, shifts))
         self._count(done, solved, measured.downstream(key).flops)
         amplitude, predicted = search.amplitude, self._predicted(solved, shifts)
-        final = self._with_values(candidate, new, neurons, solved, amplitude)
+        step: Pass = candidate.part
+        final = self._with_values(step, new, neurons, solved, amplitude)
         updates = {k: v for s in solved for k, v in self._updates(s, amplitude).items()}
         before = float(measured.losses.double().mean())
-        gain = error = None
+        gain, error = 0.0, None
         outcome: Outcome = "no amplitude"  # applied, it would be neurons that nothing reads
         if amplitude > 0:
             if len(solved) == 1:
@@ -100,24 +103,25 @@ class Scoring:
                 after = measured.downstream(key, choosing=True).losses(moved)
             else:
                 # Where one target lies behind another, shifts leave out second-order terms.
-                after = session.preview(final, updates, measured.gr.values, measured.gr.targets)
+                after = session.preview(done, final.values, updates, measured.gr.values, measured.gr.targets)
             gain, error = mean_and_error(measured.losses - after)
             outcome = "improving" if gain > 0 else "no gain"
         return Scored(
+            candidate=candidate,
             step=final,
             updates=updates,
             amplitude=amplitude,
             predicted=amplitude * predicted if amplitude else 0.0,  # which may be infinite, and is not tried then
             gain=gain,
             error=error,
-            loss=before - (gain or 0.0),
+            loss=before - gain,
             loss_before=before,
             parameters=done.graph.costs().parameters,
             parameters_before=session.graph.costs().parameters,
             outcome=outcome,
             small=Small(search.small, search.small * predicted, search.gained),
             convolves=new.convolves,
-            idle=self._with_values(candidate, new, neurons, solved, 0.0),
+            idle=self._with_values(step, new, neurons, solved, 0.0),
         )
 
     def _count(self, done: Rewrite, solved: Sequence[Solved], search: float) -> None:
@@ -310,21 +314,22 @@ class Scoring:
         for each, shift in zip(solved, shifts, strict=True):
             target = each.target
             if is_output(session.graph, target):
-                limits.append(1.0 if session.loss.task == "classification" else target.width * self._unit(target))
+                scale = unit_of(session.objective)
+                limits.append(1.0 if scale is None else target.width * self._unit(target, scale))
             else:
                 size = float(self.measured.ls.values[target.node].double().square().mean().sqrt())
                 move = float(shift.double().square().mean().sqrt())
                 limits.append(max(size, 0.1) / max(move, 1e-30))
         return min(limits)
 
-    def _unit(self, target: StateView) -> float:
+    def _unit(self, target: StateView, scale: torch.Tensor) -> float:
         """How many times the targets' standard deviation an output state is multiplied by less, squared.
 
         The desired update is -dL/da, and the whole least-squares step in units of the prediction's deviation: where the
         last node brings the targets' unit back, as in a network grown from nothing, the two cancel.
         """
         session, graph = self.measured.session, self.measured.session.graph
-        scale, name = session.loss.scale, target.node
+        name = target.node
         while name not in graph.outputs:
             (name,) = graph.consumers[name]
             op = graph[name].op
@@ -334,12 +339,11 @@ class Scoring:
         return float(scale.square().max())
 
     def _updates(self, solved: Solved, amplitude: float) -> dict[str, torch.Tensor]:
-        """The existing edges of a state that may change, moved as the joint solve says."""
-        tensors = self.measured.session.tensors
+        """What is added to the existing edges of a state that may change, as the joint solve says."""
         moves = {edge.weight: move for edge, move in zip(solved.target.moving, solved.existing, strict=True)}
         if solved.target.moving_bias is not None and solved.bias is not None:
             moves[solved.target.moving_bias] = solved.bias
-        return {key: tensors[key].detach() + amplitude * move for key, move in moves.items()}
+        return {key: amplitude * move for key, move in moves.items()}
 
     def _with_values(
         self, candidate: Pass, new: Addition, neurons: Neurons | None, solved: Sequence[Solved], amplitude: float

@@ -1,0 +1,142 @@
+"""Between a run on its way and what a run directory keeps of it: nothing that going on needs is left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from growir import __version__
+from growir.backends.torch_arrays import to_array, to_tensor
+from growir.growth.contest import Trial
+from growir.growth.engine import Progress
+from growir.growth.optimizer_state import OptimizerState
+from growir.growth.phase import Position
+from growir.growth.schedule import Entry, Log
+from growir.growth.session import Session
+from growir.runs.folder import Checkpoint, damaged
+from growir.runs.meter import Meter
+from growir.runs.records import Ended
+
+_APART = ("policy", "found")  # of the progress, what lies in files of its own
+
+
+def checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
+    """All that going on needs."""
+    fields = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress) if f.name not in _APART}
+    optimizer, remembered = session.optimizer_state(), progress.policy or {}
+    arrays = {name: value for name, value in remembered.items() if isinstance(value, np.ndarray)}
+    state = {
+        **fields,
+        "position": None if progress.position is None else dataclasses.asdict(progress.position),
+        "optimizer": optimizer.rest,
+        "policy": {name: value for name, value in remembered.items() if name not in arrays},
+        "trials": [_trial(trial) for trial in progress.trials],
+        "log": [[entry.what, entry.epochs, dict(entry.metrics)] for entry in progress.log.entries],
+        "phases": session.meter.to_json(),
+        "threads": torch.get_num_threads(),
+        "growir": __version__,
+    }
+    return Checkpoint(
+        session.network(),
+        {key: to_array(tensor) for key, tensor in optimizer.tensors.items()},
+        state,
+        policy=arrays,
+        grown=progress.found,
+        trials={trial.name: trial.network for trial in progress.trials},
+        losses={trial.name: trial.losses.numpy() for trial in progress.trials},
+    )
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    """A trial as a checkpoint holds it; network and losses lie beside."""
+    return {key: value for key, value in trial.record.to_json().items() if key not in ("event", "record")}
+
+
+def gone_on(last: Checkpoint, path: Path, session: Session) -> tuple[Session, Progress]:
+    """Session and progress of a checkpoint; `path` is where it says how far it is. Raises RunError if it is damaged."""
+    try:
+        progress, threads = _progress(last), operator.index(last.state["threads"])
+        if threads < 1:
+            raise ValueError(f"{threads} threads")
+        meter = Meter()
+        meter.restore(last.state.get("phases", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, error) from None
+    # Another number of threads sums in another order, and the run would no longer be the same to the bit.
+    torch.set_num_threads(threads)
+    session.begin(last.network)
+    tensors = {key: to_tensor(array) for key, array in last.optimizer.items()}
+    # Runs from before other optimizers than AdamW kept no more than its tensors.
+    rest = last.state.get("optimizer") or session.optimizer_state().rest
+    session.restore_optimizer(OptimizerState(tensors, rest))
+    session.meter = meter
+    return session, progress
+
+
+def _progress(last: Checkpoint) -> Progress:
+    """What a checkpoint says of how far the run is. Raises ValueError, KeyError or TypeError."""
+    state = last.state
+    step, seconds, growing = operator.index(state["step"]), float(state["seconds"]), float(state["growing"])
+    branch = operator.index(state.get("branch", 0))
+    # A policy or a schedule has reasons of its own, but each was told when growth ended.
+    told = {event.reason for event in last.events if isinstance(event, Ended)}
+    if min(step, seconds, growing, branch) < 0 or not (state["ended"] is None or state["ended"] in told):
+        raise ValueError(f"step {step}, {seconds} seconds, {growing} of them growing, ended by {state['ended']}")
+    trials: list[Trial] = []
+    for found in state.get("trials", []):
+        name, ended = found["branch"], found["ended"]
+        if not isinstance(name, str) or not isinstance(ended, str) or ended not in told:
+            raise ValueError(f"branch {name!r}, ended by {ended!r}")
+        measured = torch.from_numpy(np.array(last.losses[name], np.float32))
+        trials.append(Trial(name, last.trials[name], measured, operator.index(found["step"]), ended))
+    if len({len(trial.losses) for trial in trials}) > 1:
+        raise ValueError("branches were measured on different samples")
+    if len(trials) - branch not in (0, 1):
+        raise ValueError(f"branch {branch} after {len(trials)} that are done")
+    # Metrics are measured again where they are missing, as in runs from before they were kept.
+    kept = cast("Mapping[str, Mapping[str, Any]]", state.get("metrics") or {})
+    metrics = {part: {k: float(v) for k, v in found.items()} for part, found in kept.items()}
+    steps, grown, position = _training(state)
+    return Progress(
+        step,
+        seconds,
+        growing,
+        state["ended"],
+        branch,
+        tuple(trials),
+        metrics or None,
+        _log(state),
+        steps,
+        grown,
+        position,
+        last.grown,
+        {**state.get("policy", {}), **last.policy},
+    )
+
+
+def _training(state: Mapping[str, Any]) -> tuple[int, int | None, Position | None]:
+    """How far training is. Raises ValueError, KeyError or TypeError."""
+    grown, position = state.get("grown"), state.get("position")
+    steps = operator.index(state.get("steps", 0))
+    found = None if position is None else Position(**cast("Mapping[str, Any]", position))
+    return steps, None if grown is None else operator.index(grown), found
+
+
+def _log(state: Mapping[str, Any]) -> Log:
+    """What the schedule has seen. Raises ValueError, KeyError or TypeError."""
+    found = state.get("log")
+    if found is None:  # before schedules a run grew and trained by turns
+        entries = [Entry("started"), *[Entry("growth"), Entry("trained", 1)] * operator.index(state["step"])]
+        return Log((*entries, *([Entry("ended")] if state["ended"] else [])))
+    return log_of(found)
+
+
+def log_of(found: Sequence[Any]) -> Log:
+    """The log that a checkpoint holds as JSON. Raises ValueError or TypeError if it is none."""
+    return Log(tuple(Entry(str(what), operator.index(epochs), metrics) for what, epochs, metrics in found))

@@ -1,0 +1,142 @@
+"""Policies by name: those that come with growir, those of installed packages, and any class by where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, Literal, cast
+
+from pydantic import SerializeAsAny, ValidationError, field_validator
+
+from growir.errors import RunError, cut
+from growir.fields import field_problems
+from growir.growth.naming import named
+from growir.growth.policy import Policy, PolicySettings
+from growir.names import allot
+from growir.nearest import suggestion
+
+GROUP = "growir.policies"
+DEFAULT = "dag"
+CONTEST = "contest"
+_DEFAULT_SETTINGS = "growir.growth.policies.dag.settings:DagConfig"
+_OURS = {
+    "dag": "growir.growth.policies.dag.policy:Dag",
+    "random": "growir.growth.policies.random:RandomWidth",
+    "net2net": "growir.growth.policies.net2net:Net2Net",
+}
+
+
+def policy_names() -> list[str]:
+    """The names of all policies that are known here."""
+    return sorted({*_OURS, *(point.name for point in entry_points(group=GROUP))})
+
+
+def policy_class(name: str) -> type[Policy]:
+    """The class of a policy.
+
+    Args:
+        name: As run files have it, or "package.module:Class".
+
+    Raises:
+        RunError: There is none of this name, or it cannot be imported or is no policy.
+    """
+    if name == CONTEST:
+        raise RunError('"contest" is no policy; it holds several, policy = ["random", "dag"]')
+    if name in _OURS:
+        found: object = named(_OURS[name], "policy")
+    elif points := [point for point in entry_points(group=GROUP) if point.name == name]:
+        try:
+            found = points[0].load()
+        except (ImportError, AttributeError) as error:
+            raise RunError(f"{cut(name)!r} is {points[0].value}, which cannot be imported: {error}") from None
+    elif ":" in name:
+        found = named(name, "policy")
+    else:
+        known = ", ".join(policy_names())
+        raise RunError(
+            f'there is no policy {cut(name)!r}; there are {known}, and any class as "package.module:Class".'
+            f"{suggestion(name, policy_names())}"
+        )
+    return checked_class(found, cut(name))
+
+
+def checked_class(found: object, name: str) -> type[Policy]:
+    """A class of policies. Raises RunError, saying what it lacks, if it is none."""
+    lacking = [part for part in ("Settings", "propose", "score", "select", "build") if not hasattr(found, part)]
+    settings: object = getattr(found, "Settings", None)
+    if not isinstance(found, type) or lacking:
+        raise RunError(f"the policy {name!r} is no class of policies: it lacks {', '.join(lacking) or 'a class'}")
+    if not (isinstance(settings, type) and issubclass(settings, PolicySettings)):
+        raise RunError(f"the policy {name!r}: its Settings must be a subclass of growir.growth.policy.PolicySettings")
+    return cast("type[Policy]", found)
+
+
+def settings_class(section: Mapping[str, Any]) -> type[PolicySettings]:
+    """The class of settings that a [policy] section is read by. Raises RunError if there is no such policy."""
+    name = section.get("name", DEFAULT)
+    if not isinstance(name, str):
+        raise RunError(f"a policy's name is needed, but it is {cut(repr(name))}")
+    if name == DEFAULT:  # read before any policy is: a policy's file knows the session, which knows the configuration
+        return cast("type[PolicySettings]", named(_DEFAULT_SETTINGS, "policy"))
+    return ContestSettings if name == CONTEST else policy_class(name).Settings
+
+
+class ContestSettings(PolicySettings):
+    """Several policies from one start, of which the one that ends best goes on: policy = ["random", "dag"].
+
+    Attributes:
+        name: A contest.
+        policies: The policies, by name or with their settings, the simplest first. A later one must be better by more
+            than chance.
+    """
+
+    name: Literal["contest"] = "contest"
+    policies: tuple[SerializeAsAny[PolicySettings], ...]
+
+    @field_validator("policies", mode="before")
+    @classmethod
+    def _read(cls, value: object) -> object:
+        if not isinstance(value, list | tuple) or not value:
+            raise ValueError('a list of policies is needed, such as ["random", "dag"]')
+        return tuple(_settings_of(each) for each in cast("Sequence[object]", value))
+
+    @property
+    def select_share(self) -> float:
+        return max(each.select_share for each in self.policies)
+
+    def most_parameters(self, samples: int, inputs: int, outputs: int) -> int | None:
+        found = [each.most_parameters(samples, inputs, outputs) for each in self.policies]
+        return next((most for most in found if most is not None), None)
+
+    @property
+    def reads_maps(self) -> bool:
+        return any(each.reads_maps for each in self.policies)
+
+    def contestants(self) -> Sequence[tuple[str | None, PolicySettings]]:
+        found: list[tuple[str | None, PolicySettings]] = []
+        if len(self.policies) == 1:
+            return self.policies[0].contestants()
+        for each in self.policies:
+            for name, settings in each.contestants():
+                stem = each.name.rpartition(":")[2] + (f"-{name}" if name else "")
+                taken = [known for known, _ in found if known is not None]
+                found.append((allot(stem, taken) if stem in taken else stem, settings))
+        return found
+
+
+def _settings_of(given: object) -> PolicySettings:
+    """The settings of one policy of a contest. Raises ValueError, which says what is wrong."""
+    if isinstance(given, PolicySettings):
+        return given
+    section = {"name": given} if isinstance(given, str) else given
+    if not isinstance(section, dict):
+        raise ValueError(f"a policy is a name or a table with a name, but {cut(repr(given))} is given")
+    named = {"name": DEFAULT, **cast("dict[str, Any]", section)}
+    try:
+        model = settings_class(named)
+    except RunError as error:
+        raise ValueError(str(error)) from None
+    try:
+        return model.model_validate(named)
+    except ValidationError as error:
+        raise ValueError("; ".join(str(each) for each in field_problems("", named["name"], error, model))) from None

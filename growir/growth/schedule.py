@@ -1,0 +1,357 @@
+"""When to train and when to grow: a pure function of the log of a run, so that going on is reading.
+
+A schedule is any object with a method `next(log)`. Those here are sections of a run file, [schedule], each by its name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol, cast, runtime_checkable
+
+from pydantic import Field
+
+from growir.errors import RunError, cut
+from growir.growth.naming import named
+from growir.growth.sections import MOST, Count, NonNegative, Section
+from growir.nearest import suggestion
+
+Fit = Literal["between", "final"]
+Measure = Literal["loss", "accuracy"]
+NoneOrMore = Annotated[int, Field(strict=True, ge=0, le=MOST)]
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """A phase of training: so many epochs or so many steps.
+
+    Attributes:
+        epochs: Passes over the data; as [train] says for this kind of fit if both are None.
+        steps: Steps of the optimizer.
+        fit: "between" goes on with the optimizer, on what is trained on between growths; "final" is a new fit of what
+            was found, on all training data.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    fit: Fit = "between"
+
+
+@dataclass(frozen=True, slots=True)
+class Grow:
+    """One growth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Growth is over, or everything is, where growth was before.
+
+    Attributes:
+        reason: Why, in a word or two.
+    """
+
+    reason: str
+
+
+Phase = Train | Grow | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a schedule needs to know of one thing that happened.
+
+    Attributes:
+        what: "started", "growth", "trained", "undone", "ended" or "fitted" (the final fit).
+        epochs: Of "trained", how many.
+        metrics: Of "trained", the mean loss and accuracy or squared error on the data that selects.
+    """
+
+    what: str
+    epochs: int = 0
+    metrics: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What happened in a run so far, of one branch where there are several.
+
+    Attributes:
+        entries: In order; the first is "started".
+    """
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def last(self) -> str:
+        """What happened last."""
+        return self.entries[-1].what
+
+    @property
+    def growths(self) -> int:
+        """Growths that stand."""
+        return self.count("growth") - self.count("undone")
+
+    @property
+    def ended(self) -> bool:
+        """Whether growth is over."""
+        return self.count("ended") > 0
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the final fit is done."""
+        return self.count("fitted") > 0
+
+    def count(self, what: str) -> int:
+        """How often something happened."""
+        return sum(entry.what == what for entry in self.entries)
+
+    def since_growth(self) -> list[Entry]:
+        """The phases of training since the last growth, or since the start."""
+        found: list[Entry] = []
+        for entry in self.entries:
+            if entry.what == "growth":
+                found = []
+            elif entry.what == "trained":
+                found.append(entry)
+        return found
+
+    def rests(self, measure: Measure) -> list[float]:
+        """What was measured after the last training before each growth, and last of all."""
+        found: list[float] = []
+        latest: float | None = None
+        for entry in self.entries:
+            if entry.what == "growth" and latest is not None:
+                found.append(latest)
+            if entry.what == "trained":
+                latest = entry.metrics.get(measure)
+        return found if latest is None else [*found, latest]
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Says what comes next."""
+
+    def next(self, log: Log) -> Phase:
+        """What comes next in a run with this log. Nothing but the log may decide."""
+        ...
+
+
+class Scheduled(Section):
+    """What schedules with a name share: the final fit once growth is over.
+
+    Attributes:
+        name: Which schedule.
+        fit: Whether the found network is fitted anew on all training data at the end, as [train] epochs_final and
+            learning_rate_final say.
+    """
+
+    name: str
+    fit: bool = True
+
+    def next(self, log: Log) -> Phase:
+        """What comes next."""
+        if not log.ended:
+            return self.growing(log)
+        return Train(fit="final") if self.fit and not log.fitted else Done("schedule")
+
+    def growing(self, log: Log) -> Phase:
+        """What comes next while growth goes on."""
+        raise NotImplementedError
+
+    @property
+    def planned(self) -> int | None:
+        """How many epochs of training there will be before growth is over, if that is known from the start."""
+        return None
+
+
+class Alternating(Scheduled):
+    """Grow, train, grow, train, until the policy or the budget ends it.
+
+    Attributes:
+        name: Grow and train by turns.
+        epochs: Of each training. By default as [train] epochs_between.
+        first: Epochs before the first growth. A network that was never trained says little about where to grow.
+        growths: The most growths. By default as the budget says.
+    """
+
+    name: Literal["alternating"] = "alternating"
+    epochs: Count | None = None
+    first: NoneOrMore = 0
+    growths: Count | None = None
+
+    def growing(self, log: Log) -> Phase:
+        if log.growths == 0 and log.last == "started" and self.first:
+            return Train(epochs=self.first)
+        if log.last == "growth":
+            return Train(epochs=self.epochs)
+        return Done("growths") if self.growths is not None and log.growths >= self.growths else Grow()
+
+
+class Every(Scheduled):
+    """Train for some epochs, grow, and so on, so many times; and train for as long after the last growth.
+
+    Attributes:
+        name: Grow every few epochs.
+        epochs: Between two growths, and before the first.
+        growths: How many.
+        last: Epochs after the last growth. By default as many as between two.
+        fit: Whether the found network is fitted anew on all training data at the end.
+    """
+
+    name: Literal["every"] = "every"
+    epochs: Count = 5
+    growths: Count = 10
+    last: Count | None = None
+    fit: bool = False
+
+    def growing(self, log: Log) -> Phase:
+        over = log.growths >= self.growths
+        if log.last in ("started", "growth"):
+            return Train(epochs=(self.last or self.epochs) if over else self.epochs)
+        return Done("growths") if over else Grow()
+
+    @property
+    def planned(self) -> int:
+        return self.epochs * self.growths + (self.last or self.epochs)
+
+
+class Plateau(Scheduled):
+    """Train until that brings nothing more, grow, and so on; end where a growth and its training gained nothing.
+
+    So AutoGrow's convergent policy does (Wen et al. 2020, section 3.2).
+
+    Attributes:
+        name: Grow where training has come to rest.
+        window: Epochs that must have brought something for training to go on.
+        by: How much they must have brought: of the accuracy, or of the loss.
+        measure: What is looked at on the data that selects, "loss" or "accuracy".
+        most: The most epochs before a growth.
+        growths: The most growths. By default as the budget says.
+        gain: How much better the network must be at rest than it was before its last growth; growth ends where it is
+            not.
+    """
+
+    name: Literal["plateau"] = "plateau"
+    window: Count = 3
+    by: NonNegative = 0.0
+    measure: Measure = "loss"
+    most: Count = 100
+    growths: Count | None = None
+    gain: NonNegative = 0.0
+
+    def growing(self, log: Log) -> Phase:
+        phases = log.since_growth()
+        if len(phases) < self.most and not stagnant(phases, self.measure, self.window, self.by):
+            return Train(epochs=1)
+        rests = log.rests(self.measure)
+        if len(rests) > 1:
+            gained = rests[-1] - rests[-2] if self.measure == "accuracy" else rests[-2] - rests[-1]
+            if not gained > self.gain:
+                return Done("no gain")
+        return Done("growths") if self.growths is not None and log.growths >= self.growths else Grow()
+
+
+class AfterTraining(Scheduled):
+    """Train in full, then grow and train by turns.
+
+    Attributes:
+        name: Grow what is trained.
+        epochs: Before the first growth.
+        between: Epochs after each growth.
+        growths: How many.
+        fit: Whether the found network is fitted anew on all training data at the end.
+    """
+
+    name: Literal["after_training"] = "after_training"
+    epochs: Count = 30
+    between: Count = 5
+    growths: Count = 5
+    fit: bool = False
+
+    def growing(self, log: Log) -> Phase:
+        if log.last in ("started", "growth"):
+            return Train(epochs=self.epochs if log.growths == 0 else self.between)
+        return Done("growths") if log.growths >= self.growths else Grow()
+
+    @property
+    def planned(self) -> int:
+        return self.epochs + self.between * self.growths
+
+
+class Periodic(Scheduled):
+    """AutoGrow's periodic policy (Wen et al. 2020, section 3.2): grow every few epochs, whether training rests or not.
+
+    Attributes:
+        name: Grow every few epochs while that helps.
+        epochs: Between two growths (the paper's K).
+        window: Epochs over which something must have been gained (the paper's J); growth ends where it was not.
+        by: How much must have been gained, of the accuracy or of the loss (the paper's tau, 0.0005 of the accuracy).
+        measure: What is looked at on the data that selects, "loss" or "accuracy".
+        growths: The most growths. By default as the budget says.
+    """
+
+    name: Literal["periodic"] = "periodic"
+    epochs: Count = 3
+    window: Count = 30
+    by: NonNegative = 0.0
+    measure: Measure = "loss"
+    growths: Count | None = None
+
+    def growing(self, log: Log) -> Phase:
+        if log.last in ("started", "growth"):
+            return Train(epochs=self.epochs)
+        if stagnant(log.entries, self.measure, self.window, self.by):
+            return Done("no gain")
+        return Done("growths") if self.growths is not None and log.growths >= self.growths else Grow()
+
+
+def stagnant(entries: Sequence[Entry], measure: Measure, window: int, by: float) -> bool:
+    """Whether the last `window` epochs brought nothing better, by more than `by`, than what was reached before them.
+
+    Of losses .9, .5, .6, .55 after an epoch each, the last two brought nothing: .55 is no better than .5. Where there
+    are not more epochs than the window there is nothing to compare with.
+    """
+    sign = -1.0 if measure == "loss" else 1.0
+    trained = [(each.epochs, each.metrics.get(measure)) for each in entries if each.what == "trained"]
+    total = sum(epochs for epochs, _ in trained)
+    before, after, at = -math.inf, -math.inf, 0
+    for epochs, value in trained:
+        at += epochs
+        if value is not None and at <= total - window:
+            before = max(before, sign * value)
+        elif value is not None:
+            after = max(after, sign * value)
+    return math.isfinite(before) and not after - before > by
+
+
+class Named(Scheduled):
+    """A schedule of another package, "package.module:Class", which is made without arguments.
+
+    Attributes:
+        name: Where its class stands.
+    """
+
+    name: str = ""
+
+    def next(self, log: Log) -> Phase:
+        made: object = cast("Callable[[], object]", named(self.name, "schedule"))()
+        if not isinstance(made, Schedule):
+            raise RunError(f"schedule: {cut(self.name)} has no method next, which a schedule needs")
+        return made.next(log)
+
+
+SCHEDULES: Mapping[str, type[Scheduled]] = {
+    kind.model_fields["name"].default: kind for kind in (Alternating, Every, Plateau, AfterTraining, Periodic)
+}
+
+
+def schedule_class(section: Mapping[str, Any]) -> type[Scheduled]:
+    """The class that a [schedule] section is read by. Raises RunError if there is no schedule of its name."""
+    name = section.get("name", "alternating")
+    if isinstance(name, str) and ":" in name:
+        return Named
+    if name not in SCHEDULES:
+        near = suggestion(str(name), SCHEDULES)
+        raise RunError(f"there is no schedule {cut(repr(name))}; there are {', '.join(SCHEDULES)}.{near}")
+    return SCHEDULES[name]

@@ -1,0 +1,76 @@
+"""The usual ways to select: the best, as many of the best as fit, a share of each group, the most gain per cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from growir.growth.budget import Cost
+from growir.growth.policy import Score
+
+S = TypeVar("S", bound=Score)
+
+
+def ranked(scores: Sequence[S]) -> list[S]:
+    """The largest gain first; of equal ones the first that was proposed."""
+    return sorted(scores, key=lambda score: -score.gain)
+
+
+def best(scores: Sequence[S], least: float = 0.0) -> list[S]:
+    """The one with the largest gain, if that is larger than `least`."""
+    return [score for score in ranked(scores)[:1] if score.gain > least]
+
+
+def top(scores: Sequence[S], count: int, least: float = 0.0) -> list[S]:
+    """At most `count` of the best, those with a gain larger than `least`."""
+    return [score for score in ranked(scores)[:count] if score.gain > least]
+
+
+def within(scores: Sequence[S], room: Cost, least: float = 0.0) -> list[S]:
+    """The best whose costs together have room: one that has none is passed over for the next.
+
+    Costs of candidates add up only nearly, since neighbours share weights; `fitting` asks for what they cost together.
+    """
+    found: list[S] = []
+    left = room
+    for score in ranked(scores):
+        cost = score.candidate.cost
+        if score.gain > least and all(
+            has <= most
+            for has, most in (
+                (cost.parameters, left.parameters),
+                (cost.macs, left.macs),
+                (cost.units, left.units),
+                (cost.layers, left.layers),
+            )
+        ):
+            found.append(score)
+            left = left - cost
+    return found
+
+
+def fitting(ordered: Sequence[S], fits: Callable[[Sequence[S]], bool]) -> list[S]:
+    """The longest beginning that fits, found in a few questions: costs only grow with what is taken."""
+    low, high = 0, len(ordered) + 1  # so many fit, so many do not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(ordered[:middle]) else (low, middle)
+    return list(ordered[:low])
+
+
+def shares(scores: Sequence[S], group: Callable[[S], object], share: float, least: float = 0.0) -> list[S]:
+    """Of each group (a space, a layer) the best share of its candidates, one at least, best first over all."""
+    groups: dict[object, list[S]] = {}
+    for score in scores:
+        groups.setdefault(group(score), []).append(score)
+    found = [score for each in groups.values() for score in top(each, max(1, round(share * len(each))), least)]
+    return ranked(found)
+
+
+def per_cost(scores: Sequence[S]) -> list[S]:
+    """The largest gain for each parameter first; those that cost none before all others."""
+    return sorted(scores, key=lambda s: (s.candidate.cost.parameters > 0, -_price(s)))
+
+
+def _price(score: Score) -> float:
+    return score.gain / max(score.candidate.cost.parameters, 1)
