@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from growir.backends.torch_fx.lowering import lower_tensors
+from growir.cutting import section
 from growir.data.feeding import Feed, InputSpec, dtype_of
 from growir.data.memory import ArraySource
 from growir.data.nests import joined, on_tensors, tensors_of
@@ -22,7 +23,7 @@ from growir.data.shuffling import Shuffle
 from growir.data.source import Batch, Indexed, Source
 from growir.graph import Graph
 from growir.growth.evaluating import ROWS, rows_at_once
-from growir.growth.measure.section import Values, constant_prefix, run_section, section
+from growir.growth.measure.section import Values, constant_prefix, run_section
 from growir.growth.objective import Outputs, full_precision
 from growir.shapes import shapes_of
 

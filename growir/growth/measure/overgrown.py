@@ -31,7 +31,7 @@ from growir.edits import Create, Edit, Remap, Shift, apply_edits
 from growir.errors import PassRefused, cut
 from growir.graph import FixedSize, Graph
 from growir.live.modules import find
-from growir.ops import Constant
+from growir.ops.base import Constant
 from growir.params import param_table
 from growir.passes import Sequence as Passes
 from growir.passes import Widen
