@@ -1,13 +1,17 @@
-"""Imports that import-linter has no contract for: no circles, whole or hidden in functions."""
+"""Rules of the house that import-linter has no contract for: no circles, and a map with every room on it."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import grimp
 import networkx as nx
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 
 def imports_of(package: str) -> Mapping[str, Iterable[str]]:
@@ -46,3 +50,13 @@ def test_circles_are_found_also_where_a_function_hides_them(
         (tmp_path / package / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     assert circles(imports_of(package)) == [[f"{package}.{name}" for name in "abc"]]
+
+
+def test_the_map_of_the_rooms_has_every_room() -> None:
+    rows = [
+        line.split("|")[1] for line in (ROOT / "docs" / "design.md").read_text().splitlines() if line.startswith("| `")
+    ]
+    told = Counter(name.rstrip("/") for row in rows for name in re.findall(r"`([\w/]+)`", row))
+    graph = grimp.build_graph("growir", exclude_type_checking_imports=True, cache_dir=None)
+    rooms = {child.removeprefix("growir.") for child in graph.find_children("growir")}
+    assert told == Counter(rooms - {"__main__", "schemas"})
