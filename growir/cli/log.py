@@ -31,7 +31,7 @@ def log(
         bool, typer.Option("--calibration", help="Predicted against measured gains of all candidates.")
     ] = False,
     gaps: Annotated[
-        bool, typer.Option("--gaps", help="Scores on what is trained on and on what chooses, around each growth.")
+        bool, typer.Option("--gaps", help="Scores on the training and the selection part, around each growth.")
     ] = False,
     svg: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""The three parts of a run's data: what is trained on, what chooses, and what is tested on."""
+"""The three parts of a run's data: what is trained on, what selects, and what is tested on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Data:
     def __post_init__(self) -> None:
         if self.share is not None and not 0 < self.share < 1:
             raise DataError(
-                f"select={self.share:g}: the share of the training data that chooses lies between 0 and 1, such as "
+                f"select={self.share:g}: the share of the training data that selects lies between 0 and 1, such as "
                 "0.1; give one, or data of its own"
             )
 
@@ -154,7 +154,7 @@ class Data:
         part = Fraction(share).limit_denominator(FINEST)
         if not 0 < part < 1:
             raise DataError(
-                f"select={share:g}: the share of the training data that chooses lies between 0 and 1, such as 0.1"
+                f"select={share:g}: the share of the training data that selects lies between 0 and 1, such as 0.1"
             )
         if isinstance(self.train, Indexed):
             train, select = _by_index(self.train, seed, part)
@@ -170,7 +170,7 @@ class Data:
         return replace(self, train=train, select=select)
 
     def everything(self) -> Source:
-        """What is trained on and what chooses, for the last fit.
+        """What is trained on and what selects, for the last fit.
 
         Samples are in the order of the whole where both are parts of one source.
         """
@@ -210,7 +210,7 @@ def _by_index(source: Indexed, seed: int, share: Fraction) -> tuple[Source, Sour
     kept = 2 * int(count * (1 - share) / 2)
     if not 0 < kept < count:
         raise DataError(
-            f"select={float(share):g}: of {count} samples that leaves {kept} to train on and {count - kept} to choose "
+            f"select={float(share):g}: of {count} samples that leaves {kept} to train on and {count - kept} to select "
             "by; give more samples, another share, or a selection part of its own"
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))

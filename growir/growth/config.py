@@ -54,8 +54,8 @@ class DataConfig(Section):
         standardise: By one mean and std ("global"), one per input ("feature"), "none", or "auto". Auto is global where
             a sample has two or more axes (an image), else per feature.
         variance: The share of the inputs' total variance that is kept. The inputs that vary least are left out, which
-            leaves more of the budget to neurons. Of a list, each is tried by a short fit, and the part of the data that
-            chooses decides. By default one of [0.9, 0.95, 0.98] for images, else 1. Inputs of images are in one unit.
+            leaves more of the budget to neurons. Of a list, each is tried by a short fit, and the selection part of
+            the data decides. By default one of [0.9, 0.95, 0.98] for images, else 1. Inputs of images are in one unit.
     """
 
     path: Annotated[str, Field(max_length=MAX_PATH)] = ""

@@ -1,8 +1,8 @@
 """Several networks grown from the same start by different policies, and the one that ends best after training.
 
 Gains at the moment of growth favour deep, narrow networks, which win for tens of epochs and lose after a full fit. So
-each branch is fitted as the final fit will be, on what is trained on between growths, and the part that chooses tells
-which is best. The winner goes on from its weights before that fit: they have learned nothing of the part that chose.
+each branch is fitted as the final fit will be, on what is trained on between growths, and the selection part tells
+which is best. The winner goes on from its weights before that fit: they have learned nothing of the selection part.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def target_statistics(data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.fl
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The training data cut into three equal parts, as indices: fit new weights, find their amplitude, choose."""
+    """The training data cut into three equal parts, as indices: fit new weights, find their amplitude, select."""
 
     opt: torch.Tensor
     ls: torch.Tensor

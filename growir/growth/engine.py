@@ -184,7 +184,7 @@ class Engine:
     def run(self) -> GrowthResult:
         """Grow, fit and measure. The test data is read once, at the very end."""
         session, observer = self.session, self.observer
-        self._choose_start()
+        self._select_start()
         if not any(isinstance(event, records.Started) for event in self.events):
             self.tell(_started(session))
             observer.accepted(0, session.graph)
@@ -198,8 +198,8 @@ class Engine:
             self._keep(self.progress)
         return self._finish()
 
-    def _choose_start(self) -> None:
-        """Where the run starts from nothing and its policy may choose what from, do so; of a resumed run, as it did."""
+    def _select_start(self) -> None:
+        """Where the run starts from nothing and its policy may select what from, do so; of a resumed run, as it did."""
         policy = next((each.policy for each in self.branches if isinstance(each.policy, Starts)), None)
         if self.given or policy is None:
             return
@@ -213,7 +213,7 @@ class Engine:
             return
         started = time.perf_counter()
         with session.meter.phase("choosing"):
-            found = policy.choose_start(session)
+            found = policy.select_start(session)
         if found is None:
             return
         self.start, chosen = found

@@ -170,15 +170,15 @@ class Starts(Protocol):
         Args:
             problem: Data and objective.
             config: Of the run, resolved.
-            chosen: What `choose_start` said, in a run that goes on.
+            chosen: What `select_start` said, in a run that goes on.
 
         Raises:
             RunError: There is no such network for this data.
         """
         ...
 
-    def choose_start(self, session: Session) -> tuple[Network, Mapping[str, Any]] | None:
-        """The best of several first networks, and what is told of the choice; None where nothing is to choose.
+    def select_start(self, session: Session) -> tuple[Network, Mapping[str, Any]] | None:
+        """The best of several first networks, and what is told of the choice; None where nothing is to select.
 
         The session is left anywhere.
         """

@@ -97,7 +97,7 @@ class RateConfig(Section):
 
 
 class Stopping(Section):
-    """When training ends before its last epoch: where the loss of the part that chooses no longer falls.
+    """When training ends before its last epoch: where the loss of the selection part no longer falls.
 
     Attributes:
         patience: Epochs without improvement that are waited for.

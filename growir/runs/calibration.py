@@ -33,7 +33,7 @@ class Gain:
     Attributes:
         amplitude: Of what the candidate adds.
         predicted: To first order.
-        measured: On the part of the data that chooses; at small amplitude on the one that amplitudes are searched on.
+        measured: On the selection part of the data; at small amplitude on the one that amplitudes are searched on.
         error: The standard error of the measured gain.
     """
 

@@ -1,4 +1,4 @@
-"""How far scores on what is trained on and on what chooses lie apart, around each growth."""
+"""How far scores on the training and the selection part lie apart, around each growth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Scores:
 
     Attributes:
         train: On what is trained on between growths.
-        selection: On what chooses among candidates.
+        selection: On the selection part.
         gap: By how much the first is better.
     """
 
@@ -135,7 +135,7 @@ def gaps_page(log: RunLog) -> Iterator[str | Grid]:
         return
     yield (
         f"{log.name}: {found.metric} right before and right after each growth, and later, after the training that "
-        f"followed it, on what is trained on (train) and on what chooses (selection); gap: {found.meaning}"
+        f"followed it, on the training part (train) and the selection part (selection); gap: {found.meaning}"
     )
     yield _grid(found)
     both = [
@@ -205,7 +205,7 @@ def gaps_picture(log: RunLog) -> str:
         (f"{found.metric} around each growth{'' if branch is None else f' of {cut(branch)}'}", *_panel(growths))
         for branch, growths in found.branches
     ]
-    title = f"{log.name}: {found.metric} on what is trained on and on what chooses"
+    title = f"{log.name}: {found.metric} on the training and the selection part"
     return curves(title, found.metric, panels, found.axis)
 
 

@@ -100,7 +100,7 @@ class Started(Event):
         seed: Of everything random.
         threads: Of torch.
         task: What is learned: classification, regression.
-        samples: To train on; those that choose about growth among them.
+        samples: To train on; the selection part among them.
         test_samples: To test on.
         held_out: The share of the data that was held out to test on; None where the data had a test part.
         sample_shape: Of one sample.
@@ -211,7 +211,7 @@ class Tried(Entry):
         passes: What it would do, as documents record passes; none where the policy has only a name for it.
         map: Whether it adds convolutions.
         predicted_gain: To first order, at its amplitude.
-        measured_gain: On the part of the data that chooses.
+        measured_gain: On the selection part of the data.
         gain_error: The standard error of the measured gain.
         amplitude: The factor of what it adds.
         parameters: Of the network with it.
@@ -243,7 +243,7 @@ class Measured(Entry):
         amplitude: The factor of what was added.
         probation: Whether nothing gained at once, so that the training after the growth had to justify it.
         improving: How many candidates were worth applying.
-        loss_before: The mean loss on the part of the data that chooses, before the growth.
+        loss_before: The mean loss on the selection part of the data, before the growth.
         loss_after: The same right after it.
         tried: Every candidate, in the order proposed.
     """
@@ -269,7 +269,7 @@ class Growth(Event):
         candidates: From how many it was chosen.
         chosen: The candidates that it consists of.
         predicted_gain: By how much the mean loss was predicted to fall; None where nothing was predicted.
-        measured_gain: By how much it fell on the part of the data that chooses; None where nothing was measured.
+        measured_gain: By how much it fell on the selection part of the data; None where nothing was measured.
         gain_error: The standard error of that.
         before: Scores by part of the data, right before the growth.
         after: The same right after it.
@@ -323,9 +323,9 @@ class Trained(Event):
     Attributes:
         step: The number of the growth.
         train_loss: The mean loss of the last epoch.
-        selection_loss: The mean loss on the part of the data that chooses.
+        selection_loss: The mean loss on the selection part of the data.
         train: Scores on what is trained on.
-        selection: Scores on the part of the data that chooses.
+        selection: Scores on the selection part of the data.
         dead_units: Units that no gradient reaches.
         seconds: That the training took.
     """

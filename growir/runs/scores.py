@@ -1,4 +1,4 @@
-"""The score on the part of the data that chooses against parameters, over the growths of a run."""
+"""The score on the selection part of the data against parameters, over the growths of a run."""
 
 from __future__ import annotations
 

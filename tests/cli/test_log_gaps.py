@@ -1,4 +1,4 @@
-"""`growir log --gaps`: scores on what is trained on and on what chooses, around each growth."""
+"""`growir log --gaps`: scores on the training and the selection part, around each growth."""
 
 from __future__ import annotations
 

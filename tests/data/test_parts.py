@@ -108,14 +108,14 @@ class Uncut:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 7])
 def test_a_share_lies_between_none_and_all(share: float) -> None:
-    with pytest.raises(DataError, match=re.escape(f"select={share:g}: the share of the training data that chooses")):
+    with pytest.raises(DataError, match=re.escape(f"select={share:g}: the share of the training data that selects")):
         data(10, share)
-    with pytest.raises(DataError, match=re.escape(f"select={share:g}: the share of the training data that chooses")):
+    with pytest.raises(DataError, match=re.escape(f"select={share:g}: the share of the training data that selects")):
         data(10).cut(0, share)
 
 
 def test_what_cannot_be_cut_says_so() -> None:
-    with pytest.raises(DataError, match=re.escape("of 3 samples that leaves 0 to train on and 3 to choose by")):
+    with pytest.raises(DataError, match=re.escape("of 3 samples that leaves 0 to train on and 3 to select by")):
         data(3, 0.5).cut(0)
     with pytest.raises(DataError, match="a source of Uncut cannot be cut: it has neither `part` nor `every`"):
         Data(Uncut(), None, None).cut(0)

@@ -46,7 +46,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_part_that_chooses_decides(chosen: Path) -> None:
+def test_the_selection_part_decides(chosen: Path) -> None:
     first, started = logged(chosen)[:2]
     assert (first["event"], started["event"]) == ("inputs", "started")
     tried = first["tried"]

@@ -91,11 +91,11 @@ def short_fit(final: int) -> int:
     return max(1, min(3, final // 5))
 
 
-def choose_inputs(session: Session, policy: DagConfig) -> list[Reading]:
+def select_inputs(session: Session, policy: DagConfig) -> list[Reading]:
     """Every choice that the configuration names, the one with the smallest loss first; the session is left anywhere.
 
     Each is tried by one hidden layer that spends the budget, fitted for up to three epochs on what is trained on
-    between growths, and measured on the part that chooses. Raises RunError if a fit diverges.
+    between growths, and measured on the selection part. Raises RunError if a fit diverges.
     """
     config, data = session.config, dataset_of(session.problem)
     select = session.data.select

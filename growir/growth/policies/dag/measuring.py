@@ -153,7 +153,7 @@ class Measured:
         return self._wished[key]
 
     def downstream(self, targets: tuple[str, ...], *, choosing: bool = False) -> Downstream:
-        """What lies behind some states, on the line search part or the one that chooses."""
+        """What lies behind some states, on the line search part or the selection part."""
         key = (*targets, str(choosing))
         if key not in self._downstream:
             part = self.gr if choosing else self.ls

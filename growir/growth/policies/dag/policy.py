@@ -20,7 +20,7 @@ from growir.growth.config import RunConfig
 from growir.growth.loss import certain, certainly_positive
 from growir.growth.policies.dag.additions import addition
 from growir.growth.policies.dag.bottleneck import Remembered
-from growir.growth.policies.dag.inputs import choose_inputs, dataset_of, start_network, unit_of
+from growir.growth.policies.dag.inputs import dataset_of, select_inputs, start_network, unit_of
 from growir.growth.policies.dag.measuring import Measured, dead_units, measured
 from growir.growth.policies.dag.moves import Moves
 from growir.growth.policies.dag.notes import notes_of
@@ -60,11 +60,11 @@ class Dag:
         share = None if chosen is None else chosen["variance"]
         return start_network(dataset_of(problem), config, self.config, share)
 
-    def choose_start(self, session: Session) -> tuple[Network, Mapping[str, Any]] | None:
+    def select_start(self, session: Session) -> tuple[Network, Mapping[str, Any]] | None:
         """Where the share of the inputs that is read is a choice, the one that a short fit does best with."""
         if len(session.config.data.shares) == 1:
             return None
-        tried = choose_inputs(session, self.config)
+        tried = select_inputs(session, self.config)
         scores = {"variance": tried[0].variance, "inputs": tried[0].inputs}
         return tried[0].network, {**scores, "tried": [each.record.to_json() for each in tried]}
 
