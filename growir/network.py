@@ -288,7 +288,7 @@ def _path(source: Source) -> Path:
 
 
 def _network_folder(path: Path) -> Path | None:
-    # A run that was killed has no network yet, but its last completed step.
+    # A run that was killed has no network yet, but its last completed growth.
     store.recover(path / "checkpoint")
     for folder in (path, path / "network", path / "checkpoint" / "network"):
         store.recover(folder)

@@ -53,7 +53,7 @@ def grow(
         typer.Option("--budget", metavar="N", help="The most parameters [default: by the number of samples]."),
     ] = None,
     threads: Annotated[
-        str | None, typer.Option("--threads", metavar="N", help="Of torch [default: 1 where steps are small].")
+        str | None, typer.Option("--threads", metavar="N", help="Of torch [default: 1 where training steps are small].")
     ] = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Of everything random [default: 0].")] = None,
     others: Annotated[
@@ -67,7 +67,7 @@ def grow(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="The run directory [default: a new runs/NAME-NNN].")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last completed step.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last completed growth.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress display.")] = False,
 ) -> None:
     """Grow a network on data, from nothing to an ONNX file.

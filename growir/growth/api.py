@@ -93,7 +93,7 @@ def grow(
         threads: Of torch while it grows; if None one where a training step is small, else as many as it has.
         name: Of the run and the graph.
         out: A run directory to write, as the command does; nothing is written if None.
-        resume: Go on with the run in `out` from its last completed step.
+        resume: Go on with the run in `out` from its last completed growth.
         observer: Told what happens.
         train_as_imported: Grow a network whose train mode is known not to be that of the model it was imported from
             (`Graph.train_differs`).

@@ -38,7 +38,7 @@ class Progress:
 
     Attributes:
         step: Growths done, in this branch.
-        seconds: Wall-clock time of all completed steps.
+        seconds: Wall-clock time of all completed growths.
         growing: Of that, time spent on proposing, scoring and rewriting.
         ended: Why growth ended, once it has.
         branch: Which branch of a contest is growing.
@@ -79,7 +79,7 @@ class Observer:
         event: Gets the record of each event.
         accepted: Gets the graph after each accepted growth, step 0 being the start. It starts over at 0 with each
             branch of a contest, and at last for the one that was selected.
-        checkpoint: Gets session and progress after each completed step.
+        checkpoint: Gets session and progress after each completed growth.
         tick: Gets phase, work done and work in all; it may raise to stop the run.
         epoch: Gets phase, epochs done, epochs in all and the mean training loss of the last, after each.
     """

@@ -74,7 +74,7 @@ def _network(folder: Path, description: Description) -> Network:
         grown = network.graph.history is not None and network.graph.history.steps
         what = "" if grown else ", which has not grown yet and says the same of every sample"
         warnings.warn(
-            f"{folder}: the run was interrupted; this is the network of its last completed step{what}. "
+            f"{folder}: the run was interrupted; this is the network of its last completed growth{what}. "
             f"{_going_on(folder)} goes on with it",
             stacklevel=3,
         )

@@ -53,7 +53,7 @@ def start_run(
 
     Raises:
         RunError: The directory cannot be used, or the run in it was started with other settings.
-        KeyboardInterrupt: As it came; the directory holds the last completed step.
+        KeyboardInterrupt: As it came; the directory holds the last completed growth.
     """
     observer = observer or Observer()
     if resume and out is None:
@@ -178,7 +178,7 @@ def _run_in(folder: RunFolder, observer: Observer, session: Session, engine: Mak
             observer.event(stopped)
         raise
     except ExportError as error:
-        hint = "; the last completed step is kept: once that is mended, --resume goes on from it"
+        hint = "; the last completed growth is kept: once that is mended, --resume goes on from it"
         raise RunError(f"{error}{hint if folder.resumable else ''}") from None
     return result
 

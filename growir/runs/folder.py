@@ -4,7 +4,7 @@ run.toml            the resolved configuration
 data.json           how rows become numbers, and the network's numbers answers
 events.jsonl        what happened, one JSON object a line
 growth/NNNN.json    the document after each accepted growth, 0000 the start
-checkpoint/         all that going on needs, as it was after a completed step or in the middle of training: network/,
+checkpoint/         all that going on needs, as it was after a completed growth or in the middle of training: network/,
                     optimizer.safetensors and state.json, policy.safetensors if the policy keeps arrays; in a contest
                     also trials/, the network of each branch that is done, and losses.safetensors, what judges them
 network/            the found network after the final fit (after an interrupt: the last checkpoint's)
@@ -46,7 +46,7 @@ NETWORK, MODEL, SUMMARY = "network", "model.onnx", "summary.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A run after a completed step, or in the middle of training: all that going on needs.
+    """A run after a completed growth, or in the middle of training: all that going on needs.
 
     Attributes:
         network: The network that is growing.
@@ -198,7 +198,7 @@ class RunFolder:
         store.write_file(self.path / SUMMARY, (json.dumps(found.summary, indent=1, allow_nan=False) + "\n").encode())
 
     def interrupted(self) -> Event | None:
-        """After a stop in mid-run: leave the last completed step's network where the final one would be.
+        """After a stop in mid-run: leave the last completed growth's network where the final one would be.
 
         Returns the event that says so; None where there is nothing to leave.
         """
@@ -231,7 +231,7 @@ class RunFolder:
         return Found(grown, network, finished, [*events, finished])
 
     def last(self) -> Checkpoint | None:
-        """All that going on needs, as it was after the last completed step; None before the first.
+        """All that going on needs, as it was after the last completed growth; None before the first.
 
         Raises RunError if the checkpoint is damaged.
         """

@@ -206,7 +206,7 @@ def test_an_interrupted_run_answers_and_says_so(here: Path) -> None:
     assert done.code == 0
     assert len(table_of(done.out)) == 61
     assert done.err == (
-        "growir: warning: stopped: the run was interrupted; this is the network of its last completed step. growir "
+        "growir: warning: stopped: the run was interrupted; this is the network of its last completed growth. growir "
         "grow stopped/run.toml --out stopped --resume goes on with it\n"
     )
 
