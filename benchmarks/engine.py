@@ -35,7 +35,7 @@ class Many(RandomWidth):
     def propose(self, session: Session, budget: Budget) -> list[Candidate]:
         spaces = free_spaces(session.graph)
         each = -(-CANDIDATES // len(spaces))
-        steps = [Widen(node=space.name, by=k * space.step) for space in spaces for k in range(1, each + 1)]
+        steps = [Widen(node=space.name, by=k * space.stride) for space in spaces for k in range(1, each + 1)]
         return [
             Candidate(f"{step.node} by {step.by}", budget.cost(step), step)
             for step in steps[:CANDIDATES]

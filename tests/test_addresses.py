@@ -370,7 +370,7 @@ def test_together_is_one_after_the_other_to_the_bit(data: st.DataObject) -> None
         copied = data.draw(st.booleans()) and not space.tied
         units = space.growth[space.space]
         copies = tuple(k % space.units for k in range(units)) if copied else ()
-        found.append(Widen(node=space.name, by=space.step, copies=copies, shares=(0.5,) * len(copies)))
+        found.append(Widen(node=space.name, by=space.stride, copies=copies, shares=(0.5,) * len(copies)))
     assume(len(found) > 1)
     found = data.draw(st.permutations(found))
     step = passes.Sequence(passes=tuple(found))

@@ -121,7 +121,7 @@ class OverGrown:
         Args:
             units: By the place of a pass in the sequence (0 for a pass by itself) which of its new units stay. A
                 widening of fresh units keeps any of them, counted from 0 in growth strides of its space, the smallest
-                growths it has: `by` counts `by / space.step` of them. None keeps a pass whole, whatever it is. Passes
+                growths it has: `by` counts `by / space.stride` of them. None keeps a pass whole, whatever it is. Passes
                 that are not named go.
             given: The numbers, by address; the others are what `start` gives.
 
@@ -157,7 +157,7 @@ class OverGrown:
             raise PassRefused(
                 f"chosen: passes[{k}] is {step.name}, of which no unit stays without the others; give None to keep it"
             )
-        count = step.by // step.space(self._before).step
+        count = step.by // step.space(self._before).stride
         if len(set(wanted)) < len(wanted) or not all(0 <= unit < count for unit in wanted):
             raise PassRefused(
                 f"chosen: passes[{k}], widen {cut(step.node)}, has new units 0 to {count - 1}, each to be named once, "
@@ -293,4 +293,4 @@ def _sliced(block: torch.Tensor, place: Place, kept: Mapping[int, list[int] | No
 def _smaller(graph: Graph, step: Pass, units: int) -> Pass:
     """A widening by so many growth strides."""
     assert isinstance(step, Widen)
-    return step.model_copy(update={"by": units * step.space(graph).step, "values": {}})
+    return step.model_copy(update={"by": units * step.space(graph).stride, "values": {}})

@@ -170,7 +170,7 @@ def widenable(graph: Graph, states: Sequence[StateView], state: StateView) -> bo
     return (
         not space.pins
         and not space.uniform
-        and space.step == 1
+        and space.stride == 1
         and {slot.parameter for slot in space.producers} == made
         and {slot.parameter for slot in space.consumers} == used != set()
     )
