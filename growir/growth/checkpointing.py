@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from growir import __version__
 from growir.backends.torch_arrays import to_array, to_tensor
@@ -30,7 +31,7 @@ def checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
     """All that going on needs."""
     fields = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress) if f.name not in _APART}
     optimizer, remembered = session.optimizer_state(), progress.policy or {}
-    arrays = {name: value for name, value in remembered.items() if isinstance(value, np.ndarray)}
+    arrays = {name: cast("NDArray[Any]", value) for name, value in remembered.items() if isinstance(value, np.ndarray)}
     state = {
         **fields,
         "position": None if progress.position is None else dataclasses.asdict(progress.position),
