@@ -111,18 +111,18 @@ class Budget:
         self._now: Cost | None = None
         self._done: dict[Pass, Rewrite] = {}
 
-    def rewritten(self, step: Pass) -> Rewrite:
+    def rewritten(self, pass_: Pass) -> Rewrite:
         """A pass carried out on the structure. Raises PassRefused if it does not fit the graph."""
-        if step not in self._done:
-            self._done[step] = step.rewrite(self.graph)
-        return self._done[step]
+        if pass_ not in self._done:
+            self._done[pass_] = pass_.rewrite(self.graph)
+        return self._done[pass_]
 
-    def cost(self, step: Pass) -> Cost:
+    def cost(self, pass_: Pass) -> Cost:
         """What the network would cost more after a pass. Raises PassRefused if it does not fit the graph."""
         units = self.limits.per_growth is not None and self.limits.per_growth.units is not None
         if self._now is None:
             self._now = Cost.of(self.graph, units=units)
-        return Cost.of(self.rewritten(step).graph, units=units) - self._now
+        return Cost.of(self.rewritten(pass_).graph, units=units) - self._now
 
     @property
     def room(self) -> Cost:
@@ -136,14 +136,14 @@ class Budget:
         macs = [each.macs, None if self.limits.macs is None else self.limits.macs - now.macs]
         return Cost(_least(parameters), _least(macs), _least([each.units]), _least([each.layers]))
 
-    def excess(self, step: Pass) -> float:
+    def excess(self, pass_: Pass) -> float:
         """How far a pass would go beyond the budget, relative to it; not positive where it fits.
 
         Raises:
             PassRefused: It does not fit the graph.
             GraphError: It would be larger than any graph may be.
         """
-        grown, now = self.rewritten(step).graph, self.graph.costs()
+        grown, now = self.rewritten(pass_).graph, self.graph.costs()
         costs, each = grown.costs(), self.limits.per_growth
         over = [-1.0]
         for has, most in ((costs.parameters, self.limits.parameters), (costs.macs, self.limits.macs)):
@@ -153,15 +153,15 @@ class Budget:
             room = self.room
             added = [(costs.parameters - now.parameters, room.parameters), (costs.macs - now.macs, room.macs)]
             if each.units is not None or each.layers is not None:
-                cost = self.cost(step)
+                cost = self.cost(pass_)
                 added += [(cost.units, room.units), (cost.layers, room.layers)]
             over += [has / most - 1 if most > 0 else float(has > 0) for has, most in added]
         return max(over)
 
-    def fits(self, step: Pass) -> bool:
+    def fits(self, pass_: Pass) -> bool:
         """Whether the network after a pass is within the budget, and the pass fits the graph at all."""
         try:
-            fitting = self.excess(step) <= 0
+            fitting = self.excess(pass_) <= 0
         except PassRefused:
             return False
         except GraphError:  # larger than any graph may be

@@ -477,9 +477,9 @@ class Engine:
         best, compared = contest(trials)
         session.begin(best.network)
         why = (
-            "no other is better, on the part that chooses, by more than chance would be"
+            "no other is better, on the selection part, by more than chance would be"
             if best is trials[0]
-            else "it is better than those before it, on the part that chooses, by more than chance would be"
+            else "it is better than those before it, on the selection part, by more than chance would be"
         )
         self.tell(
             records.Selected(

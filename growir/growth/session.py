@@ -275,11 +275,11 @@ class Session:
 
     # -- change -----------------------------------------------------------------------------------------------------
 
-    def grow(self, step: Pass, steps: int = 0) -> live.Report:
+    def grow(self, pass_: Pass, steps: int = 0) -> live.Report:
         """Rewrite the module, its tensors and its optimizer's state, as `live.grow` does.
 
         Args:
-            step: The pass.
+            pass_: The pass.
             steps: Steps of the optimizer so far, from which the rates of what is new may rise anew.
 
         Raises:
@@ -287,7 +287,7 @@ class Session:
         """
         # What was accumulated is of a step that is done; to carry it along would only cost.
         self.optimizer.zero_grad(set_to_none=True)
-        done = step.rewrite(self.graph)
+        done = pass_.rewrite(self.graph)
         # Where nothing learned, the optimizer holds nothing that could follow.
         learning, fresh = bool(self.learned), self.train_config.fresh or "small"
         module, report = live.grow(
@@ -298,7 +298,7 @@ class Session:
             groups=groups_of(self.optimizer) if learning else None,
             train_as_imported=True,  # asked for before the run began
         )
-        self._values |= {array_digest(array): array for array in step.values.values()}
+        self._values |= {array_digest(array): array for array in pass_.values.values()}
         named, before = module.state_dict(keep_vars=True), self.tensors
         self._take(module, done.graph, {key: named[key] for key in param_table(done.graph)})
         if not learning:
@@ -307,13 +307,13 @@ class Session:
             set_apart(self.optimizer, [p for key, p in self.learned.items() if key not in before], steps)
         return report
 
-    def overgrown(self, step: Pass) -> OverGrown:
+    def overgrown(self, pass_: Pass) -> OverGrown:
         """The network after a pass, as a function of the pass's fresh numbers that autograd can follow.
 
         Raises:
             PassRefused: The pass does not fit the graph.
         """
-        return OverGrown(self.module, step)
+        return OverGrown(self.module, pass_)
 
     def preview(
         self,

@@ -13,6 +13,6 @@ def free_spaces(graph: Graph) -> list[ChannelSpace]:
 
 
 def wider(space: ChannelSpace, share: float, seed: int = 0) -> Widen:
-    """The widening of a space by a share of its width: a whole number of its steps, one at least."""
-    steps = max(1, round(share * space.width / space.stride))
-    return Widen(node=space.name, by=steps * space.stride, seed=seed)
+    """The widening of a space by a share of its width: a whole number of its strides, one at least."""
+    strides = max(1, round(share * space.width / space.stride))
+    return Widen(node=space.name, by=strides * space.stride, seed=seed)
