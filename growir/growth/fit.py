@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -175,21 +175,22 @@ class _Phase:
 
     def _step(self, group: list[Batch], epoch: int, number: int) -> tuple[torch.Tensor, int]:
         """One step of the optimizer; the summed loss and the number of samples."""
-        samples = sum(len(batch) for batch in group)
+        self.optimizer.zero_grad(set_to_none=True)
+        samples = 0 if len(group) == 1 else sum(len(batch) for batch in group)
         total: torch.Tensor | None = None
         for k, batch in enumerate(group):
             outputs = self._outputs(batch)
+            samples = samples or outputs[0].shape[0]  # of a batch alone, sooner asked of a tensor
             summed = self.objective.total(outputs, batch.target)
             self._watch(summed, outputs, batch, epoch, number + k)
-            if k == 0:
-                self.optimizer.zero_grad(set_to_none=True)
             mean = summed / samples
             if self.hooks.penalty is not None:
                 mean = mean + self.hooks.penalty(outputs, batch) * (len(batch) / samples)
             (mean if self.scaler is None else self.scaler.scale(mean)).backward()  # type: ignore[no-untyped-call]
             total = summed.detach() if total is None else total + summed.detach()
         self._update()
-        return cast("torch.Tensor", total), samples
+        assert total is not None, "there is no group without a batch"
+        return total, samples
 
     def _outputs(self, batch: Batch) -> Outputs:
         if self.autocast is None:
@@ -202,7 +203,7 @@ class _Phase:
         if not isinstance(self.forward, nn.Module):
             return self.forward(batch)
         inputs = batch.inputs
-        found: torch.Tensor | Outputs = self.forward(**inputs) if isinstance(inputs, Mapping) else self.forward(*inputs)
+        found: torch.Tensor | Outputs = self.forward(*inputs) if isinstance(inputs, tuple) else self.forward(**inputs)
         return found
 
     def _update(self) -> None:
@@ -231,10 +232,10 @@ class _Phase:
         """Look at a batch's loss where that costs nothing, and at the first anywhere."""
         if not self.looked:
             self.looked = True
-            if not (summed.requires_grad and math.isfinite(float(summed.detach()))):
+            if not (summed.requires_grad and math.isfinite(summed.item())):
                 check_first(self.objective, outputs, batch.target)
         if self.device.type == "cpu":
-            if not math.isfinite(value := float(summed.detach())):
+            if not math.isfinite(value := summed.item()):
                 raise self._diverged(epoch, number, value)
             return
         # Elsewhere each look waits for the device, so that it is taken at many losses together.

@@ -50,7 +50,7 @@ def mean_and_error(each: torch.Tensor) -> tuple[float, float]:
 def full_precision(outputs: torch.Tensor | Outputs) -> Outputs:
     """What a module gave as a tuple, floats of half precision in float32: a loss summed in those loses small terms."""
     if isinstance(outputs, torch.Tensor):
-        outputs = (outputs,)
+        return (outputs.float() if outputs.dtype in _HALVES else outputs,)
     if any(value.dtype in _HALVES for value in outputs):
         return tuple(value.float() if value.dtype in _HALVES else value for value in outputs)
     return outputs
