@@ -15,19 +15,20 @@ from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, over, parse_run
 from growir.growth.data import check_data, load_data
 from growir.growth.engine import GrowthResult, Observer
+from growir.growth.given import given_policy
 from growir.growth.naming import name_of
 from growir.growth.objective import Objective
 from growir.growth.optimizing import Factory
 from growir.growth.policy import Policy, PolicySettings
 from growir.growth.problem import Problem
-from growir.growth.registry import checked_class
 from growir.growth.running import objective_of, start_run
 from growir.growth.schedule import Named, Schedule, Scheduled
 from growir.network import Network
 from growir.trainable import check_trainable
 
 Given = str | os.PathLike[str] | Mapping[str, ArrayLike] | Data
-Policies = str | Mapping[str, Any] | Policy | type[Policy]
+# A name, settings, or a policy itself: its class or an object of it.
+Policies = str | Mapping[str, Any] | PolicySettings | Policy | type[Policy]
 
 
 def grow(
@@ -67,8 +68,8 @@ def grow(
         data: A table (.csv), an .npz file or a mapping with x_train and y_train, and x_test and y_test if there is a
             test part; or "digits". Samples are (n, ...) numbers, targets (n,) or (n, outputs) numbers or words. Or
             `growir.data.Data`, of arrays, data sets or loaders.
-        policy: A policy's name, its settings as in a run file's [policy], or a policy itself; of a list, the one that
-            ends best goes on.
+        policy: A policy's name or "package.module:Class", its settings as in a run file's [policy], its class, or an
+            object; of a list, the one that ends best goes on (docs/policies.md).
         objective: "cross_entropy", "mse", or a function of the outputs (a tuple of several) and the target that gives
             (n,) losses; as the targets are if None.
         optimizer: A name of torch.optim, settings as in a run file's [optimizer], or a function from a list of
@@ -110,6 +111,7 @@ def grow(
             "needed: Data.from_dataset(dataset), Data.from_loaders(loader)"
         )
     base = DIGITS if isinstance(data, str) and data == "digits" else RunConfig()
+    section, policies = given_policy(policy)
     held = os.fspath(test) if isinstance(test, os.PathLike) else test
     about = {
         "path": str(data) if isinstance(data, str | os.PathLike) else "",
@@ -127,21 +129,20 @@ def grow(
     if isinstance(data, Data) and len(said) > 1:
         key = next(key for key in said if key != "path")
         raise DataError(f"growir.grow: {key} is said of files and arrays; Data has its parts already, leave it out")
-    policies: dict[str, Policy] = {}
     place = {"device": None if device is None else str(device), "amp": amp}
     given: dict[str, Any] = {
         "name": name or base.name,
         "seed": seed,
         "threads": base.threads if threads is None else threads,
         "data": said,
-        "policy": policy_section(policy, policies),
+        "policy": section,
         "objective": {"name": name_of(objective)} if _is_object(objective) else objective or {},
         "optimizer": {"name": name_of(optimizer)} if _is_object(optimizer) else optimizer or {},
         "schedule": schedule_section(schedule),
         "train": {**{key: value for key, value in place.items() if value is not None}, **(train or {})},
         "budget": budget or {},
     }
-    config = parse_run(over(base.model_dump(), given), "growir.grow")
+    config = parse_run(over(base.model_dump(), given), "growir.grow", policies.known)
     if start is not None:
         check_trainable(start if isinstance(start, Graph) else start.graph, train_as_imported, RunError)
     minimised = objective if _is_object(objective) else objective_of(config.objective)
@@ -168,22 +169,6 @@ def grow(
 def _is_object(given: object) -> bool:
     """Whether something is given itself, not by name or settings."""
     return given is not None and not isinstance(given, str | Mapping)
-
-
-def policy_section(given: object, policies: dict[str, Policy]) -> Any:
-    """What a run file would say; objects are noted in `policies` by the name they are given there."""
-    if isinstance(given, str | Mapping):
-        return cast("str | Mapping[str, Any]", given)
-    if isinstance(given, list | tuple):
-        return [policy_section(each, policies) for each in cast("Sequence[object]", given)]
-    if not isinstance(given, type) and not hasattr(given, "propose"):
-        return given  # which is no section, as the configuration says
-    name = name_of(given)
-    kind = checked_class(given if isinstance(given, type) else type(given), name)
-    made = kind(kind.Settings(name=name)) if isinstance(given, type) else cast("Policy", given)
-    policies[name] = made
-    settings: object = getattr(made, "settings", None)
-    return {**(settings.model_dump() if isinstance(settings, PolicySettings) else {}), "name": name}
 
 
 def schedule_section(given: object) -> Any:

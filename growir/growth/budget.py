@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,7 +11,7 @@ from pydantic import Field
 from growir.channels import analyse
 from growir.errors import GraphError, PassRefused
 from growir.graph import Graph
-from growir.growth.sections import Count, Section, Share
+from growir.growth.sections import MOST, Count, Section
 from growir.ops.base import MAX_REAL
 from growir.params import param_table
 from growir.rewrite import Pass, Rewrite
@@ -33,7 +32,7 @@ class GrowthLimits(Section):
     macs: Count | None = None
     units: Count | None = None
     layers: Count | None = None
-    share: Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)] | Share | None = None
+    share: Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)] | None = None
 
 
 class BudgetConfig(Section):
@@ -126,7 +125,7 @@ class Budget:
 
     @property
     def room(self) -> Cost:
-        """The most that this growth may add; a huge number where nothing limits it."""
+        """The most that this growth may add; the largest whole number there is where nothing limits it."""
         now, each = self.graph.costs(), self.limits.per_growth or GrowthLimits()
         parameters = [each.parameters]
         if self.limits.parameters is not None:
@@ -192,4 +191,4 @@ class Budget:
 
 def _least(limits: list[int | None]) -> int:
     known = [limit for limit in limits if limit is not None]
-    return max(0, min(known)) if known else math.isqrt(2**126)
+    return max(0, min(known)) if known else MOST

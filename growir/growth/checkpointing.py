@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from growir import __version__
 from growir.backends.torch_arrays import to_array, to_tensor
 from growir.growth.contest import Trial
 from growir.growth.engine import Progress
+from growir.growth.memory import divided
 from growir.growth.optimizer_state import OptimizerState
 from growir.growth.phase import Position
 from growir.growth.schedule import Entry, Log
@@ -30,13 +30,12 @@ _APART = ("policy", "found")  # of the progress, what lies in files of its own
 def checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
     """All that going on needs."""
     fields = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress) if f.name not in _APART}
-    optimizer, remembered = session.optimizer_state(), progress.policy or {}
-    arrays = {name: cast("NDArray[Any]", value) for name, value in remembered.items() if isinstance(value, np.ndarray)}
+    optimizer, (remembered, arrays) = session.optimizer_state(), divided(progress.policy or {})
     state = {
         **fields,
         "position": None if progress.position is None else dataclasses.asdict(progress.position),
         "optimizer": optimizer.rest,
-        "policy": {name: value for name, value in remembered.items() if name not in arrays},
+        "policy": remembered,
         "trials": [_trial(trial) for trial in progress.trials],
         "log": [[entry.what, entry.epochs, dict(entry.metrics)] for entry in progress.log.entries],
         "phases": session.meter.to_json(),

@@ -20,7 +20,7 @@ from growir.growth.budget import BudgetConfig
 from growir.growth.naming import is_named
 from growir.growth.policy import PolicySettings
 from growir.growth.recipe import OptimizerConfig, RateConfig, Stopping
-from growir.growth.registry import CONTEST, DEFAULT, policy_names, settings_class
+from growir.growth.registry import CONTEST, DEFAULT, Known, policy_names, settings_class
 from growir.growth.schedule import SCHEDULES, Alternating, Scheduled, schedule_class
 from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Positive, Rate, Section, Share, Word
 from growir.moments import FreshState
@@ -343,10 +343,10 @@ def section_models(section: str) -> Mapping[str, type[Section]]:
     return SCHEDULES if section == "schedule" else {"": _FIXED[section]}
 
 
-def _model(section: str, given: Mapping[str, Any]) -> type[Section]:
+def _model(section: str, given: Mapping[str, Any], known: Known | None) -> type[Section]:
     """The model of a section with these entries. Raises RunError if it has a name that nothing has."""
     if section == "policy":
-        return settings_class(given)
+        return settings_class(given, known)
     return schedule_class(given) if section == "schedule" else _FIXED[section]
 
 
@@ -386,26 +386,38 @@ def as_section(key: str, value: Any) -> Any:
     return value
 
 
-def parse_run(data: Mapping[str, Any], source: str) -> RunConfig:
-    """A configuration from decoded TOML. Raises RunError naming every wrong key."""
-    found = checked_run(data)
+def parse_run(data: Mapping[str, Any], source: str, known: Known | None = None) -> RunConfig:
+    """A configuration from decoded TOML.
+
+    Args:
+        data: The sections; [policy] may be the settings themselves.
+        source: What messages call it.
+        known: The settings of policies that have no name of their own here, since they were given as objects.
+
+    Raises:
+        RunError: With every wrong key.
+    """
+    found = checked_run(data, known)
     if isinstance(found, RunConfig):
         return found
     raise RunError(listed(found, cut(source), "wrong entries"))
 
 
-def checked_run(data: Mapping[str, Any]) -> RunConfig | list[Problem]:
+def checked_run(data: Mapping[str, Any], known: Known | None = None) -> RunConfig | list[Problem]:
     """A configuration from decoded TOML, or all that is wrong with it."""
     problems: list[Problem] = []
     rest, valid = dict(data), dict[str, BaseModel]()
     for key in SECTIONS:
         section = as_section(key, rest.pop(key, {}))
+        if key == "policy" and isinstance(section, PolicySettings):
+            valid[key] = section
+            continue
         if not isinstance(section, dict):
             given = cut(json.dumps(section, default=str))
             problems.append(Problem(key, f"this is a section, [{key}], but {given} is given"))
             continue
         try:
-            model = _model(key, cast("Mapping[str, Any]", section))
+            model = _model(key, cast("Mapping[str, Any]", section), known)
         except RunError as error:
             problems.append(Problem(f"[{key}] name", str(error)))
             continue
@@ -413,7 +425,8 @@ def checked_run(data: Mapping[str, Any]) -> RunConfig | list[Problem]:
         strange = _of_another_name(key, named, model)
         problems += strange.values()
         try:
-            valid[key] = model.model_validate({name: entry for name, entry in named.items() if name not in strange})
+            fitting = {name: entry for name, entry in named.items() if name not in strange}
+            valid[key] = model.model_validate(fitting, context=known)
         except ValidationError as error:
             problems += field_problems(f"[{key}]", f"[{key}]", error, model)
     try:

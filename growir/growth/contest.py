@@ -8,7 +8,7 @@ which is best. The winner goes on from its weights before that fit: they have le
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -17,9 +17,9 @@ import torch
 from growir.errors import RunError
 from growir.growth.config import RunConfig
 from growir.growth.divergence import telling
+from growir.growth.given import Given
 from growir.growth.loss import certainly_positive, mean_and_error
 from growir.growth.policy import Policy
-from growir.growth.registry import policy_class
 from growir.growth.session import Session
 from growir.growth.training import train_trial
 from growir.network import Network
@@ -87,18 +87,15 @@ def strategies_of(config: RunConfig) -> list[str]:
     return [name for name, _ in config.policy.contestants() if name is not None]
 
 
-def branches_of(config: RunConfig, policies: Mapping[str, Policy] | None = None) -> list[Branch]:
+def branches_of(config: RunConfig, given: Given | None = None) -> list[Branch]:
     """The branches of a run, of which the configuration is resolved; one without a name where it is no contest.
 
     Args:
         config: Of the run.
-        policies: Policies that are given as objects, by the name of their settings.
+        given: The policies that did not come by name.
     """
-    given = policies or {}
-    return [
-        Branch(name, given[settings.name] if settings.name in given else policy_class(settings.name)(settings))
-        for name, settings in config.policy.contestants()
-    ]
+    found = given or Given()
+    return [Branch(name, found.policy(settings)) for name, settings in config.policy.contestants()]
 
 
 def run_trial(session: Session, name: str, branch: int, step: int, ended: str) -> Trial:

@@ -16,12 +16,15 @@ from growir.graph import Graph
 from growir.growth.budget import Budget
 from growir.growth.contest import ERROR, Branch, Trial, branches_of, contest, run_trial, winner
 from growir.growth.divergence import telling
+from growir.growth.given import Given
 from growir.growth.loss import mean_and_error
+from growir.growth.memory import checked_memory
 from growir.growth.phase import Position
 from growir.growth.policy import Candidate, Describes, Explains, Judges, Policy, Remembers, Score, Standing, Starts
 from growir.growth.schedule import Done, Entry, Grow, Log, Schedule, Train
 from growir.growth.session import Session
 from growir.growth.training import Keeping, Span, steps_of, train_between, train_final
+from growir.live.report import Report
 from growir.network import Network
 from growir.replay import replayable, rewrites
 from growir.rewrite import Pass
@@ -146,7 +149,7 @@ class Engine:
         observer: Who is told.
         progress: Where to go on from; a new run if None.
         earlier: The events of a run that is resumed.
-        policies: Policies that are given as objects, by the name of their settings.
+        policies: Those that did not come by name.
         schedule: One that is given as an object; the configuration's if None.
     """
 
@@ -157,7 +160,7 @@ class Engine:
         start: Network | None = None,
         progress: Progress | None = None,
         earlier: Sequence[Event] = (),
-        policies: Mapping[str, Policy] | None = None,
+        policies: Given | None = None,
         schedule: Schedule | None = None,
     ) -> None:
         self.session = session
@@ -259,7 +262,7 @@ class Engine:
         before, costs = self._standing or session.standing(), session.graph.costs()
         take_back = session.keep() if isinstance(policy, Judges) else None
         with session.meter.phase("growing"):
-            report = session.grow(decided.rewrite, progress.steps)
+            report = _applied(policy, session, decided.rewrite, progress.steps)
         growing = time.perf_counter() - started
         after = self._standing = session.standing()
         told, gains = _what(session, report.created), _gains(decided.chosen, before, after)
@@ -377,7 +380,7 @@ class Engine:
         """Have a checkpoint written."""
         policy = self.branch.policy
         if isinstance(policy, Remembers):
-            progress = replace(progress, policy=policy.state())
+            progress = replace(progress, policy=checked_memory(policy.name, policy.state()))
         self.observer.checkpoint(self.session, progress)
 
     def _span(self) -> Span:
@@ -535,6 +538,17 @@ def _checked_pass(policy: Policy, step: object, budget: Budget) -> Pass:
             f"{cost.macs} macs where there is room for {room.parameters} and {room.macs}; ask budget.fits before"
         )
     return step
+
+
+def _applied(policy: Policy, session: Session, step: Pass, steps: int) -> Report:
+    """Grow by what a policy built. Raises RunError if it moves outputs that it promises to keep."""
+    try:
+        return session.grow(step, steps)
+    except PassRefused as error:
+        raise RunError(
+            f"policy {policy.name}: {cut(step.name)}, which it built, promises that the function is kept"
+            f" ({step.preserves(session.graph)}), but it is not: {error}; mend the pass, or let its preserves say less"
+        ) from None
 
 
 def _chosen(score: Score) -> records.Chosen:

@@ -20,12 +20,13 @@ from torch import fx, nn
 
 from growir.data.parts import Data
 from growir.errors import RunError
-from growir.growth.api import Policies, policy_section, schedule_section
+from growir.growth.api import Policies, schedule_section
 from growir.growth.checkpointing import log_of
 from growir.growth.config import parse_run
 from growir.growth.engine import Engine, Event, Observer
+from growir.growth.given import given_policy
 from growir.growth.objective import as_objective
-from growir.growth.policy import Judges, Policy, Remembers
+from growir.growth.policy import Judges, Remembers
 from growir.growth.problem import Problem
 from growir.growth.schedule import Entry, Grow, Schedule, Train
 from growir.growth.session import Session
@@ -67,9 +68,9 @@ class Grower:
         budget: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        policies: dict[str, Policy] = {}
-        given = {"policy": policy_section(policy, policies), "schedule": schedule_section(schedule)}
-        config = parse_run({**given, "budget": budget or {}, "seed": seed}, "Grower")
+        section, policies = given_policy(policy)
+        given = {"policy": section, "schedule": schedule_section(schedule)}
+        config = parse_run({**given, "budget": budget or {}, "seed": seed}, "Grower", policies.known)
         live, network = find(module), network_of(module)
         problem = Problem.of_data(data, as_objective(objective))
         session = Session(network, problem, config, of=(live.module, optimizer))

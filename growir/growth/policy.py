@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from growir.growth.budget import Budget, Cost
 from growir.growth.sections import Count, Section, Word
@@ -123,8 +123,13 @@ class Policy(Protocol):
         Settings: Its section of a run file, a `PolicySettings`; the policy is made of one.
     """
 
-    name: ClassVar[str]
-    Settings: ClassVar[type[PolicySettings]]
+    # Both are said in the class. That they can be read is all that is asked here, so that a type checker takes a
+    # constant, an annotated class variable and a class in the class, as authors write them.
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def Settings(self) -> type[Any]: ...  # noqa: N802  # a class
 
     def __init__(self, settings: Any) -> None: ...
 
@@ -143,6 +148,16 @@ class Policy(Protocol):
     def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
         """One rewrite that does what was chosen, a `Sequence` where it is several."""
         ...
+
+
+def name_of(kind: type[Policy]) -> str:
+    """What run files call a class of policies."""
+    return cast("str", cast("Any", kind).name)
+
+
+def settings_of(kind: type[Policy]) -> type[PolicySettings]:
+    """What the settings of a class of policies are."""
+    return cast("type[PolicySettings]", cast("Any", kind).Settings)
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from growir.data.samples import samples
 from growir.data.table import is_table
 from growir.errors import RunError
 from growir.growth.config import parse_run
-from growir.growth.running import read_config
+from growir.growth.running import read_data_config
 from growir.nearest import neighbours
 from growir.network import Network
 from growir.runs.folder import CONFIG, NETWORK, SUMMARY
@@ -48,7 +48,7 @@ def predict(
     if separator is not None:
         separator = parse_run({"data": {"separator": separator}}, "growir.predict").data.separator
     elif isinstance(data, str | os.PathLike) and is_table(data) and (folder / CONFIG).is_file():
-        separator = read_config(folder).data.separator
+        separator = read_data_config(folder).separator
     return answers(network, description, samples(data, description, separator))
 
 

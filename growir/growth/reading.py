@@ -101,6 +101,13 @@ class Reading:
             self._floats,
         )
 
+    def first(self, count: int) -> tuple[torch.Tensor, ...]:
+        """The inputs of at most so many first samples that are trained on, as the module takes them."""
+        ready = Ready(self.data.train, self._module, self._feed, "the training data")
+        batch = next(ready.batches(count, None))
+        # The feed has put them into the network's order.
+        return tuple(tensors_of(cut_batch(batch, min(count, len(batch))).inputs))
+
     @property
     def halves(self) -> tuple[Source, Source]:
         """What is trained on between growths, in two parts of one size."""

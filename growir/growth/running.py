@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,14 +19,16 @@ from growir.data.source import Source
 from growir.errors import ExportError, RunError, cut
 from growir.graph import Graph
 from growir.growth.checkpointing import checkpoint_of, gone_on
-from growir.growth.config import ObjectiveConfig, RunConfig, parse_run
+from growir.growth.config import DataConfig, ObjectiveConfig, RunConfig, parse_run
 from growir.growth.contest import branches_of
 from growir.growth.engine import Engine, Event, GrowthResult, Observer, Progress
+from growir.growth.given import Given
 from growir.growth.naming import is_named, named
 from growir.growth.objective import Called
 from growir.growth.optimizing import Factory
-from growir.growth.policy import Policy, Starts
+from growir.growth.policy import Starts
 from growir.growth.problem import Problem, as_numpy
+from growir.growth.registry import CONTEST, Known, registered
 from growir.growth.schedule import Schedule
 from growir.growth.session import Session, resolved
 from growir.network import Network, load_graph
@@ -42,7 +44,7 @@ def start_run(
     problem: Problem,
     start: Network | None = None,
     *,
-    policies: Mapping[str, Policy] | None = None,
+    policies: Given | None = None,
     schedule: Schedule | None = None,
     optimizing: Factory | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -59,7 +61,7 @@ def start_run(
     if resume and out is None:
         raise RunError("a run is resumed in its folder; give it as out")
     given = start
-    saved = read_config(Path(out)) if resume and out is not None else None
+    saved = read_config(Path(out), policies) if resume and out is not None else None
     config = (config.going_on_from(saved) if saved else config).started_from(given is not None)
     config = resolved(config, problem, start)
     start = start or first_network(problem, config, policies)
@@ -122,7 +124,7 @@ def start_of(config: RunConfig) -> Network | None:
     return found
 
 
-def first_network(problem: Problem, config: RunConfig, policies: Mapping[str, Policy] | None = None) -> Network:
+def first_network(problem: Problem, config: RunConfig, policies: Given | None = None) -> Network:
     """The network that growth starts from where none is given. Raises RunError if no policy of the run supplies one."""
     found = [branch.policy for branch in branches_of(config, policies)]
     for policy in found:
@@ -265,13 +267,39 @@ def _same_settings(folder: RunFolder, started: RunConfig, config: RunConfig) -> 
     )
 
 
-def read_config(folder: Path) -> RunConfig:
-    """The resolved configuration of a run directory. Raises RunError if this is no run."""
+def read_config(folder: Path, policies: Given | None = None) -> RunConfig:
+    """The resolved configuration of a run directory.
+
+    Args:
+        folder: The run directory.
+        policies: Those that did not come by name.
+
+    Raises:
+        RunError: This is no run, or its policy is not known here.
+    """
+    sections = _sections(folder)
+    known: Known = policies.known if policies else {}
+    section: object = sections.get("policy", {})
+    name = cast("dict[str, object]", section).get("name") if isinstance(section, dict) else None
+    if isinstance(name, str) and not (name in known or ":" in name or name == CONTEST or registered(name)):
+        raise RunError(
+            f"{folder / CONFIG}: the policy of this run is {cut(name)!r}, which has no such name here: it was given as "
+            "an object, or is of a package that is gone; give it again, growir.grow(..., policy=..., resume=True)"
+        )
+    return parse_run(sections, str(folder / CONFIG), known)
+
+
+def read_data_config(folder: Path) -> DataConfig:
+    """What a run directory says of its data, whatever its policy. Raises RunError if this is no run."""
+    return parse_run({"data": _sections(folder).get("data", {})}, str(folder / CONFIG)).data
+
+
+def _sections(folder: Path) -> dict[str, Any]:
     import tomllib
 
     path = folder / CONFIG
     try:
-        return parse_run(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"{path}: there is no run to resume here: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
+
+from growir.data.shuffling import generator
 from growir.growth.budget import Cost
-from growir.growth.policy import Score
+from growir.growth.policy import Candidate, Score
 
 S = TypeVar("S", bound=Score)
 
@@ -14,6 +17,12 @@ S = TypeVar("S", bound=Score)
 def ranked(scores: Sequence[S]) -> list[S]:
     """The largest gain first; of equal ones the first that was proposed."""
     return sorted(scores, key=lambda score: -score.gain)
+
+
+def by_chance(candidates: Sequence[Candidate], *key: int) -> list[Score]:
+    """Scores that chance draws, between 0 and 1 and a function of the key: nothing is predicted of them."""
+    drawn = torch.rand(len(candidates), generator=generator(*key))
+    return [Score(candidate, float(gain)) for candidate, gain in zip(candidates, drawn, strict=True)]
 
 
 def best(scores: Sequence[S], least: float = 0.0) -> list[S]:

@@ -38,7 +38,7 @@ from growir.growth.recipe import OptimizerConfig, Recipe, recipe_from
 from growir.growth.training import train_by
 from growir.network import Network
 from growir.params import array_digest, frozen_keys, param_table
-from growir.rewrite import Pass, Rewrite
+from growir.rewrite import Pass, Preserves, Rewrite
 from growir.runs.meter import Meter
 from growir.shapes import shapes_of
 
@@ -46,6 +46,9 @@ __all__ = ["Session", "generator", "resolved"]
 
 Tick = Callable[[str, int, int], None]
 Epoch = Callable[[str, int, int, float], None]
+# On so many samples a growth that promises to keep the function is looked at before it is applied, and refused where an
+# output moves by more than this part of its largest value: float32, TF32 and bfloat16 round by less.
+LOOKED_AT, ROUNDED = 8, 1e-2
 
 
 def resolved(config: RunConfig, problem: Problem, start: Network | None = None) -> RunConfig:
@@ -140,6 +143,7 @@ class Session:
         self.meter = Meter()
         self.optimizer: torch.optim.Optimizer
         self.reading = Reading(self.data, self.device)
+        self._first: tuple[torch.Tensor, ...] | None = None
         if of is None:
             self.begin(network)
             return
@@ -283,17 +287,21 @@ class Session:
             steps: Steps of the optimizer so far, from which the rates of what is new may rise anew.
 
         Raises:
-            PassRefused: The pass does not fit the graph; nothing has changed.
+            PassRefused: The pass does not fit the graph, or it moves outputs although it promises to keep them; nothing
+                has changed.
         """
         # What was accumulated is of a step that is done; to carry it along would only cost.
         self.optimizer.zero_grad(set_to_none=True)
         done = pass_.rewrite(self.graph)
         # Where nothing learned, the optimizer holds nothing that could follow.
         learning, fresh = bool(self.learned), self.train_config.fresh or "small"
+        promised = done.preserves in (Preserves.EXACT, Preserves.EVAL)
         module, report = live.grow(
             self.module,
             done,
             self.optimizer if learning else None,
+            verify=self._looked_at() if promised else None,
+            at_most=ROUNDED if promised else None,
             fresh=fresh,
             groups=groups_of(self.optimizer) if learning else None,
             train_as_imported=True,  # asked for before the run began
@@ -314,6 +322,12 @@ class Session:
             PassRefused: The pass does not fit the graph.
         """
         return OverGrown(self.module, pass_)
+
+    def _looked_at(self) -> tuple[torch.Tensor, ...]:
+        """The inputs of the first samples that are trained on."""
+        if self._first is None:
+            self._first = self.reading.first(LOOKED_AT)
+        return self._first
 
     def preview(
         self,

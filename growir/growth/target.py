@@ -71,8 +71,10 @@ def read_target(target: str) -> Target:
             ) from None
         raise RunError(f"{target}: this is not a valid TOML run file: {error}") from None
     # As in most tools, a relative path counts from the file that says it.
-    placed = parse_run({**usual, **data}, target).located(lambda named: str(path.parent / named)).data
-    data["data"] = {key: getattr(placed, key) for key in data.get("data", {})}
+    placed = parse_run({**usual, **data}, target).located(lambda named: str(path.parent / named))
+    data["data"] = {key: getattr(placed.data, key) for key in data.get("data", {})}
+    if "network" in data:
+        data["network"] = placed.network
     return Target(target, data, usual)
 
 

@@ -1,10 +1,14 @@
-"""What the authors of passes and operators test with: random graphs, a pass's candidates, and the laws they obey.
+"""What the authors of passes, policies and operators test with: random graphs, and the laws that are obeyed on them.
 
-A pass of one's own is under test in three lines:
+A pass or a policy of one's own is under test in three lines:
 
     from mine import MyPass
     from growir.testing import pass_law
     test_my_pass_keeps_its_promise = pass_law(MyPass)
+
+    from mine import MyPolicy
+    from growir.testing import policy_law
+    test_my_policy_obeys = policy_law(MyPolicy)
 """
 
 from importlib.util import find_spec
@@ -34,6 +38,7 @@ from growir.testing.laws import (
 from growir.testing.masking import masked
 from growir.testing.noise import noisy_candidates, noisy_graphs
 from growir.testing.operators import assert_example, example_graph, op_law
+from growir.testing.policies import policy_law
 from growir.testing.promises import pass_law
 
 __all__ = [
@@ -56,6 +61,7 @@ __all__ = [
     "op_law",
     "outputs",
     "pass_law",
+    "policy_law",
     "random_batch",
     "random_network",
     "worst",

@@ -811,7 +811,7 @@ def test_python_mistakes() -> None:
         growir.grow(None, {key: value for key, value in spirals().items() if key != "y_test"})
     with pytest.raises(DataError, match="data: y_test is no array of numbers"):
         growir.grow(None, {**spirals(), "y_test": [[1, 2], [3]]})
-    with pytest.raises(RunError, match="policy: this is a section"):
+    with pytest.raises(RunError, match="policy: a name, settings, or a policy is needed"):
         growir.grow(None, spirals(), policy=3)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="there is no such activation"):
         growir.grow(None, spirals(), policy={"activation": "rleu"})

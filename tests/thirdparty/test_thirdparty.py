@@ -1,4 +1,4 @@
-"""Somebody else's pass: installed, found by its name, under the laws by a test file of three lines."""
+"""Somebody else's pass and policy: installed, found by name, under the laws by a test file of three lines each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import growir
@@ -22,7 +23,12 @@ NO_SHRINKING = """from hypothesis import Phase, settings
 settings.register_profile("quick", phases=[Phase.explicit, Phase.generate])
 settings.load_profile("quick")
 """
-PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=1", "test_growir_reverse.py"]
+FILES = {"pass": "test_growir_reverse.py", "policy": "test_growir_alphabet.py"}
+
+
+def pytest_of(what: str) -> list[str]:
+    """The command that runs its tests."""
+    return ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=1", FILES[what]]
 
 
 @pytest.fixture(scope="module")
@@ -49,39 +55,49 @@ def run(site: Path, *args: object, **environment: str) -> subprocess.CompletedPr
     )
 
 
-def test_its_test_file_is_three_lines() -> None:
-    lines = (PACKAGE / "test_growir_reverse.py").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("what", FILES)
+def test_its_test_file_is_three_lines(what: str) -> None:
+    lines = (PACKAGE / FILES[what]).read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
 
 
-def test_its_own_tests_pass(site: Path) -> None:
-    shutil.copy(PACKAGE / "test_growir_reverse.py", site)
-    done = run(site, *PYTEST)
+@pytest.mark.parametrize("what", FILES)
+def test_its_own_tests_pass(site: Path, what: str) -> None:
+    shutil.copy(PACKAGE / FILES[what], site)
+    done = run(site, *pytest_of(what))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        (
-            "np.arange(space.units)[::-1], np.ones(space.units)",
-            "np.arange(space.units)[::-1], np.full(space.units, 0.9)",
-        ),
-        ("Preserves.EVAL if analyse(graph).find(self.node, graph).random else Preserves.EXACT", "Preserves.EXACT"),
-        ("done.edits)", "done.edits[:1])"),
-    ],
-    ids=["wrong shares", "promises too much", "edits forgotten"],
-)
-def test_its_own_tests_notice_a_mistake(site: Path, tmp_path: Path, right: str, wrong: str) -> None:
-    text = (PACKAGE / "growir_reverse.py").read_text(encoding="utf-8")
+MISTAKES = {
+    "wrong shares": (
+        "pass",
+        "np.arange(space.units)[::-1], np.ones(space.units)",
+        "np.arange(space.units)[::-1], np.full(space.units, 0.9)",
+    ),
+    "promises too much": (
+        "pass",
+        "Preserves.EVAL if analyse(graph).find(self.node, graph).random else Preserves.EXACT",
+        "Preserves.EXACT",
+    ),
+    "edits forgotten": ("pass", "done.edits)", "done.edits[:1])"),
+    "budget forgotten": ("policy", "for step in steps if budget.fits(step)]", "for step in steps]"),
+    "chance of nobody's": ("policy", "Score(each, 1.0 / (1 + k))", "Score(each, __import__('random').random())"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_its_own_tests_notice_a_mistake(site: Path, tmp_path: Path, mistake: str) -> None:
+    what, right, wrong = MISTAKES[mistake]
+    name = FILES[what].removeprefix("test_")
+    text = (PACKAGE / name).read_text(encoding="utf-8")
     assert right in text
     # Before the installed one on the path, since tests start in this folder.
-    (tmp_path / "growir_reverse.py").write_text(text.replace(right, wrong), encoding="utf-8")
-    shutil.copy(PACKAGE / "test_growir_reverse.py", tmp_path)
+    (tmp_path / name).write_text(text.replace(right, wrong), encoding="utf-8")
+    shutil.copy(PACKAGE / FILES[what], tmp_path)
     # Making a failing case small takes a minute, and nobody reads it here.
     (tmp_path / "conftest.py").write_text(NO_SHRINKING, encoding="utf-8")
-    done = run(tmp_path, *PYTEST)
+    done = run(tmp_path, *pytest_of(what))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed" in done.stdout
 
@@ -103,6 +119,51 @@ def test_it_is_found_by_its_name(site: Path, tmp_path: Path) -> None:
     )
     done = run(site, "-c", check, tmp_path / "reversed", tmp_path / "net")
     assert done.stdout.splitlines() == ["reverse", "True", "Reverse(seed=0, node='fc1')"], done.stderr
+
+
+RUN = """
+network = "net"
+
+[data]
+path = "data.npz"
+
+[policy]
+name = "alphabet"
+share = 0.5
+
+[budget]
+steps = 2
+
+[train]
+epochs_between = 1
+epochs_final = 1
+"""
+
+
+def test_its_policy_is_run_by_its_name(site: Path, tmp_path: Path) -> None:
+    random_network(mlp()).save(tmp_path / "net")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x_train=rng.normal(size=(60, 3)).astype(np.float32), y_train=rng.integers(0, 2, 60))
+    (tmp_path / "run.toml").write_text(RUN, encoding="utf-8")
+    out = tmp_path / "out"
+    done = run(site, "-m", "growir", "grow", tmp_path / "run.toml", "--out", out, "--quiet")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (out / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["policy"] for line in lines if line["event"] == "growth"] == ["alphabet", "alphabet"]
+    listed = run(site, "-m", "growir", "grow", "--settings")
+    assert "share" in listed.stdout
+    # Beside the run file nothing of the package is found, and the message says which policies there are.
+    gone = subprocess.run(
+        [sys.executable, "-m", "growir", "grow", str(tmp_path / "run.toml"), "--out", str(tmp_path / "other")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert gone.returncode == 2
+    assert "there is no policy 'alphabet'; there are dag, net2net, random" in " ".join(gone.stderr.split())
+    assert "Traceback" not in gone.stderr
 
 
 def test_where_it_is_not_installed_its_history_loads_unchecked(site: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from growir.growth.budget import Budget
 from growir.growth.measure.sites import free_spaces, wider
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Share
-from growir.growth.selection import fitting, shares
+from growir.growth.selection import by_chance, fitting, shares
 from growir.passes import InsertLayer, Widen
 from growir.passes import Sequence as Steps
 from growir.rewrite import Pass
@@ -69,8 +69,7 @@ class Net2Net:
 
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """A number by chance: nothing is predicted of it."""
-        drawn = torch.rand(len(candidates), generator=generator(session.seed, 21, key))
-        return [Score(candidate, float(gain)) for candidate, gain in zip(candidates, drawn, strict=True)]
+        return by_chance(candidates, session.seed, 21, key)
 
     def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> list[Score]:
         """The shares that the settings say, as many of them as fit together."""
@@ -82,7 +81,7 @@ class Net2Net:
             *(shares(widenings, lambda score: None, settings.spaces) if widenings else []),
             *(shares(layers, lambda score: None, settings.layers) if layers else []),
         ]
-        return fitting(ordered, lambda chosen: bool(chosen) and budget.fits(self.build(session, chosen)))
+        return fitting(ordered, lambda chosen: budget.fits(self.build(session, chosen)))
 
     def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
         """All of them as one rewrite."""
@@ -95,4 +94,4 @@ def _copied(space: ChannelSpace, step: Widen, *key: int) -> Widen:
         return step  # copies of every channel, or fresh ones, as the pass itself decides
     units = step.by // space.stride * space.growth[space.space]
     drawn = torch.randint(space.units, (units,), generator=generator(22, *key))
-    return step.model_copy(update={"copies": tuple(int(unit) for unit in drawn)})
+    return step.model_copy(update={"copies": tuple(map(int, drawn))})

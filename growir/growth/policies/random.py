@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
-from growir.data.shuffling import generator
 from growir.growth.budget import Budget
 from growir.growth.measure.sites import free_spaces, wider
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Share
-from growir.growth.selection import fitting, shares
+from growir.growth.selection import by_chance, fitting, shares
 from growir.passes import Sequence as Steps
 from growir.rewrite import Pass
 
@@ -50,8 +47,7 @@ class RandomWidth:
 
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """A number by chance: nothing is predicted of it."""
-        drawn = torch.rand(len(candidates), generator=generator(session.seed, 20, key))
-        return [Score(candidate, float(gain)) for candidate, gain in zip(candidates, drawn, strict=True)]
+        return by_chance(candidates, session.seed, 20, key)
 
     def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> list[Score]:
         """The share that the settings say, as many of them as fit together."""

@@ -46,7 +46,7 @@ class Dag:
     Settings: ClassVar[type[DagConfig]] = DagConfig
 
     def __init__(self, settings: DagConfig) -> None:
-        self.config = settings
+        self.settings = self.config = settings
         self.moves = Moves(settings)
         self._kept: Remembered = {}
         self._measured: tuple[Graph, Measured] | None = None
