@@ -83,6 +83,8 @@ class Place:
         given: The numbers, where the pass has some.
         makers: For each of these positions which pass of a sequence makes it, by its place; 0 outside of sequences.
         strides: And the how many-th of that pass's growth strides it belongs to, the smallest growths its space has.
+        partners: Of a split, for each axis the position of each pair's other unit: the numbers are added at `at`, and
+            taken away there.
     """
 
     address: Address
@@ -91,6 +93,7 @@ class Place:
     given: NDArray[Any] | None = None
     makers: Mapping[int, NDArray[np.int64]] = field(default_factory=dict[int, "NDArray[np.int64]"])
     strides: Mapping[int, NDArray[np.int64]] = field(default_factory=dict[int, "NDArray[np.int64]"])
+    partners: Mapping[int, NDArray[np.int64]] = field(default_factory=dict[int, "NDArray[np.int64]"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,7 +192,7 @@ def remapped(edit: Remap, array: T, backend: Backend[T], numbers: Callable[[str,
         due = [(place, block) for place, block in found if part.axis in place.at]
         due = [(place, block) for place, block in due if place.at.keys() <= {part.axis, *(a.axis for a in done)}]
         fills = [
-            _Fill(place.at, _lifted(backend.cast(block, array), place, done, backend))
+            _Fill(place.at, _lifted(backend.cast(block, array), place, done, backend), place.partners)
             for place, block in sorted(due, key=lambda pair: len(pair[0].at))
         ]
         array = _moved(array, part, fills, edit.key, backend)
@@ -203,6 +206,7 @@ class _Fill(Generic[T]):
 
     at: Mapping[int, NDArray[np.int64]]
     block: T
+    partners: Mapping[int, NDArray[np.int64]]
 
     def in_group(self, g: int, axis: int, rows: range, backend: Backend[T]) -> _Fill[T]:
         """What of it lies in one group of an axis's map, which these positions of axis 0 are."""
@@ -212,7 +216,7 @@ class _Fill(Generic[T]):
             mine = np.flatnonzero((at[0] >= rows.start) & (at[0] < rows.stop))
             at[0] = at[0][mine] - rows.start
         at[axis] = at[axis][g]
-        return _Fill(at, backend.take(block, 0, mine))
+        return _Fill(at, backend.take(block, 0, mine), self.partners)
 
 
 def _lifted(block: T, place: Place, done: Sequence[AxisMap], backend: Backend[T]) -> T:
@@ -246,7 +250,9 @@ def _moved(array: T, part: AxisMap, fills: Sequence[_Fill[T]], key: str, backend
     if part.scale is not None:
         array = backend.scale(array, part.axis, part.scale)
     new = part.new
-    if len(new) > sum(len(fill.at[part.axis]) for fill in fills if len(fill.at) == 1):  # some start by themselves
+    if len(new) > sum(
+        len(f.at[part.axis]) for f in fills if len(f.at) == 1 and not f.partners
+    ):  # some start by themselves
         shape = list(backend.shape(array))
         shape[part.axis] = len(new)
         if part.fresh.mean and part.fresh.given is None:
@@ -257,7 +263,19 @@ def _moved(array: T, part: AxisMap, fills: Sequence[_Fill[T]], key: str, backend
             block = part.fresh.block(tuple(shape), key)
         array = backend.put(array, part.axis, new, block)
     for fill in fills:
-        array = _put(array, fill.at, fill.block, backend)
+        if fill.partners:
+            array = _parted(array, fill, backend)
+        else:
+            array = _put(array, fill.at, fill.block, backend)
+    return array
+
+
+def _parted(array: T, fill: _Fill[T], backend: Backend[T]) -> T:
+    """The two units of each pair moved apart by the numbers."""
+    ((axis, new),) = fill.at.items()
+    minus = backend.scale(backend.take(fill.block, axis, np.arange(len(new))), axis, np.full(len(new), -1.0))
+    for positions, by in ((new, fill.block), (fill.partners[axis], minus)):
+        array = backend.put(array, axis, positions, backend.add(backend.take(array, axis, positions), by))
     return array
 
 
@@ -285,7 +303,10 @@ def defaults(edit: Remap, array: T, backend: Backend[T]) -> dict[str, T]:
         axes = {each.axis for each in done}
         for place in edit.places_in(backend.shape(array)):
             if part.axis in place.at and place.at.keys() <= axes and place.given is None:
-                found[place.address] = _region(array, place, done, backend)
+                block = _region(array, place, done, backend)
+                if place.partners:  # the two of a pair start as one
+                    block = backend.scale(block, part.axis, np.zeros(len(place.at[part.axis])))
+                found[place.address] = block
     return found
 
 

@@ -24,7 +24,7 @@ positions, a fresh unit of R comes into every group:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ from growir.graph import Graph, Input, Node
 from growir.ops import Constant, Init, Normal, Param, Shape, Uniform
 from growir.ops.rule import ParamAxes, Selected
 from growir.ops.spaces import Axis, Space, as_axis, extent, grown, length, spaces_on
+from growir.pairs import pair_places
 from growir.params import param_table
 from growir.shapes import shapes_of
 
@@ -93,12 +94,14 @@ class Part:
         values: Its numbers for fresh blocks, by the addresses that it has for them.
         place: Where it stands in a sequence, in front of its addresses; empty for a pass by itself.
         stride: How many units of each space are the smallest growth; 1 where nothing is said.
+        pairs: Of a split the space, and its units that get a partner each.
     """
 
     plan: Plan
     values: Mapping[str, NDArray[Any]]
     place: tuple[int, ...] = ()
     stride: Mapping[Space, int] = field(default_factory=dict[Space, int])
+    pairs: tuple[Space, Sequence[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,6 +180,7 @@ def resize(
     analysis: Analysis | None = None,
     start: Start = AS_EVER,
     stride: Mapping[Space, int] | None = None,
+    pairs: tuple[Space, Sequence[int]] | None = None,
 ) -> Resize:
     """Change the widths of the spaces in `plan`, everywhere they appear.
 
@@ -189,9 +193,10 @@ def resize(
         analysis: The analysis that the spaces are of; `analyse`'s by default.
         start: How fresh entries start.
         stride: How many units of each space are its smallest growth; 1 where nothing is said.
+        pairs: Of a split the space, and its units that get a partner each.
     """
     return resize_together(
-        graph, [Part(plan, values or {}, stride=stride or {})], seed=seed, step=step, analysis=analysis, start=start
+        graph, [Part(plan, values or {}, (), stride or {}, pairs)], seed=seed, step=step, analysis=analysis, start=start
     )
 
 
@@ -243,7 +248,8 @@ def resize_together(
                 fresh = Fresh(init, seed, step, mean=mean)
                 maps.append(_axis_map(axis, found, consumes, fresh))
         if maps:
-            edits.append(Remap(key, tuple(maps), tuple(_places(key, table[key], moved, parts))))
+            places = [*_places(key, table[key], moved, parts), *_pairs(key, table[key], use, plan, moved, parts)]
+            edits.append(Remap(key, tuple(maps), tuple(places)))
     return Resize(_inputs(graph, analysis, plan), tuple(nodes.values()), tuple(edits), _entries(graph, analysis, plan))
 
 
@@ -267,6 +273,22 @@ def _places(key: str, param: Param, moved: Mapping[int, _Moved], parts: Sequence
             k = max(last.get(axis, 0) for axis in axes)
             sides = {axis: gains[axis] for axis in axes}
             yield _place(Address.of(key, [names[axis] for axis in axes]), k, parts, param, sides, moved)
+
+
+def _pairs(
+    key: str, param: Param, use: ParamAxes, plan: Plan, moved: Mapping[int, _Moved], parts: Sequence[Part]
+) -> Iterator[Place]:
+    """Where what makes split units may part the two of each pair."""
+    gains = {space: len(units.index) - space.size for space, units in plan.items()}
+    plain = [axis for axis, each in moved.items() if each.index.ndim == 1]
+    for part in parts:
+        if part.pairs is not None:
+            space = part.pairs[0]
+            for place in pair_places(key, param, use, plain, gains, part.pairs, part.stride.get(space, 1)):
+                local, number = place.address, part.place[-1] if part.place else 0
+                address = Address.of(local.key, local.axes, part.place)
+                makers = {axis: np.full(at.shape, number) for axis, at in place.at.items()}
+                yield replace(place, address=address, given=part.values.get(local), makers=makers)
 
 
 def _place(

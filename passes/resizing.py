@@ -57,6 +57,14 @@ class Resizing(Pass):
         """How fresh entries start where no numbers are given."""
         return AS_EVER
 
+    def given(self, graph: Graph, space: ChannelSpace) -> Mapping[str, NDArray[Any]]:
+        """Those of its `values` that fill places of the new widths."""
+        return self.values
+
+    def pairs(self, space: ChannelSpace) -> tuple[Space, Sequence[int]] | None:
+        """Of a split the space, and its units that get a partner each."""
+        return None
+
     @abstractmethod
     def plan(self, space: ChannelSpace) -> dict[Space, Units]:
         """The new units of the space and of those that move with it, once every choice is resolved."""
@@ -77,10 +85,11 @@ class Resizing(Pass):
             self.plan(space),
             seed=self.seed,
             step=step,
-            values=self.values,
+            values=self.given(graph, space),
             analysis=self.analysis(graph),
             start=self.start(graph),
             stride=space.growth,
+            pairs=self.pairs(space),
         )
         edits = (*(edit for _, edit in first), *done.edits, *self.more(graph, space, step))
         return Change(done.nodes, graph.outputs, edits, inputs=done.inputs, entries=done.entries)

@@ -188,7 +188,7 @@ class Sequence(Pass):
             return [first], first.change(graph, step)
         group: list[Resizing] = [first]
         space = first.space(graph)
-        parts = [Part(first.plan(space), first.values, (at,), space.growth)]
+        parts = [Part(first.plan(space), first.values, (at,), space.growth, first.pairs(space))]
         taken = set(parts[0].plan)
         for k in range(at + 1, len(self.passes)):
             later = self.passes[k]
@@ -203,7 +203,7 @@ class Sequence(Pass):
             if taken & {*space.growth, *space.shrink}:
                 break
             accepted = self._accepted(later, k, graph)
-            parts.append(Part(accepted.plan(space), accepted.values, (k,), space.growth))
+            parts.append(Part(accepted.plan(space), accepted.values, (k,), space.growth, accepted.pairs(space)))
             taken |= set(parts[-1].plan)
             group.append(accepted)
         if len(group) == 1:

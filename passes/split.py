@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, ClassVar, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from growir.addresses import Address
 from growir.channels import ChannelSpace, analyse
 from growir.edits import Edit, Shift
 from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.ops import Normal
 from growir.ops.base import MAX_REAL, NonNegativeInt
-from growir.ops.spaces import Axis, Space, as_axis
+from growir.ops.spaces import Space
+from growir.pairs import pair_places, pair_positions
 from growir.params import draw, param_table
 from growir.passes.resizing import MAX_UNITS, Resizing, check_strides, copied_units, in_turn, unit_size
-from growir.resize import Plan, Units, new_length
-from growir.rewrite import Preserves
+from growir.resize import Units, new_length
+from growir.rewrite import Preserves, fresh_blocks
 
 Share = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 
@@ -36,7 +38,8 @@ class Split(Resizing):
         channels: The units of the space to split, each once; every one where the space is normalised as a whole.
         shares: What the new channel of each pair takes of the outgoing weight; by default 1/3, or 1/2 with a theta.
         theta: Standard deviation of normal perturbations of the incoming weights of convolutions and linear layers. In
-            their place `values` gives perturbations by parameter key, with as many entries as the pairs have.
+            their place `values` gives perturbations by address, of anything that makes the channels: in the extents of
+            the tensor before the split, with one position for each that is split along the axis of the channels.
     """
 
     name: ClassVar[str] = "split"
@@ -67,11 +70,40 @@ class Split(Resizing):
             raise PassRefused(f"{self.where}: values are given in place of theta; leave one of the two out")
         made = {slot.parameter for slot in space.producers}
         for key in self.values:
-            if key not in made:
+            if Address(key).key not in made:
                 raise PassRefused(f"{self.where}: {key} does not produce these channels; {', '.join(sorted(made))} do")
 
     def mergeable(self, graph: Graph) -> bool:
-        return not self.values and not self.theta
+        return not self.theta and self._placed(graph, self.space(graph))
+
+    def pairs(self, space: ChannelSpace) -> tuple[Space, Sequence[int]]:
+        return space.space, self.channels
+
+    def given(self, graph: Graph, space: ChannelSpace) -> Mapping[str, NDArray[Any]]:
+        return self.values if self._placed(graph, space) else {}
+
+    def _gains(self, space: ChannelSpace) -> dict[Space, int]:
+        strides = len(self.channels) // space.growth[space.space]
+        return {other: strides * units for other, units in space.growth.items()}
+
+    def _placed(self, graph: Graph, space: ChannelSpace) -> bool:
+        """Whether every perturbation is given for a place of the pairs, in whose shape it is.
+
+        It is not where the split changes the tensor along other axes too, and the numbers are of the extents that it
+        then has, as they were to be before there were places.
+        """
+        places: Mapping[str, tuple[int, ...]] = self._places(graph, space) if self.values else {}
+        return all(places.get(key) == block.shape for key, block in self.values.items())
+
+    def _places(self, graph: Graph, space: ChannelSpace) -> Mapping[str, tuple[int, ...]]:
+        analysis, table = analyse(graph), param_table(graph)
+        found: dict[str, tuple[int, ...]] = {}
+        for key in {slot.parameter for slot in space.producers}:
+            use = analysis.params[key]
+            plain = [axis for axis in range(len(use.axes)) if axis != 1 or not use.rows]
+            places = pair_places(key, table[key], use, plain, self._gains(space), self.pairs(space), 1)
+            found |= {place.address: place.shape for place in places}
+        return found
 
     def preserves(self, graph: Graph) -> Preserves:
         if self.theta or any(np.any(block) for block in self.values.values()):
@@ -97,7 +129,10 @@ class Split(Resizing):
         return found
 
     def more(self, graph: Graph, space: ChannelSpace, step: int) -> Iterable[Edit]:
+        if self.values and self._placed(graph, space):
+            return
         plan = self.plan(space)
+        gains = self._gains(space)
         table = param_table(graph)
         analysis = analyse(graph)
         for slot in space.producers:
@@ -106,7 +141,7 @@ class Split(Resizing):
             if given is None and not (self.theta and use.consumes and not param.buffer):
                 continue
             shape = [new_length(axis, plan) for axis in use.axes]
-            old, new = self._pairs(use.axes[slot.axis], plan, space.space)
+            old, new = pair_positions(use.axes[slot.axis], gains, space.space, self.channels)
             block = [*shape]
             block[slot.axis] = len(new)
             if given is None:
@@ -120,31 +155,10 @@ class Split(Resizing):
             np.moveaxis(by, slot.axis, 0)[old] -= np.moveaxis(given, slot.axis, 0)
             yield Shift(key, by)
 
-    def _pairs(self, axis: Axis, plan: Plan, split: Space) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where the two of each pair lie on an axis after the split; copies lie behind a space's old units."""
-        stays: list[NDArray[np.int64]] = []
-        copies: list[NDArray[np.int64]] = []
-        units = np.array(self.channels)
-
-        def visit(axis: Axis, start: int) -> None:
-            for space, block in axis:
-                size = new_length(as_axis(block), plan)
-                if space is split:
-                    inner = start + np.arange(size)
-                    stays.append((units[:, None] * size + inner).ravel())
-                    copies.append(((split.size + np.arange(len(units)))[:, None] * size + inner).ravel())
-                whole = new_length(((space, block),), plan)
-                if not isinstance(block, int):
-                    for at in range(start, start + whole, size):
-                        visit(block, at)
-                start += whole
-
-        visit(axis, 0)
-        return np.concatenate(stays), np.concatenate(copies)
-
     def blocks(self, grown: Graph, edits: Sequence[Edit]) -> dict[str, tuple[int, ...]]:
-        # Values are shifts here, whose shapes are checked where they are made.
-        return {key: block.shape for key, block in self.values.items()}
+        # Those that no place takes are shifts, whose shapes are checked where they are made.
+        shifted = {edit.key for edit in edits if isinstance(edit, Shift)}
+        return fresh_blocks(grown, edits) | {key: a.shape for key, a in self.values.items() if key in shifted}
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:

@@ -23,7 +23,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph, Node, Step
 from growir.network import Network
 from growir.ops import AdaptiveAvgPool2d, Add, BatchNorm, Constant, Conv2d, Flatten, Linear, Relu
-from growir.passes import Widen, pass_from_data, pass_from_step
+from growir.passes import Split, Widen, pass_from_data, pass_from_step
 from growir.rewrite import Pass, Preserves
 from growir.testing import assert_preserves, graphs, random_network
 from tests.laws.test_resizing import shuffled
@@ -337,6 +337,37 @@ def test_what_a_sequence_of_version_1_is_does_not_matter_without_values() -> Non
     data = {"pass": "sequence", "version": 1, "passes": [{"pass": "widen", "node": "a", "by": 1}]}
     assert pass_from_data(data) == passes.Sequence(passes=(Widen(node="a", by=1),))
     assert "valued" not in passes.Sequence(passes=(Widen(node="a", by=1),)).model_dump()
+
+
+def test_splits_with_numbers_are_carried_out_together() -> None:
+    """As one after the other, to the bit: numbers of the graph before, shares that are powers of two."""
+    graph = dense()
+    splits = (Split(node="a", channels=(2,), shares=(0.5,)), Split(node="b", channels=(4, 0), shares=(0.5, 0.25)))
+    assert blocks_of(passes.Sequence(passes=splits), graph)["1/b.weight"] == (2, 4)
+    values = drawn({"0/a.weight": (1, 3), "0/a.bias": (1,), "1/b.weight": (2, 4)})
+    step = passes.Sequence(passes=splits, values=values)
+    done = step.rewrite(graph)
+    keys = [edit.key for edit in done.edits if isinstance(edit, Remap)]
+    assert len(keys) == len(set(keys)) == len(done.edits)
+    network = small(random_network(graph))
+    together = network.apply(step)
+    one = network.apply(splits[0].model_copy(update={"values": by_pass(values, 0)}))
+    theta = values["1/b.weight"][:, [0, 1, 2, 3, 2]] * np.array([1, 1, 0.5, 1, 0.5], np.float32)
+    equal(together.arrays, one.apply(splits[1].model_copy(update={"values": {"b.weight": theta}})).arrays)
+    equal(together.replayed(network.arrays).arrays, together.arrays)
+
+
+def test_a_split_that_changes_a_weight_on_both_axes_takes_numbers_of_either_extent() -> None:
+    """Those of the extents after the split are what histories from before there were places hold."""
+    graph = residual()
+    split = Split(node="stem", channels=(1,), shares=(0.5,))
+    network = small(random_network(graph))
+    assert blocks_of(split, graph)["conv.weight"] == (1, 3, 3, 3)
+    theta = drawn({"conv.weight": (1, 3, 3, 3)})["conv.weight"]
+    by_place = network.apply(split.model_copy(update={"values": {"conv.weight": theta}})).arrays
+    lifted = theta[:, [0, 1, 2, 1]] * np.array([1, 0.5, 1, 0.5], np.float32).reshape(1, 4, 1, 1)
+    shifted = network.apply(split.model_copy(update={"values": {"conv.weight": lifted}})).arrays
+    equal(by_place, shifted)
 
 
 def followed(block: NDArray[Any], address: Address, axis: int, before: Sequence[Edit]) -> NDArray[Any]:

@@ -379,5 +379,9 @@ def _drawn(edits: Sequence[Edit]) -> set[str]:
             found.add(edit.address)
         elif isinstance(edit, Remap):
             drawn = {part.axis for part in edit.axes if not isinstance(part.fresh.init, Constant)}
-            found |= {place.address for place in edit.places if len(place.at) == 1 and place.at.keys() <= drawn}
+            found |= {
+                place.address
+                for place in edit.places
+                if len(place.at) == 1 and place.at.keys() <= drawn and not place.partners
+            }
     return found

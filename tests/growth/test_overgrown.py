@@ -186,6 +186,38 @@ def test_what_it_starts_with_is_what_growth_starts_with() -> None:
         assert all(torch.equal(new[key], value) for key, value in grown.state_dict().items())
 
 
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+def test_what_is_chosen_of_splits_gives_what_the_others_give_as_one(train: bool) -> None:
+    """Residual streams, spaces inside blocks and a widened one beside them; a pair that nothing parts is its unit."""
+    graph = residual()
+    module = module_of(graph).train(train)
+    step = Sequence(
+        passes=(
+            Split(node="stem", channels=(2, 0), shares=(0.5, 0.5)),
+            Split(node="p.one", channels=(3, 1, 0), shares=(0.5, 0.25, 0.5)),
+            Widen(node="q.one", by=2),
+        )
+    )
+    over, x = OverGrown(module, step), batch_of(graph)
+    assert over.places["1/p.one.weight"] == (3, 3, 3, 3)
+    assert torch.allclose(over({}, x)[0], module(x), rtol=1e-9)
+    assert not any(block.any() for address, block in over.start().items() if address.startswith(("0/", "1/")))
+    given = {
+        address: torch.zeros_like(block) if "norm" in address or "running" in address else block
+        for address, block in numbers(over).items()
+        if not address.startswith("2/")
+    }
+    for units, gone in (({0: [1], 1: [0, 2]}, {0: [0], 1: [1]}), ({1: [1]}, {0: [0, 1], 1: [0, 2]})):
+        gates = {
+            address: block.index_fill(0, torch.tensor(gone[int(address[0])]), 0.0) for address, block in given.items()
+        }
+        chosen = over.chosen(units, given)
+        grown, _ = live.grow(copy.deepcopy(module), chosen)
+        (wanted,) = over(gates, x)
+        assert (wanted - module(x)).abs().max() > 1e-3 * wanted.abs().max()
+        assert (wanted - grown(x)).abs().max() <= 1e-10 * wanted.abs().max()
+
+
 def test_slopes_reach_what_the_numbers_are_made_of_and_nothing_else() -> None:
     graph = dense()
     module = module_of(graph)
@@ -384,15 +416,20 @@ REFUSED: dict[str, tuple[Pass, dict[int, Any], str]] = {
     "no pass": (Widen(node="b", by=2), {1: [0]}, "chosen: there is no pass 1; there are 1, counted from 0"),
     "nothing": (Widen(node="b", by=2), {0: []}, "chosen: nothing of the pass stays; name a unit that does"),
     "whole": (
-        Sequence(passes=(Split(node="b", channels=(0,)),)),
+        Sequence(passes=(Widen(node="b", by=1, copies=(0,)),)),
         {0: [0]},
-        "chosen: passes[0] is split, of which no unit stays without the others; give None to keep it",
+        "chosen: passes[0] is widen, of which no unit stays without the others; give None to keep it",
     ),
     "made for all": (
         Sequence(passes=(Widen(node="b", by=2), AddNode(source="rb", target="head", width=1))),
         {0: [0], 1: None},
         "chosen: 1/node_1.linear.weight is as long as passes[1] finds the network, with all new units of the passes "
         "before it; put that pass in front of them, or keep them whole by None",
+    ),
+    "no split": (
+        Split(node="b", channels=(0, 3)),
+        {0: [3]},
+        "chosen: passes[0], split b, has new units 0 to 1, each to be named once, but [3] are given",
     ),
     "one after the other": (
         Sequence(passes=(Widen(node="b", by=2), Split(node="b", channels=(0,)))),

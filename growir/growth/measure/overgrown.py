@@ -34,7 +34,7 @@ from growir.live.modules import find
 from growir.ops.base import Constant
 from growir.params import param_table
 from growir.passes import Sequence as Passes
-from growir.passes import Widen
+from growir.passes import Split, Widen
 from growir.remap import Place, defaults
 from growir.rewrite import Pass, Rewrite
 
@@ -57,7 +57,7 @@ class OverGrown:
     Attributes:
         step: The pass.
         graph: The grown graph.
-        places: The shape of the numbers at each address. Of `Split` there are none: what it makes are copies.
+        places: The shape of the numbers at each address. Those of `Split` part the two of each pair, and start at zero.
         module: What is grown.
         learns: Whether slopes reach the module's trained parameters too.
 
@@ -120,9 +120,9 @@ class OverGrown:
 
         Args:
             units: By the place of a pass in the sequence (0 for a pass by itself) which of its new units stay. A
-                widening of fresh units keeps any of them, counted from 0 in growth strides of its space, the smallest
-                growths it has: `by` counts `by / space.stride` of them. None keeps a pass whole, whatever it is. Passes
-                that are not named go.
+                widening of fresh units and a split keep any of them, counted from 0 in growth strides of the space,
+                the smallest growths it has: `by / space.stride` of a widening, and of a split, in most spaces, as many
+                as it has `channels`. None keeps a pass whole, whatever it is. Passes that are not named go.
             given: The numbers, by address; the others are what `start` gives.
 
         Raises:
@@ -141,7 +141,7 @@ class OverGrown:
                 f"chosen: passes follow each other on {cut(twice[0])}, so the blocks of the later ones hold units of "
                 "the earlier; give None to keep passes whole, or one pass for each space"
             )
-        plain = [steps[k] if each is None else _smaller(self._before, steps[k], len(each)) for k, each in kept.items()]
+        plain = [steps[k] if each is None else _smaller(self._before, steps[k], each) for k, each in kept.items()]
         values = self._values(kept, plain, {**self._drawn(), **given})
         if isinstance(self.step, Passes):
             return self.step.model_validate({**dict(self.step), "passes": tuple(plain), "values": values})
@@ -153,15 +153,15 @@ class OverGrown:
         step = steps[k]
         if wanted is None:
             return None
-        if not isinstance(step, Widen) or step.resolved(self._before).copies:
+        if not isinstance(step, Widen | Split) or (isinstance(step, Widen) and step.resolved(self._before).copies):
             raise PassRefused(
                 f"chosen: passes[{k}] is {step.name}, of which no unit stays without the others; give None to keep it"
             )
-        count = step.by // step.space(self._before).stride
+        count = len(_strides(self._before, step))
         if len(set(wanted)) < len(wanted) or not all(0 <= unit < count for unit in wanted):
             raise PassRefused(
-                f"chosen: passes[{k}], widen {cut(step.node)}, has new units 0 to {count - 1}, each to be named once, "
-                f"but {list(wanted)} are given"
+                f"chosen: passes[{k}], {step.name} {cut(step.node)}, has new units 0 to {count - 1}, each to be named "
+                f"once, but {list(wanted)} are given"
             )
         return sorted(wanted)
 
@@ -205,7 +205,8 @@ class OverGrown:
                 drawn |= {
                     place.address
                     for place in edit.places
-                    if place.given is not None or (len(place.at) == 1 and place.at.keys() & (random | means))
+                    if place.given is not None
+                    or (len(place.at) == 1 and not place.partners and place.at.keys() & (random | means))
                 }
             elif isinstance(edit, Shift) and np.any(edit.by):
                 drawn.add(edit.address)
@@ -290,7 +291,20 @@ def _sliced(block: torch.Tensor, place: Place, kept: Mapping[int, list[int] | No
     return found
 
 
-def _smaller(graph: Graph, step: Pass, units: int) -> Pass:
-    """A widening by so many growth strides."""
-    assert isinstance(step, Widen)
-    return step.model_copy(update={"by": units * step.space(graph).stride, "values": {}})
+def _strides(graph: Graph, step: Widen | Split) -> list[range]:
+    """The new units of a pass's space, stride by stride; those of a split as places in its `channels`."""
+    space = step.space(graph)
+    each = space.growth[space.space]
+    count = step.by // space.stride if isinstance(step, Widen) else len(step.channels) // each
+    return [range(k * each, (k + 1) * each) for k in range(count)]
+
+
+def _smaller(graph: Graph, step: Pass, kept: Sequence[int]) -> Pass:
+    """The same pass with some of its growth strides."""
+    assert isinstance(step, Widen | Split)
+    if isinstance(step, Widen):
+        return step.model_copy(update={"by": len(kept) * step.space(graph).stride, "values": {}})
+    strides, shares = _strides(graph, step), step.resolved(graph).shares
+    units = [unit for k in kept for unit in strides[k]]
+    some = {"channels": tuple(step.channels[k] for k in units), "shares": tuple(shares[k] for k in units)}
+    return step.model_copy(update={**some, "values": {}})
