@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from growir.errors import RunError, cut
 from growir.growth.divergence import Diverged
+from growir.growth.entropies import entropies
 from growir.nearest import alternatives
 
 Outputs = tuple[torch.Tensor, ...]
@@ -73,7 +74,7 @@ class CrossEntropy:
     def each(self, outputs: Outputs, target: torch.Tensor) -> torch.Tensor:
         """(n,) cross-entropies in nats."""
         logits, target = self._checked(outputs, target)
-        found = _entropies(logits, target, "none")
+        found = _entropies(logits, target)
         if target.ndim == 1:
             return found
         return found.flatten(1).sum(1) / _counted(target).clamp(min=1)
@@ -81,7 +82,7 @@ class CrossEntropy:
     def total(self, outputs: Outputs, target: torch.Tensor) -> torch.Tensor:
         """Their sum."""
         logits, classes = self._checked(outputs, target)
-        return _entropies(logits, classes, "sum") if classes.ndim == 1 else self.each(outputs, target).sum()
+        return _entropies(logits, classes, total=True) if classes.ndim == 1 else self.each(outputs, target).sum()
 
     def metrics(self, outputs: Outputs, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """The number of samples whose class is the likeliest; of dense ones the share of their positions."""
@@ -128,9 +129,9 @@ def _belongs(logits: torch.Tensor, axis: int | None) -> str:
     return last if axis == -1 else f"{first} or {last}"
 
 
-def _entropies(logits: torch.Tensor, target: torch.Tensor, reduction: str) -> torch.Tensor:
+def _entropies(logits: torch.Tensor, target: torch.Tensor, *, total: bool = False) -> torch.Tensor:
     try:
-        return F.cross_entropy(logits, target, reduction=reduction)
+        return F.cross_entropy(logits, target, reduction="sum") if total else entropies(logits, target)
     except IndexError:  # only the CPU notices while it can still be told
         least, most = int(target.min()), int(target.max())
         raise RunError(
