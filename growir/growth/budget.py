@@ -112,9 +112,10 @@ class Budget:
 
     def rewritten(self, pass_: Pass) -> Rewrite:
         """A pass carried out on the structure. Raises PassRefused if it does not fit the graph."""
-        if pass_ not in self._done:
-            self._done[pass_] = pass_.rewrite(self.graph)
-        return self._done[pass_]
+        done = self._done.get(pass_)
+        if done is None:
+            done = self._done[pass_] = pass_.rewrite(self.graph)
+        return done
 
     def cost(self, pass_: Pass) -> Cost:
         """What the network would cost more after a pass. Raises PassRefused if it does not fit the graph."""

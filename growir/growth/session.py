@@ -14,6 +14,7 @@ from torch import fx, nn
 from growir import live
 from growir.backends.torch_edits import TorchBackend
 from growir.backends.torch_fx.lowering import lower_tensors
+from growir.collecting import uncollected
 from growir.data.memory import ArraySource
 from growir.data.parts import Data
 from growir.data.shuffling import generator
@@ -279,6 +280,7 @@ class Session:
 
     # -- change -----------------------------------------------------------------------------------------------------
 
+    @uncollected()
     def grow(self, pass_: Pass, steps: int = 0) -> live.Report:
         """Rewrite the module, its tensors and its optimizer's state, as `live.grow` does.
 

@@ -205,7 +205,7 @@ def test_growth_does_not_end_by_one_bad_draw(monkeypatch: pytest.MonkeyPatch) ->
     def useless(self: Scoring, *args: Any) -> Any:
         draft = real(self, *args)
         nothing = 0 * draft.weight  # activations that never vary
-        return dataclasses.replace(draft, weight=nothing, spare=(nothing, draft.bias))
+        return dataclasses.replace(draft, weight=nothing, spare=lambda: (nothing, draft.bias))
 
     session = small_session(spirals())
     monkeypatch.setattr(Scoring, "_draft", useless)

@@ -20,7 +20,7 @@ from growir.graph import Graph
 from growir.growth.measure.section import run_section
 from growir.growth.policies.dag import bottleneck, downstream
 from growir.growth.policies.dag.bottleneck import Moment
-from growir.growth.policies.dag.downstream import Downstream
+from growir.growth.policies.dag.downstream import Behind, Downstream
 from growir.growth.policies.dag.policy import bic
 from growir.growth.session import Session
 from growir.passes import AddEdge, AddNode, Widen
@@ -248,7 +248,8 @@ def test_a_line_search_runs_only_what_lies_behind_the_state(monkeypatch: pytest.
     for state in measured.states:
         sections.clear()
         evaluations.clear()
-        found = Downstream(session, measured.ls.values, measured.ls.targets, (state.node,))
+        behind = Behind(session, (state.node,))
+        found = Downstream(behind, measured.ls.values, measured.ls.targets)
         found.search([torch.randn_like(measured.ls.values[state.node])], 1.0)
         (needed,) = sections
         assert needed <= descendants(session.graph, state.node) - {state.node}
@@ -256,6 +257,26 @@ def test_a_line_search_runs_only_what_lies_behind_the_state(monkeypatch: pytest.
         later = descendants(session.graph, state.node) - {state.node}
         costs = session.graph.costs().nodes
         assert found.flops == 2 * len(evaluations) * len(measured.ls.targets) * sum(costs[n].macs for n in later)
+
+
+def test_a_line_search_is_the_same_after_others_and_where_a_shift_is_infinite() -> None:
+    session = small_session(spirals())
+    for k, step in enumerate(
+        [AddEdge(source="standard", target="out"), AddNode(source="standard", target="out", width=3)]
+    ):
+        session.grow(step)
+        trained(session, k)
+    measured = policy_of(session)._measure(session)
+    for state in measured.states:
+        behind = Behind(session, (state.node,))
+        shift = torch.randn(measured.ls.values[state.node].shape, generator=torch.Generator().manual_seed(0))
+        infinite = shift.clone()
+        infinite[3] = torch.inf
+        after = Downstream(behind, measured.ls.values, measured.ls.targets)
+        after.search([shift + 1], 1.0)
+        for each in (shift, infinite, shift):
+            alone = Downstream(behind, measured.ls.values, measured.ls.targets).search([each], 1.0)
+            assert repr(after.search([each], 1.0)) == repr(alone)  # not ==, as the gain of an infinite shift is nan
 
 
 # -- N = 0 ------------------------------------------------------------------------------------------------------------

@@ -664,7 +664,7 @@ def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def useless(self: Scoring, *args: Any) -> Any:
         draft = real(self, *args)
-        return replace(draft, weight=0 * draft.weight, spare=(0 * draft.weight, draft.bias))
+        return replace(draft, weight=0 * draft.weight, spare=lambda: (0 * draft.weight, draft.bias))
 
     monkeypatch.setattr(Scoring, "_draft", useless)
 

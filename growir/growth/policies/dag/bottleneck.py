@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar, cast
 
 import torch
@@ -31,7 +32,7 @@ Key = tuple[object, ...]  # what names a design: the value that is read first, t
 Remembered = dict[Key, object]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Moment:
     """E[a^T b] in float64, of all rows and of the last ones, which are held out when a ridge is chosen.
 
@@ -45,7 +46,7 @@ class Moment:
     held: torch.Tensor
     share: float
 
-    @property
+    @cached_property
     def fitting(self) -> torch.Tensor:
         """Of the rows that are not held out."""
         return (self.whole - self.share * self.held) / (1 - self.share)
@@ -128,7 +129,9 @@ def means(a: torch.Tensor) -> Moment:
 def ridged(gram: torch.Tensor, ridge: float, scale: torch.Tensor | None = None) -> torch.Tensor:
     """A Gram matrix with a ridge relative to `scale`, or its mean diagonal, so that scaled inputs solve alike."""
     mean = (gram.diagonal().mean() if scale is None else scale).clamp_min(torch.finfo(torch.float64).tiny)
-    return gram + ridge * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    found = gram.clone()
+    found.diagonal().add_(ridge * mean)
+    return found
 
 
 def factor(gram: torch.Tensor, ridge: float, scale: torch.Tensor | None = None) -> Solver:
@@ -154,7 +157,7 @@ def eigenvalues(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return cast("tuple[torch.Tensor, torch.Tensor]", torch.linalg.eigh(gram))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Bottleneck:
     """What one state lacks.
 
@@ -183,6 +186,21 @@ class Bottleneck:
     psi: float
     desired: torch.Tensor
     ridge: float
+
+    @cached_property
+    def wanting(self) -> torch.Tensor:
+        """(rows,) 1 for the rows at which the state would like to move, else 0, float32."""
+        return (self.desired != 0).any(dim=1).float()
+
+    @cached_property
+    def beyond(self) -> torch.Tensor:
+        """M - S dW*, what the best update leaves of the slope: not zero, as the solve has a ridge."""
+        return self.slope.whole - self.gram.whole @ self.wish
+
+    @cached_property
+    def beyond_held(self) -> torch.Tensor:
+        """The same of the rows that are held out."""
+        return self.slope.held - self.gram.held @ self.wish
 
 
 def measure(
@@ -249,9 +267,14 @@ def combine(parts: Sequence[torch.Tensor], weight: torch.Tensor) -> torch.Tensor
     total = torch.zeros(len(parts[0]), weight.shape[1], device=weight.device) if parts else torch.zeros(0)
     start = 0
     for part in parts:
-        total = total + part @ weight[start : start + part.shape[1]].to(part.dtype)
+        total += part @ weight[start : start + part.shape[1]].to(part.dtype)
         start += part.shape[1]
     return total
+
+
+def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """[p_1 | p_2 | ...], without a copy of a part that is alone."""
+    return parts[0] if len(parts) == 1 and parts[0].is_contiguous() else torch.cat(list(parts), dim=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -320,7 +343,8 @@ def _residual(own: Moment, cross: Moment, gram: Moment, known: torch.Tensor, hel
 
     def of(own: torch.Tensor, cross: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
         half = cross.T @ known
-        return own - half - half.T + known.T @ (gram @ known)
+        # In place, as what is made anew of hundreds of features costs more than to compute it.
+        return (own - half).sub_(half.T).add_(known.T @ (gram @ known))
 
     last = of(own.held, cross.held, gram.held) if held else own.held
     return Moment(of(own.whole, cross.whole, gram.whole), last, own.share)
@@ -329,12 +353,8 @@ def _residual(own: Moment, cross: Moment, gram: Moment, known: torch.Tensor, hel
 def _rest(target: Moment, bottleneck: Bottleneck, known: torch.Tensor, held: bool) -> Moment:
     """E[(F - B K)^T v_perp] from E[F^T v_perp]; likewise."""
 
-    def of(target: torch.Tensor, slope: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
-        return target - known.T @ (slope - gram @ bottleneck.wish)
-
-    slope, gram = bottleneck.slope, bottleneck.gram
-    last = of(target.held, slope.held, gram.held) if held else target.held
-    return Moment(of(target.whole, slope.whole, gram.whole), last, target.share)
+    last = target.held - known.T @ bottleneck.beyond_held if held else target.held
+    return Moment(target.whole - known.T @ bottleneck.beyond, last, target.share)
 
 
 def closed_form(gram: torch.Tensor, rest: torch.Tensor, inputs: torch.Tensor, count: int, ridge: float) -> torch.Tensor:

@@ -32,20 +32,18 @@ class Search(NamedTuple):
     gained: float
 
 
-class Downstream:
-    """The part of the network behind some states, for line searches: what lies before them is computed once.
+class Behind:
+    """The part of the network behind some states, lowered once for all samples.
 
     Args:
         session: The network.
-        values: Activations on the samples that are searched on.
-        wanted: Their targets.
         targets: The states.
 
     Attributes:
-        flops: Floating-point operations of a search.
+        macs: Multiply-accumulates per sample.
     """
 
-    def __init__(self, session: Session, values: Values, wanted: torch.Tensor, targets: tuple[str, ...]) -> None:
+    def __init__(self, session: Session, targets: tuple[str, ...]) -> None:
         graph = session.graph
         later: set[str] = set()
         for target in targets:
@@ -57,18 +55,44 @@ class Downstream:
         border = dict.fromkeys(
             i for node in graph.nodes if node.name in later for i in node.inputs if i not in inner and shapes[i].batched
         )
-        frontier = list(border)
-        names = session.reading.prefix()
-        before = run_section(graph, session.tensors, names, frontier) if frontier else None
-        self._run = run_section(graph, session.tensors, [*top, *frontier], [session.output], targets)
+        self._top, self._frontier = top, list(border)
+        self._names = session.reading.prefix()
+        self._computed = [name for name in border if name not in self._names]
+        self._before = run_section(graph, session.tensors, self._names, self._computed) if self._computed else None
+        self.run = run_section(graph, session.tensors, [*top, *border], [session.output], targets)
         costs = graph.costs().nodes
+        self.macs = sum(costs[name].macs for name in later)
+        self.objective = session.objective
+
+    def given(self, values: Values) -> list[torch.Tensor]:
+        """What is read of some samples: the states, and what else their followers read."""
+        known: Values = {name: values[name] for name in self._frontier if name in self._names}
+        if self._before is not None:
+            with torch.no_grad():
+                found = self._before(*(values[name] for name in self._names))
+            known = {**known, **dict(zip(self._computed, found, strict=True))}
+        return [*(values[name] for name in self._top), *(known[name] for name in self._frontier)]
+
+
+class Downstream:
+    """What lies behind some states on some samples, for line searches: what lies before them is computed once.
+
+    Args:
+        behind: The part of the network.
+        values: Activations on the samples that are searched on.
+        wanted: Their targets.
+
+    Attributes:
+        flops: Floating-point operations of a search; after the first, one of its points is known.
+    """
+
+    def __init__(self, behind: Behind, values: Values, wanted: torch.Tensor) -> None:
         # Two operations a multiply-accumulate, at each point of a search.
-        self.flops = 2.0 * (COARSE + FINE + 1) * len(wanted) * sum(costs[name].macs for name in later)
-        self._objective = session.objective
+        self.flops = 2.0 * (COARSE + FINE + 1) * len(wanted) * behind.macs
+        self._run, self._objective = behind.run, behind.objective
         self._targets = wanted
-        with torch.no_grad():
-            edge_values = before(*(values[name] for name in names)) if before else ()
-        self._given = [*(values[t] for t in top), *edge_values]
+        self._given = behind.given(values)
+        self._unmoved: float | None = None
 
     def losses(self, shifts: Sequence[torch.Tensor], amplitude: float = 1.0) -> torch.Tensor:
         """The loss of each sample with the states moved by their shifts."""
@@ -85,7 +109,14 @@ class Downstream:
         def loss_at(amplitude: float) -> float:
             return float(self.losses(shifts, amplitude).double().mean())
 
-        losses = {0.0: loss_at(0.0)}
+        # Where no candidate moves anything all have one loss. But zero times infinity is no number.
+        finite_shifts = all(bool(shift.isfinite().all()) for shift in shifts)
+        unmoved = self._unmoved if finite_shifts else None
+        if unmoved is None:
+            unmoved = loss_at(0.0)
+        if finite_shifts:
+            self._unmoved = unmoved
+        losses = {0.0: unmoved}
         for amplitude in (SMALLEST * limit, *np.geomspace(SMALLEST * limit, limit, COARSE)[1:]):
             losses[float(amplitude)] = loss_at(float(amplitude))
         small = SMALLEST * limit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -14,14 +14,16 @@ from growir.graph import Graph
 from growir.growth.measure.designs import Places, chain, design, window_of
 from growir.growth.measure.section import constants_of, run_section
 from growir.growth.policies.dag.bottleneck import Bottleneck, Grams, Key, Moment, Remembered, combine, measure, stacked
-from growir.growth.policies.dag.downstream import Downstream
+from growir.growth.policies.dag.downstream import Behind, Downstream
 from growir.growth.policies.dag.states import Edge, StateView, states_of
 from growir.growth.session import Session, generator
 from growir.ops import Op, Shape
+from growir.params import frozen_keys
 from growir.shapes import shapes_of
 
 # Numbers held of one part, in all values together: where maps would be more, fewer samples are measured.
 MAX_NUMBERS, FEWEST = 2 * 10**7, 500
+Run = Callable[..., tuple[torch.Tensor, ...]]
 CHUNK = 2048  # samples that go forward and backward together
 
 
@@ -80,6 +82,7 @@ class Measured:
     _designs: dict[Key, torch.Tensor] = field(default_factory=dict[Key, torch.Tensor])
     _bottlenecks: dict[str, Bottleneck] = field(default_factory=dict[str, Bottleneck])
     _downstream: dict[tuple[str, ...], Downstream] = field(default_factory=dict[tuple[str, ...], Downstream])
+    _behind: dict[tuple[str, ...], Behind] = field(default_factory=dict[tuple[str, ...], Behind])
     _wished: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict[tuple[str, int], torch.Tensor])
     gram: Grams = field(init=False)
 
@@ -157,7 +160,9 @@ class Measured:
         key = (*targets, str(choosing))
         if key not in self._downstream:
             part = self.gr if choosing else self.ls
-            self._downstream[key] = Downstream(self.session, part.values, part.targets, targets)
+            if targets not in self._behind:
+                self._behind[targets] = Behind(self.session, targets)
+            self._downstream[key] = Downstream(self._behind[targets], part.values, part.targets)
         return self._downstream[key]
 
 
@@ -181,10 +186,13 @@ def measured(session: Session, offered: Sequence[str], samples: int, ridge: floa
     given = list(dict.fromkeys([*names, *offered, *_constant_values(states, constant)]))
     count = _affordable(graph, [*given, *wanted], samples)
 
+    plain, sloped = _runs(session, names, list(wanted))
+
     def part_of(source: Source, most: int, fitting: Sequence[str] = ()) -> Part:
         values, targets = session.reading.gathered(source, given, most)  # the parts are in random order
         slopes: dict[str, torch.Tensor] = {}
-        found = _run(session, names, list(wanted), values, targets, fitting, slopes)
+        run = sloped if fitting else plain
+        found = _run(session, run, names, list(wanted), values, targets, fitting, slopes)
         return Part(values | found, targets, slopes)
 
     fitted, searched = session.reading.halves
@@ -217,8 +225,16 @@ def _affordable(graph: Graph, names: Sequence[str], samples: int) -> int:
     return min(samples, max(FEWEST, MAX_NUMBERS // max(each, 1)))
 
 
+def _runs(session: Session, names: Sequence[str], wanted: Sequence[str]) -> tuple[Run, Run]:
+    """What gives the wanted values, and what gives them such that each has its slope."""
+    plain = run_section(session.graph, session.tensors, names, wanted)
+    still = frozen_keys(session.graph)
+    return plain, run_section(session.graph, session.sloped_tensors(), names, wanted) if still else plain
+
+
 def _run(
     session: Session,
+    run: Run,
     names: Sequence[str],
     wanted: Sequence[str],
     values: Mapping[str, torch.Tensor],
@@ -227,7 +243,6 @@ def _run(
     slopes: dict[str, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
     """The wanted values, and dL/d(value) of those in `fitting`, L the loss summed over samples."""
-    run = run_section(session.graph, session.sloped_tensors() if fitting else session.tensors, names, wanted)
     chunks: list[Sequence[torch.Tensor]] = []
     found: list[Sequence[torch.Tensor]] = []
     for k in range(0, len(targets), CHUNK):
@@ -255,5 +270,7 @@ def dead_units(session: Session, samples: int = 2000) -> int:
     values, targets = session.reading.gathered(session.data.train, names, most)
     slopes: dict[str, torch.Tensor] = {}
     nodes = [state.node for state in states]
-    _run(session, names, [*nodes, session.output], values, targets, nodes, slopes)
+    wanted = [*nodes, session.output]
+    _, run = _runs(session, names, wanted)
+    _run(session, run, names, wanted, values, targets, nodes, slopes)
     return sum(int((slope.transpose(0, 1).flatten(1) == 0).all(dim=1).sum()) for slope in slopes.values())

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 
+from growir.collecting import uncollected
 from growir.errors import RunError
 from growir.graph import Graph
 from growir.growth.budget import Budget
@@ -70,6 +71,7 @@ class Dag:
 
     # -- propose ------------------------------------------------------------------------------------------------------
 
+    @uncollected()
     def propose(self, session: Session, budget: Budget) -> list[Candidate]:
         """Every new edge, new state and widening that fits the budget.
 
@@ -93,6 +95,7 @@ class Dag:
 
     # -- score --------------------------------------------------------------------------------------------------------
 
+    @uncollected()
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Scored]:
         """Weights, amplitude and gain of each candidate."""
         graph, budget = session.graph, self._budget

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from growir.growth.loss import mean_and_error
 from growir.growth.measure.designs import along_channels, as_weight, chain, design, run_layer
 from growir.growth.policies.dag.additions import Addition
-from growir.growth.policies.dag.bottleneck import Fit, Moment, combine, fit
+from growir.growth.policies.dag.bottleneck import Fit, Moment, combine, fit, joined
 from growir.growth.policies.dag.inputs import unit_of
 from growir.growth.policies.dag.measuring import Measured, Part
 from growir.growth.policies.dag.neurons import (
@@ -52,11 +52,11 @@ class _Draft(Draft):
     """A draft that knows how its neurons are made.
 
     Attributes:
-        spare: Random weights and biases, for neurons that cannot stay as they are.
+        spare: Draws weights and biases, for neurons that cannot stay as they are.
         made: Makes neurons of weights and biases.
     """
 
-    spare: tuple[torch.Tensor, torch.Tensor]
+    spare: Callable[[], tuple[torch.Tensor, torch.Tensor]]
     made: Callable[[torch.Tensor, torch.Tensor], Neurons]
 
 
@@ -202,7 +202,10 @@ class Scoring:
             vectors = incoming.shape.rank == 2 and incoming.bias is not None
             whole, rest = (torch.cat(inputs, dim=1), rest) if vectors else (whole, torch.zeros(0, 0))
         kind = (incoming.activation, tuple(tensor.detach().numpy().tobytes() for tensor in learned.values()))
-        spare = scaled(inputs, random_directions(inputs, incoming.count, draws), 1.0, draws)
+
+        def spare() -> tuple[torch.Tensor, torch.Tensor]:
+            return scaled(inputs, random_directions(inputs, incoming.count, draws), 1.0, draws)
+
         return _Draft(whole, rest, weight, bias, activation, kind, spare, made)
 
     def _alive(self, draft: _Draft, new: Addition, *, fitted: bool) -> Neurons:
@@ -210,12 +213,13 @@ class Scoring:
         # Large fitted neurons win now and lose after training, so they start at half the scale.
         weight, bias = (0.5 * draft.weight, 0.5 * draft.bias) if fitted else (draft.weight, draft.bias)
         # One that would never learn is turned around, and drawn anew where that does not help.
-        others = ((-weight, -bias), draft.spare)
+        turned = -weight, -bias
         neurons = draft.made(weight, bias)
-        for other, threshold in others:
+        for others in (turned, draft.spare):
             alive = self._learns(neurons.activations(self.measured.opt), new)
             if alive.all():
                 break
+            other, threshold = others() if callable(others) else others
             weight, bias = torch.where(alive, weight, other), torch.where(alive, bias, threshold)
             neurons = draft.made(weight, bias)
         return neurons
@@ -230,7 +234,7 @@ class Scoring:
         count = values.shape[1]
         felt = torch.zeros(count)
         for target, edges in new.outgoing:
-            sloped = (self.measured.bottleneck(target).desired != 0).any(dim=1).float()
+            sloped = self.measured.bottleneck(target).wanting
             for edge in edges:
                 read = self._features(values, target, [edge])
                 felt += (sloped @ (read != 0).float()).reshape(count, -1).sum(dim=1)
@@ -244,7 +248,7 @@ class Scoring:
     def _features(self, values: torch.Tensor, target: StateView, edges: Sequence[Edge]) -> torch.Tensor:
         """What the new weights into a state multiply, (rows, features)."""
         places = self.measured.places(target.shape)
-        return torch.cat([design(e.op, chain(e.carriers, e.shape)(values), places) for e in edges], dim=1)
+        return joined([design(e.op, chain(e.carriers, e.shape)(values), places) for e in edges])
 
     # -- outgoing weights ---------------------------------------------------------------------------------------------
 
@@ -259,7 +263,7 @@ class Scoring:
             values = neurons.activations(measured.opt)
             designs = [self._features(values, target, [edge]) for edge in edges]
         bottleneck = measured.bottleneck(target)
-        found = fit(bottleneck, torch.cat(designs, dim=1), self.config.ridge, *moments)
+        found = fit(bottleneck, joined(designs), self.config.ridge, *moments)
         sizes = [part.shape[1] for part in bottleneck.parts]
         existing = list(torch.split(found.existing.float(), sizes)) if sizes else []
         bias = existing.pop()[0] if target.moving_bias is not None else None
@@ -282,15 +286,15 @@ class Scoring:
         known, target = solved.fit.known, solved.target
         if known is not None and target.shape.rank == 2 and known.shape[1] < target.width:
             # B (dW* - K omega) + F omega as B dW* + (F - B K) omega: fewer products, and the first is known.
-            beyond = torch.cat(reads, dim=1) - combine(self.measured.sources(target, part), known)
+            beyond = joined(reads) - combine(self.measured.sources(target, part), known)
             return self.measured.wished(target, part) + beyond @ solved.fit.new.float()
         total = torch.zeros_like(part.values[target.node])
         for edge, weight in zip(target.moving, solved.existing, strict=True):
-            total = total + run_layer(edge.op, part.carried(edge), weight)
+            total += run_layer(edge.op, part.carried(edge), weight)
         if solved.bias is not None:
-            total = total + along_channels(solved.bias, total)
+            total += along_channels(solved.bias, total)
         for edge, weight, read in zip(solved.edges, solved.new, reads, strict=True):
-            total = total + run_layer(edge.op, read, weight)
+            total += run_layer(edge.op, read, weight)
         return total
 
     def _predicted(self, solved: Sequence[Solved], shifts: Sequence[torch.Tensor]) -> float:
