@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Field, model_validator
 
-from growir.growth.sections import Count, NonNegative, Positive, Section, Word
+from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Positive, Section, Word
 
 Decay = Literal["matrices", "all"]
 Schedule = Literal["constant", "cosine", "one_cycle", "steps", "wsd"]
 Rewarm = Literal["no", "symmetric", "new"]
 # A number of steps, or below 1 a share of all steps.
-Length = Annotated[int, Field(strict=True, ge=0)] | Annotated[float, Field(strict=True, ge=0, lt=1)]
+Length = Annotated[int, Field(strict=True, ge=0, le=MOST)] | Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 class OptimizerConfig(Section):
@@ -71,7 +71,7 @@ class RateConfig(Section):
     name: Schedule = "constant"
     warmup: Length | None = None
     least: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0
-    milestones: tuple[Length, ...] = ()
+    milestones: Annotated[tuple[Length, ...], Field(max_length=MAX_CHOICES)] = ()
     gamma: Positive = 0.1
     decay: Length = 0.2
     rewarm: Rewarm = "no"

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from growir.errors import RunError, cut
 from growir.growth.naming import named
-from growir.growth.sections import MOST, Count, NonNegative, Section
+from growir.growth.sections import MOST, Count, NonNegative, Section, Word
 from growir.nearest import suggestion
 
 Fit = Literal["between", "final"]
@@ -146,7 +146,7 @@ class Scheduled(Section):
             learning_rate_final say.
     """
 
-    name: str
+    name: Word
     fit: bool = True
 
     def next(self, log: Log) -> Phase:
@@ -332,7 +332,7 @@ class Named(Scheduled):
         name: Where its class stands.
     """
 
-    name: str = ""
+    name: Word = ""
 
     def next(self, log: Log) -> Phase:
         made: object = cast("Callable[[], object]", named(self.name, "schedule"))()
@@ -351,7 +351,7 @@ def schedule_class(section: Mapping[str, Any]) -> type[Scheduled]:
     name = section.get("name", "alternating")
     if isinstance(name, str) and ":" in name:
         return Named
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         near = suggestion(str(name), SCHEDULES)
         raise RunError(f"there is no schedule {cut(repr(name))}; there are {', '.join(SCHEDULES)}.{near}")
     return SCHEDULES[name]

@@ -20,8 +20,10 @@ from growir.document import MAX_DEPTH, parse, to_data
 from growir.errors import GraphError, RunError
 from growir.graph import MAX_RANK, Input, Step
 from growir.growth.budget import BudgetConfig
-from growir.growth.config import DataConfig, RunConfig, TrainConfig, parse_run
+from growir.growth.config import DataConfig, ObjectiveConfig, RunConfig, TrainConfig, parse_run
 from growir.growth.policies.dag.settings import DagConfig
+from growir.growth.recipe import OptimizerConfig
+from growir.growth.schedule import Alternating
 from growir.inspecting import inspection
 from growir.ops import OPS, Op
 from growir.passes import PASSES, EliminateDead
@@ -62,8 +64,12 @@ def unbounded(schema: Json, where: str, definitions: Json) -> Iterator[str]:
     kinds = (kinds,) if isinstance(kinds, str) else kinds
     free = "const" not in schema and "enum" not in schema
     for kind in kinds:
-        if kind in ("integer", "number") and not (
-            schema.keys() & {"minimum", "exclusiveMinimum"} and schema.keys() & {"maximum", "exclusiveMaximum"}
+        if (
+            kind in ("integer", "number")
+            and free
+            and not (
+                schema.keys() & {"minimum", "exclusiveMinimum"} and schema.keys() & {"maximum", "exclusiveMaximum"}
+            )
         ):
             yield f"{where}: {kind}"
         elif kind == "array" and "maxItems" not in schema:
@@ -149,6 +155,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "": RunConfig,
     "data": DataConfig,
     "policy": DagConfig,
+    "objective": ObjectiveConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": Alternating,
     "train": TrainConfig,
     "budget": BudgetConfig,
 }

@@ -101,6 +101,7 @@ WRONG = [
     ("[policy]\nname = 'dga'", "there is no policy 'dga'; there are dag, net2net, random, and any class as "),
     ("[policy]\nname = 'dga'", "\"package.module:Class\". Did you mean 'dag'?"),
     ("[[policy]]\nname = 'firefly'", "there is no policy 'firefly'"),
+    ("[schedule]\nname = {}", "there is no schedule {}; there are alternating, every, "),
     ("[policy]\nactivation = 'rleu'", "Did you mean 'relu'?"),
     ("[policy]\nneurons = 0", "neurons is 0: input should be greater than 0"),
     ("[policy]\nneurons = 2.0", "neurons is 2.0: input should be a valid integer"),
