@@ -649,6 +649,7 @@ def _started(session: Session) -> records.Started:
         threads=torch.get_num_threads(),
         task=problem.task,
         samples=problem.samples,
+        selection_samples=None if session.data.select is None else len(session.data.select),
         test_samples=0 if test is None else len(test),
         held_out=None if dataset is None else dataset.held_out,
         sample_shape=tuple(size for size in shape if isinstance(size, int)),

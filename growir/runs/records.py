@@ -101,6 +101,7 @@ class Started(Event):
         threads: Of torch.
         task: What is learned: classification, regression.
         samples: To train on; the selection part among them.
+        selection_samples: Of these, the selection part; None in runs from before it was told.
         test_samples: To test on.
         held_out: The share of the data that was held out to test on; None where the data had a test part.
         sample_shape: Of one sample.
@@ -116,6 +117,7 @@ class Started(Event):
     threads: Count = None
     task: Text = None
     samples: Count = None
+    selection_samples: Count = None
     test_samples: Count = None
     held_out: Number = None
     sample_shape: Sizes = ()

@@ -16,11 +16,11 @@ from growir.runs.values import Metrics
 from growir.runs.words import (
     GAIN,
     PROBATION,
-    SELECTION,
     amount,
     decimal,
     describe_step,
     reason_text,
+    selection_part,
     what_grew,
 )
 from growir.show import MAX_LINE, si_text, some
@@ -41,7 +41,8 @@ def run_page(log: RunLog) -> Iterator[str | Grid]:
         yield f"reads {amount(log.inputs.inputs)} inputs: loss after a short fit {tried or '-'}"
     if log.growths:
         yield from _growth_grids(log)
-        yield f"{wrapped(SELECTION)}\n{wrapped(GAIN)}\nmacs are the multiply-accumulates for one sample."
+        said = f"{wrapped(selection_part(log.started))}\n{wrapped(GAIN)}"
+        yield f"{said}\nmacs are the multiply-accumulates for one sample."
         if any(grown.growth.probation for grown in log.growths):
             yield wrapped(PROBATION)
     else:

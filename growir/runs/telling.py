@@ -13,13 +13,13 @@ from growir.runs.values import Json
 from growir.runs.words import (
     GAIN,
     PROBATION,
-    SELECTION,
     UNDONE,
     amount,
     decimal,
     moves,
     neurons,
     reason_text,
+    selection_part,
     short,
     what_grew,
 )
@@ -61,11 +61,11 @@ class Teller:
                 tried = ", ".join(f"{decimal(each.loss, '.4f')} with {amount(each.inputs)}" for each in event.tried)
                 count = amount(event.inputs)
                 yield wrapped(f"reads {count} inputs: loss on the selection part after a short fit {tried}")
-                yield from self._once("selection", SELECTION)
+                yield from self._once("selection", selection_part(None))
             case Started():
                 size = amount(event.parameters)
                 yield wrapped(f"{cut(event.name)}: {_data_text(event)}, starting at {size} parameters")
-                yield from self._once("selection", SELECTION)
+                yield from self._once("selection", selection_part(event))
                 if self._strategies:
                     names = " and ".join(self._strategies)
                     yield wrapped(f"The strategies {names} grow a network each; in the end one is chosen.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from growir.errors import cut
+from growir.runs.records import Started
 from growir.runs.values import Json, count, mappings, number
 from growir.show import MAX_DEPTH, field_text
 
@@ -27,10 +28,6 @@ GAIN = (
     "A gain is by how much a growth lowers the loss before it is trained: as predicted to first order, and as measured "
     "on the selection part."
 )
-SELECTION = (
-    "While it grows, a network is trained on two thirds of the samples; the last third, the selection part, measures "
-    "what each growth is worth."
-)
 PROBATION = (
     "on probation: nothing gains at once, so the most promising candidate is trained; it stays if that lowers the loss "
     "on the selection part by more than chance would; by the strategy widen, in any case"
@@ -39,6 +36,16 @@ PROBATION = (
 _UNSAID = frozenset("event step pass version created values seed cost".split())
 MOST = 6  # passes of one growth that are told one by one
 MAX_WHAT = 1000  # characters that say what grew
+
+
+def selection_part(started: Started | None) -> str:
+    """What the selection part is; a third of the samples where a run does not say how many it has."""
+    parts = "two thirds of the samples; the last third, the selection part, measures"
+    if started is not None and started.samples and started.selection_samples:
+        samples, select = started.samples, started.selection_samples
+        if abs(3 * select - samples) > 3:
+            parts = f"{samples - select:,} of the {samples:,} samples; the others, the selection part, measure"
+    return f"While it grows, a network is trained on {parts} what each growth is worth."
 
 
 def short(name: object) -> str:
