@@ -170,7 +170,7 @@ def scratch(data: Data, loaded: Dataset, config: TrainConfig, seed: int, like: R
     final_fit(session)
     seconds = clock.lap()
     assert session.data.test is not None
-    accuracy = session.evaluate(session.data.test).metrics["accuracy"]
+    accuracy = session.measure(session.data.test).metrics["accuracy"]
     return Run(accuracy, graph.costs().parameters, seconds, epochs)
 
 

@@ -237,7 +237,7 @@ def scratch(problem: Problem, graph: Graph, epochs: float) -> Run:
     clock = Clock()
     final_fit(session)
     seconds = clock.lap()
-    error = session.evaluate(_given(session.data.test)).metrics["mse"]
+    error = session.measure(_given(session.data.test)).metrics["mse"]
     return Run(error, graph.costs().parameters, Seconds(0.0, 0.0), seconds, round(epochs), graph)
 
 
@@ -339,7 +339,7 @@ def grid_search(problem: Problem) -> Run:
         graph = structures(problem.data.x_train.shape[1], problem.data.outputs, width)[which]
         session = problem.session(graph, 1)
         between(session, 1)
-        losses.append((float(session.evaluate(_given(session.data.select)).losses.mean()), graph))
+        losses.append((float(session.measure(_given(session.data.select)).losses.mean()), graph))
     best = min(losses, key=lambda pair: pair[0])[1]
     searching = clock.lap()
     found = scratch(problem, best, problem.plan.epochs(problem.plan.steps))

@@ -100,11 +100,6 @@ class ChannelSpace:
         """Channels of the space itself, each `width / units` positions of the naming node: what passes count from 0."""
         return self.space.size
 
-    @property
-    def step(self) -> int:
-        """The stride, by the name it had before."""
-        return self.stride
-
 
 @dataclass(frozen=True, slots=True)
 class Analysis:

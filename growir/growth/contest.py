@@ -105,7 +105,7 @@ def run_trial(session: Session, name: str, branch: int, step: int, ended: str) -
     with telling(f"the fit of branch {name!r}", advice):
         train_trial(session, branch)
     assert session.data.select is not None, "the data is cut"
-    trial = Trial(name, network, session.evaluate(session.data.select).losses, step, ended)
+    trial = Trial(name, network, session.measure(session.data.select).losses, step, ended)
     if not math.isfinite(trial.loss):
         raise RunError(f"the fit of branch {name!r} diverged: its loss is NaN or infinite; {advice}")
     return trial

@@ -428,8 +428,8 @@ class Engine:
         network = session.network()
         seconds = progress.seconds + time.perf_counter() - started
         test = session.data.test
-        after = None if test is None else _finite(session.evaluate(test).metrics)
-        before = None if test is None else _finite(session.evaluate(test, network=grown).metrics)
+        after = None if test is None else _finite(session.measure(test).metrics)
+        before = None if test is None else _finite(session.measure(test, network=grown).metrics)
         costs, policy = network.graph.costs(), self.branch.policy
         told = _described(policy, session)
         event = records.Finished(
@@ -467,7 +467,7 @@ class Engine:
         seconds = time.perf_counter() - started
         select = session.data.select
         assert select is not None, "the data is cut"
-        scores = _finite(session.evaluate(select).metrics)
+        scores = _finite(session.measure(select).metrics)
         self.tell(replace(trial.record, selection=scores, seconds=round(seconds, 4)))
         trials = (*progress.trials, trial)
         total = progress.seconds + seconds

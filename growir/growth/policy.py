@@ -142,7 +142,7 @@ class Policy(Protocol):
         ...
 
     def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> Sequence[Score]:
-        """Those that grow now, the best first; none ends growth. `growth.selection` has the usual ways."""
+        """Those that grow now, the best first; none ends growth. `growth.select` has the usual ways."""
         ...
 
     def build(self, session: Session, chosen: Sequence[Score]) -> Pass:

@@ -230,7 +230,7 @@ class Session:
         size = self.train_config.batch_size or 64
         return -(-len(source) // size) if isinstance(source, ArraySource) else source.batch_count(size)
 
-    def evaluate(self, source: Source, most: int | None = None, network: Network | None = None) -> Evaluated:
+    def measure(self, source: Source, most: int | None = None, network: Network | None = None) -> Evaluated:
         """How the network, or another one, does on the first samples of a source, in eval mode.
 
         Args:
@@ -259,8 +259,8 @@ class Session:
         """
         most = self.config.policy.samples
         assert self.data.select is not None, "the data is cut"
-        select = self.evaluate(self.data.select, most)
-        train = self.evaluate(self.data.train, most)
+        select = self.measure(self.data.select, most)
+        train = self.measure(self.data.train, most)
         metrics = {"train": train.metrics, "selection": select.metrics}
         return Standing(select.losses, metrics, self.graph.costs().parameters)
 

@@ -89,7 +89,7 @@ def train_between(session: Session, phase: Train, key: tuple[int, ...], span: Sp
         keeping: How it goes on and is kept.
     """
     if not session.learned:
-        return Fitted(session.evaluate(session.data.train).metrics["loss"], 0, 0, stopped=False)
+        return Fitted(session.measure(session.data.train).metrics["loss"], 0, 0, stopped=False)
     recipe = recipe_of(session.train_config, phase)
     batches = session.batch_count(session.data.train)
     start = keeping.start or Position()
@@ -177,7 +177,7 @@ def _phase(
     assert select is not None, "the data is cut"
 
     def measured() -> float:
-        return session.evaluate(select, session.config.policy.samples).metrics["loss"]
+        return session.measure(select, session.config.policy.samples).metrics["loss"]
 
     surrounding: dict[str, Any] = {}
     if isinstance(policy, Trains):

@@ -157,7 +157,7 @@ def fitted(session: Session) -> float:
 
 def loss_on(session: Session, source: Source) -> float:
     """The mean loss."""
-    return float(session.evaluate(source).losses.double().mean())
+    return float(session.measure(source).losses.double().mean())
 
 
 def values_of(session: Session, source: Source, names: Sequence[str] | None = None) -> list[torch.Tensor]:

@@ -135,5 +135,5 @@ def test_a_network_of_which_nothing_learns_is_only_measured() -> None:
     keys = {key for key, param in param_table(SMOOTH).items() if not param.buffer}
     session = Session(Network.init(with_frozen(SMOOTH, keys)), small_problem(curve()), small_config())
     before = session.network().arrays
-    assert trained(session, 1) == session.evaluate(session.data.train).metrics["loss"]
+    assert trained(session, 1) == session.measure(session.data.train).metrics["loss"]
     assert all(np.array_equal(array, before[key]) for key, array in session.network().arrays.items())

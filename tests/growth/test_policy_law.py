@@ -20,7 +20,7 @@ from growir.growth.policies.dag.policy import Dag
 from growir.growth.policies.net2net import Net2Net
 from growir.growth.policies.random import RandomWidth
 from growir.growth.policy import Candidate, PolicySettings, Score
-from growir.growth.selection import best
+from growir.growth.select import best
 from growir.growth.session import Session
 from growir.ops import BatchNorm, Dropout, Linear, Relu
 from growir.params import param_table

@@ -212,7 +212,7 @@ def test_predicting_costs_two_operations_a_multiply_accumulate_and_sample() -> N
     session = small_session(spirals())
     session.grow(AddNode(source="standard", target="out", width=4))
     with session.meter.phase("growing"):
-        session.evaluate(select_of(session))
+        session.measure(select_of(session))
     assert session.meter.costs["growing"].flops == 2 * session.graph.costs().macs * len(select_of(session))
 
 

@@ -9,7 +9,7 @@ from growir.growth.budget import Budget
 from growir.growth.measure.sites import free_spaces, wider
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Share
-from growir.growth.selection import by_chance, fitting, shares
+from growir.growth.select import by_chance, fitting, shares
 from growir.passes import Sequence as Steps
 from growir.rewrite import Pass
 

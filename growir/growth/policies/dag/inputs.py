@@ -114,7 +114,7 @@ def select_inputs(session: Session, policy: DagConfig) -> list[Reading]:
         advice = "lower [train] learning_rate_final or weight_decay, or give [data] variance as one number"
         with telling(what, advice):
             fit_anew(session, short_fit(session.train_config.epochs_final or 1), k)
-        loss, error = mean_and_error(session.evaluate(select).losses)
+        loss, error = mean_and_error(session.measure(select).losses)
         if not math.isfinite(loss):
             raise RunError(f"{what} diverged: its loss is NaN or infinite; {advice}")
         found.append(Reading(share, inputs, network, width, loss, error))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from growir.growth.budget import Cost
 from growir.growth.policy import Candidate, Score
-from growir.growth.selection import best, fitting, per_cost, ranked, shares, top, within
+from growir.growth.select import best, fitting, per_cost, ranked, shares, top, within
 
 
 def score(name: str, gain: float, parameters: int = 1, units: int = 0) -> Score:
