@@ -119,7 +119,7 @@ def test_usage(args: list[object]) -> None:
 
 
 def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("growir.show.page", lambda *args, **more: 1 / 0)
+    monkeypatch.setattr("growir.inspecting.page", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         growir("inspect", GOOD)
 
@@ -128,7 +128,7 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*args: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("growir.show.page", interrupted)
+    monkeypatch.setattr("growir.inspecting.page", interrupted)
     done = growir("inspect", GOOD)
     assert done.code == 130
     assert done.err == "growir: interrupted\n"
