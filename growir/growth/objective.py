@@ -7,7 +7,6 @@ An objective is named ("cross_entropy", "mse") or any function of the network's 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
@@ -40,12 +39,6 @@ class Objective(Protocol):
     def metrics(self, outputs: Outputs, target: Any) -> dict[str, torch.Tensor]:
         """Sums over the batch by name: they add up over batches and ranks, and divided by the samples are means."""
         ...
-
-
-def mean_and_error(each: torch.Tensor) -> tuple[float, float]:
-    """The mean of one number a sample, and its standard error."""
-    found = each.double()
-    return float(found.mean()), float(found.std(correction=0)) / math.sqrt(len(found))
 
 
 def full_precision(outputs: torch.Tensor | Outputs) -> Outputs:

@@ -6,7 +6,6 @@ creates joins them by its rank (`groups_of`).
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -16,6 +15,7 @@ from torch import nn
 
 from growir.errors import ModelError, RunError, counted, cut
 from growir.growth.muon import MuonByRank
+from growir.growth.naming import named
 from growir.growth.recipe import Decay, OptimizerConfig
 from growir.live.groups import Groups
 from growir.live.rows import held_by, row_of, taken_for
@@ -107,18 +107,7 @@ def _is_optimizer(kind: object) -> bool:
 
 
 def _imported(address: str) -> object:
-    module, _, name = address.partition(":")
-    try:
-        found: object = importlib.import_module(module)
-    except ImportError as error:
-        raise RunError(
-            f"[optimizer] name: {cut(address)} cannot be imported ({cut(error, 200)}); write it as "
-            '"package.module:function", and have the module where Python finds it'
-        ) from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise RunError(f"[optimizer] name: {cut(module)} has no {cut(part)!r}.{suggestion(part, vars(found))}")
-        found = getattr(found, part)
+    found = named(address, "[optimizer] name")
     if not callable(found):
         raise RunError(f"[optimizer] name: {cut(address)} is of {type(found).__name__}, but a function is needed")
     return found

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from growir.errors import RunError
+from growir.growth.loss import mean_and_error
 from growir.growth.objective import (
     Called,
     CrossEntropy,
@@ -17,7 +18,6 @@ from growir.growth.objective import (
     as_objective,
     check_first,
     full_precision,
-    mean_and_error,
     means,
 )
 from tests.growth.before import Loss
