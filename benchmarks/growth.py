@@ -31,8 +31,8 @@ from growir.errors import DataError
 from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, TrainConfig
 from growir.growth.data import check_data, load_data
-from growir.growth.engine import Observer
 from growir.growth.objective import CrossEntropy
+from growir.growth.observer import Observer
 from growir.growth.policies.dag.empty import kept
 from growir.growth.policies.dag.inputs import short_fit
 from growir.growth.problem import Problem

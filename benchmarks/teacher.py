@@ -46,8 +46,8 @@ from growir.graph import Graph, Input, Node
 from growir.growth import problem as solved
 from growir.growth.config import DataConfig, RunConfig, parse_run
 from growir.growth.data import check_data, split_parts
-from growir.growth.engine import Observer
 from growir.growth.objective import SquaredError
+from growir.growth.observer import Observer
 from growir.growth.session import Session
 from growir.network import Network
 from growir.ops import Add, Linear, Selu

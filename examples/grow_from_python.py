@@ -7,7 +7,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 import growir
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from growir.runs.records import Event, Growth
 
 

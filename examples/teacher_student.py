@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import growir
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from growir.runs.records import Event, Growth, Selected
 from growir.testing.teacher import teacher, teacher_student
 

@@ -14,10 +14,10 @@ from growir.errors import DataError, RunError
 from growir.graph import Graph
 from growir.growth.config import DIGITS, RunConfig, over, parse_run
 from growir.growth.data import check_data, load_data
-from growir.growth.engine import GrowthResult, Observer
 from growir.growth.given import given_policy
 from growir.growth.naming import name_of
 from growir.growth.objective import Objective
+from growir.growth.observer import GrowthResult, Observer
 from growir.growth.optimizing import Factory
 from growir.growth.policy import Policy, PolicySettings
 from growir.growth.problem import Problem

@@ -14,10 +14,10 @@ import torch
 from growir import __version__
 from growir.backends.torch_arrays import to_array, to_tensor
 from growir.growth.contest import Trial
-from growir.growth.engine import Progress
 from growir.growth.memory import divided
 from growir.growth.optimizer_state import OptimizerState
 from growir.growth.phase import Position
+from growir.growth.progress import Progress
 from growir.growth.schedule import Entry, Log
 from growir.growth.session import Session
 from growir.runs.folder import Checkpoint, damaged

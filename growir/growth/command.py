@@ -10,8 +10,8 @@ from pathlib import Path
 from growir.errors import RunError
 from growir.growth.contest import strategies_of
 from growir.growth.data import load_data
-from growir.growth.engine import Observer
 from growir.growth.naming import importing_from
+from growir.growth.observer import Observer
 from growir.growth.problem import Problem
 from growir.growth.running import objective_of, read_config, start_of, start_run
 from growir.growth.settings import Typed, read_settings

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+
+import torch
 
 from growir.errors import RunError
 
@@ -31,3 +34,24 @@ def telling(what: str, advice: str) -> Generator[None]:
         yield
     except Diverged as error:
         raise RunError(f"{what} diverged: {error.found}; {advice}") from None
+
+
+def refuse_divergence(losses: Iterable[float], weights: Iterable[torch.Tensor], what: str, rate: str) -> None:
+    """Look at what a training ended with.
+
+    Args:
+        losses: Its.
+        weights: All that learned.
+        what: It is called, in words.
+        rate: The setting that says how fast it learned.
+
+    Raises:
+        RunError: A loss or a weight is not finite.
+    """
+    if not all(map(math.isfinite, losses)) or not all(torch.isfinite(tensor).all() for tensor in weights):
+        raise RunError(f"{what} diverged: loss or weights are NaN or infinite; {advice(rate)}")
+
+
+def advice(rate: str) -> str:
+    """What may mend training that diverges, as a user would write it."""
+    return f"clip gradients ([train] clip = 1.0), or lower [train] {rate}"

@@ -2,118 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import torch
-
-from growir.document import step_data
-from growir.errors import PassRefused, RunError, cut
-from growir.graph import Graph
+from growir.errors import RunError
+from growir.growth import recording
 from growir.growth.budget import Budget
-from growir.growth.contest import ERROR, Branch, Trial, branches_of, contest, run_trial, winner
-from growir.growth.divergence import telling
+from growir.growth.checking import applied, checked_candidates, checked_pass
+from growir.growth.contest import ERROR, Branch, Trial, branches_of, contest, run_trial
+from growir.growth.divergence import advice, refuse_divergence, telling
 from growir.growth.given import Given
-from growir.growth.loss import mean_and_error
 from growir.growth.memory import checked_memory
+from growir.growth.observer import Event, GrowthResult, Observer
 from growir.growth.phase import Position
-from growir.growth.policy import Candidate, Describes, Explains, Judges, Policy, Remembers, Score, Standing, Starts
+from growir.growth.policy import Judges, Remembers, Score, Standing, Starts
+from growir.growth.progress import Progress
+from growir.growth.recording import Grown
 from growir.growth.schedule import Done, Entry, Grow, Log, Schedule, Train
 from growir.growth.session import Session
 from growir.growth.training import Keeping, Span, steps_of, train_between, train_final
-from growir.live.report import Report
 from growir.network import Network
 from growir.replay import replayable, rewrites
 from growir.rewrite import Pass
 from growir.runs import records
-from growir.runs.words import describe
-
-Event = records.Event
-MOST_NOTED = 200  # candidates in the log of one growth
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a run has come: all that resuming needs besides the network and the optimizer.
-
-    Attributes:
-        step: Growths done, in this branch.
-        seconds: Wall-clock time of all completed growths.
-        growing: Of that, time spent on proposing, scoring and rewriting.
-        ended: Why growth ended, once it has.
-        branch: Which branch of a contest is growing.
-        trials: The branches before it.
-        metrics: By part, as after the last training.
-        log: What the schedule of this branch has seen.
-        steps: Steps of the optimizer between growths.
-        grown: Of these, how many were done at the last growth; None before the first.
-        position: Where a phase of training stands that is not over; None between two.
-        found: The network that growth came to, while the final fit is under way.
-        policy: What a policy that remembers has to be given back.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    growing: float = 0.0
-    ended: str | None = None
-    branch: int = 0
-    trials: tuple[Trial, ...] = ()
-    metrics: Mapping[str, Mapping[str, float]] | None = None
-    log: Log = field(default_factory=lambda: Log((Entry("started"),)))
-    steps: int = 0
-    grown: int | None = None
-    position: Position | None = None
-    found: Network | None = None
-    policy: Mapping[str, Any] | None = None
-
-    def noting(self, *entries: Entry) -> Log:
-        """The log with something more in it."""
-        return Log((*self.log.entries, *entries))
-
-
-@dataclass(frozen=True, slots=True)
-class Observer:
-    """Who is told what happens during a run.
-
-    Attributes:
-        event: Gets the record of each event.
-        accepted: Gets the graph after each accepted growth, step 0 being the start. It starts over at 0 with each
-            branch of a contest, and at last for the one that was selected.
-        checkpoint: Gets session and progress after each completed growth.
-        tick: Gets phase, work done and work in all; it may raise to stop the run.
-        epoch: Gets phase, epochs done, epochs in all and the mean training loss of the last, after each.
-    """
-
-    event: Callable[[Event], None] = lambda event: None
-    accepted: Callable[[int, Graph], None] = lambda step, graph: None
-    checkpoint: Callable[[Session, Progress], None] = lambda session, progress: None
-    tick: Callable[[str, int, int], None] = lambda phase, done, total: None
-    epoch: Callable[[str, int, int, float], None] = lambda phase, done, total, loss: None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GrowthResult:
-    """What a growth run found.
-
-    Attributes:
-        network: The found network after the final fit on all training data.
-        grown: The same architecture before the final fit.
-        finished: What came of the run, the last of its events.
-        events: Every event, in order: records of `growir.runs.records`.
-    """
-
-    network: Network
-    grown: Network
-    finished: records.Finished
-    events: list[Event] = field(repr=False)
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What summary.json of a run directory holds."""
-        return self.finished.summary
 
 
 @dataclass(slots=True, eq=False)
@@ -189,7 +101,7 @@ class Engine:
         session, observer = self.session, self.observer
         self._select_start()
         if not any(isinstance(event, records.Started) for event in self.events):
-            self.tell(_started(session))
+            self.tell(recording.of_start(session))
             observer.accepted(0, session.graph)
             self._keep(self.progress)
         while True:
@@ -262,34 +174,11 @@ class Engine:
         before, costs = self._standing or session.standing(), session.graph.costs()
         take_back = session.keep() if isinstance(policy, Judges) else None
         with session.meter.phase("growing"):
-            report = _applied(policy, session, decided.rewrite, progress.steps)
+            report = applied(policy, session, decided.rewrite, progress.steps)
         growing = time.perf_counter() - started
         after = self._standing = session.standing()
-        told, gains = _what(session, report.created), _gains(decided.chosen, before, after)
-        self.tell(
-            records.Growth(
-                branch=self.branch.name,
-                step=step,
-                policy=policy.name,
-                what=told.what,
-                passes=told.passes,
-                created=report.created,
-                candidates=len(decided.scores),
-                chosen=tuple(_chosen(score) for score in decided.chosen),
-                before=_finite_parts(before.metrics),
-                after=_finite_parts(after.metrics),
-                predicted_gain=gains.predicted,
-                measured_gain=gains.measured,
-                gain_error=gains.error,
-                parameters_before=costs.parameters,
-                macs_before=costs.macs,
-                parameters=session.graph.costs().parameters,
-                macs=session.graph.costs().macs,
-                hash=session.graph.hash,
-                seconds=round(growing, 4),
-                notes=_notes(policy, decided.scores, decided.chosen),
-            )
-        )
+        grown = Grown(decided.scores, decided.chosen, report.created, before, after, costs, growing)
+        self.tell(recording.of_growth(session, policy, self.branch.name, step, grown))
         self.observer.accepted(step, session.graph)
         if take_back is not None:
             self._pending = _Pending(before, take_back, progress.log)
@@ -313,14 +202,14 @@ class Engine:
             return "seconds"
         budget = Budget(limits, session.graph)
         with session.meter.phase("growing"):
-            candidates = _checked_candidates(policy, policy.propose(session, budget))
+            candidates = checked_candidates(policy, policy.propose(session, budget))
             if not candidates:
                 return "parameters" if budget.refused else "no move"
             scores = policy.score(session, candidates, step)
             chosen = policy.select(session, scores, budget)
             if not chosen:
                 return "no gain"
-            return _Decided(scores, chosen, _checked_pass(policy, policy.build(session, chosen), budget))
+            return _Decided(scores, chosen, checked_pass(policy, policy.build(session, chosen), budget))
 
     def _train(self, phase: Train) -> None:
         """Training between growths, and what the policy says to it."""
@@ -329,15 +218,14 @@ class Engine:
         with session.meter.phase("training"):
             again, branch = len(progress.log.since_growth()), [progress.branch] if self.branch.name else []
             key = (1, step, *branch) if again == 0 else (8, step, again, *branch)
-            with telling(f"training after growth {step}", _advice("learning_rate")):
+            with telling(f"training after growth {step}", advice("learning_rate")):
                 fitted = train_between(session, phase, key, self._span(), self._keeping())
         loss = fitted.loss
         training = time.perf_counter() - started
         standing = self._standing = session.standing()
         metrics = standing.metrics
-        _refuse_divergence(
-            session, (loss, metrics["selection"]["loss"]), f"training after growth {step}", "learning_rate"
-        )
+        losses = (loss, metrics["selection"]["loss"])
+        refuse_divergence(losses, session.learned.values(), f"training after growth {step}", "learning_rate")
         selection = self.tell_of_training(standing, loss, training)
         seconds = progress.seconds + time.perf_counter() - started
         pending, self._pending = self._pending, None
@@ -359,22 +247,9 @@ class Engine:
 
     def tell_of_training(self, standing: Standing, loss: float, seconds: float = 0.0) -> Mapping[str, float | None]:
         """Record a training that is over; returns the scores on the part that selects."""
-        policy, parts = self.branch.policy, _finite_parts(standing.metrics)
-        told = _described(policy, self.session)
-        selection = parts["selection"]
-        self.tell(
-            records.Trained(
-                branch=self.branch.name,
-                step=self.progress.step,
-                train_loss=loss,
-                selection_loss=selection["loss"],
-                train=parts["train"],
-                selection=selection,
-                dead_units=told.get("dead_units"),
-                seconds=round(seconds, 4),
-            )
-        )
-        return selection
+        branch, step = self.branch, self.progress.step
+        self.tell(recording.of_training(self.session, branch.policy, branch.name, step, standing, loss, seconds))
+        return recording.finite(standing.metrics["selection"])
 
     def _keep(self, progress: Progress) -> None:
         """Have a checkpoint written."""
@@ -414,46 +289,21 @@ class Engine:
         keeps = session.train_config.checkpoint != "phase"
         phase = self.schedule.next(progress.log)
         while isinstance(phase, Train) and not progress.log.fitted:
-            with session.meter.phase("final fit"), telling("the final fit", _advice("learning_rate_final")):
+            with session.meter.phase("final fit"), telling("the final fit", advice("learning_rate_final")):
                 done = train_final(
                     session, phase, Keeping(progress.position, save if keeps else None, self.branch.policy)
                 )
             progress.position = None
             fitted = done.loss
-            _refuse_divergence(session, [fitted], "the final fit", "learning_rate_final")
+            refuse_divergence([fitted], session.learned.values(), "the final fit", "learning_rate_final")
             progress.log = progress.noting(Entry("fitted", done.epochs))
             phase = self.schedule.next(progress.log)
         if not isinstance(phase, Done):
             raise RunError(f"the schedule asks for {phase} after growth is over and the final fit is done")
-        network = session.network()
         seconds = progress.seconds + time.perf_counter() - started
-        test = session.data.test
-        after = None if test is None else _finite(session.measure(test).metrics)
-        before = None if test is None else _finite(session.measure(test, network=grown).metrics)
-        costs, policy = network.graph.costs(), self.branch.policy
-        told = _described(policy, session)
-        event = records.Finished(
-            branch=winner(progress.trials).name if progress.trials else None,
-            name=session.config.name,
-            task=session.problem.task,
-            ended=progress.ended,
-            reproducible=progress.ended != "seconds" and all(t.ended != "seconds" for t in progress.trials),
-            test_before_fit=before,
-            test_after_fit=after,
-            train_loss_final=fitted,
-            parameters=costs.parameters,
-            macs=costs.macs,
-            steps=progress.step,
-            dead_units=told.get("dead_units"),
-            seconds=round(seconds, 3),
-            seconds_growing=round(progress.growing, 3),
-            phases=session.meter.to_json(),
-            threads=torch.get_num_threads(),
-            seed=session.seed,
-            hash=network.graph.hash,
-        )
+        event = recording.of_end(session, self.branch.policy, progress, grown, fitted, seconds)
         self.tell(event)
-        return GrowthResult(network, grown, event, self.events)
+        return GrowthResult(session.network(), grown, event, self.events)
 
     # -- contests -----------------------------------------------------------------------------------------------------
 
@@ -467,7 +317,7 @@ class Engine:
         seconds = time.perf_counter() - started
         select = session.data.select
         assert select is not None, "the data is cut"
-        scores = _finite(session.measure(select).metrics)
+        scores = recording.finite(session.measure(select).metrics)
         self.tell(replace(trial.record, selection=scores, seconds=round(seconds, 4)))
         trials = (*progress.trials, trial)
         total = progress.seconds + seconds
@@ -508,152 +358,3 @@ class Engine:
         for step, done in enumerate(rewrites(best.network.graph), 1 - known):
             if step > 0:
                 self.observer.accepted(step, done.graph)
-
-
-# -- what a policy gives ----------------------------------------------------------------------------------------------
-
-
-def _checked_candidates(policy: Policy, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-    """The candidates, if each has a name of its own. Raises RunError if not."""
-    seen: set[str] = set()
-    for candidate in candidates:
-        if candidate.name in seen:
-            raise RunError(f"policy {policy.name}: two of its candidates are called {cut(candidate.name)!r}; name each")
-        seen.add(candidate.name)
-    return candidates
-
-
-def _checked_pass(policy: Policy, step: object, budget: Budget) -> Pass:
-    """What a policy built, if it fits graph and budget. Raises RunError if not."""
-    if not isinstance(step, Pass):
-        raise RunError(f"policy {policy.name}: build gives {type(step).__name__}, but a pass is needed")
-    try:
-        over = budget.excess(step)
-    except PassRefused as error:
-        raise RunError(f"policy {policy.name}: what it built does not fit the network: {error}") from None
-    if over > 0:
-        cost, room = budget.cost(step), budget.room
-        raise RunError(
-            f"policy {policy.name}: what it built goes beyond the budget: it adds {cost.parameters} parameters and "
-            f"{cost.macs} macs where there is room for {room.parameters} and {room.macs}; ask budget.fits before"
-        )
-    return step
-
-
-def _applied(policy: Policy, session: Session, step: Pass, steps: int) -> Report:
-    """Grow by what a policy built. Raises RunError if it moves outputs that it promises to keep."""
-    try:
-        return session.grow(step, steps)
-    except PassRefused as error:
-        raise RunError(
-            f"policy {policy.name}: {cut(step.name)}, which it built, promises that the function is kept"
-            f" ({step.preserves(session.graph)}), but it is not: {error}; mend the pass, or let its preserves say less"
-        ) from None
-
-
-def _chosen(score: Score) -> records.Chosen:
-    cost = score.candidate.cost
-    error = score.error if score.error is not None and math.isfinite(score.error) else None
-    gain = score.gain if math.isfinite(score.gain) else None
-    return records.Chosen(name=score.candidate.name, parameters=cost.parameters, macs=cost.macs, gain=gain, error=error)
-
-
-class _Gains(NamedTuple):
-    predicted: float | None
-    measured: float | None
-    error: float | None
-
-
-def _gains(chosen: Sequence[Score], before: Standing, after: Standing) -> _Gains:
-    """What was predicted and what was measured, of the mean loss on the part that selects."""
-    if len(chosen) == 1 and chosen[0].predicted is not None:
-        (choice,) = chosen
-        return _Gains(choice.predicted, choice.gain, choice.error)
-    predicted = sum(score.gain for score in chosen)
-    if not math.isfinite(predicted):  # nobody says what it will gain: there is nothing to hold it to yet
-        return _Gains(None, None, None)
-    return _Gains(predicted, *mean_and_error(before.losses - after.losses))
-
-
-def _described(policy: Policy, session: Session) -> Mapping[str, Any]:
-    return policy.describe(session) if isinstance(policy, Describes) else dict[str, Any]()
-
-
-def _notes(policy: Policy, scores: Sequence[Score], chosen: Sequence[Score]) -> Mapping[str, Any]:
-    if isinstance(policy, Explains):
-        return policy.explain(scores, chosen)
-    best = sorted(scores, key=lambda score: -score.gain)[:MOST_NOTED]
-    picked = {id(score) for score in chosen}
-    return {
-        "tried": [
-            {**_chosen(score).to_json(), **score.notes, "outcome": "chosen" if id(score) in picked else "left"}
-            for score in best
-        ]
-    }
-
-
-# -- records ----------------------------------------------------------------------------------------------------------
-
-
-class _What(NamedTuple):
-    what: str
-    passes: tuple[dict[str, Any], ...]
-
-
-def _what(session: Session, created: Sequence[str]) -> _What:
-    """What grew, in words and as documents record it."""
-    graph = session.graph
-    assert graph.history is not None
-    passes = _passes(step_data(graph.history.steps[-1]), created)
-    moved = [each for each in passes if each["pass"] != "update"]
-    return _What(describe(moved or passes), passes)
-
-
-def _passes(step: dict[str, Any], created: Sequence[str]) -> tuple[dict[str, Any], ...]:
-    """A recorded step as the passes that it consists of; where only one of them makes nodes, it is said which."""
-    if step["pass"] != "sequence":
-        return (step,)
-    inner = [dict(each) for each in step["passes"]]
-    moved = [each for each in inner if each["pass"] != "update"]
-    if len(moved) == 1:
-        moved[0]["created"] = list(created)
-    return tuple(inner)
-
-
-def _refuse_divergence(session: Session, losses: Iterable[float], what: str, rate: str) -> None:
-    finite = all(math.isfinite(loss) for loss in losses)
-    if not finite or not all(torch.isfinite(tensor).all() for tensor in session.learned.values()):
-        raise RunError(f"{what} diverged: loss or weights are NaN or infinite; {_advice(rate)}")
-
-
-def _advice(rate: str) -> str:
-    return f"clip gradients ([train] clip = 1.0), or lower [train] {rate}"
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics as JSON can hold them: test data far from all training data may leave float32's range."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-
-
-def _finite_parts(parts: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    return {part: _finite(metrics) for part, metrics in parts.items()}
-
-
-def _started(session: Session) -> records.Started:
-    problem, graph, test = session.problem, session.graph, session.data.test
-    dataset = problem.dataset
-    shape = dataset.description.sample if dataset is not None else graph.inputs[0].shape[1:]
-    return records.Started(
-        name=session.config.name,
-        seed=session.seed,
-        threads=torch.get_num_threads(),
-        task=problem.task,
-        samples=problem.samples,
-        selection_samples=None if session.data.select is None else len(session.data.select),
-        test_samples=0 if test is None else len(test),
-        held_out=None if dataset is None else dataset.held_out,
-        sample_shape=tuple(size for size in shape if isinstance(size, int)),
-        outputs=None if dataset is None else dataset.outputs,
-        hash=graph.hash,
-        parameters=graph.costs().parameters,
-    )

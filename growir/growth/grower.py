@@ -23,9 +23,10 @@ from growir.errors import RunError
 from growir.growth.api import Policies, schedule_section
 from growir.growth.checkpointing import log_of
 from growir.growth.config import parse_run
-from growir.growth.engine import Engine, Event, Observer
+from growir.growth.engine import Engine
 from growir.growth.given import given_policy
 from growir.growth.objective import as_objective
+from growir.growth.observer import Event, Observer
 from growir.growth.policy import Judges, Remembers
 from growir.growth.problem import Problem
 from growir.growth.schedule import Entry, Grow, Schedule, Train

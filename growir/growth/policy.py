@@ -88,9 +88,11 @@ class Score:
     Attributes:
         candidate: It.
         gain: Predicted decrease of the mean loss, in one unit for every policy; measured where `predicted` is given.
+            What candidates are ranked by.
         error: The standard error of the gain, where it is known.
         notes: What this policy alone can say of it, as JSON values; logged as they are.
         predicted: What was predicted to first order, where the gain was measured on the part that selects.
+        ordinal: Whether `gain` only ranks: it is a gradient, say, or drawn by chance, and promises nothing of the loss.
     """
 
     candidate: Candidate
@@ -98,6 +100,7 @@ class Score:
     error: float | None = None
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     predicted: float | None = None
+    ordinal: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

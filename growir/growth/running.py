@@ -21,13 +21,15 @@ from growir.graph import Graph
 from growir.growth.checkpointing import checkpoint_of, gone_on
 from growir.growth.config import DataConfig, ObjectiveConfig, RunConfig, parse_run
 from growir.growth.contest import branches_of
-from growir.growth.engine import Engine, Event, GrowthResult, Observer, Progress
+from growir.growth.engine import Engine
 from growir.growth.given import Given
 from growir.growth.naming import is_named, named
 from growir.growth.objective import Called
+from growir.growth.observer import Event, GrowthResult, Observer
 from growir.growth.optimizing import Factory
 from growir.growth.policy import Starts
 from growir.growth.problem import Problem, as_numpy
+from growir.growth.progress import Progress
 from growir.growth.registry import CONTEST, Known, registered
 from growir.growth.schedule import Schedule
 from growir.growth.session import Session, resolved

@@ -15,6 +15,8 @@ REASONS: Mapping[str, str] = {
     "parameters": "nothing more fits the budget",
     "no move": "there is no state that could grow",
     "steps": "the number of growths is reached",
+    "growths": "the schedule has had all its growths",
+    "schedule": "the schedule has come to its end",
     "seconds": "the time is over",
     "no gain": "no candidate lowers the loss of the selection part by more than chance would, at once or trained",
     "criterion": "the information criterion no longer falls",

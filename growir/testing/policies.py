@@ -20,9 +20,10 @@ from growir.document import dumps
 from growir.graph import Graph
 from growir.growth.budget import BudgetConfig, Cost
 from growir.growth.config import parse_run
-from growir.growth.engine import GrowthResult, Observer, Progress
 from growir.growth.given import Given
+from growir.growth.observer import GrowthResult, Observer
 from growir.growth.policy import Candidate, Policy, Score, name_of
+from growir.growth.progress import Progress
 from growir.growth.registry import checked_class
 from growir.growth.running import start_run
 from growir.growth.session import Session

@@ -20,7 +20,7 @@ import growir
 from growir.growth import predicting
 from growir.growth.config import parse_run
 from growir.growth.data import load_data
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from growir.growth.problem import Problem
 from growir.growth.running import start_run
 from tests.cli.command import GOLDEN, Done, process

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 import growir
 from growir.data import Data
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from growir.runs.records import Growth
 from growir.testing import policy_law
 from tests.documents.pages import page

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import growir
 from growir import store
 from growir.errors import DataError, RunError
-from growir.growth.engine import GrowthResult, Observer
+from growir.growth.observer import GrowthResult, Observer
 from growir.growth.policies.dag.measuring import dead_units
 from growir.growth.policies.dag.scored import Scored
 from growir.growth.session import Session

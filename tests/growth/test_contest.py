@@ -10,8 +10,8 @@ import pytest
 
 import growir
 from growir.growth.config import parse_run
-from growir.growth.engine import Observer
 from growir.growth.given import given_policy
+from growir.growth.observer import Observer
 from growir.growth.policies.random import RandomSettings, RandomWidth
 from growir.runs.records import Ended, Fitted, Growth, Selected
 from tests.growth.test_policies import images, net

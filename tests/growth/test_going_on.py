@@ -13,7 +13,7 @@ import growir
 from growir.data import Data
 from growir.errors import RunError
 from growir.growth import GrowthResult
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from tests.growth.nets import EVERY, SGD, Dropped, Residual, Shifted, imported
 
 ALTERNATING = {"name": "alternating", "growths": 2}

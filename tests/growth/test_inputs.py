@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from growir.growth.config import RunConfig
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from growir.growth.problem import Problem
 from growir.growth.running import start_run
 from growir.network import Network

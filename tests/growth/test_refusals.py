@@ -12,8 +12,8 @@ import pytest
 import growir
 from growir.errors import RunError
 from growir.growth.budget import Budget, Cost
-from growir.growth.engine import Observer
 from growir.growth.memory import checked_memory, divided
+from growir.growth.observer import Observer
 from growir.growth.policy import Candidate, Score
 from growir.growth.session import Session
 from growir.network import Network

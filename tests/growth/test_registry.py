@@ -14,8 +14,8 @@ import growir
 from growir.errors import RunError
 from growir.growth.budget import Budget
 from growir.growth.config import parse_run
-from growir.growth.engine import GrowthResult
 from growir.growth.given import Given, given_policy, place_of
+from growir.growth.observer import GrowthResult
 from growir.growth.policies.dag.policy import Dag
 from growir.growth.policies.net2net import Net2Net, Net2NetSettings
 from growir.growth.policies.random import RandomSettings, RandomWidth

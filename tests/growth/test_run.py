@@ -23,7 +23,8 @@ from growir import store
 from growir.errors import DataError, GrowirError, RunError
 from growir.graph import Graph, Input, Node
 from growir.growth.config import RunConfig
-from growir.growth.engine import Engine, GrowthResult, Observer
+from growir.growth.engine import Engine
+from growir.growth.observer import GrowthResult, Observer
 from growir.growth.running import read_config, start_run
 from growir.growth.session import Session, resolved
 from growir.network import Network, load_graph

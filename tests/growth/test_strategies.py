@@ -20,7 +20,7 @@ from growir.errors import RunError
 from growir.growth.budget import Cost
 from growir.growth.config import RunConfig, parse_run
 from growir.growth.contest import ERROR, Trial, contest, winner
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from growir.growth.policies.dag.policy import bic
 from growir.growth.policies.dag.scored import Scored, Small
 from growir.growth.policies.dag.scoring import Scoring

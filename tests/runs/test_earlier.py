@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 import growir
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from growir.network import Network
 from growir.runs.reading import read_event, read_run
 from growir.runs.records import Event, Finished, Growth, Started

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from growir.runs import display as module
 from growir.runs.display import Display
 from growir.runs.liveline import LiveLine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from growir.growth.engine import Observer
+from growir.growth.observer import Observer
 from growir.growth.training import train_trial
 from growir.passes import AddNode
 from growir.runs import meter as metering

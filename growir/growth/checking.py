@@ -1,0 +1,50 @@
+"""What a policy gives the engine, looked at before it is used: a mistake of its author ends the run with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from growir.errors import PassRefused, RunError, cut
+from growir.growth.budget import Budget
+from growir.growth.policy import Candidate, Policy
+from growir.growth.session import Session
+from growir.live.report import Report
+from growir.rewrite import Pass
+
+
+def checked_candidates(policy: Policy, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+    """The candidates, if each has a name of its own. Raises RunError if not."""
+    seen: set[str] = set()
+    for candidate in candidates:
+        if candidate.name in seen:
+            raise RunError(f"policy {policy.name}: two of its candidates are called {cut(candidate.name)!r}; name each")
+        seen.add(candidate.name)
+    return candidates
+
+
+def checked_pass(policy: Policy, step: object, budget: Budget) -> Pass:
+    """What a policy built, if it fits graph and budget. Raises RunError if not."""
+    if not isinstance(step, Pass):
+        raise RunError(f"policy {policy.name}: build gives {type(step).__name__}, but a pass is needed")
+    try:
+        over = budget.excess(step)
+    except PassRefused as error:
+        raise RunError(f"policy {policy.name}: what it built does not fit the network: {error}") from None
+    if over > 0:
+        cost, room = budget.cost(step), budget.room
+        raise RunError(
+            f"policy {policy.name}: what it built goes beyond the budget: it adds {cost.parameters} parameters and "
+            f"{cost.macs} macs where there is room for {room.parameters} and {room.macs}; ask budget.fits before"
+        )
+    return step
+
+
+def applied(policy: Policy, session: Session, step: Pass, steps: int) -> Report:
+    """Grow by what a policy built. Raises RunError if it moves outputs that it promises to keep."""
+    try:
+        return session.grow(step, steps)
+    except PassRefused as error:
+        raise RunError(
+            f"policy {policy.name}: {cut(step.name)}, which it built, promises that the function is kept"
+            f" ({step.preserves(session.graph)}), but it is not: {error}; mend the pass, or let its preserves say less"
+        ) from None
