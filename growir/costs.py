@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from growir.graph import Graph, per_graph
 from growir.ops import Shape
-from growir.shapes import own_tables, shapes_of
+from growir.shapes import of_untouched, own_tables, shapes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,27 @@ class Costs:
 @per_graph
 def costs_of(graph: Graph) -> Costs:
     """The costs of a graph or network, in total and by node. Raises GraphError if shapes do not fit."""
-    shapes, tables = shapes_of(graph), own_tables(graph)
+    shapes, nodes = shapes_of(graph), _of_nodes(graph)
+    sizes = {entry.name: value_bytes(shapes[entry.name]) for entry in graph.inputs}
+    sizes |= {name: node.activation_bytes for name, node in nodes.items()}
+    return Costs(
+        parameters=sum(n.parameters for n in nodes.values()),
+        buffers=sum(n.buffers for n in nodes.values()),
+        macs=sum(n.macs for n in nodes.values()),
+        peak_bytes=_peak(graph, sizes),
+        training_bytes=sum(sizes.values()),
+        nodes=nodes,
+    )
+
+
+@per_graph
+def _of_nodes(graph: Graph) -> Mapping[str, NodeCosts]:
+    shapes, tables, before = shapes_of(graph), own_tables(graph), of_untouched(_of_nodes, graph)
     nodes: dict[str, NodeCosts] = {}
     for node in graph.nodes:
+        if node.name in before:
+            nodes[node.name] = before[node.name]
+            continue
         trainable = buffers = 0
         for name, param in tables[node.name].items():
             if name in node.tied:
@@ -65,14 +83,7 @@ def costs_of(graph: Graph) -> Costs:
         out = shapes[node.name]
         macs = node.op.macs(out, *(shapes[source] for source in node.inputs))
         nodes[node.name] = NodeCosts(trainable, buffers, macs, value_bytes(out))
-    return Costs(
-        parameters=sum(n.parameters for n in nodes.values()),
-        buffers=sum(n.buffers for n in nodes.values()),
-        macs=sum(n.macs for n in nodes.values()),
-        peak_bytes=_peak(graph, shapes),
-        training_bytes=sum(value_bytes(shape) for shape in shapes.values()),
-        nodes=nodes,
-    )
+    return nodes
 
 
 def value_bytes(shape: Shape) -> int:
@@ -82,14 +93,14 @@ def value_bytes(shape: Shape) -> int:
     return shape.elements * (8 if shape.dtype == "int64" else 4)
 
 
-def _peak(graph: Graph, shapes: Mapping[str, Shape]) -> int:
-    live = {entry.name: value_bytes(shapes[entry.name]) for entry in graph.inputs}
+def _peak(graph: Graph, sizes: Mapping[str, int]) -> int:
+    live = {entry.name: sizes[entry.name] for entry in graph.inputs}
     total = peak = sum(live.values())
     readers = graph.consumers
     last = {name: found[-1] for name, found in readers.items() if found}
     kept = set(graph.outputs)
     for node in graph.nodes:
-        live[node.name] = value_bytes(shapes[node.name])
+        live[node.name] = sizes[node.name]
         total += live[node.name]
         peak = max(peak, total)
         for name in (*node.inputs, node.name):

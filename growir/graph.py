@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeVar, cast
+from weakref import ref
 
 from pydantic import (
     AfterValidator,
@@ -255,6 +256,7 @@ class Graph(_Frozen):
         return "a graph"
 
     _memo: dict[object, Any] = PrivateAttr(default_factory=dict[object, Any])
+    _origin: ref[Graph] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -304,6 +306,15 @@ class Graph(_Frozen):
         """Every name this graph has or ever had."""
         return _used_names(self)
 
+    @property
+    def origin(self) -> Graph | None:
+        """The graph that `replace` made this one of; None where it was made otherwise, or that graph is gone.
+
+        Most nodes of the two are the very same objects, and what was worked out for those need not be worked out again:
+        that makes a hundred candidate rewrites of one graph cheap.
+        """
+        return None if self._origin is None else self._origin()
+
     def recall(self, function: Callable[[Graph], T]) -> T:
         """What the function says of this graph, computed once."""
         # Asked for thousands of times a growth: pydantic's way to a private attribute takes twenty times as long.
@@ -319,14 +330,14 @@ class Graph(_Frozen):
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied._memo = {}
+        copied._memo, copied._origin = {}, None
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return self.__copy__()  # its parts never change
 
     def __getstate__(self) -> dict[Any, Any]:
-        return {**super().__getstate__(), "__pydantic_private__": {"_memo": {}}}
+        return {**super().__getstate__(), "__pydantic_private__": {"_memo": {}, "_origin": None}}
 
     def replace(
         self,
@@ -349,13 +360,17 @@ class Graph(_Frozen):
             "fixed_sizes": self.fixed_sizes if fixed_sizes is None else tuple(fixed_sizes),
             "history": self.history if history == "keep" else history,
         }
-        alike = name is None and inputs is None and fixed_sizes is None
-        sound = alike and self._refers_alike(parts["nodes"], parts["outputs"])
-        return Graph.model_construct(**parts) if sound else Graph(**parts)
+        alike = name is None and fixed_sizes is None
+        sound = alike and self._refers_alike(parts["inputs"], parts["nodes"], parts["outputs"])
+        made = Graph.model_construct(**parts) if sound else Graph(**parts)
+        made._origin = ref(self)
+        return made
 
-    def _refers_alike(self, nodes: Sequence[Node], outputs: Sequence[str]) -> bool:
-        """Whether the nodes differ from this graph's at most in their attributes."""
-        if len(nodes) != len(self.nodes) or outputs != self.outputs:
+    def _refers_alike(self, inputs: Sequence[Input], nodes: Sequence[Node], outputs: Sequence[str]) -> bool:
+        """Whether the nodes differ from this graph's at most in their attributes, and nothing else does."""
+        if len(nodes) != len(self.nodes) or len(inputs) != len(self.inputs) or outputs != self.outputs:
+            return False
+        if not all(a is b for a, b in zip(self.inputs, inputs, strict=True)):
             return False
         return all(
             a is b or (a.name, a.inputs, a.op.arity) == (b.name, b.inputs, b.op.arity)
@@ -427,7 +442,19 @@ def per_graph(function: Callable[[Graph], T]) -> Callable[[Graph | HasGraph], T]
 
     cached.__doc__ = function.__doc__
     cached.__name__ = function.__name__
+    _CACHED[cached] = function
     return cached
+
+
+_CACHED: dict[Any, Callable[[Graph], Any]] = {}
+
+
+def known(function: Callable[[Graph | HasGraph], T], graph: Graph) -> T | None:
+    """What a `per_graph` function has said of a graph; None if nobody has asked it yet."""
+    private = graph.__pydantic_private__
+    assert private is not None, "a graph is made with its memo"
+    found: T | None = private["_memo"].get(_CACHED[function])
+    return found
 
 
 @per_graph

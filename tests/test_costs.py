@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from growir.costs import Costs, NodeCosts, costs_of
 from growir.graph import Graph, Input, Node
-from growir.ops import OPS, Op, Shape
+from growir.ops import OPS, Op, Relu, Shape
 from growir.ops import Parameter as ParameterOp
+from growir.passes import Prune, Widen
+from growir.shapes import own_tables, shapes_of
+from growir.testing import graphs
 from growir.verify import load, verify
 
 
@@ -128,3 +135,30 @@ def test_every_operator_has_costs(kind: type[Op], k: int) -> None:
     assert found.parameters == sum(n.parameters for n in found.nodes.values())
     if kind is not ParameterOp:
         verify(graph)
+
+
+@given(st.data())
+def test_what_a_rewrite_leaves_alone_costs_what_it_did_and_the_rest_is_counted_anew(data: st.DataObject) -> None:
+    """A rewritten graph takes over what was worked out for nodes that are the same; it comes to what a new one says."""
+    graph = data.draw(graphs())
+    costs_of(graph)
+    offered = [step for kind in (Widen, Prune) for step in kind.candidates(graph)]
+    assume(offered)
+    grown = data.draw(st.sampled_from(offered)).rewrite(graph).graph
+    alone = Graph(**{name: getattr(grown, name) for name in ("name", "inputs", "nodes", "outputs")})
+    assert alone.origin is None
+    assert shapes_of(grown) == shapes_of(alone)
+    assert own_tables(grown) == own_tables(alone)
+    assert costs_of(grown) == costs_of(alone)
+
+
+def test_a_graph_knows_what_it_was_made_of_while_that_is_there() -> None:
+    graph = Graph(
+        inputs=(Input(name="x", shape=("N", 3)),), nodes=(Node(name="a", op=Relu(), inputs=("x",)),), outputs=("a",)
+    )
+    again = graph.replace(outputs=("a",))
+    assert again.origin is graph
+    assert copy.copy(again).origin is None
+    assert pickle.loads(pickle.dumps(again)).origin is None
+    del graph
+    assert again.origin is None
