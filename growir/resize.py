@@ -53,6 +53,14 @@ class Units:
     index: NDArray[np.int64]
     share: NDArray[np.float64]
 
+    def adds_to(self, size: int) -> bool:
+        """Whether all of so many old units are still where they were."""
+        return np.array_equal(self.index[:size], np.arange(size))
+
+    def only_fresh(self, size: int) -> bool:
+        """Whether they are so many old units, as they were, with nothing but fresh ones behind them."""
+        return self.adds_to(size) and bool((self.index[size:] < 0).all() and (self.share == 1).all())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resize:
@@ -124,7 +132,7 @@ def new_length(axis: Axis, plan: Plan) -> int:
 
 def axis_positions(axis: Axis, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
     """For each new position of an axis the old one (-1: fresh) and its share; None where nothing changes."""
-    found = _along(axis, plan, {}, {})
+    found = _Moving(plan).along(axis)
     return None if found is None else (found.index, found.share)
 
 
@@ -132,42 +140,69 @@ def _touches(axis: Axis, plan: Plan) -> bool:
     return any(space in plan for space in spaces_on(axis))
 
 
-def _along(axis: Axis, plan: Plan, makers: Mapping[Space, int], strides: Mapping[Space, int]) -> _Moved | None:
-    """The new positions of an axis; None where nothing changes."""
-    return _moved_along(axis, plan, makers, strides) if _touches(axis, plan) else None
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moving:
+    """Where positions go in one resize; many tensors have the same axes, and each axis is worked out once.
 
+    Attributes:
+        plan: The new units of each space that changes.
+        makers: For each of these units which part makes it fresh; OLD where none does.
+        strides: For each of them the how many-th it is of that part's smallest growths.
+    """
 
-def _moved_along(axis: Axis, plan: Plan, makers: Mapping[Space, int], strides: Mapping[Space, int]) -> _Moved:
-    index: list[NDArray[np.int64]] = []
-    share: list[NDArray[np.float64]] = []
-    maker: list[NDArray[np.int64]] = []
-    stride: list[NDArray[np.int64]] = []
-    start = 0
-    for space, block in axis:
-        positions = extent(block)
-        size = positions * (1 if space is None else space.size)
-        if not _touches(((space, block),), plan):
-            index.append(np.arange(start, start + size))
-            share.append(np.ones(size))
-            maker.append(np.full(size, OLD))
-            stride.append(np.zeros(size, np.int64))
-        else:
-            assert space is not None
-            units = plan[space].index if space in plan else np.arange(space.size)
-            shares = plan[space].share if space in plan else np.ones(space.size)
-            # A unit's block may change too: what is fresh in the block is fresh in each unit, and shares multiply.
-            inner = _moved_along(as_axis(block), plan, makers, strides)
-            old = start + units[:, None] * positions + inner.index
-            mine = makers.get(space, 0)
-            outer = np.where(units < 0, mine, OLD)[:, None]
-            met = (outer >= 0) & (inner.maker != OLD) & (inner.maker != mine)
-            index.append(np.where((units[:, None] < 0) | (inner.index < 0), -1, old).ravel())
-            share.append((shares[:, None] * inner.share).ravel())
-            maker.append(np.where(met, MET, np.maximum(outer, inner.maker)).ravel())
-            counted = ((np.cumsum(units < 0) - 1) // strides.get(space, 1))[:, None]
-            stride.append(np.where(outer >= 0, counted, inner.stride).ravel())
-        start += size
-    return _Moved(np.concatenate(index), np.concatenate(share), np.concatenate(maker), np.concatenate(stride))
+    plan: Plan
+    makers: Mapping[Space, NDArray[np.int64]] = field(default_factory=dict[Space, "NDArray[np.int64]"])
+    strides: Mapping[Space, NDArray[np.int64]] = field(default_factory=dict[Space, "NDArray[np.int64]"])
+    _known: dict[Axis, _Moved | None] = field(default_factory=dict[Axis, "_Moved | None"])
+
+    def along(self, axis: Axis) -> _Moved | None:
+        """The new positions of an axis; None where nothing changes."""
+        if axis not in self._known:
+            self._known[axis] = self.moved(axis) if _touches(axis, self.plan) else None
+        return self._known[axis]
+
+    def of(self, use: ParamAxes, axis: int) -> _Moved | None:
+        """The new positions of one axis of a parameter, a row for each group where the groups differ."""
+        if axis != 1 or not use.rows:
+            return self.along(use.axes[axis])
+        if not any(_touches(row, self.plan) for row in use.rows):
+            return None
+        rows = [self.moved(row) for row in use.rows]
+        return _Moved(
+            *(np.stack([getattr(row, name) for row in rows]) for name in ("index", "share", "maker", "stride"))
+        )
+
+    def moved(self, axis: Axis) -> _Moved:
+        """The new positions of an axis, where something may change or not."""
+        index: list[NDArray[np.int64]] = []
+        share: list[NDArray[np.float64]] = []
+        maker: list[NDArray[np.int64]] = []
+        stride: list[NDArray[np.int64]] = []
+        start = 0
+        for space, block in axis:
+            positions = extent(block)
+            size = positions * (1 if space is None else space.size)
+            if not _touches(((space, block),), self.plan):
+                index.append(np.arange(start, start + size))
+                share.append(np.ones(size))
+                maker.append(np.full(size, OLD))
+                stride.append(np.zeros(size, np.int64))
+            else:
+                assert space is not None
+                units = self.plan[space].index if space in self.plan else np.arange(space.size)
+                shares = self.plan[space].share if space in self.plan else np.ones(space.size)
+                # A unit's block may change too: what is fresh in the block is fresh in each unit, and shares multiply.
+                inner = self.moved(as_axis(block))
+                old = start + units[:, None] * positions + inner.index
+                outer = self.makers.get(space, np.where(units < 0, 0, OLD))[:, None]
+                met = (outer >= 0) & (inner.maker != OLD) & (inner.maker != outer)
+                index.append(np.where((units[:, None] < 0) | (inner.index < 0), -1, old).ravel())
+                share.append((shares[:, None] * inner.share).ravel())
+                maker.append(np.where(met, MET, np.maximum(outer, inner.maker)).ravel())
+                counted = self.strides.get(space, np.cumsum(units < 0) - 1)[:, None]
+                stride.append(np.where(outer >= 0, counted, inner.stride).ravel())
+            start += size
+        return _Moved(np.concatenate(index), np.concatenate(share), np.concatenate(maker), np.concatenate(stride))
 
 
 def resize(
@@ -213,7 +248,8 @@ def resize_together(
 
     Args:
         graph: The graph.
-        parts: What each pass brings; no two plan for one space.
+        parts: What each pass brings. Two may plan for one space where the later one has fresh units for it alone: they
+            lie behind those of the earlier one.
         seed: As for `resize`, of all of them.
         step: As for `resize`.
         analysis: As for `resize`.
@@ -221,12 +257,18 @@ def resize_together(
     """
     analysis = analysis or analyse(graph)
     plan: dict[Space, Units] = {}
-    makers: dict[Space, int] = {}
-    strides: dict[Space, int] = {}
+    makers: dict[Space, NDArray[np.int64]] = {}
+    strides: dict[Space, NDArray[np.int64]] = {}
     for k, part in enumerate(parts):
-        plan |= part.plan
-        makers |= dict.fromkeys(part.plan, k)
-        strides |= part.stride
+        for space, units in part.plan.items():
+            maker = np.where(units.index < 0, k, OLD)
+            stride = (np.cumsum(units.index < 0) - 1) // part.stride.get(space, 1)
+            if space in plan:
+                known, old = plan[space], space.size
+                units = Units(np.append(known.index, units.index[old:]), np.append(known.share, units.share[old:]))
+                maker, stride = np.append(makers[space], maker[old:]), np.append(strides[space], stride[old:])
+            plan[space], makers[space], strides[space] = units, maker, stride
+    moving = _Moving(plan, makers, strides)
     nodes = {node.name: node for node in _follow(graph, analysis, plan)}
     table = param_table(graph)
     edits: list[Edit] = []
@@ -240,7 +282,7 @@ def resize_together(
         moved: dict[int, _Moved] = {}
         # Consuming axes last: where a new row meets a new column, the column's zero must win.
         for axis in sorted(range(len(use.axes)), key=lambda k: (k in use.consumes, k)):
-            found = _positions(use, axis, plan, makers, strides)
+            found = moving.of(use, axis)
             if found is not None:
                 moved[axis] = found
                 consumes = axis in use.consumes
@@ -338,18 +380,6 @@ def _entries(graph: Graph, analysis: Analysis, plan: Plan) -> Entries:
 def _moves(analysis: Analysis, plan: Plan, value: str) -> Moves:
     found = {k: axis_positions(axis, plan) for k, axis in enumerate(analysis.values[value])}
     return {k: first_of_each(moved[0]) for k, moved in found.items() if moved is not None}
-
-
-def _positions(
-    use: ParamAxes, axis: int, plan: Plan, makers: Mapping[Space, int], strides: Mapping[Space, int]
-) -> _Moved | None:
-    """The new positions of one axis of a parameter, a row for each group where the groups differ."""
-    if axis != 1 or not use.rows:
-        return _along(use.axes[axis], plan, makers, strides)
-    if not any(_touches(row, plan) for row in use.rows):
-        return None
-    rows = [_moved_along(row, plan, makers, strides) for row in use.rows]
-    return _Moved(*(np.stack([getattr(row, name) for row in rows]) for name in ("index", "share", "maker", "stride")))
 
 
 def _new_shape(graph: Graph, analysis: Analysis, plan: Plan, value: str) -> Shape:

@@ -66,23 +66,25 @@ class _Carry:
 class Sequence(Pass):
     """Passes one after another as a single rewrite: one step in the history, all or nothing.
 
-    Consecutive passes that resize different channel spaces are carried out together, with one analysis and one copy of
-    each tensor. They name spaces and channels of the graph before the first of them, and the blocks that they are given
-    have the extents of its tensors along axes other than their own: no pass need know what the others do. Where two of
-    their blocks meet is a place of the later one, "fc2.weight/out+in", which starts at zero.
+    Consecutive passes that resize channel spaces are carried out together, with one analysis and one copy of each
+    tensor: passes of different spaces, and such as bring fresh units to a space that an earlier one makes larger. They
+    name spaces and channels of the graph before the first of them, and the blocks that they are given have the extents
+    of its tensors along axes other than their own: no pass need know what the others do. Where two of their blocks meet
+    is a place of the later one, "fc2.weight/out+in", which starts at zero.
 
     Attributes:
         passes: The passes, or their JSON forms {"pass": name, ...fields, "version": n}. Arrays in `values` belong to
             them; in the sequence's own `values` they are called "k/address", k being the pass's place.
-        valued: Whether passes with values are carried out together with others. "apart" is what histories of version 1
-            mean: such a pass is carried out by itself, and its blocks have the extents that the ones before it left.
+        joined: Which passes are carried out together. "all" that can be; "spaces", which is what histories of version 2
+            mean, no two of one space; "unvalued", which those of version 1 mean, of these none with values: such a pass
+            is carried out by itself, and its blocks have the extents that the ones before it left.
     """
 
     name: ClassVar[str] = "sequence"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     passes: Annotated[tuple[Inner, ...], Field(min_length=1, max_length=MAX_STEPS)]
-    valued: Literal["together", "apart"] = "together"
+    joined: Literal["all", "spaces", "unvalued"] = "all"
 
     @model_validator(mode="before")
     @classmethod
@@ -104,20 +106,20 @@ class Sequence(Pass):
                 values |= {f"{k}/{key}": array for key, array in inner.values.items()}
         if given:
             raise ValueError(f"values are called 'k/key' after the pass they belong to; {sorted(given)[0]!r} is not")
-        if not values:
-            fields.pop("valued", None)  # it says nothing then
         return {**fields, "passes": found, "values": values}
 
     @model_serializer(mode="wrap")
     def _as_recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
-        return data if self.valued == "apart" else {name: value for name, value in data.items() if name != "valued"}
+        return {name: value for name, value in data.items() if name != "joined" or value != "all"}
 
     @classmethod
     def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        found = super().upgraded(cls.version if version == 1 else version, fields)
-        if found is not None and version == 1:
-            found = {**found, "valued": "apart"}
+        found = super().upgraded(cls.version if version in (1, 2) else version, fields)
+        if found is not None and version in (1, 2):
+            # Version 2 had a field `valued` instead, which said of what came from version 1 that it did.
+            known = {name: value for name, value in found.items() if name != "valued"}
+            found = {**known, "joined": "unvalued" if version == 1 or "valued" in found else "spaces"}
         listed = None if found is None else found.get("passes")
         if found is None or not isinstance(listed, (list, tuple)):
             return found
@@ -182,14 +184,14 @@ class Sequence(Pass):
         return _Done(tuple(resolved), current, tuple(edits), tuple(created), promise, entries)
 
     def _next(self, graph: Graph, at: int, step: int) -> tuple[list[Pass], Change]:
-        """The next pass, or several that resize different spaces, resolved and carried out."""
+        """The next pass, or several that are carried out together, resolved and carried out."""
         first = self._accepted(self.passes[at], at, graph)
         if not (isinstance(first, Resizing) and self._joins(first, graph)):
             return [first], first.change(graph, step)
         group: list[Resizing] = [first]
         space = first.space(graph)
         parts = [Part(first.plan(space), first.values, (at,), space.growth, first.pairs(space))]
-        taken = set(parts[0].plan)
+        taken = dict(parts[0].plan)
         for k in range(at + 1, len(self.passes)):
             later = self.passes[k]
             if not (isinstance(later, Resizing) and later.seed == first.seed):
@@ -200,11 +202,17 @@ class Sequence(Pass):
                 space = later.space(graph)
             except PassRefused:
                 break  # it may name what an earlier pass leaves behind
-            if taken & {*space.growth, *space.shrink}:
+            again = taken.keys() & {*space.growth, *space.shrink}
+            if again and self.joined != "all":
                 break
             accepted = self._accepted(later, k, graph)
-            parts.append(Part(accepted.plan(space), accepted.values, (k,), space.growth, accepted.pairs(space)))
-            taken |= set(parts[-1].plan)
+            plan = accepted.plan(space)
+            if not all(
+                each in plan and plan[each].only_fresh(each.size) and taken[each].adds_to(each.size) for each in again
+            ):
+                break
+            parts.append(Part(plan, accepted.values, (k,), space.growth, accepted.pairs(space)))
+            taken = plan | taken
             group.append(accepted)
         if len(group) == 1:
             return [first], first.change(graph, step)
@@ -213,7 +221,7 @@ class Sequence(Pass):
 
     def _joins(self, pass_: Resizing, graph: Graph) -> bool:
         """Whether a pass is carried out together with others. Raises PassRefused if it does not fit the graph."""
-        return pass_.mergeable(graph) and not (pass_.values and self.valued == "apart")
+        return pass_.mergeable(graph) and not (pass_.values and self.joined == "unvalued")
 
     def _accepted(self, pass_: P, at: int, graph: Graph) -> P:
         try:

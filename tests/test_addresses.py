@@ -14,13 +14,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from growir import passes
+from growir import live, passes
 from growir.addresses import Address, axis_names, by_pass
 from growir.backends.torch_edits import TORCH
 from growir.channels import analyse
 from growir.edits import NUMPY, AxisMap, Edit, Fresh, Place, Remap, apply_edits, mapped
 from growir.errors import PassRefused
 from growir.graph import Graph, Node, Step
+from growir.growth.measure.overgrown import OverGrown
 from growir.network import Network
 from growir.ops import AdaptiveAvgPool2d, Add, BatchNorm, Constant, Conv2d, Flatten, Linear, Relu
 from growir.passes import Split, Widen, pass_from_data, pass_from_step
@@ -324,19 +325,28 @@ def test_a_sequence_of_version_1_still_means_what_it_meant() -> None:
     recorded = after.graph.history
     assert recorded is not None
     (step,) = recorded.steps
-    assert (step.version, step.fields["valued"]) == (2, "apart")
+    assert (step.version, step.fields["joined"]) == (3, "unvalued")
     equal(after.replayed(network.arrays).arrays, after.arrays)
     # As a document of then has it, without the field.
-    fields = {name: value for name, value in step.fields.items() if name != "valued"}
+    fields = {name: value for name, value in step.fields.items() if name != "joined"}
     was = Step.model_validate({"pass": "sequence", "version": 1, **fields, "values": step.values})
     found = {key: after.values[digest] for key, digest in was.values.items()}
     equal(network.apply(pass_from_step(was, found)).arrays, after.arrays)
 
 
-def test_what_a_sequence_of_version_1_is_does_not_matter_without_values() -> None:
-    data = {"pass": "sequence", "version": 1, "passes": [{"pass": "widen", "node": "a", "by": 1}]}
-    assert pass_from_data(data) == passes.Sequence(passes=(Widen(node="a", by=1),))
-    assert "valued" not in passes.Sequence(passes=(Widen(node="a", by=1),)).model_dump()
+@pytest.mark.parametrize(
+    ("version", "more", "joined"),
+    [(1, {}, "unvalued"), (2, {}, "spaces"), (2, {"valued": "apart"}, "unvalued"), (3, {}, "all")],
+)
+def test_a_sequence_means_what_its_version_meant(version: int, more: dict[str, str], joined: str) -> None:
+    """Two widenings of one space were two rewrites, with numbers of their own, before they were joined."""
+    widenings = [{"pass": "widen", "node": "a", "by": by} for by in (1, 2)]
+    step = pass_from_data({"pass": "sequence", "version": version, "passes": widenings, **more})
+    assert isinstance(step, passes.Sequence)
+    assert step.joined == joined
+    assert ("joined" in step.model_dump()) == (joined != "all")
+    keys = [edit.key for edit in step.rewrite(dense()).edits if isinstance(edit, Remap)]
+    assert (len(keys) == len(set(keys))) == (joined == "all")
 
 
 def test_splits_with_numbers_are_carried_out_together() -> None:
@@ -399,6 +409,12 @@ def meet_inside(edit: Remap) -> bool:
     return any(int((part.index < 0).sum()) != covered[part.axis] for part in edit.axes)
 
 
+def extents_of(edits: Sequence[Edit]) -> dict[tuple[tuple[int, ...], str, int], int]:
+    """By pass, tensor and axis, how many positions the pass makes fresh along it."""
+    places = [place for edit in edits if isinstance(edit, Remap) for place in edit.places if len(place.at) == 1]
+    return {(p.address.place, p.address.key, axis): at.shape[-1] for p in places for axis, at in p.at.items()}
+
+
 @FEW
 @given(data=st.data())
 def test_together_is_one_after_the_other_to_the_bit(data: st.DataObject) -> None:
@@ -421,6 +437,10 @@ def test_together_is_one_after_the_other_to_the_bit(data: st.DataObject) -> None
     done = step.rewrite(graph)
     assume(max(Counter(edit.key for edit in done.edits if isinstance(edit, Remap)).values()) == 1)
     assume(not any(meet_inside(edit) for edit in done.edits if isinstance(edit, Remap)))
+    # The same where copies of an inner unit come into what is new: together, they are part of its block.
+    by_itself = [passes.Sequence(passes=(each,)).rewrite(graph).edits for each in found]
+    lone = {((k,), *key): size for k, edits in enumerate(by_itself) for (_, *key), size in extents_of(edits).items()}
+    assume(extents_of(done.edits).items() <= lone.items())
     places = {p.address: p for edit in done.edits if isinstance(edit, Remap) for p in edit.places if len(p.at) == 1}
     means = {e.key for e in done.edits if isinstance(e, Remap) and any(part.fresh.mean for part in e.axes)}
     values = drawn({address: place.shape for address, place in places.items() if address.key not in means})
@@ -441,3 +461,47 @@ def test_together_is_one_after_the_other_to_the_bit(data: st.DataObject) -> None
     assert apart.graph.nodes == together.graph.nodes
     equal(together.arrays, apart.arrays)
     equal(together.replayed(network.arrays).arrays, together.arrays)
+
+
+@FEW
+@given(st.data())
+def test_a_space_that_is_split_and_widened_at_once_is_so_one_after_the_other(data: st.DataObject) -> None:
+    """Copies lie behind the old units, fresh ones behind those; numbers of both go where they would have gone."""
+    graph = data.draw(graphs())
+    free = [s for s in analyse(graph).spaces if not (s.pins or s.uniform or s.tied or s.partial)]
+    assume(free)
+    space = data.draw(st.sampled_from(free))
+    units = data.draw(st.lists(st.sampled_from(range(space.units)), min_size=1, unique=True).map(sorted))
+    count = len(units) // space.growth[space.space] * space.growth[space.space]
+    assume(count)
+    pair = (
+        Split(node=space.name, channels=tuple(units[:count]), shares=(0.5,) * count),
+        Widen(node=space.name, by=2 * space.stride),
+    )
+    whole = passes.Sequence(passes=pair)
+    values = drawn(blocks_of(whole, graph), data.draw(st.integers(0, 99)))
+    apart = passes.Sequence(passes=pair, joined="spaces")
+    shapes = blocks_of(apart, graph)
+    assume(all(shapes.get(address) == values[address].shape for address in values))
+    network = small(random_network(graph))
+    one = network.apply(passes.Sequence(passes=pair, values=values))
+    other = network.apply(passes.Sequence(passes=pair, values=values, joined="spaces"))
+    assert one.graph.hash == other.graph.hash
+    for key, array in one.arrays.items():
+        np.testing.assert_allclose(array, other.arrays[key], rtol=1e-6, atol=1e-7)
+
+
+def test_of_a_space_that_is_split_and_widened_at_once_any_unit_stays() -> None:
+    graph = dense()
+    both = passes.Sequence(passes=(Split(node="a", channels=(0, 1, 2, 3), shares=(0.5,) * 4), Widen(node="a", by=3)))
+    module = random_network(graph).to_torch()
+    over = OverGrown(module, both)
+    generator = torch.Generator().manual_seed(0)
+    numbers = {a: torch.randn(shape, generator=generator, dtype=torch.float64) for a, shape in over.places.items()}
+    gates = {"0/a.weight": torch.tensor([0.0, 0.1, 0.0, 0.0])[:, None], "1/b.weight": torch.tensor([0.0, 0.0, 0.3])}
+    numbers |= {address: numbers[address] * gate for address, gate in gates.items()}
+    numbers["0/a.bias"] = torch.zeros(4, dtype=torch.float64)
+    step = over.chosen({0: [1], 1: [2]}, numbers)
+    x = torch.randn(7, 3, generator=generator, dtype=torch.float64)
+    grown, _ = live.grow(module, step)
+    torch.testing.assert_close(grown(x), over(numbers, x)[0])
