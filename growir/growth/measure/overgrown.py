@@ -58,6 +58,7 @@ class OverGrown:
         step: The pass.
         graph: The grown graph.
         places: The shape of the numbers at each address. Those of `Split` part the two of each pair, and start at zero.
+        lies: Where the numbers of each address lie: along which axes, and of which growth stride each position is.
         module: What is grown.
         learns: Whether slopes reach the module's trained parameters too.
 
@@ -74,7 +75,8 @@ class OverGrown:
         self._before = live.graph
         self._done: Rewrite = step.rewrite(live.graph)
         self.graph: Graph = self._done.graph
-        self.places: Mapping[str, tuple[int, ...]] = {a: place.shape for a, place in _places(self._done.edits)}
+        self.lies: Mapping[Address, Place] = dict(_places(self._done.edits))
+        self.places: Mapping[str, tuple[int, ...]] = {a: place.shape for a, place in self.lies.items()}
         self._keys = list(param_table(live.graph))
 
     def __call__(self, given: Given, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
