@@ -72,6 +72,18 @@ def draw(init: Init, shape: tuple[int, ...], *, seed: int, step: int, key: str) 
     assert_never(init)
 
 
+def spread(init: Init) -> float:
+    """The standard deviation of what an initialiser draws; 0 of a constant."""
+    match init:
+        case Uniform(bound):
+            return bound / 3**0.5
+        case Normal(std, _):
+            return std
+        case Constant(_):
+            return 0.0
+    assert_never(init)
+
+
 def _generator(seed: int, step: int, key: str) -> np.random.Generator:
     digest = hashlib.sha256(f"{seed}/{step}/{key}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], dtype=np.uint64)))

@@ -27,7 +27,7 @@ def infer_shapes(graph: Graph) -> tuple[dict[str, Shape], list[Problem]]:
         shape = Shape(tuple(entry.shape), entry.dtype)
         same = before.get(entry.name)
         try:
-            shapes[entry.name] = same if same == shape else _within_limits(shape)
+            shapes[entry.name] = same if same is not None and same == shape else _within_limits(shape)
         except OpError as error:
             problems.append(Problem(f"inputs[{k}] {cut(entry.name)!r}", str(error)))
     for k, node in enumerate(graph.nodes):

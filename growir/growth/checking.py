@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from growir.errors import PassRefused, RunError, cut
 from growir.growth.budget import Budget
-from growir.growth.policy import Candidate, Policy
+from growir.growth.contest import Branch
+from growir.growth.policy import Candidate, Checks, Policy
 from growir.growth.session import Session
 from growir.live.report import Report
 from growir.rewrite import Pass
+
+
+def check_policies(session: Session, branches: Iterable[Branch]) -> None:
+    """Have each policy of a run refuse what it cannot grow. Raises RunError if one does."""
+    for branch in branches:
+        if isinstance(branch.policy, Checks):
+            branch.policy.check(session)
 
 
 def checked_candidates(policy: Policy, candidates: Sequence[Candidate]) -> Sequence[Candidate]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from growir.errors import RunError
 from growir.growth import recording
 from growir.growth.budget import Budget
-from growir.growth.checking import applied, checked_candidates, checked_pass
+from growir.growth.checking import applied, check_policies, checked_candidates, checked_pass
 from growir.growth.contest import ERROR, Branch, Trial, branches_of, contest, run_trial
 from growir.growth.divergence import advice, refuse_divergence, telling
 from growir.growth.given import Given
@@ -83,6 +83,7 @@ class Engine:
         self.branches: list[Branch] = branches_of(session.config, policies)
         self.schedule: Schedule = schedule or session.config.schedule
         self.start = start or session.network()
+        check_policies(session, self.branches)
         if progress is not None and isinstance(self.branch.policy, Remembers):
             self.branch.policy.restored(progress.policy or {})
         self._pending: _Pending | None = None

@@ -179,6 +179,15 @@ class Judges(Protocol):
 
 
 @runtime_checkable
+class Checks(Protocol):
+    """A policy that grows some networks only, or needs something of the data."""
+
+    def check(self, session: Session) -> None:
+        """Refuse what it cannot grow, before a run begins and anything is written. Raises RunError."""
+        ...
+
+
+@runtime_checkable
 class Starts(Protocol):
     """A policy that supplies the first network where none is given."""
 

@@ -18,6 +18,7 @@ from growir.data.nests import tensors_of
 from growir.data.source import Source
 from growir.errors import ExportError, RunError, cut
 from growir.graph import Graph
+from growir.growth.checking import check_policies
 from growir.growth.checkpointing import checkpoint_of, gone_on
 from growir.growth.config import DataConfig, ObjectiveConfig, RunConfig, parse_run
 from growir.growth.contest import branches_of
@@ -78,6 +79,7 @@ def start_run(
 
         if out is None:
             return engine(session, observer, None, ()).run()
+        check_policies(session, branches_of(config, policies))  # before there is a folder
         folder = RunFolder(Path(out), _digest(start, problem))
         if saved:
             _same_settings(folder, resolved(saved.going_on_from(saved), problem, given), config)

@@ -21,8 +21,8 @@ def ranked(scores: Sequence[S]) -> list[S]:
 
 def by_chance(candidates: Sequence[Candidate], *key: int) -> list[Score]:
     """Scores that chance draws, between 0 and 1 and a function of the key: they rank, and promise nothing."""
-    drawn = torch.rand(len(candidates), generator=generator(*key)).tolist()
-    return [Score(candidate, rank, ordinal=True) for candidate, rank in zip(candidates, drawn, strict=True)]
+    drawn = torch.rand(len(candidates), generator=generator(*key))
+    return [Score(candidate, float(rank), ordinal=True) for candidate, rank in zip(candidates, drawn, strict=True)]
 
 
 def best(scores: Sequence[S], least: float = 0.0) -> list[S]:

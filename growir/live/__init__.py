@@ -3,9 +3,24 @@
 module, report = growir.live.grow(module, Widen(node="fc1", by=8), optimizer)
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from growir.live.growing import grow, network_of
 from growir.live.report import Place, Report, TensorChange
 from growir.live.rows import register
 from growir.moments import CopyState, Follows, FreshState
 
+if TYPE_CHECKING:
+    from growir.growth.grower import Grower as Grower
+
 __all__ = ["CopyState", "Follows", "FreshState", "Place", "Report", "TensorChange", "grow", "network_of", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    # A policy in one's own loop stands on the engine, which stands on this package: imported when it is asked for.
+    if name == "Grower":
+        return import_module("growir.growth.grower").Grower
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

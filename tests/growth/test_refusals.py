@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 import growir
+from growir.data import Data
 from growir.errors import RunError
+from growir.graph import Graph, Input, Node
 from growir.growth.budget import Budget, Cost
 from growir.growth.memory import checked_memory, divided
 from growir.growth.observer import Observer
 from growir.growth.policy import Candidate, Score
 from growir.growth.session import Session
 from growir.network import Network
+from growir.ops import Add, Linear
 from growir.passes import Widen
 from growir.rewrite import Pass
 from tests.growth.problems import spirals
@@ -63,6 +66,42 @@ WRONG: dict[type[Wide], str] = {
 def test_what_is_wrong_is_one_message(kind: type[Wide]) -> None:
     with pytest.raises(RunError, match=WRONG[kind]):
         growir.grow(dense(), spirals(80), policy=kind, budget={"parameters": 60}, train=FEW)
+
+
+def two_inputs() -> Network:
+    def read(name: str) -> Node:
+        return Node(name=f"of_{name}", op=Linear(out_features=2), inputs=(name,))
+
+    graph = Graph(
+        inputs=tuple(Input(name=name, shape=("N", 3)) for name in "ab"),
+        nodes=(read("a"), read("b"), Node(name="sum", op=Add(), inputs=("of_a", "of_b"))),
+        outputs=("sum",),
+    )
+    return Network.init(graph, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("start", "shapes", "says"),
+    [
+        (
+            two_inputs(),
+            [(40, 3), (40, 3)],
+            r"networks of one input of floats, but this one takes \(N, 3\) of float",
+        ),
+        (Network.init(two_inputs().graph, dtype=np.float64), [(40, 3), (40, 3)], "networks of one input of floats"),
+        (Network.init(dense(), dtype=np.float64), [(40, 2)], "networks of float32, but this one has float64"),
+    ],
+    ids=["two inputs", "two inputs of float64", "float64"],
+)
+def test_what_a_policy_cannot_grow_is_refused_before_there_is_a_folder(
+    start: Network, shapes: list[tuple[int, ...]], says: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    x = tuple(rng.normal(size=shape).astype(next(iter(start.arrays.values())).dtype) for shape in shapes)
+    data = Data.from_arrays(x if len(x) > 1 else x[0], rng.integers(0, 2, 40))
+    with pytest.raises(RunError, match=f"policy dag: it grows {says}"):
+        growir.grow(start, data, policy="dag", objective="cross_entropy", train=FEW, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.filterwarnings("ignore:the history is not checked")

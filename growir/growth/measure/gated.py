@@ -28,8 +28,7 @@ from growir.errors import GrowirError
 from growir.growth.measure.overgrown import OverGrown
 from growir.growth.measure.sites import Site
 from growir.live.modules import find
-from growir.ops import Constant, Init, Normal, Uniform
-from growir.params import param_table
+from growir.params import param_table, spread
 from growir.passes import Sequence as Passes
 from growir.passes import Split, Widen
 from growir.remap import Place
@@ -177,17 +176,6 @@ def groups(sites: Sequence[Site], count: int) -> Iterator[Sequence[Site]]:
     each = -(-len(sites) // max(count, 1))
     for start in range(0, len(sites), max(each, 1)):
         yield sites[start : start + each]
-
-
-def spread(init: Init) -> float:
-    """The standard deviation of what an initialiser draws; 0 of a constant."""
-    match init:
-        case Uniform(bound):
-            return bound / 3**0.5
-        case Normal(std, _):
-            return std
-        case Constant(_):
-            return 0.0
 
 
 def _pass(site: Site, kind: Kind, count: int) -> Pass:

@@ -69,6 +69,10 @@ class Dag:
         scores = {"variance": tried[0].variance, "inputs": tried[0].inputs}
         return tried[0].network, {**scores, "tried": [each.record.to_json() for each in tried]}
 
+    def check(self, session: Session) -> None:
+        """Raises RunError where a network, its data or its place is none that this policy computes with."""
+        _refuse(session)
+
     # -- propose ------------------------------------------------------------------------------------------------------
 
     @uncollected()
@@ -78,7 +82,6 @@ class Dag:
         Restricted, and with the Bayesian information criterion, only those that feed or widen the state with the
         largest bottleneck, of those that any move feeds or widens.
         """
-        _check(session)
         self._budget = budget
         moves = self.moves.moves(budget)
         self._measured = None
@@ -185,7 +188,7 @@ class Dag:
         return {"dead_units": dead_units(session)}
 
 
-def _check(session: Session) -> None:
+def _refuse(session: Session) -> None:
     """Raises RunError where a network, its data or its place is none that this policy computes with."""
     graph = session.graph
     shapes = shapes_of(graph)
