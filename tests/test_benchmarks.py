@@ -32,6 +32,7 @@ from benchmarks.__main__ import exceeded, names
 from benchmarks._fresh import PROBLEMS, SPLITS, Problem, started
 from growir.passes import Widen
 from growir.verify import load
+from tests.sampling import thinned
 
 
 @pytest.mark.parametrize("name", names())
@@ -144,6 +145,7 @@ def test_pruning_is_compared_where_the_other_tool_is_there() -> None:
     assert pruned["value"] > 0
 
 
+@pytest.mark.slow
 def test_a_benchmark_model_shrinks_in_every_free_space() -> None:
     net = growir.from_torch(pruning.resnet18(), (torch.randn(1, 3, 32, 32),))
     before = {space.name: space.width for space in growir.channel_spaces(net.graph) if not space.pins}
@@ -202,7 +204,7 @@ def test_steps_are_measured_by_states() -> None:
     assert rows[1]["m^, moves"] > 0
 
 
-@pytest.mark.parametrize("problem", [*PROBLEMS, *SPLITS], ids=lambda problem: problem.name)
+@pytest.mark.parametrize("problem", thinned([*PROBLEMS, *SPLITS], 4), ids=lambda problem: problem.name)
 def test_what_is_fresh_is_compared(problem: Problem) -> None:
     """Every problem grows with its function kept, and all variants go on from there with the same batches."""
     short = dataclasses.replace(problem, before=3, after=(5, 10))
@@ -237,6 +239,7 @@ def test_work_is_counted_as_a_graph_counts_it() -> None:
         assert network.graph.costs().macs == case.macs
 
 
+@pytest.mark.slow
 def test_tables_are_compared_and_the_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
     lines = tmp_path / "lines.jsonl"
     found = tabular.run(["iris"], ["growir", "linear"], [0], lines)

@@ -55,6 +55,7 @@ def test_grow_from_python(tmp_path: Path) -> None:
     assert len(predictions) == 5
 
 
+@pytest.mark.slow
 def test_teacher_student(tmp_path: Path) -> None:
     printed = run_example("teacher_student.py", tmp_path)
     assert printed.startswith("widen 1: 10 neurons standard -> node_1 -> out, ")
@@ -65,6 +66,7 @@ def test_teacher_student(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_grow_resnet(tmp_path: Path) -> None:
     printed = run_example("grow_resnet.py", tmp_path, "--short")
     assert printed.count("test accuracy") == 4
@@ -85,7 +87,7 @@ def test_every_example_is_under_test(path: Path) -> None:
     assert f"def test_{path.stem}(" in Path(__file__).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["mnist.toml", "mnist_maps.toml"])
+@pytest.mark.parametrize("name", ["mnist.toml", pytest.param("mnist_maps.toml", marks=pytest.mark.slow)])
 def test_run_files_grow_on_data_of_that_shape(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 40, (90, 12, 12), dtype=np.uint8)

@@ -70,7 +70,14 @@ def run_page(of: Page, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if steps(page(name))])
+# Pages of many commands, each a process of its own, whose commands have tests in tests/cli and tests/growth too.
+LONG = {"docs/cli.md", "docs/estimators.md"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in PAGES if steps(page(name))],
+)
 def test_a_page_runs_as_printed(name: str, tmp_path: Path) -> None:
     done = run_page(page(name), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

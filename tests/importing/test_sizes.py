@@ -19,6 +19,7 @@ from growir.network import Network
 from tests.importing import sized
 from tests.importing.models import Model
 from tests.importing.sized import PROGRAMS, Sized
+from tests.sampling import thinned
 from tests.zoo import ZOO
 from tests.zoo.imported import imported
 
@@ -149,7 +150,7 @@ def zoo_entry(name: str) -> Sized:
     return Sized(ZOO[name].make, (ZOO[name].shape,), vocabulary=ZOO[name].vocabulary)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", thinned(ZOO, 2))
 def test_architectures_are_right_or_refuse(name: str) -> None:
     model, network = imported(name)
     assert_right_or_refused(model.eval(), network, network.to_torch().eval(), zoo_entry(name), few=True)

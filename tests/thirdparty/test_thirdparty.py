@@ -15,6 +15,7 @@ import pytest
 import growir
 from growir.testing import random_network
 from tests.samples import mlp
+from tests.sampling import thinned
 
 PACKAGE = Path(__file__).parent / "package"
 # The same draws each time: this is about the machinery.
@@ -86,7 +87,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", thinned(MISTAKES))
 def test_its_own_tests_notice_a_mistake(site: Path, tmp_path: Path, mistake: str) -> None:
     what, right, wrong = MISTAKES[mistake]
     name = FILES[what].removeprefix("test_")

@@ -18,6 +18,7 @@ from growir.passes import Extend, Prune, Split, Widen
 from growir.rewrite import Pass
 from growir.testing import TOLERANCE, deviations, masked, worst
 from growir.testing.laws import GRADIENT
+from tests.sampling import thinned
 from tests.zoo import ZOO
 from tests.zoo.growing import assert_grows_again, free
 from tests.zoo.imported import imported
@@ -141,7 +142,7 @@ def chain(net: Network, length: int) -> list[Pass]:
     return found
 
 
-@every_net
+@pytest.mark.parametrize("name", thinned(sorted(ZOO)))
 def test_a_chain_replays_exports_and_reloads(name: str, tmp_path: Path) -> None:
     net = network(name)
     grown = net
