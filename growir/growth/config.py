@@ -22,7 +22,7 @@ from growir.growth.policy import PolicySettings
 from growir.growth.recipe import OptimizerConfig, RateConfig, Stopping
 from growir.growth.registry import CONTEST, DEFAULT, Known, policy_names, settings_class
 from growir.growth.schedule import SCHEDULES, Alternating, Scheduled, schedule_class
-from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Positive, Rate, Section, Share, Word
+from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Positive, Rate, Section, Share, Whole, Word
 from growir.moments import FreshState
 from growir.nearest import one_of
 
@@ -147,6 +147,8 @@ class TrainConfig(Section):
             directions that growth found and not its confidence: weights that were trained on a part of the data end
             in worse minima than young ones do (Ash and Adams 2020). By default 0.2 from 10 000 samples on where growth
             began from nothing, else 1.
+        recalibrate: Batches from which running statistics of norms are taken anew, before a growth is measured and
+            after it; 0 leaves them as they are. Networks without such statistics are not concerned.
         fresh: AdamW's second moments of new weights: "small", "mean" or "zero". By default small. That is a
             ten-thousandth of the old ones' mean; docs/live.md has what was measured.
     """
@@ -167,6 +169,7 @@ class TrainConfig(Section):
     stopping: Stopping | None = None
     device: Word | None = None
     checkpoint: Literal["phase", "epoch"] | Count = "phase"
+    recalibrate: Whole = 30
 
     @field_validator("rate", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from growir.errors import RunError
 from growir.growth import recording
@@ -172,14 +173,18 @@ class Engine:
         if isinstance(decided, str):
             self.end(decided, started)
             return
-        before, costs = self._standing or session.standing(), session.graph.costs()
+        before, costs = self._stands(), session.graph.costs()
         take_back = session.keep() if isinstance(policy, Judges) else None
         with session.meter.phase("growing"):
             report = applied(policy, session, decided.rewrite, progress.steps)
+            self._standing = None
+            told = self._recalibrate(step, "after")
         growing = time.perf_counter() - started
-        after = self._standing = session.standing()
+        after = self._stands()
         grown = Grown(decided.scores, decided.chosen, report.created, before, after, costs, growing)
         self.tell(recording.of_growth(session, policy, self.branch.name, step, grown))
+        if told is not None:
+            self.tell(told)
         self.observer.accepted(step, session.graph)
         if take_back is not None:
             self._pending = _Pending(before, take_back, progress.log)
@@ -203,6 +208,9 @@ class Engine:
             return "seconds"
         budget = Budget(limits, session.graph)
         with session.meter.phase("growing"):
+            told = self._recalibrate(step, "before")
+            if told is not None:
+                self.tell(told)
             candidates = checked_candidates(policy, policy.propose(session, budget))
             if not candidates:
                 return "parameters" if budget.refused else "no move"
@@ -211,6 +219,21 @@ class Engine:
             if not chosen:
                 return "no gain"
             return _Decided(scores, chosen, checked_pass(policy, policy.build(session, chosen), budget))
+
+    def _stands(self) -> Standing:
+        """How the network stands, measured where nobody knows yet."""
+        if self._standing is None:
+            self._standing = self.session.standing()
+        return self._standing
+
+    def _recalibrate(self, step: int, when: Literal["before", "after"]) -> records.Recalibrated | None:
+        """Take statistics of norms anew, and the standing with them; None where there are none."""
+        batches = self.session.recalibrate(int(when == "after"), step, self.progress.branch)
+        if not batches:
+            return None
+        self._standing = None
+        loss = recording.finite(self._stands().metrics["selection"])["loss"]
+        return records.Recalibrated(branch=self.branch.name, step=step, when=when, batches=batches, selection_loss=loss)
 
     def _train(self, phase: Train) -> None:
         """Training between growths, and what the policy says to it."""

@@ -15,6 +15,7 @@ MOST = 2**63 - 1  # the largest whole number of TOML
 MAX_CHOICES = 1000  # of a list of which each is tried
 Word = Annotated[str, Field(max_length=200)]
 Count = Annotated[int, Field(strict=True, gt=0, le=MOST)]
+Whole = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, le=MAX_REAL, allow_inf_nan=False)]

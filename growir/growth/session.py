@@ -35,6 +35,7 @@ from growir.growth.policy import Standing
 from growir.growth.problem import Problem
 from growir.growth.rates import set_apart
 from growir.growth.reading import Reading, Ready, float_dtype
+from growir.growth.recalibrating import recalibrate
 from growir.growth.recipe import OptimizerConfig, Recipe, recipe_from
 from growir.growth.training import train_by
 from growir.network import Network
@@ -263,6 +264,17 @@ class Session:
         train = self.measure(self.data.train, most)
         metrics = {"train": train.metrics, "selection": select.metrics}
         return Standing(select.losses, metrics, self.graph.costs().parameters)
+
+    def recalibrate(self, *key: int) -> int:
+        """Take running statistics of norms anew, from as many batches as the configuration says.
+
+        Args:
+            key: Of the order of the batches, integers of at least 0.
+
+        Returns:
+            How many batches were read; 0 where the network keeps no statistics.
+        """
+        return recalibrate(self, self.train_config.recalibrate, *key)
 
     # -- training -----------------------------------------------------------------------------------------------------
 

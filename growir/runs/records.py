@@ -319,6 +319,25 @@ class Growth(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recalibrated(Event):
+    """Running statistics of norms were taken anew.
+
+    Attributes:
+        step: The number of the growth that comes next, or that has been.
+        when: "before" or "after" that growth.
+        batches: How many batches they are from.
+        selection_loss: The mean loss on the selection part of the data since then.
+    """
+
+    event: ClassVar[str] = "recalibrated"
+
+    step: Count = None
+    when: Text = None
+    batches: Count = None
+    selection_loss: Number = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trained(Event):
     """The training after a growth is over.
 
@@ -510,5 +529,17 @@ class Other(Event):
 
 KINDS: Mapping[str, type[Event]] = {
     kind.event: kind
-    for kind in (Started, InputsChosen, Growth, Trained, Undone, Ended, Fitted, Selected, Finished, Interrupted)
+    for kind in (
+        Started,
+        InputsChosen,
+        Recalibrated,
+        Growth,
+        Trained,
+        Undone,
+        Ended,
+        Fitted,
+        Selected,
+        Finished,
+        Interrupted,
+    )
 }
