@@ -32,7 +32,7 @@ def recalibrate(session: Session, batches: int, *key: int) -> int:
         How many were read; 0 where the network keeps no statistics.
     """
     ready = session.reading.ready(session.data.train)
-    norms = [part for part in cast("list[nn.Module]", list(ready.module.modules())) if _keeps(part)]
+    norms = [part for part in ready.module.modules() if _keeps(part)]
     if not norms or not batches:
         return 0
     known = [(norm, norm.momentum, _count(norm)) for norm in cast("list[_NormBase]", norms)]

@@ -55,7 +55,11 @@ def run(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
 
 def main() -> int:
     """Run all mutants, or those named as arguments; 1 if any survives."""
-    mutants = [m for m in read_mutants() if m.name in sys.argv[1:] or not sys.argv[1:]]
+    mutants = read_mutants()
+    unknown = set(sys.argv[1:]) - {m.name for m in mutants}
+    if unknown:
+        sys.exit(f"there is no mutant {', '.join(sorted(unknown))}; mutants.toml has them by name")
+    mutants = [m for m in mutants if m.name in sys.argv[1:] or not sys.argv[1:]]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         for part in PARTS:
