@@ -24,6 +24,7 @@ from growir.shapes import own_tables, shapes_of
 
 DOCUMENT = "growir_document"
 VALUES = "growir_values"
+NAME = "growir"  # in an fx node's meta: the input or node of the document that it belongs to
 
 
 Call = tuple[str, str, tuple[int, ...]]
@@ -71,7 +72,8 @@ class _Lowering:
     def run(self) -> fx.GraphModule:
         """Lower every node in document order."""
         for entry in self.graph.inputs:
-            self.values[entry.name] = self.code.placeholder(entry.name)
+            value = self.values[entry.name] = self.code.placeholder(entry.name)
+            value.meta[NAME] = entry.name
         self._check_sizes()
         for node in self.graph.nodes:
             self.node = node
@@ -136,13 +138,18 @@ class _Lowering:
         self, kind: str, target: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> fx.Node:
         # Named after the document's node, so that the generated code reads like the document.
-        return self.code.create_node(kind, target, args, kwargs, name=self.node.name.replace(".", "_"))
+        return self._noted(self.code.create_node(kind, target, args, kwargs, name=self.node.name.replace(".", "_")))
+
+    def _noted(self, value: fx.Node) -> fx.Node:
+        """The same with the document's name on it, since torch changes names that are no identifiers, or come twice."""
+        value.meta[NAME] = self.node.name
+        return value
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         return self._value("call_function", function, args, kwargs)
 
     def method(self, name: str, *args: Any) -> fx.Node:
-        return self.code.call_method(name, args)
+        return self._noted(self.code.call_method(name, args))
 
     def module(self, module: nn.Module) -> fx.Node:
         for parameter in own_tables(self.graph)[self.node.name]:
@@ -152,7 +159,7 @@ class _Lowering:
 
     def tensor(self, name: str) -> fx.Node:
         _attach(self._host(self.node.name.split(".")), name, self._tensor(name))
-        return self.code.get_attr(f"{self.node.name}.{name}")
+        return self._noted(self.code.get_attr(f"{self.node.name}.{name}"))
 
     def _tensor(self, parameter: str) -> torch.Tensor:
         return self.tensors[owners(self.graph)[f"{self.node.name}.{parameter}"]]
@@ -189,7 +196,9 @@ def lower(
 
     The document travels on the module: as an attribute, which pickling keeps, in `meta`, which deep copies keep, and on
     one submodule, which keeps its attributes through both (`document_of` finds it). state_dict keys are the document's;
-    a tied tensor appears under each of its names.
+    a tied tensor appears under each of its names. Every node of the module's code says in `node.meta["growir"]` which
+    input or node of the document it is of; what only checks sizes is of none, nor is the output. The last one of a name
+    computes its value, which is also that of a node that hands its input on, and has no code.
 
     Args:
         graph: The graph.

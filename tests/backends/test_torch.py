@@ -18,12 +18,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from torch import fx, nn
 
+from growir import live
 from growir.backends.torch_fx import document_of
 from growir.document import dumps
 from growir.graph import Graph, Input, Node
 from growir.network import Network
 from growir.ops import OPS, Add, BatchNorm, Bias, Dropout, Example, Linear, Op, Parameter, Relu, Select, Softplus
 from growir.params import owners, param_table
+from growir.passes import Widen
 from growir.shapes import shapes_of
 from growir.testing import graphs, random_batch, random_network
 from growir.verify import load, verify
@@ -608,6 +610,48 @@ def test_the_hierarchy_is_the_names() -> None:
 def test_code_reads_like_the_document(golden: Callable[[Path, str], None]) -> None:
     texts = [Network.init(graph).to_torch().code.strip() for graph in (mlp(), residual_convnet())]
     golden(GOLDEN / "code.txt", "\n\n".join(texts) + "\n")
+
+
+@given(graphs())
+def test_the_code_says_which_value_of_the_document_it_is_of(graph: Graph) -> None:
+    """The last node of each name computes the value of the document that is called so."""
+    network, batch = random_network(graph), random_batch(graph)
+    module = network.to_torch().eval()
+    assert isinstance(module, fx.GraphModule)
+    run = Kept(module)
+    run.run(*batch)
+    code = {node.meta["growir"]: node for node in module.graph.nodes if "growir" in node.meta}
+    nameless = [node for node in module.graph.nodes if "growir" not in node.meta]
+    assert all(node.op == "output" or run.kept[node] is None for node in nameless)
+    assert {entry.name for entry in graph.inputs} <= code.keys()
+    batched = tuple(name for name in code if shapes_of(graph)[name].batched)
+    found = Network(verify(graph.replace(outputs=batched)), network.arrays).to_torch().eval()(*batch)
+    for name, value in zip(batched, found if isinstance(found, tuple) else (found,), strict=True):
+        assert torch.equal(value, run.kept[code[name]]), name
+
+
+class Kept(fx.Interpreter):
+    """Keeps what every node of the code gives."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.kept: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.kept[n] = super().run_node(n)
+        return self.kept[n]
+
+
+def test_names_that_are_no_identifiers_are_told_apart_after_growth_too() -> None:
+    graph = graph_of(
+        (3,),
+        Node(name="a.b", op=Linear(out_features=4), inputs=("x",)),
+        Node(name="a_b", op=Linear(out_features=4), inputs=("a.b",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("a_b",)),
+    )
+    grown, _ = live.grow(random_network(graph).to_torch(), Widen(node="a.b", by=1))
+    names = [(node.target, node.meta.get("growir")) for node in grown.graph.nodes]
+    assert names == [("x", "x"), ("a.b", "a.b"), ("a_b", "a_b"), ("head", "head"), ("output", None)]
 
 
 def test_an_output_that_is_an_input() -> None:
