@@ -391,7 +391,7 @@ def _slots(params: Mapping[str, ParamAxes]) -> tuple[dict[Space, list[Slot]], di
 
     def runs_on(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
         if id(axis) not in known:
-            known[id(axis)] = _runs(axis)
+            known[id(axis)] = runs_of(axis)
         return known[id(axis)]
 
     for key, use in params.items():
@@ -407,7 +407,7 @@ def _slots(params: Mapping[str, ParamAxes]) -> tuple[dict[Space, list[Slot]], di
     return producers, consumers
 
 
-def _runs(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
+def runs_of(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
     """For each space on an axis its (first position, units, positions per unit)."""
     if len(axis) == 1 and isinstance(block := axis[0][1], int):
         space = axis[0][0]
