@@ -121,6 +121,14 @@ class Analysis:
         """Whether integers choose from what a space has, as tokens do from an embedding's rows."""
         return any(space.space in spaces_on(axis) for axis in self.entries.values())
 
+    def axes_of(self, space: ChannelSpace, value: str) -> list[int]:
+        """The axes of a value that a space lies on; none where the value holds nothing of it."""
+        return [k for k, axis in enumerate(self.values[value]) if space.space in spaces_on(axis)]
+
+    def positions(self, space: ChannelSpace, value: str, axis: int) -> tuple[tuple[int, ...], ...]:
+        """For each unit of a space every position that is its own on an axis of a value."""
+        return Slot(value, axis, _runs(self.values[value][axis])[space.space]).positions
+
     def find(self, node: str, graph: Graph) -> ChannelSpace:
         """The space a pass means by `node`. Raises PassRefused, saying what would work."""
         for space in self.spaces:
@@ -391,7 +399,7 @@ def _slots(params: Mapping[str, ParamAxes]) -> tuple[dict[Space, list[Slot]], di
 
     def runs_on(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
         if id(axis) not in known:
-            known[id(axis)] = runs_of(axis)
+            known[id(axis)] = _runs(axis)
         return known[id(axis)]
 
     for key, use in params.items():
@@ -407,7 +415,7 @@ def _slots(params: Mapping[str, ParamAxes]) -> tuple[dict[Space, list[Slot]], di
     return producers, consumers
 
 
-def runs_of(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
+def _runs(axis: Axis) -> dict[Space, tuple[tuple[int, int, int], ...]]:
     """For each space on an axis its (first position, units, positions per unit)."""
     if len(axis) == 1 and isinstance(block := axis[0][1], int):
         space = axis[0][0]

@@ -167,6 +167,18 @@ def squeezed() -> Graph:
     return ended([stem, *block("stem", "p", 3, squeeze=True), *block("p.out", "q", 3, squeeze=True)])
 
 
+def single() -> Graph:
+    """Blocks of one convolution, which both reads the stream and makes it."""
+    nodes = [Node(name="stem", op=Conv2d(out_channels=3, kernel_size=3, padding=1), inputs=("x",))]
+    for name, before in (("p", "stem"), ("q", "p.out")):
+        nodes += [
+            Node(name=f"{name}.act", op=Tanh(), inputs=(before,)),
+            Node(name=f"{name}.conv", op=Conv2d(out_channels=3, kernel_size=3, padding=1), inputs=(f"{name}.act",)),
+            Node(name=f"{name}.out", op=Add(), inputs=(before, f"{name}.conv")),
+        ]
+    return ended([*nodes, Node(name="last", op=Gelu(), inputs=("q.out",))])
+
+
 def mobile() -> Graph:
     return ended(
         [
@@ -181,7 +193,13 @@ def mobile() -> Graph:
     )
 
 
-FAMILIES = {"vgg": (vgg(), 7), "resnet": (resnet(), 13), "squeezed": (squeezed(), 12), "mobile": (mobile(), 7)}
+FAMILIES = {
+    "vgg": (vgg(), 7),
+    "resnet": (resnet(), 13),
+    "single": (single(), 3),
+    "squeezed": (squeezed(), 12),
+    "mobile": (mobile(), 7),
+}
 
 
 @given(st.data())

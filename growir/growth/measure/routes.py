@@ -7,13 +7,12 @@ the way ends, so the inputs of the block's last layer are held fixed. A skip is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from growir.channels import analyse, runs_of
+from growir.channels import Analysis, analyse
 from growir.graph import Graph, Node
 from growir.growth.measure.sites import Site
-from growir.ops.spaces import Axes, Space, spaces_on
 from growir.shapes import own_tables, owners, shapes_of
 
 
@@ -53,7 +52,7 @@ def route_of(graph: Graph, site: Site) -> Route | str:
     """The way of a site's units; or why there is none."""
     if len(site.space.growth) > 1:
         return "its units come only together with those of other spaces"
-    space, values = site.space.space, analyse(graph).values
+    analysis, shapes = analyse(graph), shapes_of(graph)
     owner, own = owners(graph), own_tables(graph)
     made = {slot.parameter for slot in site.makes}
     read = {slot.parameter for slot in site.reads}
@@ -62,12 +61,12 @@ def route_of(graph: Graph, site: Site) -> Route | str:
     for node in graph.nodes:
         keys = {owner[f"{node.name}.{parameter}"] for parameter in own[node.name]}
         moved = [name for name in dict.fromkeys(node.inputs) if name in passed]
-        held = _axes_with(space, values[node.name])
-        if moved and (keys & read or (not held and _reads_by_a_value(node, moved, space, values))):
+        held = analysis.axes_of(site.space, node.name)
+        if moved and (keys & read or (not held and _reads_by_a_value(node, moved, site, analysis))):
             for name in moved:
-                if not shapes_of(graph)[name].batched:
+                if not shapes[name].batched:
                     return f"{node.name} reads them of {name}, which all samples share"
-                edges.append(_edge(site, values[name], name, node.name))
+                edges.append(_edge(site, analysis, name, node.name))
             moved = []
         if len(held) > 1 and (moved or keys & made):
             return f"{node.name} has them on two axes, where they meet each other"
@@ -80,26 +79,14 @@ def route_of(graph: Graph, site: Site) -> Route | str:
     return Route(site, frozenset(passed), tuple(edges))
 
 
-def _axes_with(space: Space, axes: Axes) -> list[int]:
-    return [k for k, axis in enumerate(axes) if space in spaces_on(axis)]
-
-
-def _reads_by_a_value(node: Node, moved: Sequence[str], space: Space, values: Mapping[str, Axes]) -> bool:
+def _reads_by_a_value(node: Node, moved: Sequence[str], site: Site, analysis: Analysis) -> bool:
     """Whether a node sums over the units with an input that is no unit itself, as a layer whose weight is a value."""
-    return any(name not in moved and _axes_with(space, values[name]) for name in node.inputs)
+    return any(name not in moved and analysis.axes_of(site.space, name) for name in node.inputs)
 
 
-def _edge(site: Site, axes: Axes, value: str, reader: str) -> Edge:
-    space, each = site.space.space, site.space.growth[site.space.space]
-    (axis,) = _axes_with(space, axes)
-    runs = runs_of(axes[axis])[space]
-    positions = tuple(
-        tuple(
-            start + unit * block + k
-            for start, _, block in runs
-            for unit in range(first, first + each)
-            for k in range(block)
-        )
-        for first in range(0, site.count * each, each)
-    )
-    return Edge(value, reader, axis, positions)
+def _edge(site: Site, analysis: Analysis, value: str, reader: str) -> Edge:
+    each = site.space.growth[site.space.space]
+    (axis,) = analysis.axes_of(site.space, value)
+    units = analysis.positions(site.space, value, axis)
+    joined = [tuple(at for unit in units[k : k + each] for at in unit) for k in range(0, site.count * each, each)]
+    return Edge(value, reader, axis, tuple(joined))
