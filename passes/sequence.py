@@ -203,7 +203,7 @@ class Sequence(Pass):
             except PassRefused:
                 break  # it may name what an earlier pass leaves behind
             again = taken.keys() & {*space.growth, *space.shrink}
-            if again and self.joined != "all":
+            if again and not (self.joined == "all" and _fits(later, graph)):
                 break
             accepted = self._accepted(later, k, graph)
             plan = accepted.plan(space)
@@ -244,6 +244,15 @@ class Sequence(Pass):
         if found:
             yield cls(passes=tuple(found))
             yield cls(passes=(found[0], found[0].model_copy(update={"by": 2 * found[0].by})))
+
+
+def _fits(pass_: Pass, graph: Graph) -> bool:
+    """Whether a pass fits this graph; another one of the same space may fit only once an earlier one is done."""
+    try:
+        pass_.resolved(graph).check(graph)
+    except PassRefused:
+        return False
+    return True
 
 
 def _upgraded(pass_: Any) -> object:

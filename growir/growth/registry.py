@@ -26,6 +26,7 @@ _OURS = {
     "dag": "growir.growth.policies.dag.policy:Dag",
     "random": "growir.growth.policies.random:RandomWidth",
     "net2net": "growir.growth.policies.net2net:Net2Net",
+    "prune": "growir.growth.policies.prune:Pruning",
 }
 
 

@@ -16,11 +16,11 @@ from tests.growth.nets import imported, maps
 from tests.growth.problems import small_session, spirals
 
 
-def net(dropout: float = 0.0) -> Network:
+def net(dropout: float = 0.0, width: int = 4) -> Network:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(dropout), nn.Flatten()]
+    layers = [nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(dropout), nn.Flatten()]
     x, _ = maps(8)
-    model = nn.Sequential(*layers, nn.Linear(4 * x.shape[2] * x.shape[3], 4))
+    model = nn.Sequential(*layers, nn.Linear(width * x.shape[2] * x.shape[3], 4))
     return imported(model, x[:2])
 
 

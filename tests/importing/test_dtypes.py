@@ -134,3 +134,16 @@ def test_a_part_in_a_coarser_dtype_is_told_although_a_constant_has_it() -> None:
 
     with pytest.warns(UserWarning, match="computes a part in torch.float32"):
         growir.from_torch(Coarse().double(), torch.randn(3, 4, dtype=torch.float64))
+
+
+def test_a_finer_constant_is_told_although_nothing_computes_with_it() -> None:
+    class Joined(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("two", torch.arange(2, dtype=torch.float64) / 7)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.fc(torch.cat([x[:, :2], self.two.expand(x.shape[0], 2)], 1).float())
+
+    with pytest.warns(UserWarning, match="computes a part in torch.float64"):
+        growir.from_torch(Joined(), torch.randn(3, 4))

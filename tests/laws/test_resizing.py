@@ -31,6 +31,7 @@ from growir.ops import (
     Permute,
     Relu,
     Reshape,
+    RmsNorm,
     Sigmoid,
     Silu,
     Softplus,
@@ -40,6 +41,7 @@ from growir.ops.spaces import Space
 from growir.passes import Prune, Sequence, Split, Widen, pass_from_data
 from growir.resize import Units, axis_positions
 from growir.rewrite import Preserves
+from growir.shapes import shapes_of
 from growir.testing import (
     assert_preserves,
     candidates_on,
@@ -194,6 +196,22 @@ def test_a_sequence_on_different_spaces_is_one_copy() -> None:
     once = random_network(wide).apply(Widen(node="a", by=2)).apply(Split(node="b", channels=(1,)))
     joint = random_network(wide).apply(Sequence(passes=(Widen(node="a", by=2), Split(node="b", channels=(1,)))))
     assert once.graph.hash == joint.graph.hash
+
+
+def test_a_sequence_on_one_space_may_fit_only_one_after_the_other() -> None:
+    """A space that is normalised as a whole grows by copies of every channel: the second time there are two of them."""
+    graph = graph_of(
+        (3,),
+        Node(name="a", op=Linear(out_features=1), inputs=("x",)),
+        Node(name="norm", op=RmsNorm(), inputs=("a",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("norm",)),
+    )
+    step = Sequence(passes=(Widen(node="a", by=1), Widen(node="a", by=2)))
+    grown = random_network(graph).apply(step)
+    assert shapes_of(grown.graph)["a"].size(1) == 4
+    (recorded,) = grown.graph.history.steps if grown.graph.history else ()
+    assert [len(each["copies"]) for each in recorded.fields["passes"]] == [1, 2]
+    assert_preserves(step, graph)
 
 
 def test_a_sequence_says_which_pass_does_not_fit_and_changes_nothing() -> None:

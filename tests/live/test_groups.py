@@ -14,7 +14,7 @@ from growir.errors import ModelError
 from growir.graph import Graph, Node
 from growir.live.groups import Groups
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Gelu, LayerNorm, Linear, Op, Relu
-from growir.passes import AddNode, InsertBlock, InsertLayer
+from growir.passes import AddNode, EliminateDead, InsertBlock, InsertLayer
 from growir.testing import random_batch
 from tests.live.training import module_of, one_step
 from tests.samples import graph_of, mlp
@@ -344,3 +344,19 @@ def test_frozen_parameters_need_not_be_in_the_optimizer() -> None:
         key for key in dict(grown.named_parameters()) if key.startswith(("node_1", "edge_1"))
     }
     assert len(waiting.param_groups[0]["params"]) == 3
+
+
+def test_a_tensor_that_a_later_layer_takes_over_moves_to_where_that_is() -> None:
+    """What owned it is gone; an optimizer that is made anew has it behind what comes before its new owner."""
+
+    def layer(name: str, source: str, tied: bool = False) -> Node:
+        owners = {"weight": "a.weight", "bias": "a.bias"} if tied else {}
+        return Node(name=name, op=line(3), inputs=(source,), tied=owners)
+
+    graph = graph_of((3,), layer("a", "x"), layer("m", "x"), layer("c", "m", tied=True), outputs=("c",))
+    module = module_of(graph)
+    optimizer = torch.optim.Adam(module.parameters())
+    one_step(module, optimizer, random_batch(graph))
+    grown, _ = live.grow(module, EliminateDead(), optimizer)
+    assert [key for key, _ in grown.named_parameters()] == ["m.weight", "m.bias", "c.weight", "c.bias"]
+    assert list(map(id, optimizer.param_groups[0]["params"])) == list(map(id, grown.parameters()))
