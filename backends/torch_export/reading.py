@@ -316,8 +316,6 @@ class Reader:
         tensor = held.tensor
         if not tensor.is_floating_point() or tensor.dtype == self.dtype:
             return held
-        if torch.promote_types(tensor.dtype, self.dtype) != self.dtype:
-            self.computes_in(tensor.dtype)
         if id(tensor) not in self.cast:
             self.cast[id(tensor)] = tensor.detach().to(self.dtype).requires_grad_(tensor.requires_grad)
         return replace(held, tensor=self.cast[id(tensor)])
