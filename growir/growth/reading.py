@@ -103,8 +103,7 @@ class Reading:
 
     def first(self, count: int) -> tuple[torch.Tensor, ...]:
         """The inputs of at most so many first samples that are trained on, as the module takes them."""
-        ready = Ready(self.data.train, self._module, self._feed, "the training data")
-        batch = next(ready.batches(count, None))
+        batch = next(self.whole(self.data.train).batches(count, None))
         # The feed has put them into the network's order.
         return tuple(tensors_of(cut_batch(batch, min(count, len(batch))).inputs))
 
@@ -134,6 +133,10 @@ class Reading:
                 part = known if source is whole else known.part(_indices(source))
                 return Ready(part, self._behind(prefix), None, name or "the training data")
         return Ready(source, self._module, self._feed, name or "the training data")
+
+    def whole(self, source: Source) -> Ready:
+        """A source as the whole network reads it, from its inputs on: for copies of it with candidates in place."""
+        return Ready(source, self._module, self._feed, "the training data")
 
     def gathered(self, source: Source, names: Sequence[str], count: int) -> tuple[dict[str, torch.Tensor], Any]:
         """Constant values of a source's first samples by name, and their target.

@@ -27,6 +27,7 @@ _OURS = {
     "random": "growir.growth.policies.random:RandomWidth",
     "net2net": "growir.growth.policies.net2net:Net2Net",
     "prune": "growir.growth.policies.prune:Pruning",
+    "firefly": "growir.growth.policies.firefly:Firefly",
 }
 
 

@@ -67,6 +67,34 @@ def fitting(ordered: Sequence[S], fits: Callable[[Sequence[S]], bool]) -> list[S
     return list(ordered[:low])
 
 
+def filled(
+    ordered: Sequence[S], fits: Callable[[Sequence[S]], bool], alike: Callable[[S], object] | None = None
+) -> list[S]:
+    """The longest beginning that fits, and each later one that still does: no budget is left where one had room.
+
+    Args:
+        ordered: The best first.
+        fits: Whether some fit together; costs only grow with what is taken.
+        alike: What those have in common of which none fits where another did not, such as the units of one space; so
+            that only few questions are asked.
+    """
+    found: list[S] = []
+    left: list[S] = list(ordered)
+    while left:
+        taken = tuple(found)
+
+        def fit_too(some: Sequence[S], taken: Sequence[S] = taken) -> bool:
+            return fits([*taken, *some])
+
+        more = fitting(left, fit_too)
+        found += more
+        refused, left = left[len(more) : len(more) + 1], left[len(more) + 1 :]
+        if refused and alike is not None:
+            kind = alike(refused[0])
+            left = [score for score in left if alike(score) != kind]
+    return found
+
+
 def shares(scores: Sequence[S], group: Callable[[S], object], share: float, least: float = 0.0) -> list[S]:
     """Of each group (a space, a layer) the best share of its candidates, one at least, best first over all."""
     groups: dict[object, list[S]] = {}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from growir.growth.budget import Cost
 from growir.growth.policy import Candidate, Score
-from growir.growth.select import best, fitting, per_cost, ranked, shares, top, within
+from growir.growth.select import best, filled, fitting, per_cost, ranked, shares, top, within
 
 
 def score(name: str, gain: float, parameters: int = 1, units: int = 0) -> Score:
@@ -66,6 +66,10 @@ def test_of_each_group_the_best_share() -> None:
     assert names(shares([score("a1", -1)], first, 1.0)) == []
 
 
+def price(each: Score) -> object:
+    return each.candidate.cost
+
+
 def first(each: Score) -> str:
     return each.candidate.name[0]
 
@@ -95,3 +99,36 @@ def test_the_longest_beginning_that_fits_is_found_in_few_questions(count: int, m
     assert fitting(scores, fits) == scores[:most]
     assert 0 not in asked
     assert len(asked) <= 6
+
+
+@given(SCORES, st.integers(0, 40), st.integers(0, 5), st.booleans())
+def test_what_is_filled_is_what_one_by_one_would_take(
+    scores: list[Score], parameters: int, units: int, alike: bool
+) -> None:
+    asked: list[int] = []
+
+    def fits(chosen: Sequence[Score]) -> bool:
+        asked.append(len(chosen))
+        costs = [each.candidate.cost for each in chosen]
+        return sum(cost.parameters for cost in costs) <= parameters and sum(cost.units for cost in costs) <= units
+
+    one_by_one: list[Score] = []
+    for each in scores:
+        if fits([*one_by_one, each]):
+            one_by_one.append(each)
+    asked.clear()
+    assert filled(scores, fits, price if alike else None) == one_by_one
+    assert 0 not in asked
+
+
+def test_of_those_that_are_alike_only_one_is_asked_for_in_vain() -> None:
+    asked: list[int] = []
+
+    def fits(chosen: Sequence[Score]) -> bool:
+        asked.append(len(chosen))
+        return sum(each.candidate.cost.parameters for each in chosen) <= 50
+
+    scores = [score("large", 1, 30) for _ in range(500)] + [score("small", 0.5, 1) for _ in range(500)]
+    found = filled(scores, fits, lambda each: each.candidate.name)
+    assert names(found) == ["large"] + ["small"] * 20
+    assert len(asked) < 25

@@ -14,7 +14,7 @@ network's own where all gates are 0, and a network that grows by some units is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,8 +56,8 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Gate:
-    """Which gate each number of an address has: broadcast along the axes where it does not lie."""
+class _Lane:
+    """Which gate each number of an address belongs to: broadcast along the axes where it does not lie."""
 
     axis: int
     strides: torch.Tensor  # positions, or (groups, positions) where the groups of a tensor differ
@@ -70,6 +70,15 @@ class _Gate:
         rows = found.repeat_interleave(shape[0] // len(found), 0)
         return rows.reshape([shape[0], *(-1 if k == self.axis else 1 for k in range(1, len(shape)))])
 
+    def sums(self, block: torch.Tensor, count: int) -> torch.Tensor:
+        """(count,) the sum of a block's numbers by gate."""
+        if self.strides.ndim == 1:
+            found = block.movedim(self.axis, 0).flatten(1).sum(1)
+        else:
+            rows = block.reshape(len(self.strides), -1, *block.shape[1:])
+            found = rows.movedim(self.axis + 1, 1).flatten(2).sum(2).flatten()
+        return found.new_zeros(count).index_add_(0, self.strides.flatten(), found)
+
 
 class Gated:
     """A module with every unit of some sites split and so many fresh ones in each, as a function of gates.
@@ -78,6 +87,7 @@ class Gated:
         units: What the gates are of, in their order: site by site, splits before fresh units.
         directions: The directions by address, each entry drawn with the standard deviation that the operator's own
             initialiser has: present weights may be zero. Leaves that an optimizer may train in place.
+        spreads: Those standard deviations.
         over: The network with all of them.
 
     Args:
@@ -86,6 +96,8 @@ class Gated:
         split: Whether every unit may be split.
         fresh: How many fresh units each site may get.
         key: What the directions are drawn by.
+        apart: Parameters that are the concern of those sites alone that lie within them, as those of an idle block are:
+            what units of other sites would add to them is zero and stays so.
         learns: Whether slopes reach the module's trained parameters too.
 
     Raises:
@@ -100,6 +112,7 @@ class Gated:
         split: bool = True,
         fresh: int = 0,
         key: Sequence[int] = (0,),
+        apart: Collection[str] = (),
         learns: bool = False,
     ) -> None:
         if not sites or not (split or fresh):
@@ -113,11 +126,15 @@ class Gated:
                 if count:
                     self._first.append(len(units))
                     units += [Unit(site.name, kind, k) for k in range(count)]
-                    passes.append(_pass(site, kind, count))
+                    passes.append(growth(site, kind, range(count)))
         self.units: tuple[Unit, ...] = tuple(units)
         self.over = OverGrown(module, Passes(passes=tuple(passes)), learns=learns)
         self.directions: dict[Address, torch.Tensor] = {}
-        self._gates: dict[Address, _Gate] = {}
+        self.spreads: dict[Address, float] = {}
+        self._lanes: dict[Address, _Lane] = {}
+        self._gated: set[Address] = set()
+        self._still: dict[Address, torch.Tensor] = {}
+        self._named: dict[tuple[str, type[Pass], str, int], Address] = {}
         self._like: torch.Tensor = next(t for t in module.state_dict().values() if t.is_floating_point())
         slots = {site.name: site for site in sites}
         graph = find(module).graph
@@ -125,16 +142,22 @@ class Gated:
         for turn, (address, place) in enumerate(sorted(self.over.lies.items())):
             step = passes[address.place[0]]
             assert isinstance(step, Split | Widen)
-            role = _role(slots[step.node], address, place)
+            site = slots[step.node]
+            if address.key in apart and not site.within(apart):
+                self._still[address] = torch.zeros(place.shape).to(self._like)
+                continue
+            role = _role(site, address, place)
             if role is None:
                 continue
             drawn = torch.randn(place.shape, generator=generator(*key, turn), dtype=torch.float64)
-            drawn = drawn * spread(inits[address.key])
-            self.directions[address] = drawn.to(self._like)
+            self.spreads[address] = spread(inits[address.key])
+            self.directions[address] = (drawn * self.spreads[address]).to(self._like)
+            (axis,) = place.at
+            self._named[site.name, type(step), address.key, axis] = address
+            strides = torch.from_numpy(place.strides[axis] + self._first[address.place[0]])
+            self._lanes[address] = _Lane(axis, strides.to(self._like.device))
             if role == "gated":
-                (axis,) = place.at
-                strides = torch.from_numpy(place.strides[axis] + self._first[address.place[0]])
-                self._gates[address] = _Gate(axis, strides.to(self._like.device))
+                self._gated.add(address)
 
     def gates(self, value: float = 0.0) -> torch.Tensor:
         """(units,) one number for each, on the module's device and in its dtype."""
@@ -142,15 +165,36 @@ class Gated:
 
     def given(self, gates: torch.Tensor) -> dict[str, torch.Tensor]:
         """The numbers of all that is new, by address; what is left out starts as the passes have it."""
-        found: dict[str, torch.Tensor] = {}
+        found: dict[str, torch.Tensor] = dict(self._still.items())
         for address, direction in self.directions.items():
-            gate = self._gates.get(address)
-            found[address] = direction if gate is None else direction * gate.along(gates, direction.shape)
+            if address in self._gated:
+                found[address] = direction * self._lanes[address].along(gates, direction.shape)
+            else:
+                found[address] = direction
         return found
+
+    @torch.no_grad()
+    def bound(self) -> None:
+        """Shorten directions that are longer than a new layer's weights are, of each unit by itself.
+
+        The root mean square of a unit's numbers is then at most the initialiser's standard deviation: ||d|| <= 1 in
+        units that fit every layer.
+        """
+        for address, direction in self.directions.items():
+            lane, count = self._lanes[address], len(self.units)
+            squares, numbers = (lane.sums(each, count) for each in (direction.square(), torch.ones_like(direction)))
+            longest = self.spreads[address] * numbers.sqrt()
+            shrink = (longest / squares.sqrt().clamp_min(torch.finfo(direction.dtype).tiny)).clamp_max(1.0)
+            direction *= lane.along(shrink, direction.shape)
 
     def __call__(self, gates: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs on a batch, as many as the graph has; differentiable in gates and directions."""
         return self.over(self.given(gates), *inputs)
+
+    def take(self, part: Gated) -> None:
+        """Take up the directions of a gated network of some of these sites, whatever it calls their places."""
+        for name, address in part._named.items():
+            self.directions[self._named[name]] = part.directions[address]
 
     def chosen(self, units: Sequence[int], gates: torch.Tensor) -> Pass:
         """The pass that brings some units, with their directions and gates as they stand.
@@ -178,10 +222,12 @@ def groups(sites: Sequence[Site], count: int) -> Iterator[Sequence[Site]]:
         yield sites[start : start + each]
 
 
-def _pass(site: Site, kind: Kind, count: int) -> Pass:
+def growth(site: Site, kind: Kind, indices: Sequence[int]) -> Pass:
+    """The pass that brings some units of a site, without numbers: so many fresh ones, or splits of these."""
     if kind == "fresh":
-        return Widen(node=site.name, by=count * site.space.stride)
-    units = range(site.space.units)
+        return Widen(node=site.name, by=len(indices) * site.space.stride)
+    each = site.space.growth[site.space.space]
+    units = [unit for k in indices for unit in range(k * each, (k + 1) * each)]
     return Split(node=site.name, channels=tuple(units), shares=(0.5,) * len(units))
 
 

@@ -7,7 +7,7 @@ found.skipped                # {"head": "its width 10 is pinned by ..."}
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from growir.channels import ChannelSpace, Slot, analyse
@@ -56,6 +56,10 @@ class Site:
     def count(self) -> int:
         """The smallest growths that its units are: most spaces change by single units."""
         return self.space.units // self.space.growth[self.space.space]
+
+    def within(self, keys: Collection[str]) -> bool:
+        """Whether these are all the parameters that know of its units."""
+        return all(slot.parameter in keys for slot in (*self.makes, *self.carries, *self.reads))
 
     def cost(self, graph: Graph) -> Cost:
         """What one more of its smallest growths would cost, of this graph as it is."""

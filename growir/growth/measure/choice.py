@@ -1,0 +1,159 @@
+"""What units a growth can choose from, and the pass that brings those that were chosen.
+
+choice = Choice(graph, width=True, depth=True)
+choice.units(split=True, fresh=4)            # of every site, and of idle blocks put everywhere
+choice.plan(units)                           # what brings some of them, without numbers: what budgets ask
+gated = choice.gated(module, choice.sites, split=True, fresh=4, key=(0,))  # of a module of `choice.graph`
+choice.built(gated, [0, 17], gates)          # the recorded pass, on the graph without idle blocks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from growir.addresses import Address
+from growir.backends.torch_arrays import to_array
+from growir.edits import Remap
+from growir.graph import Graph
+from growir.growth.budget import Budget, Cost
+from growir.growth.measure.gated import Gated, Kind, Unit, growth
+from growir.growth.measure.idle import IdleBlocks, idle_layers
+from growir.growth.measure.sites import Site, sites
+from growir.passes import InsertLayer, Widen
+from growir.passes import Sequence as Passes
+from growir.rewrite import Pass
+
+
+class Choice:
+    """The sites of a graph, those of idle blocks among them.
+
+    Attributes:
+        graph: The graph with its idle blocks; without any, the graph itself.
+        blocks: They.
+        sites: Where there are candidates.
+        skipped: Why other spaces of the graph are no sites, by name.
+
+    Args:
+        graph: The graph that grows.
+        width: Whether its own sites are among them.
+        depth: Whether idle blocks are.
+        activation: Of the blocks.
+    """
+
+    def __init__(self, graph: Graph, *, width: bool = True, depth: bool = False, activation: str = "relu") -> None:
+        self._own = graph
+        self.blocks = IdleBlocks(graph, idle_layers(graph, activation) if depth else ())
+        self.graph = self.blocks.graph
+        own = {site.name for site in sites(graph).sites} if width else set[str]()
+        found = sites(self.graph).sites
+        self._block = {site.name: k for site in found if (k := self.blocks.around(site)) is not None}
+        self.sites: tuple[Site, ...] = tuple(site for site in found if site.name in own or site.name in self._block)
+        self.skipped: Mapping[str, str] = sites(graph).skipped
+        self._sites = {site.name: site for site in self.sites}
+
+    def units(self, *, split: bool, fresh: int) -> list[Unit]:
+        """The candidates. An idle unit is not worth a split."""
+        found: list[Unit] = []
+        for site in self.sites:
+            splits = site.count if split and site.name not in self._block else 0
+            found += [Unit(site.name, "split", k) for k in range(splits)]
+            found += [Unit(site.name, "fresh", k) for k in range(fresh)]
+        return found
+
+    def cost(self, site: str, budget: Budget) -> Cost:
+        """What one unit costs by itself: of a block, with the block."""
+        if site in self._block:
+            return budget.cost(self.blocks.steps[self._block[site]])
+        return self._sites[site].cost(self._own)
+
+    def named(self, unit: Unit) -> str:
+        """What logs call a candidate."""
+        k = self._block.get(unit.site)
+        return str(unit) if k is None else f"block after {self.blocks.steps[k].after} {unit.kind} {unit.index}"
+
+    def plan(self, units: Iterable[Unit]) -> Pass:
+        """What brings some of them, without numbers."""
+        by_site: dict[tuple[str, Kind], list[int]] = {}
+        widths: dict[int, int] = {}
+        for unit in units:
+            if unit.site in self._block:
+                widths[self._block[unit.site]] = widths.get(self._block[unit.site], 0) + 1
+            else:
+                by_site.setdefault((unit.site, unit.kind), []).append(unit.index)
+        grown = [
+            growth(site, kind, sorted(by_site[site.name, kind]))
+            for site in self.sites
+            for kind in KINDS
+            if (site.name, kind) in by_site
+        ]
+        return _joined(self.blocks.sized(widths), grown)
+
+    def gated(self, module: nn.Module, some: Sequence[Site], *, split: bool, fresh: int, key: Sequence[int]) -> Gated:
+        """The candidates in some of the sites of a module of `graph`, each behind its gate."""
+        return Gated(module, some, split=split, fresh=fresh, key=key, apart=self.blocks.keys)
+
+    def built(self, gated: Gated, units: Sequence[int], gates: torch.Tensor) -> Pass:
+        """What brings some of them with their numbers: the gated network with the other gates at 0.
+
+        Args:
+            gated: Of `gated`.
+            units: Places in `gated.units`.
+            gates: (units,) of all.
+        """
+        own = [k for k in units if gated.units[k].site not in self._block]
+        if len(own) == len(units):
+            grown = gated.chosen(own, gates)
+            return grown if not self.blocks.steps else self._without(grown, [])
+        picked: dict[int, list[int]] = {}
+        for k in sorted(set(units) - set(own)):
+            picked.setdefault(self._block[gated.units[k].site], []).append(gated.units[k].index)
+        numbers = self._numbers(gated, picked, gates)
+        inserted = self.blocks.filled(self._own, numbers, {k: len(each) for k, each in picked.items()})
+        return _joined(inserted, [self._without(gated.chosen(own, gates), inserted)] if own else [])
+
+    def _numbers(
+        self, gated: Gated, picked: Mapping[int, Sequence[int]], gates: torch.Tensor
+    ) -> dict[int, dict[str, NDArray[Any]]]:
+        """Of each block the numbers of its chosen units, by key."""
+        assert isinstance(gated.over.step, Passes)
+        with torch.no_grad():
+            blocks = {**gated.over.start(), **gated.given(gates)}
+        found: dict[int, dict[str, NDArray[Any]]] = {k: {} for k in picked}
+        for address, place in gated.over.lies.items():
+            step = gated.over.step.passes[address.place[0]]
+            k = self._block.get(step.node) if isinstance(step, Widen) else None
+            if k is not None and k in picked and len(place.at) == 1:
+                (axis,) = place.at
+                stays = np.isin(place.strides[axis], picked[k])
+                found[k][address.key] = to_array(blocks[address]).compress(stays, axis)
+        return found
+
+    def _without(self, grown: Pass, inserted: Sequence[InsertLayer]) -> Pass:
+        """The growth of the graph's own sites where only some of the blocks are in, whose layers it leaves alone."""
+        assert isinstance(grown, Passes)
+        values = {a: v for a, v in grown.values.items() if Address(a).key not in self.blocks.keys}
+        plain = tuple(step.model_copy(update={"values": {}}) for step in grown.passes)
+        alone = grown.model_validate({**dict(grown), "passes": plain, "values": values})
+        if not inserted:
+            return alone
+        some = IdleBlocks(self._own, inserted)
+        for edit in alone.rewrite(some.graph).edits:
+            if isinstance(edit, Remap) and edit.key in some.keys:
+                values |= {place.address: np.zeros(place.shape) for place in edit.places if len(place.at) == 1}
+        return alone.model_validate({**dict(alone), "passes": plain, "values": values})
+
+
+KINDS: tuple[Kind, ...] = ("split", "fresh")
+
+
+def _joined(inserted: Sequence[Pass], grown: Sequence[Pass]) -> Pass:
+    """Blocks first, since names of nodes stay: then what grows sees them."""
+    if not inserted:
+        return grown[0] if len(grown) == 1 and isinstance(grown[0], Passes) else Passes(passes=tuple(grown))
+    return Passes(passes=(*inserted, *([Passes(passes=tuple(grown))] if grown else [])))
