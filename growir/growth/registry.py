@@ -28,6 +28,7 @@ _OURS = {
     "net2net": "growir.growth.policies.net2net:Net2Net",
     "prune": "growir.growth.policies.prune:Pruning",
     "firefly": "growir.growth.policies.firefly:Firefly",
+    "gradmax": "growir.growth.policies.gradmax:GradMax",
 }
 
 

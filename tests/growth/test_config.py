@@ -99,9 +99,12 @@ WRONG = [
     ("[data]\ntask = 'ranking'", "'classification' or 'regression'"),
     (
         "[policy]\nname = 'glowworm'",
-        "[policy] name: there is no policy 'glowworm'; there are dag, firefly, net2net, random, and ",
+        "[policy] name: there is no policy 'glowworm'; there are dag, firefly, gradmax, net2net, random, and ",
     ),
-    ("[policy]\nname = 'dga'", "there is no policy 'dga'; there are dag, firefly, net2net, random, and any class as "),
+    (
+        "[policy]\nname = 'dga'",
+        "there is no policy 'dga'; there are dag, firefly, gradmax, net2net, random, and any class as ",
+    ),
     ("[policy]\nname = 'dga'", "\"package.module:Class\". Did you mean 'dag'?"),
     ("[[policy]]\nname = 'glowworm'", "there is no policy 'glowworm'"),
     ("[schedule]\nname = {}", "there is no schedule {}; there are alternating, every, "),

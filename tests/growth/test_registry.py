@@ -121,7 +121,10 @@ number = 3
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("randm", r"there is no policy 'randm'; there are dag, firefly, net2net, random.*Did you mean 'random'\?"),
+        (
+            "randm",
+            r"there is no policy 'randm'; there are dag, firefly, gradmax, net2net, random.*Did you mean 'random'\?",
+        ),
         ("contest", '"contest" is no policy; it holds several'),
         ("nowhere:Policy", "policy: nowhere:Policy cannot be imported .No module named 'nowhere'.; write it as"),
         (f"{HERE}:ByMor", r"policy: tests.growth.test_registry has no 'ByMor'\. Did you mean 'ByMore'\?"),

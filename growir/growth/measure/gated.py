@@ -132,6 +132,7 @@ class Gated:
         self.directions: dict[Address, torch.Tensor] = {}
         self.spreads: dict[Address, float] = {}
         self._lanes: dict[Address, _Lane] = {}
+        self._longest: dict[Address, torch.Tensor] = {}  # norms that directions have at most, by gate
         self._gated: set[Address] = set()
         self._still: dict[Address, torch.Tensor] = {}
         self._named: dict[tuple[str, type[Pass], str, int], Address] = {}
@@ -156,8 +157,19 @@ class Gated:
             self._named[site.name, type(step), address.key, axis] = address
             strides = torch.from_numpy(place.strides[axis] + self._first[address.place[0]])
             self._lanes[address] = _Lane(axis, strides.to(self._like.device))
+            numbers = self.sums(address, torch.ones_like(self.directions[address]))
+            self._longest[address] = self.spreads[address] * numbers.sqrt()
             if role == "gated":
                 self._gated.add(address)
+
+    @property
+    def behind_gates(self) -> list[Address]:
+        """The directions that gates lie before: what splits part by, and what fresh units write."""
+        return [address for address in self.directions if address in self._gated]
+
+    def sums(self, address: Address, block: torch.Tensor) -> torch.Tensor:
+        """(units,) the sum of the numbers of a block at an address that are each unit's."""
+        return self._lanes[address].sums(block, len(self.units))
 
     def gates(self, value: float = 0.0) -> torch.Tensor:
         """(units,) one number for each, on the module's device and in its dtype."""
@@ -181,11 +193,9 @@ class Gated:
         units that fit every layer.
         """
         for address, direction in self.directions.items():
-            lane, count = self._lanes[address], len(self.units)
-            squares, numbers = (lane.sums(each, count) for each in (direction.square(), torch.ones_like(direction)))
-            longest = self.spreads[address] * numbers.sqrt()
-            shrink = (longest / squares.sqrt().clamp_min(torch.finfo(direction.dtype).tiny)).clamp_max(1.0)
-            direction *= lane.along(shrink, direction.shape)
+            norms = self.sums(address, direction.square()).sqrt_()
+            shrink = (self._longest[address] / norms.clamp_min_(torch.finfo(norms.dtype).tiny)).clamp_max_(1.0)
+            direction *= self._lanes[address].along(shrink, direction.shape)
 
     def __call__(self, gates: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs on a batch, as many as the graph has; differentiable in gates and directions."""

@@ -75,14 +75,18 @@ def mean_loss(session: Session, gated: Gated) -> Loss:
     def loss(gates: torch.Tensor, batch: Batch) -> torch.Tensor:
         session.meter.count(6.0 * macs * len(batch))
         outputs = full_precision(gated(gates, *tensors_of(batch.inputs)))
-        found = session.objective.total(outputs, batch.target) / len(batch)
-        if not math.isfinite(value := float(found.detach())):
-            raise RunError(
-                f"growing: the loss is {value} with the candidates in place, so none can be judged, and the network "
-                "stays as it was; look for NaN in the data or in weights, or lower [policy] gate"
-            )
-        return found
+        return finite_loss(session.objective.total(outputs, batch.target) / len(batch))
 
+    return loss
+
+
+def finite_loss(loss: torch.Tensor) -> torch.Tensor:
+    """A loss, if it is finite. Raises RunError if not."""
+    if not math.isfinite(value := float(loss.detach())):
+        raise RunError(
+            f"growing: the loss is {value} with the candidates in place, so none can be judged, and the network "
+            "stays as it was; look for NaN in the data or in weights, or lower [policy] gate"
+        )
     return loss
 
 
