@@ -18,9 +18,10 @@ from growir.passes import Sequence, Widen
 from growir.testing import policy_law
 from tests.growth.test_firefly import SITED
 from tests.growth.test_judging import session_of, some_batches
+from tests.growth.test_policy_law import GRAPHS
 
 FEW: dict[str, Any] = {"learn_steps": 2, "judge_batches": 1, "fresh_units": 2}
-test_learned = policy_law(GradMax, settings=FEW, graphs=SITED, max_examples=4)
+test_learned = policy_law(GradMax, settings=FEW, graphs=GRAPHS, max_examples=4)
 test_drawn_in_groups = policy_law(
     GradMax, settings={**FEW, "learn_steps": 0, "groups": 2, "order": "per_parameter"}, graphs=SITED, max_examples=4
 )

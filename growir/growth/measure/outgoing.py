@@ -14,6 +14,7 @@ import torch
 
 from growir.data.nests import tensors_of
 from growir.data.source import Batch
+from growir.errors import RunError
 from growir.growth.measure.gated import Gated
 from growir.growth.measure.learning import finite_loss
 from growir.growth.objective import full_precision
@@ -61,6 +62,9 @@ def strengthened(session: Session, gated: Gated, batches: Iterable[Batch], *, ra
         gated: The candidates, without splits.
         batches: One for each step of Adam.
         rate: The step, as a part of the spread of each direction's initialiser.
+
+    Raises:
+        RunError: The loss is not finite, or an operator has no second derivative.
     """
     free = {a: d for a, d in gated.directions.items() if a not in gated.behind_gates}
     optimizer = torch.optim.Adam([{"params": [d], "lr": rate * gated.spreads[a]} for a, d in free.items()])
@@ -72,7 +76,14 @@ def strengthened(session: Session, gated: Gated, batches: Iterable[Batch], *, ra
         if not found.requires_grad:
             break
         optimizer.zero_grad()
-        (-found.clamp_min(torch.finfo(found.dtype).tiny).log().sum()).backward()  # type: ignore[no-untyped-call]  # torch's
+        asked = found.clamp_min(torch.finfo(found.dtype).tiny).log().sum()
+        try:
+            (-asked).backward()  # type: ignore[no-untyped-call]  # torch's own
+        except RuntimeError as error:
+            raise RunError(
+                f"growing: incoming weights learn by second derivatives, which torch lacks here ({error}); draw them "
+                "by chance, [policy] learn_steps = 0"
+            ) from None
         optimizer.step()
         gated.bound()
     for direction in free.values():
