@@ -29,6 +29,8 @@ _OURS = {
     "prune": "growir.growth.policies.prune:Pruning",
     "firefly": "growir.growth.policies.firefly:Firefly",
     "gradmax": "growir.growth.policies.gradmax:GradMax",
+    "gauss_newton": "growir.growth.policies.gauss_newton:GaussNewton",
+    "splitting_descent": "growir.growth.policies.splitting_descent:SplittingDescent",
 }
 
 
