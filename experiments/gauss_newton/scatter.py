@@ -25,8 +25,8 @@ import growir
 from growir.data.parts import Data
 from growir.data.source import Source
 from growir.growth.config import parse_run
-from growir.growth.measure.effects import gauss_newton
 from growir.growth.measure.directions import Learned, Learning, learned
+from growir.growth.measure.effects import gauss_newton
 from growir.growth.measure.sites import sites
 from growir.growth.measure.splits import split
 from growir.growth.problem import Problem
@@ -54,6 +54,7 @@ class Block(nn.Module):
 
 
 def vgg(widths: Sequence[Sequence[int]] = ((8, 8), (12, 12), (16, 16))) -> nn.Module:
+    """Stages of convolutions with norms, each behind a pool."""
     layers: list[nn.Module] = []
     before = 3
     for stage in widths:
@@ -65,6 +66,7 @@ def vgg(widths: Sequence[Sequence[int]] = ((8, 8), (12, 12), (16, 16))) -> nn.Mo
 
 
 def resnet(widths: Sequence[int] = (8, 12, 16), *, squeeze: bool = False) -> nn.Module:
+    """A stem and a residual block for each width."""
     layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
     before = widths[0]
     for k, width in enumerate(widths):
@@ -145,6 +147,7 @@ def correlations(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Train, learn, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("scatter.jsonl"))

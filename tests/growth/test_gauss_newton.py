@@ -16,8 +16,8 @@ from growir.data.parts import Data
 from growir.graph import Graph, Input, Node
 from growir.growth.budget import Budget, BudgetConfig
 from growir.growth.config import parse_run
-from growir.growth.measure.effects import gauss_newton
 from growir.growth.measure.directions import Learned, Learning, learned
+from growir.growth.measure.effects import gauss_newton
 from growir.growth.measure.morphs import Morph, built, morph_of
 from growir.growth.measure.sites import sites
 from growir.growth.measure.splits import split

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from growir.growth.budget import Budget, Cost
-from growir.growth.measure.effects import gauss_newton
 from growir.growth.measure.directions import Learning, learned
+from growir.growth.measure.effects import gauss_newton
 from growir.growth.measure.morphs import built, morph_of, proposed, scored
 from growir.growth.measure.sites import sites
 from growir.growth.measure.trials import lessening
