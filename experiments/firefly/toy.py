@@ -158,7 +158,8 @@ def firefly(fresh: int, gate: float = 0.3, rate: float = 0.1, steps: int = 20) -
 
         def loss(gates: torch.Tensor, some: Batch) -> torch.Tensor:
             assert isinstance(some.inputs, tuple)
-            return (torch.cat(gated(gates, *some.inputs), 1).T - some.target).square().mean(1).sum()
+            errors: torch.Tensor = torch.cat(gated(gates, *some.inputs), 1).T - some.target
+            return errors.square().mean(1).sum()
 
         gates = learned(gated, loss, [batch] * steps, eps=gate, rate=rate)
         changes = along_path(gates, loss, [batch])

@@ -112,7 +112,8 @@ class Pruning:
         spaces = _apart(free_spaces(session.graph))
         counts = importances(session, spaces, self.settings.importance, self._began["rounds"])
         for space in spaces:
-            order, each = counts[space.name].argsort(stable=True).tolist(), space.shrink[space.space]
+            order = [int(unit) for unit in counts[space.name].argsort(stable=True)]
+            each = space.shrink[space.space]
             most = min((other.size - self._least(other.size)) // units for other, units in space.shrink.items())
             if most < 1:
                 continue
