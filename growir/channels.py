@@ -101,6 +101,14 @@ class ChannelSpace:
         return self.space.size
 
 
+def _within(axis: Axis, outer: Space, inner: Space) -> bool:
+    """Whether units of one space hold units of another on an axis, at any depth."""
+    return any(
+        not isinstance(block, int) and ((space is outer and inner in spaces_on(block)) or _within(block, outer, inner))
+        for space, block in axis
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Analysis:
     """Every axis of every value and parameter in terms of spaces, and what follows their widths."""
@@ -128,6 +136,11 @@ class Analysis:
     def positions(self, space: ChannelSpace, value: str, axis: int) -> tuple[tuple[int, ...], ...]:
         """For each unit of a space every position that is its own on an axis of a value."""
         return Slot(value, axis, _runs(self.values[value][axis])[space.space]).positions
+
+    def holds(self, outer: ChannelSpace, inner: ChannelSpace) -> bool:
+        """Whether units of one space hold units of another in some tensor, as heads hold the channels of each."""
+        axes = (axis for use in self.params.values() for axis in (*use.axes, *use.rows))
+        return any(_within(axis, outer.space, inner.space) for axis in axes)
 
     def find(self, node: str, graph: Graph) -> ChannelSpace:
         """The space a pass means by `node`. Raises PassRefused, saying what would work."""

@@ -13,7 +13,7 @@ from growir.graph import Graph, Node
 from growir.growth.measure.gated import Gated, groups
 from growir.growth.measure.sites import Site, sites
 from growir.network import Network
-from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, Relu
+from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, Permute, Relu
 from growir.testing import graphs, random_batch, random_network
 from tests.samples import graph_of
 
@@ -87,6 +87,26 @@ def test_spaces_that_are_no_sites_are_named_with_the_reason() -> None:
     )
     assert sites(frozen).skipped["c1"] == "c1.weight is frozen, so new units of it would never learn"
     assert "c1.weight is frozen" in sites(frozen).skipped["stem"]
+
+
+def test_of_units_within_units_the_outer_ones_are_a_site() -> None:
+    """What is new within a unit that is new itself would have no place of its own."""
+    graph = graph_of(
+        (3, 4),
+        Node(name="outer", op=Linear(out_features=5), inputs=("x",)),
+        Node(name="turned", op=Permute(dims=(0, 2, 1)), inputs=("outer",)),
+        Node(name="inner", op=Linear(out_features=6), inputs=("turned",)),
+        Node(name="flat", op=Flatten(), inputs=("inner",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("flat",)),
+    )
+    found = sites(graph)
+    assert [site.name for site in found.sites] == ["outer"]
+    assert found.skipped["inner"] == "its units lie within those of outer, which is a site"
+    gated = Gated(random_network(graph).to_torch(), found.sites, fresh=1)
+    x = random_batch(graph)
+    gates = gated.gates(0.5)
+    grown, _ = live.grow(gated.over.module, gated.chosen(range(len(gated.units)), gates))
+    close(outputs(grown, x), gated(gates, *x))
 
 
 def test_slopes_reach_gates_and_directions_and_stay_away_from_weights() -> None:
