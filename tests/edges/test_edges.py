@@ -347,13 +347,13 @@ WIDE = {
 
 @pytest.mark.parametrize("name", WIDE)
 def test_what_falls_into_too_many_rows_keeps_its_width(name: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     graph = load(WIDE[name])
     first = [space for space in analyse(graph).spaces if space.name in ("a", "c0")]
     if name != "reshape":  # which scales its first factor, a row for each
         assert all(any("262,144 rows" in pin.reason for pin in space.pins) for space in first)
     json.dumps(inspection(graph, spaces=True))
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_rows_below_the_limit_are_free() -> None:
@@ -366,10 +366,10 @@ def test_many_wrong_names_are_told_in_time() -> None:
     """Every suggestion is looked for among all names."""
     count = 5000
     nodes = [node(f"c{k}", "relu", f"nope{k}") for k in range(count)]
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(GraphError) as caught:
         load(document_of(*nodes, outputs=tuple(f"d{k}" for k in range(count))))
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
     assert len(caught.value.problems) == 2 * count
 
 

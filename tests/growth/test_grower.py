@@ -44,7 +44,8 @@ def test_it_grows_when_the_schedule_says_and_the_optimizer_follows() -> None:
         grown.append(found.step())
     assert grown == [False, True, False, True, False, False, False, False]
     assert found.ended == "growths"
-    assert [event.event for event in found.events] == ["trained", "growth", "trained", "growth", "trained", "ended"]
+    growth = ["recalibrated", "growth", "recalibrated"]
+    assert [event.event for event in found.events] == ["trained", *growth, "trained", *growth, "trained", "ended"]
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in found.module.parameters()}
     growths = [event for event in found.events if isinstance(event, records.Growth)]
