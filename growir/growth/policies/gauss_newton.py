@@ -36,9 +36,9 @@ class GaussNewtonSettings(PolicySettings):
             for each that goes; lambda_p of the paper, where it is 3e-8 to 1e-6.
         cost: What is paid for, "parameters" or "macs".
         most: The largest share of a layer's splits and prunes, taken together, that is done at a time, one at least.
-        steps: Batches that directions are learned on.
-        batch: Samples of each.
-        rate: Of Adam, in norm(w) / sqrt(n) for the n weights w that make a channel.
+        learn_steps: Batches that directions are learned on.
+        learn_batch: Samples of each.
+        learn_rate: Of Adam, in norm(w) / sqrt(n) for the n weights w that make a channel.
         trust: The largest norm of what parts the two of a pair, as a share of norm(w).
         memory: What the running means of the predictions keep at each batch.
         verify: Whether what is chosen must pay on the part of the data that selects, too. Where it does not, its better
@@ -50,9 +50,9 @@ class GaussNewtonSettings(PolicySettings):
     price: NonNegative = 1e-7
     cost: Literal["parameters", "macs"] = "parameters"
     most: Share = 0.3
-    steps: Count = 60
-    batch: Count = 128
-    rate: Rate = 0.01
+    learn_steps: Count = 60
+    learn_batch: Count = 128
+    learn_rate: Rate = 0.01
     trust: Share = 0.1
     memory: Memory = 0.9
     verify: bool = True
@@ -74,7 +74,7 @@ class GaussNewton:
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """The predicted decrease of the mean loss, of those that have a finite one."""
         s = self.settings
-        how = Learning(s.steps, s.batch, s.samples, s.rate, s.trust, memory=s.memory)
+        how = Learning(s.learn_steps, s.learn_batch, s.samples, s.learn_rate, s.trust, memory=s.memory)
         return scored(candidates, lambda found: learned(session, found, how, gauss_newton, key, prunes=s.prune))
 
     def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> list[Score]:

@@ -33,17 +33,17 @@ class SplittingDescentSettings(PolicySettings):
     Attributes:
         name: Splitting steepest descent.
         most: The largest share of all channels that is split at a time, one at least.
-        steps: Batches that directions are found on.
-        batch: Samples of each.
-        rate: Of Adam, in norm(w) / sqrt(n) for the n weights w that make a channel.
+        learn_steps: Batches that directions are found on.
+        learn_batch: Samples of each.
+        learn_rate: Of Adam, in norm(w) / sqrt(n) for the n weights w that make a channel.
         norm: How far the two of a pair part, as a share of norm(w).
     """
 
     name: str = "splitting_descent"
     most: Share = 0.3
-    steps: Count = 60
-    batch: Count = 128
-    rate: Rate = 0.01
+    learn_steps: Count = 60
+    learn_batch: Count = 128
+    learn_rate: Rate = 0.01
     norm: Share = 0.1
 
 
@@ -63,7 +63,7 @@ class SplittingDescent:
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """The predicted decrease of the mean loss, of those that have a finite one."""
         s = self.settings
-        how = Learning(s.steps, s.batch, s.samples, s.rate, s.norm, sphere=True)
+        how = Learning(s.learn_steps, s.learn_batch, s.samples, s.learn_rate, s.norm, sphere=True)
         return scored(candidates, lambda found: learned(session, found, how, _first_order, key))
 
     def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> list[Score]:
