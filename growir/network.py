@@ -216,8 +216,11 @@ class Network:
             )
         base = self.history.base
         current = Network(base, arrays) if arrays is not None else Network.init(base, seed, self.dtype)
+        # What has grown may have lost every tensor that could say the dtype, and what it grew from may have had none.
+        floats = any(param.dtype == "float" for param in param_table(base).values())
+        dtype = current.dtype if floats else self.dtype
         for done in rewrites(self.graph, self.values):
-            tensors = apply_edits(done.edits, current.arrays, NUMPY, self.dtype)
+            tensors = apply_edits(done.edits, current.arrays, NUMPY, dtype)
             current = Network(done.graph, tensors, self.values)
         # What is trained may have changed since, and no step says so.
         return Network(with_frozen(current.graph, frozen_keys(self.graph)), current.arrays, current.values)

@@ -25,7 +25,7 @@ from growir.errors import ExportError, GraphError, ModelError, PassRefused
 from growir.graph import Graph, Node
 from growir.network import Network, load_graph, open_path
 from growir.ops import Linear, Relu
-from growir.passes import AddNode, Prune, Sequence, Widen, needed_pass
+from growir.passes import AddEdge, AddNode, EliminateDead, Prune, Sequence, Widen, needed_pass
 from growir.rewrite import Change
 from growir.testing import outputs, random_batch, random_network
 from growir.verify import load
@@ -615,3 +615,17 @@ def test_what_is_neither_graph_nor_network(given: Any, says: str) -> None:
     for way in ways:
         with pytest.raises(GraphError, match="^a graph or a network is needed, but " + says):
             way(given)
+
+
+def test_a_replay_is_in_the_dtype_of_the_weights_although_none_are_left() -> None:
+    """The layer that said it is dead and gone; the edge that came before is replayed beside float64 weights."""
+    graph = graph_of(
+        (3,),
+        Node(name="dead", op=Linear(out_features=3), inputs=("x",)),
+        Node(name="head", op=Relu(), inputs=("x",)),
+    )
+    first = Network.init(graph, dtype=np.float64)
+    grown = first.apply(AddEdge(source="head", target="dead"))
+    bare = grown.apply(EliminateDead())
+    assert bare.arrays == {}
+    assert bare.replayed(first.arrays).graph.hash == bare.graph.hash
