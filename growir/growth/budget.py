@@ -98,14 +98,16 @@ class Budget:
     Args:
         limits: Of the run.
         graph: What is about to grow.
+        since: What it was when this growth began, where a part of the growth is done.
 
     Attributes:
         refused: Whether something did not fit since the budget was made: that is why growth ends, if nothing else fits.
     """
 
-    def __init__(self, limits: BudgetConfig, graph: Graph) -> None:
+    def __init__(self, limits: BudgetConfig, graph: Graph, since: Graph | None = None) -> None:
         self.limits = limits
         self.graph = graph
+        self._since = since or graph
         self.refused = False
         self._now: Cost | None = None
         self._done: dict[Pass, Rewrite] = {}
@@ -124,17 +126,23 @@ class Budget:
             self._now = Cost.of(self.graph, units=units)
         return Cost.of(self.rewritten(pass_).graph, units=units) - self._now
 
+    def after(self, pass_: Pass) -> Budget:
+        """What a pass leaves of the budget of this growth. Raises PassRefused if it does not fit the graph."""
+        return Budget(self.limits, self.rewritten(pass_).graph, self._since)
+
     @property
     def room(self) -> Cost:
-        """The most that this growth may add; the largest whole number there is where nothing limits it."""
-        now, each = self.graph.costs(), self.limits.per_growth or GrowthLimits()
-        parameters = [each.parameters]
-        if self.limits.parameters is not None:
-            parameters.append(self.limits.parameters - now.parameters)
-        if each.share is not None:
-            parameters.append(int(each.share * now.parameters))
-        macs = [each.macs, None if self.limits.macs is None else self.limits.macs - now.macs]
-        return Cost(_least(parameters), _least(macs), _least([each.units]), _least([each.layers]))
+        """The most that this growth may still add; the largest whole number there is where nothing limits it."""
+        limits, each = self.limits, self.limits.per_growth or GrowthLimits()
+        now, used = self.graph.costs(), Cost()
+        if self._since is not self.graph:
+            counted = each.units is not None
+            used = Cost.of(self.graph, units=counted) - Cost.of(self._since, units=counted)
+        share = None if each.share is None else int(each.share * self._since.costs().parameters)
+        units, layers = [(each.units, used.units)], [(each.layers, used.layers)]
+        parameters = [(each.parameters, used.parameters), (share, used.parameters), (limits.parameters, now.parameters)]
+        macs = [(each.macs, used.macs), (limits.macs, now.macs)]
+        return Cost(_left(parameters), _left(macs), _left(units), _left(layers))
 
     def excess(self, pass_: Pass) -> float:
         """How far a pass would go beyond the budget, relative to it; not positive where it fits.
@@ -190,6 +198,7 @@ class Budget:
         return make(low * multiple) if low else None
 
 
-def _least(limits: list[int | None]) -> int:
-    known = [limit for limit in limits if limit is not None]
+def _left(limits: list[tuple[int | None, int]]) -> int:
+    """The least that several limits leave beside what is used of them."""
+    known = [limit - used for limit, used in limits if limit is not None]
     return max(0, min(known)) if known else MOST

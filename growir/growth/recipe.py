@@ -142,6 +142,10 @@ class Recipe(Section):
         """The steps of the optimizer in an epoch of so many batches."""
         return -(-batches // self.accumulate)
 
+    def seen(self, samples: int) -> int:
+        """The samples that training sees, of data with so many, each as often as it is read."""
+        return (self.steps or 0) * self.accumulate * self.batch_size or (self.epochs or 0) * samples
+
     def all_steps(self, batches: int | None) -> int | None:
         """The steps of the optimizer in all, for batches an epoch; None where that cannot be known."""
         if self.steps is not None:

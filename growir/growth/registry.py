@@ -30,6 +30,7 @@ _OURS = {
     "firefly": "growir.growth.policies.firefly:Firefly",
     "gradmax": "growir.growth.policies.gradmax:GradMax",
     "gauss_newton": "growir.growth.policies.gauss_newton:GaussNewton",
+    "nash": "growir.growth.policies.nash:Nash",
     "splitting_descent": "growir.growth.policies.splitting_descent:SplittingDescent",
 }
 

@@ -181,9 +181,12 @@ class Session:
         return restore
 
     def fork(self) -> Session:
-        """A session of its own that goes on from here: what happens to one does not happen to the other."""
+        """A session of its own that goes on from here: what happens to one does not happen to the other.
+
+        Only what the fork computes counts here too.
+        """
         found = copy.copy(self)
-        found.meter, found.reading = Meter(), Reading(self.data, self.device)
+        found.meter, found.reading = Meter(outer=self.meter), Reading(self.data, self.device)
         found.begin(self.network())
         found.restore_optimizer(self.optimizer_state())
         return found

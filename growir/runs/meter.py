@@ -42,9 +42,15 @@ class Cost:
 
 @dataclass(slots=True)
 class Meter:
-    """The costs of a run so far."""
+    """The costs of a run so far.
+
+    Attributes:
+        costs: By phase.
+        outer: Where operations are counted too: a fork's are its session's, whose clock runs meanwhile.
+    """
 
     costs: dict[str, Cost] = field(default_factory=dict[str, Cost])
+    outer: Meter | None = None
     _now: Cost = field(default_factory=Cost)
     _since: tuple[float, float, float | None] = (0.0, 0.0, None)
 
@@ -72,6 +78,8 @@ class Meter:
     def count(self, flops: float) -> None:
         """Floating-point operations of the present phase."""
         self._now.flops += flops
+        if self.outer is not None:
+            self.outer.count(flops)
 
     def to_json(self) -> dict[str, dict[str, float | None]]:
         """The phases that there were."""

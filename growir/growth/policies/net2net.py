@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
-from growir.channels import ChannelSpace
 from growir.data.shuffling import generator
 from growir.growth.budget import Budget
+from growir.growth.measure.moves import Move, copied, identity_layers
 from growir.growth.measure.sites import free_spaces, wider
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Share
 from growir.growth.select import by_chance, fitting, shares
-from growir.passes import InsertLayer, Widen
 from growir.passes import Sequence as Steps
+from growir.passes import Widen
 from growir.rewrite import Pass
 
 if TYPE_CHECKING:
     from growir.growth.session import Session
-
-IDENTITY = "identity"  # the activation of an inserted layer that has none
 
 
 class Net2NetSettings(PolicySettings):
@@ -36,7 +32,7 @@ class Net2NetSettings(PolicySettings):
     """
 
     name: str = "net2net"
-    move: Literal["wider", "deeper", "both"] = "wider"
+    move: Move = "wider"
     spaces: Share = 0.5
     by: Share = 0.25
     layers: Share = 0.25
@@ -57,13 +53,11 @@ class Net2Net:
         key = len(graph.history.steps) if graph.history else 0
         if self.settings.move != "deeper":
             steps += [
-                _copied(space, wider(space, self.settings.by, session.seed), session.seed, key, k)
+                copied(space, wider(space, self.settings.by, session.seed), generator(22, session.seed, key, k))
                 for k, space in enumerate(free_spaces(graph))
             ]
         if self.settings.move != "wider":
-            # Behind a layer that only copies its input another one is the same again; one with an activation is more.
-            kept = (step for step in InsertLayer.candidates(graph) if not step.residual)
-            steps += [step for step in kept if step.activation != IDENTITY]
+            steps += identity_layers(graph)
         named = [(f"{step.name} {getattr(step, 'node', None) or getattr(step, 'after', '')}", step) for step in steps]
         return [Candidate(name, budget.cost(step), step) for name, step in named if budget.fits(step)]
 
@@ -86,12 +80,3 @@ class Net2Net:
     def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
         """All of them as one rewrite."""
         return Steps(passes=tuple(score.candidate.part for score in chosen))
-
-
-def _copied(space: ChannelSpace, step: Widen, *key: int) -> Widen:
-    """The widening by copies of channels that chance picks, where copies keep the function."""
-    if space.uniform or space.tied:
-        return step  # copies of every channel, or fresh ones, as the pass itself decides
-    units = step.by // space.stride * space.growth[space.space]
-    drawn = torch.randint(space.units, (units,), generator=generator(22, *key))
-    return step.model_copy(update={"copies": tuple(map(int, drawn))})
