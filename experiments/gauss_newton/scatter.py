@@ -1,27 +1,29 @@
 """Predicted against measured: what the Gauss-Newton approximation says of every split, and what the split network does.
 
-    python experiments/gauss_newton/scatter.py cifar10.npz --net vgg --out scatter.jsonl
+    python -m experiments.gauss_newton.scatter cifar10.npz --out runs/scatter
 
-The archive holds x_train (n, 32, 32, 3) of bytes and y_train (n,). Images are taken at 16 x 16, by means. A thin
-network is trained for some epochs, a direction is learned for every channel of every layer, and each of these splits is
-carried out by itself (Fig. 3 of Gauss-Newton morphisms). A line of JSON is written for each channel, and one for each
-layer and for all with the correlations: on samples that directions were learned on, and on others.
+The archive holds x_train (n, 32, 32, 3) of bytes and y_train (n,). Images are taken at 16 x 16, by means. Thin
+networks are trained for some epochs, a direction is learned for every channel of every layer, and each of these splits
+is carried out by itself (Fig. 3 of Gauss-Newton morphisms). Directions are those that Gauss-Newton likes best, in a
+ball of .1 or .5 of the weights' norm, and those of steepest descent on its sphere (Fig. 4). A line of JSON is written
+for each channel, and one for each layer and for all with the correlations: on samples that directions were learned on,
+and on others.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 import growir
+from experiments.networks import NETS, cifar
 from growir.data.parts import Data
 from growir.data.source import Source
 from growir.growth.config import parse_run
@@ -31,71 +33,29 @@ from growir.growth.measure.sites import sites
 from growir.growth.measure.splits import split
 from growir.growth.problem import Problem
 from growir.growth.session import Session
+from growir.plot import Axis, linear_axis
+from growir.render.scatter import Dot, scatter
+
+ALL = "all"
+WIDTHS = {"vgg": (8, 8, 12, 12, 16, 16), "resnet": (8, 12, 16), "seresnet": (8, 12, 16), "mobilenet": (8, 12, 12, 16)}
 
 
-class Block(nn.Module):
-    """A residual block, with squeeze and excitation perhaps, and a shortcut where shapes change."""
-
-    def __init__(self, before: int, width: int, stride: int, squeeze: bool) -> None:
-        super().__init__()
-        self.c1, self.b1 = nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-        self.c2, self.b2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-        self.squeeze = squeeze
-        if squeeze:
-            self.s1, self.s2 = nn.Conv2d(width, max(width // 4, 2), 1), nn.Conv2d(max(width // 4, 2), width, 1)
-        same = stride == 1 and before == width
-        self.short = nn.Identity() if same else nn.Conv2d(before, width, 1, stride, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.b2(self.c2(torch.relu(self.b1(self.c1(x)))))
-        if self.squeeze:
-            out = out * torch.sigmoid(self.s2(torch.relu(self.s1(out.mean((2, 3), keepdim=True)))))
-        return torch.relu(out + self.short(x))
-
-
-def vgg(widths: Sequence[Sequence[int]] = ((8, 8), (12, 12), (16, 16))) -> nn.Module:
-    """Stages of convolutions with norms, each behind a pool."""
-    layers: list[nn.Module] = []
-    before = 3
-    for stage in widths:
-        for width in stage:
-            layers += [nn.Conv2d(before, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-            before = width
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * 4, 10))
-
-
-def resnet(widths: Sequence[int] = (8, 12, 16), *, squeeze: bool = False) -> nn.Module:
-    """A stem and a residual block for each width."""
-    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-    before = widths[0]
-    for k, width in enumerate(widths):
-        layers.append(Block(before, width, 1 if k == 0 else 2, squeeze))
-        before = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
-
-
-NETS = {"vgg": vgg, "resnet": resnet, "seresnet": lambda: resnet(squeeze=True)}
-
-
-def session_of(options: argparse.Namespace) -> Session:
+def session_of(options: argparse.Namespace, net: str, seed: int) -> Session:
     """The network after some training, with norm statistics taken anew."""
-    with np.load(options.data) as archive:
-        images, labels = archive["x_train"][: options.samples], archive["y_train"][: options.samples]
-    x = images.reshape(len(images), 16, 2, 16, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2) / 255
-    x = ((x - x.mean((0, 2, 3), keepdims=True)) / x.std((0, 2, 3), keepdims=True)).astype(np.float32)
-    torch.manual_seed(options.seed)
-    network = growir.from_torch(NETS[options.net](), torch.zeros(2, 3, 16, 16))
+    train = cifar(options.data, "train", 0, options.samples, 16)
+    select = cifar(options.data, "train", options.samples, options.measured, 16)
+    torch.manual_seed(seed)
+    network = growir.from_torch(NETS[net](WIDTHS[net]), torch.zeros(2, 3, 16, 16))
     settings = {
         "policy": {"name": "gauss_newton"},
         "budget": {"parameters": 10**8},
-        "seed": options.seed,
+        "seed": seed,
         "threads": 1,
         "optimizer": {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9},
     }
-    problem = Problem.of_data(Data.from_arrays(x, labels.astype(np.int64)), "cross_entropy")
+    problem = Problem.of_data(Data.from_arrays(*train, select=select), "cross_entropy")
     session = Session(network, problem, parse_run(settings, "scatter"))
-    session.train({"epochs": options.epochs, "batch_size": 64}, options.seed)
+    session.train({"epochs": options.epochs, "batch_size": 64}, seed)
     session.recalibrate(0)
     return session
 
@@ -140,46 +100,98 @@ def correlations(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ranks = [np.argsort(np.argsort(each)) for each in (a, b)]
         result[name] = {
             "pearson": round(float(np.corrcoef(a, b)[0, 1]), 4),
-            "spearman": round(float(np.corrcoef(*ranks)[0, 1]), 4),
+            "spearman": round(float(np.corrcoef(ranks[0], ranks[1])[0, 1]), 4),
             "slope": round(float(np.polyfit(a, b, 1)[0]), 3),
         }
     return result
 
 
+def layers(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A line for each layer, and one for all of them."""
+    for name in dict.fromkeys(row["site"] for row in lines):
+        yield {"layer": name, **correlations([row for row in lines if row["site"] == name])}
+    yield {"layer": ALL, **correlations(lines)}
+
+
+def table(lines: Sequence[dict[str, Any]]) -> str:
+    """Correlations by network, directions and trust, over all channels and in the worst layer; means over seeds."""
+    rows = ["| network | directions | trust | all | worst layer | first order alone | other samples | slope |"]
+    rows.append("|---" * 8 + "|")
+    found = [line for line in lines if "layer" in line]
+    for net, steepest, trust in dict.fromkeys((line["net"], line["steepest"], line["trust"]) for line in found):
+        mine = [line for line in found if (line["net"], line["steepest"], line["trust"]) == (net, steepest, trust)]
+        whole = [line for line in mine if line["layer"] == ALL]
+        least = min((line for line in mine if line["layer"] != ALL), key=lambda line: line["train"]["pearson"])
+        cells = [_over(whole, "train"), f"{least['train']['pearson']:.3f} ({least['layer']}, seed {least['seed']})"]
+        cells += [_over(whole, "first_order"), _over(whole, "other"), _over(whole, "train", "slope")]
+        kind = "steepest descent" if steepest else "Gauss-Newton"
+        rows.append(f"| {net} | {kind} | {trust:g} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _over(lines: Sequence[dict[str, Any]], what: str, number: str = "pearson") -> str:
+    each = [line[what][number] for line in lines]
+    return f"{np.mean(each):.3f} ({min(each):.3f} to {max(each):.3f})"
+
+
+def figure(lines: Sequence[dict[str, Any]], seed: int) -> str:
+    """Measured over predicted decreases of the loss by each split of a seed, a plot for each network and trust."""
+    mine = [line for line in lines if "unit" in line and line["seed"] == seed and not line["steepest"]]
+    panels: list[tuple[str, Axis, list[Dot]]] = []
+    for net, trust in dict.fromkeys((line["net"], line["trust"]) for line in mine):
+        some = [line for line in mine if (line["net"], line["trust"]) == (net, trust)]
+        dots = [
+            Dot(-line["train"]["predicted"], -line["train"]["measured"], None, "other", False, _named(line))
+            for line in some
+        ]
+        numbers = [number for dot in dots for number in (dot.predicted, dot.measured)]
+        panels.append((f"{net}, trust {trust:g}", linear_axis(numbers), dots))
+    return scatter("splits by Gauss-Newton: predicted and measured", panels)
+
+
+def _named(line: dict[str, Any]) -> str:
+    return f"{line['site']} {line['unit']}"
+
+
 def main() -> None:
-    """Train, learn, measure and write."""
+    """Train, learn, measure and write, unless the lines are there already."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("scatter.jsonl"))
-    parser.add_argument("--net", choices=sorted(NETS), default="vgg")
-    parser.add_argument("--samples", type=int, default=3300)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--nets", nargs="+", choices=sorted(NETS), default=["vgg", "resnet", "seresnet"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--trust", nargs="+", type=float, default=[0.1, 0.5])
+    parser.add_argument("--samples", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--trust", type=float, default=0.1)
     parser.add_argument("--measured", type=int, default=300)
-    parser.add_argument("--steepest", action="store_true", help="first order alone, on the sphere")
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    session = session_of(options)
-    how = Learning(options.steps, 128, options.samples, 0.1 * options.trust, options.trust, sphere=options.steepest)
-    began = time.process_time()
-    estimate = (lambda effects, losses: effects.mean(0)) if options.steepest else gauss_newton
-    found = learned(session, sites(session.graph).sites, how, estimate, options.seed)
-    head = {"net": options.net, "seed": options.seed, "trust": options.trust, "steepest": options.steepest}
-    with options.out.open("a", encoding="utf-8") as file:
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "scatter.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    there = {(line["net"], line["seed"], line["trust"], line["steepest"]) for line in lines if line.get("layer") == ALL}
+    for net, seed in itertools.product(options.nets, options.seeds):
+        session: Session | None = None
+        for trust, steepest in itertools.product(options.trust, (False, True)):
+            if (net, seed, trust, steepest) in there:
+                continue
+            session = session or session_of(options, net, seed)
+            more = measured(session, options, {"net": net, "seed": seed, "trust": trust, "steepest": steepest})
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in more)
+            lines += more
+    (options.out / "scatter.svg").write_text(figure(lines, options.seeds[0]), encoding="utf-8")
+    print(table(lines))
 
-        def tell(line: dict[str, Any]) -> None:
-            file.write(json.dumps({**head, **line}) + "\n")
 
-        tell({"learned_in": round(time.process_time() - began, 1), "skipped": dict(found.effects.skipped)})
-        every = list(rows(session, found, options.measured))
-        for row in every:
-            tell(row)
-        for name in dict.fromkeys(row["site"] for row in every):
-            tell({"layer": name, **correlations([row for row in every if row["site"] == name])})
-        total = {"layer": "all", **correlations(every)}
-        tell(total)
-        print(json.dumps({**head, **total}))
+def measured(session: Session, options: argparse.Namespace, head: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of one network with directions of one kind."""
+    steepest: bool = head["steepest"]
+    how = Learning(options.steps, 128, options.samples, 0.1 * head["trust"], head["trust"], sphere=steepest)
+    estimate = (lambda effects, losses: effects.mean(0)) if steepest else gauss_newton
+    found = learned(session, sites(session.graph).sites, how, estimate, head["seed"])
+    every = list(rows(session, found, options.measured))
+    return [{**head, **line} for line in (*every, *layers(every))]
 
 
 if __name__ == "__main__":

@@ -170,7 +170,8 @@ def _phase(
     keeping: Keeping,
 ) -> Fitted:
     # Two operations a multiply-accumulate, as many again for each of the two gradients.
-    session.meter.count(6.0 * session.graph.costs().macs * len(source) * (recipe.epochs or 1))
+    steps = None if recipe.steps is None else recipe.steps * recipe.accumulate * recipe.batch_size
+    session.meter.count(6.0 * session.graph.costs().macs * (steps or len(source) * (recipe.epochs or 1)))
     ready = session.reading.ready(source)
     shuffle = Shuffle((session.seed, *key))
     select, policy = session.data.select, keeping.policy

@@ -12,6 +12,7 @@ from growir.growth.measure.section import run_section
 from growir.growth.optimizer_state import OptimizerState
 from growir.growth.session import Session
 from growir.passes import AddEdge, AddNode, Widen
+from growir.runs.meter import Meter
 from tests.growth.problems import (
     fitted,
     loss_on,
@@ -131,3 +132,17 @@ def test_the_three_parts_are_equal_disjoint_and_random() -> None:
     assert torch.equal(parts_of(100, seed=3).opt, parts.opt)
     assert not torch.equal(parts_of(100, seed=4).opt, parts.opt)
     assert torch.equal(parts.between, torch.cat([parts.opt, parts.ls]))
+
+
+def test_operations_of_training_are_counted_by_steps_as_by_epochs() -> None:
+    session = grown()
+    samples, macs = len(session.data.train), session.graph.costs().macs
+    for recipe, trained_on in (
+        ({"epochs": 2, "batch_size": 8}, 2 * samples),
+        ({"steps": 5, "batch_size": 8}, 5 * 8),
+        ({"steps": 5, "batch_size": 4, "accumulate": 2}, 5 * 8),
+    ):
+        session.meter = Meter()
+        with session.meter.phase("training"):
+            session.train(recipe, 1)
+        assert session.meter.costs["training"].flops == 6 * macs * trained_on > 0
