@@ -4,10 +4,11 @@
     python -m experiments.cifar.table compare.jsonl
 
 A thin network trains for 5 epochs, grows to 1.8 times its parameters, trains for 5 more, grows by as much again, and
-then ends in four ways: in as many epochs as all have (10), or in as many as make the operations of the whole equal to
-20 epochs of the evenly widened network; and with a rate that falls from where it was (cosine), or that first rises to
-twice as much (re-warmed). Networks from scratch, of the architectures that were found and of the even one, have the
+then ends in four ways: in as many epochs as all have (10), or in as many as make the operations of all training equal
+to 20 epochs of the evenly widened network; and with a rate that falls from where it was (cosine), or that first rises
+to twice as much (re-warmed). Networks from scratch, of the architectures that were found and of the even one, have the
 same phases without growth. A policy is asked again and again until its growth is full, so that all are of one size.
+What growing takes is told by itself: it is so many batches whatever the data, and here an epoch is only 32 of them.
 
 A line of JSON is written for each network, seed and policy. What is there already is not run again.
 """
@@ -42,8 +43,8 @@ from growir.network import Network
 
 WIDTHS = {
     "vgg": (6,) * 6,
-    "resnet": (6, 8, 10),
-    "seresnet": (6, 8, 10),
+    "resnet": (4, 6, 8),
+    "seresnet": (4, 6, 8),
     "mobilenet": (8, 12, 12, 16, 16, 20),
 }
 FACTOR, FIRST, GROWTHS, LAST, BATCH, RATE = 1.8, 5, 2, 10, 64, 0.05
@@ -96,11 +97,6 @@ def session_of(network: Network, data: Data, seed: int) -> Session:
 def operations(session: Session, epochs: float) -> float:
     """Of so many epochs: two for a multiply-accumulate, and as many again for each of the two gradients."""
     return 6.0 * session.graph.costs().macs * len(session.data.train) * epochs
-
-
-def spent(session: Session) -> float:
-    """What has been counted of everything but training."""
-    return sum(cost.flops for name, cost in session.meter.costs.items() if name == "growing")
 
 
 def grown(session: Session, arm: str, most: int, key: int) -> None:
@@ -161,17 +157,16 @@ def run(network: Network, data: Data, seed: int, arm: str | None, limit: float) 
         done += operations(session, FIRST)
         training += time.process_time() - began
         if arm is not None:
-            began, counted = time.process_time(), spent(session)
+            began = time.process_time()
             grown(session, arm, round(first * FACTOR ** (turn + 1)), turn)
             growing += time.process_time() - began
-            done += spent(session) - counted
     cost = session.graph.costs()
     line = {
         "parameters": cost.parameters,
         "macs": cost.macs,
         "cpu_training": round(training, 2),
         "cpu_growing": round(growing, 2),
-        "growing_teraflop": spent(session) / 1e12,
+        "growing_teraflop": session.meter.costs["growing"].flops / 1e12 if arm else 0.0,
         "endings": list(endings(session, done, limit, seed)),
     }
     return line, session.graph
@@ -183,13 +178,17 @@ def network_of(net: str, widths: Widths, size: int, seed: int) -> Network:
     return growir.from_torch(NETS[net](widths), torch.zeros(2, 3, size, size))
 
 
-def even(net: str, size: int) -> Widths:
+def even(net: str) -> Widths:
     """The widths of the largest evenly widened network that is no larger than the grown ones are."""
-    most = network_of(net, WIDTHS[net], size, 0).graph.costs().parameters * FACTOR**GROWTHS
+
+    def size(widths: Widths) -> int:
+        return sum(parameter.numel() for parameter in NETS[net](widths).parameters())
+
+    most = size(WIDTHS[net]) * FACTOR**GROWTHS
     best = WIDTHS[net]
     for factor in (1 + k / 50 for k in range(150)):
         widths = tuple(round(width * factor) for width in WIDTHS[net])
-        if network_of(net, widths, size, 0).graph.costs().parameters > most:
+        if size(widths) > most:
             break
         best = widths
     return best
@@ -213,7 +212,7 @@ def main() -> None:
     select = cifar(options.data, "train", options.samples, 600, options.size)
     test = cifar(options.data, "test", 0, options.tested, options.size)
     data = Data.from_arrays(*train, select=select, test=test)
-    widths = even(options.net, options.size)
+    widths = even(options.net)
     limit = 6.0 * network_of(options.net, widths, options.size, 0).graph.costs().macs * options.samples * EPOCHS
 
     def tell(seed: int, arm: str, line: dict[str, Any]) -> None:
