@@ -109,6 +109,7 @@ class Budget:
         self.graph = graph
         self._since = since or graph
         self.refused = False
+        self._nearest: tuple[float, Pass] | None = None  # of what did not fit
         self._now: Cost | None = None
         self._done: dict[Pass, Rewrite] = {}
 
@@ -169,13 +170,30 @@ class Budget:
     def fits(self, pass_: Pass) -> bool:
         """Whether the network after a pass is within the budget, and the pass fits the graph at all."""
         try:
-            fitting = self.excess(pass_) <= 0
+            over = self.excess(pass_)
         except PassRefused:
             return False
         except GraphError:  # larger than any graph may be
-            fitting = False
-        self.refused |= not fitting
-        return fitting
+            self.refused = True
+            return False
+        if over > 0:
+            self.refused = True
+            if self._nearest is None or over < self._nearest[0]:
+                self._nearest = over, pass_
+        return over <= 0
+
+    @property
+    def lacking(self) -> str | None:
+        """What the nearest of all that did not fit would cost, and what is left, in words; None where all fitted."""
+        if self._nearest is None:
+            return None
+        cost, room = self.cost(self._nearest[1]), self.room
+        names = ("parameters", "macs", "units", "layers")
+        over = [(name, getattr(cost, name), getattr(room, name)) for name in names]
+        said = [f"{has:,} {name} where {most:,} are left" for name, has, most in over if has > most]
+        if not said:
+            return "the network itself is beyond the budget"
+        return f"the cheapest candidate adds {' and '.join(said)}"
 
     def narrowed(self, make: Callable[[int], Pass], units: int, *, multiple: int = 1) -> Pass | None:
         """The pass for as many units as the budget has room for.

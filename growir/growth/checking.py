@@ -10,7 +10,7 @@ from growir.growth.contest import Branch
 from growir.growth.policy import Candidate, Checks, Policy
 from growir.growth.session import Session
 from growir.live.report import Report
-from growir.rewrite import Pass
+from growir.rewrite import Pass, Preserves
 
 
 def check_policies(session: Session, branches: Iterable[Branch]) -> None:
@@ -48,11 +48,18 @@ def checked_pass(policy: Policy, step: object, budget: Budget) -> Pass:
 
 
 def applied(policy: Policy, session: Session, step: Pass, steps: int) -> Report:
-    """Grow by what a policy built. Raises RunError if it moves outputs that it promises to keep."""
+    """Grow by what a policy built.
+
+    Raises:
+        RunError: It moves outputs that it promises to keep, or outputs are not finite after it. Nothing has changed.
+    """
     try:
         return session.grow(step, steps)
     except PassRefused as error:
+        built = f"policy {policy.name}: {cut(step.name)}, which it built,"
+        if step.preserves(session.graph) not in (Preserves.EXACT, Preserves.EVAL):
+            raise RunError(f"{built} cannot be applied: {error}; the network stays as it was") from None
         raise RunError(
-            f"policy {policy.name}: {cut(step.name)}, which it built, promises that the function is kept"
+            f"{built} promises that the function is kept"
             f" ({step.preserves(session.graph)}), but it is not: {error}; mend the pass, or let its preserves say less"
         ) from None

@@ -17,7 +17,7 @@ from growir.growth.given import Given
 from growir.growth.memory import checked_memory
 from growir.growth.observer import Event, GrowthResult, Observer
 from growir.growth.phase import Position
-from growir.growth.policy import Judges, Remembers, Score, Standing, Starts
+from growir.growth.policy import Judges, Remembers, Score, Skips, Standing, Starts
 from growir.growth.progress import Progress
 from growir.growth.recording import Grown
 from growir.growth.schedule import Done, Entry, Grow, Log, Schedule, Train
@@ -27,6 +27,7 @@ from growir.network import Network
 from growir.replay import replayable, rewrites
 from growir.rewrite import Pass
 from growir.runs import records
+from growir.runs.words import reasons_text
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +52,14 @@ class _Decided:
     scores: Sequence[Score]
     chosen: Sequence[Score]
     rewrite: Pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """Nothing grows, for a reason in a word or two, of which more may be known."""
+
+    reason: str
+    why: str | None = None
 
 
 class Engine:
@@ -151,11 +160,11 @@ class Engine:
         else:
             self.end(phase.reason)
 
-    def end(self, reason: str, started: float | None = None) -> None:
+    def end(self, reason: str, started: float | None = None, why: str | None = None) -> None:
         """Growth is over, for a reason in a word or two; `started` is when it began to look for more."""
         progress = self.progress
         seconds = 0.0 if started is None else time.perf_counter() - started
-        self.tell(records.Ended(branch=self.branch.name, step=progress.step, reason=reason))
+        self.tell(records.Ended(branch=self.branch.name, step=progress.step, reason=reason, why=why))
         self.progress = replace(
             progress,
             seconds=progress.seconds + seconds,
@@ -170,8 +179,8 @@ class Engine:
         session, progress, policy = self.session, self.progress, self.branch.policy
         started, step = time.perf_counter(), progress.step + 1
         decided = self._decided(step)
-        if isinstance(decided, str):
-            self.end(decided, started)
+        if isinstance(decided, _Nothing):
+            self.end(decided.reason, started, decided.why)
             return
         before, costs = self._stands(), session.graph.costs()
         take_back = session.keep() if isinstance(policy, Judges) else None
@@ -197,28 +206,42 @@ class Engine:
             grown=progress.steps,
         )
 
-    def _decided(self, step: int) -> _Decided | str:
+    def _decided(self, step: int) -> _Decided | _Nothing:
         """What grows, or why nothing does."""
         session, progress, policy = self.session, self.progress, self.branch.policy
         limits = session.config.budget
         if progress.step >= limits.steps:
-            return "steps"
+            return _Nothing("steps")
         share = (progress.branch + 1) / len(self.branches)
         if limits.seconds is not None and progress.seconds >= limits.seconds * share:
-            return "seconds"
+            return _Nothing("seconds")
         budget = Budget(limits, session.graph)
         with session.meter.phase("growing"):
             told = self._recalibrate(step, "before")
             if told is not None:
                 self.tell(told)
             candidates = checked_candidates(policy, policy.propose(session, budget))
+            skipped = self._skipped(step)
             if not candidates:
-                return "parameters" if budget.refused else "no move"
+                if budget.refused:
+                    return _Nothing("parameters", budget.lacking)
+                return _Nothing("no move", reasons_text(skipped) or None)
             scores = policy.score(session, candidates, step)
             chosen = policy.select(session, scores, budget)
             if not chosen:
-                return "no gain"
+                return _Nothing("no gain")
             return _Decided(scores, chosen, checked_pass(policy, policy.build(session, chosen), budget))
+
+    def _skipped(self, step: int) -> Mapping[str, str]:
+        """Where the policy finds nothing to choose, and why; told where nobody has told it yet."""
+        policy, branch = self.branch.policy, self.branch.name
+        found = policy.skipped(self.session) if isinstance(policy, Skips) else dict[str, str]()
+        told = [event for event in self.events if isinstance(event, records.Skipped) and event.branch == branch]
+        known = {name for event in told for name in event.spaces}
+        new = {name: why for name, why in found.items() if name not in known}
+        if new:
+            self.tell(records.Skipped(branch=branch, step=step, policy=policy.name, spaces=new))
+        return found
 
     def _stands(self) -> Standing:
         """How the network stands, measured where nobody knows yet."""

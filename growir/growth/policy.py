@@ -231,6 +231,15 @@ class Explains(Protocol):
 
 
 @runtime_checkable
+class Skips(Protocol):
+    """A policy of which some spaces of a network are no candidates, or that finds no place for layers."""
+
+    def skipped(self, session: Session) -> Mapping[str, str]:
+        """Why there is nothing to choose in them, by name: asked after `propose`, and told once in a run."""
+        ...
+
+
+@runtime_checkable
 class Trains(Protocol):
     """A policy that surrounds every phase of training: with an extra loss, frozen parameters, locks."""
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]  # every norm with statistics
 
 from growir.data.shuffling import Shuffle
+from growir.errors import RunError
 
 if TYPE_CHECKING:
     from growir.growth.session import Session
@@ -30,14 +31,18 @@ def recalibrate(session: Session, batches: int, *key: int) -> int:
 
     Returns:
         How many were read; 0 where the network keeps no statistics.
+
+    Raises:
+        RunError: Statistics are not finite. Those of before stay then, as they do where batches cannot be read.
     """
     ready = session.reading.ready(session.data.train)
     norms = [part for part in ready.module.modules() if _keeps(part)]
     if not norms or not batches:
         return 0
     known = [(norm, norm.momentum, _count(norm)) for norm in cast("list[_NormBase]", norms)]
+    before = [(buffer, buffer.clone()) for norm, _, _ in known for buffer in _statistics(norm)]
     ready.module.eval()
-    read = 0
+    read, kept = 0, False
     try:
         for norm, _, _ in known:
             norm.train()
@@ -52,7 +57,16 @@ def recalibrate(session: Session, batches: int, *key: int) -> int:
                 read += 1
                 if read == batches:
                     break
+        if not all(bool(buffer.isfinite().all()) for buffer, _ in before):
+            raise RunError(
+                "growing: statistics of norms are NaN or infinite on the training data, so nothing can be measured, "
+                "and the network stays as it was; look for huge numbers in the data or in weights"
+            )
+        kept = read > 0
     finally:
+        if not kept:
+            for buffer, value in before:
+                buffer.copy_(value)
         for norm, momentum, count in known:
             norm.momentum = momentum
             if count is not None and norm.num_batches_tracked is not None:
@@ -64,6 +78,10 @@ def recalibrate(session: Session, batches: int, *key: int) -> int:
 
 def _keeps(part: nn.Module) -> bool:
     return isinstance(part, _NormBase) and part.track_running_stats and part.running_mean is not None
+
+
+def _statistics(norm: _NormBase) -> list[torch.Tensor]:
+    return [buffer for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
 
 
 def _count(norm: _NormBase) -> int | None:

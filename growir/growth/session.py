@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,8 +49,9 @@ __all__ = ["Session", "generator", "resolved"]
 
 Tick = Callable[[str, int, int], None]
 Epoch = Callable[[str, int, int, float], None]
-# On so many samples a growth that promises to keep the function is looked at before it is applied, and refused where an
-# output moves by more than this part of its largest value: float32, TF32 and bfloat16 round by less.
+# On so many samples a growth is looked at before it is applied. It is refused where an output is no longer finite, and,
+# if it promises to keep the function, where one moves by more than this part of its largest value: float32, TF32 and
+# bfloat16 round by less.
 LOOKED_AT, ROUNDED = 8, 1e-2
 
 
@@ -304,8 +306,8 @@ class Session:
             steps: Steps of the optimizer so far, from which the rates of what is new may rise anew.
 
         Raises:
-            PassRefused: The pass does not fit the graph, or it moves outputs although it promises to keep them; nothing
-                has changed.
+            PassRefused: The pass does not fit the graph, it moves outputs although it promises to keep them, or outputs
+                are not finite after it; nothing has changed.
         """
         # What was accumulated is of a step that is done; to carry it along would only cost.
         self.optimizer.zero_grad(set_to_none=True)
@@ -317,8 +319,8 @@ class Session:
             self.module,
             done,
             self.optimizer if learning else None,
-            verify=self._looked_at() if promised else None,
-            at_most=ROUNDED if promised else None,
+            verify=self._looked_at(),
+            at_most=ROUNDED if promised else math.inf,
             fresh=fresh,
             groups=groups_of(self.optimizer) if learning else None,
             train_as_imported=True,  # asked for before the run began

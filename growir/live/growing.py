@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def grow(
             promises that (to 1e-9 of the largest value in float64, 1e-4 in float32). Where inputs or outputs become
             longer, the batch is of the old shape, and the old entries are compared.
         at_most: With `verify`, refuse a larger change than this part of an output's largest value, whatever the pass
-            promises.
+            promises; of infinity, only outputs that are no longer finite.
         fresh: What fresh entries of optimizer state start with, where they are sizes such as Adam's second moment:
             "small" (a ten-thousandth of the mean of the old ones along the axis that grows), "mean" or "zero". The
             smaller, the longer are the first steps of what is new; docs/live.md has what was measured.
@@ -301,6 +302,8 @@ def _measure(
         limit, why = rounding, f"the pass promises {done.preserves}"
     else:
         return worst
+    if math.isinf(worst):
+        raise PassRefused("an output becomes NaN or infinite on the given batch; nothing was applied")
     if not worst <= limit:
         raise PassRefused(
             f"an output changed by {worst:.1e} of its largest value on the given batch, although {why}; "

@@ -24,6 +24,7 @@ from growir.runs.records import (
     Interrupted,
     Other,
     Selected,
+    Skipped,
     Started,
     Trained,
     Undone,
@@ -73,8 +74,10 @@ class RunLog:
         inputs: Which inputs were chosen, and among which; None where nothing was to choose.
         starts: How the branches of a contest started that have said so.
         growths: Each growth, and what followed it.
+        skipped: Where policies find nothing to choose.
         reason: Why growth ended, if it has.
-        ends: The same of each branch.
+        why: More of that, where more is known.
+        ends: The ends of the branches.
         fitted: What each branch came to.
         selected: Which branch was chosen; None before, and where there are none.
         finished: The last event of a finished run; None before.
@@ -86,8 +89,10 @@ class RunLog:
     inputs: InputsChosen | None = None
     starts: dict[str, Started] = field(default_factory=dict[str, Started])
     growths: list[Grown] = field(default_factory=list[Grown])
+    skipped: list[Skipped] = field(default_factory=list[Skipped])
     reason: str | None = None
-    ends: dict[str, str] = field(default_factory=dict[str, str])
+    why: str | None = None
+    ends: dict[str, Ended] = field(default_factory=dict[str, Ended])
     fitted: list[Fitted] = field(default_factory=list[Fitted])
     selected: Selected | None = None
     finished: Finished | None = None
@@ -127,10 +132,12 @@ class RunLog:
             "started": _json(self.started),
             "inputs": _json(self.inputs),
             "growths": [grown.to_json() for grown in self.growths],
+            "skipped": [event.to_json() for event in self.skipped],
             "ended": self.reason,
+            "ended_why": self.why,
             "branches": {
                 "started": {branch: start.to_json() for branch, start in self.starts.items()},
-                "ended": self.ends,
+                "ended": {branch: end.reason or "?" for branch, end in self.ends.items()},
                 "fitted": [fitted.to_json() for fitted in self.fitted],
                 "selected": _json(self.selected),
             },
@@ -194,9 +201,11 @@ def _note(log: RunLog, event: Event) -> None:
             for grown in _meant(log, event.step, event.branch):
                 grown.undone = event
         case Ended():
-            log.reason = event.reason or "?"
+            log.reason, log.why = event.reason or "?", event.why
             if event.branch is not None:
-                log.ends[event.branch] = log.reason
+                log.ends[event.branch] = event
+        case Skipped():
+            log.skipped.append(event)
         case InputsChosen():
             log.inputs = event
         case Fitted():

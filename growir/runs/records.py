@@ -319,6 +319,23 @@ class Growth(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped(Event):
+    """Where a policy finds nothing to choose, each named in the first growth where that is so.
+
+    Attributes:
+        step: The number of the growth that comes next.
+        policy: Which policy.
+        spaces: Why, by the name of a channel space.
+    """
+
+    event: ClassVar[str] = "skipped"
+
+    step: Count = None
+    policy: Text = None
+    spaces: Fields = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recalibrated(Event):
     """Running statistics of norms were taken anew.
 
@@ -374,12 +391,20 @@ class Undone(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(Event):
-    """Growth is over: after so many growths, and why."""
+    """Growth is over.
+
+    Attributes:
+        step: After so many growths.
+        reason: Why, in a word or two.
+        why: More of it: what the cheapest candidate costs and what is left, or why there is none; None where the reason
+            says all.
+    """
 
     event: ClassVar[str] = "ended"
 
     step: Count = None
     reason: Text = None
+    why: Text = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -532,6 +557,7 @@ KINDS: Mapping[str, type[Event]] = {
     for kind in (
         Started,
         InputsChosen,
+        Skipped,
         Recalibrated,
         Growth,
         Trained,

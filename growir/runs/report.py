@@ -19,8 +19,9 @@ from growir.runs.words import (
     amount,
     decimal,
     describe_step,
-    reason_text,
+    end_text,
     selection_part,
+    skipped_text,
     what_grew,
 )
 from growir.show import MAX_LINE, si_text, some
@@ -48,9 +49,13 @@ def run_page(log: RunLog) -> Iterator[str | Grid]:
     else:
         yield "no growths yet" if not log.reason else "no growths"
     if log.ends:
-        yield "\n".join(f"growth of {cut(branch)} ended: {reason_text(reason)}" for branch, reason in log.ends.items())
+        ends = log.ends.items()
+        yield "\n".join(wrapped(f"growth of {cut(name)} ended: {end_text(e.reason or '?', e.why)}") for name, e in ends)
     elif log.reason:
-        yield f"growth ended: {reason_text(log.reason)}"
+        yield wrapped(f"growth ended: {end_text(log.reason, log.why)}")
+    for event in log.skipped:
+        of = f" ({cut(event.branch)})" if event.branch is not None else ""
+        yield wrapped(f"{skipped_text(event)}{of}")
     yield from _contest(log)
     if log.finished is not None:
         yield _result(log.finished)

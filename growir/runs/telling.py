@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from growir.columns import LINE, fold, wrapped
 from growir.errors import cut
-from growir.runs.records import Ended, Event, Fitted, Growth, InputsChosen, Selected, Started, Undone
+from growir.runs.records import Ended, Event, Fitted, Growth, InputsChosen, Selected, Skipped, Started, Undone
 from growir.runs.report import selection_text
 from growir.runs.values import Json
 from growir.runs.words import (
@@ -16,11 +16,12 @@ from growir.runs.words import (
     UNDONE,
     amount,
     decimal,
+    end_text,
     moves,
     neurons,
-    reason_text,
     selection_part,
     short,
+    skipped_text,
     what_grew,
 )
 
@@ -69,13 +70,15 @@ class Teller:
                 if self._strategies:
                     names = " and ".join(self._strategies)
                     yield wrapped(f"The strategies {names} grow a network each; in the end one is chosen.")
+            case Skipped():
+                yield wrapped(skipped_text(event))
             case Growth():
                 yield from self._header(event, columns=True)
                 yield from self._growth(event)
                 yield from self._legends(event)
             case Ended():
                 yield from self._header(event, columns=False)
-                yield _under(f"growth ends: {reason_text(event.reason)}")
+                yield _under(f"growth ends: {end_text(event.reason, event.why)}")
             case Undone():
                 why = UNDONE.get(event.reason or "", cut(event.reason))
                 yield _under(f"growth {amount(event.step)} is taken back: {why}")

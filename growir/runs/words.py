@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from growir.errors import cut
-from growir.runs.records import Started
+from growir.runs.records import Skipped, Started
 from growir.runs.values import Json, count, mappings, number
-from growir.show import MAX_DEPTH, field_text
+from growir.show import MAX_DEPTH, field_text, some
 
 REASONS: Mapping[str, str] = {
     "parameters": "nothing more fits the budget",
-    "no move": "there is no state that could grow",
+    "no move": "there is nothing that could grow",
     "steps": "the number of growths is reached",
     "growths": "the schedule has had all its growths",
     "schedule": "the schedule has come to its end",
@@ -106,6 +106,25 @@ def what_grew(what: str | None) -> str:
 def reason_text(reason: object) -> str:
     """Why growth ended, in a sentence."""
     return REASONS.get(reason, cut(reason)) if isinstance(reason, str) else "-"
+
+
+def end_text(reason: object, why: str | None) -> str:
+    """Why growth ended, with what more is known."""
+    return reason_text(reason) + (f": {cut(why, MAX_WHAT)}" if why else "")
+
+
+def reasons_text(found: Mapping[str, Any]) -> str:
+    """Why some things are not, by name: those of one reason together; of many the first, and how many more."""
+    names: dict[str, list[str]] = {}
+    for name, why in found.items():
+        names.setdefault(cut(why, MAX_WHAT), []).append(cut(name))
+    told = [f"{some(each, MOST)} ({why})" for why, each in names.items()]
+    return "; ".join([*told[:MOST], f"+{len(told) - MOST}"] if len(told) > MOST else told)
+
+
+def skipped_text(event: Skipped) -> str:
+    """Where a policy finds nothing to choose."""
+    return f"{cut(event.policy or '?')} chooses nothing in {reasons_text(event.spaces)}"
 
 
 def amount(value: object) -> str:

@@ -141,7 +141,7 @@ def test_nothing_has_changed_where_growing_finds_no_finite_loss() -> None:
     session.tensors[key].data[0] = torch.nan
     before = {key: tensor.clone() for key, tensor in session.tensors.items()}
     modes = [part.training for part in session.module.modules()]
-    with pytest.raises(RunError, match="growing: the loss is nan with the candidates in place"):
+    with pytest.raises(RunError, match="growing: the loss is nan where candidates are measured"):
         policy.score(session, candidates, 1)
     assert all(torch.equal(tensor.nan_to_num(), before[key].nan_to_num()) for key, tensor in session.tensors.items())
     assert [part.training for part in session.module.modules()] == modes

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import growir
 from growir.data.parts import Data
+from growir.errors import RunError
 from growir.graph import Graph, Input, Node
 from growir.growth.budget import Budget, BudgetConfig
 from growir.growth.config import parse_run
@@ -240,9 +241,9 @@ def test_a_budget_below_the_cheapest_split_proposes_nothing(policy: GaussNewton 
     assert budget.refused
 
 
-def test_what_is_not_finite_is_not_scored() -> None:
+def test_a_loss_that_is_not_finite_is_refused() -> None:
     session = session_of()
     with torch.no_grad():
         session.tensors["head.bias"].fill_(float("nan"))
-    scores, chosen, _ = choose(GaussNewton(GaussNewtonSettings(learn_steps=4, learn_batch=16)), session)
-    assert scores == chosen == []
+    with pytest.raises(RunError, match="growing: the loss is nan where candidates are measured"):
+        choose(GaussNewton(GaussNewtonSettings(learn_steps=4, learn_batch=16)), session)

@@ -117,5 +117,5 @@ def test_a_loss_that_is_not_finite_is_refused_before_anything_changes() -> None:
     gated = tried(session)
     (batch,) = some_batches(session, 1)
     inputs = tuple(torch.full_like(x, torch.nan) for x in batch.inputs)  # type: ignore[arg-type]  # they are tensors
-    with pytest.raises(RunError, match="growing: the loss is nan with the candidates in place"):
+    with pytest.raises(RunError, match="growing: the loss is nan where candidates are measured"):
         learned(gated, mean_loss(session, gated), [Batch(inputs, batch.target)], eps=0.2, rate=0.1)

@@ -37,7 +37,7 @@ class Choice:
         graph: The graph with its idle blocks; without any, the graph itself.
         blocks: They.
         sites: Where there are candidates.
-        skipped: Why other spaces of the graph are no sites, by name.
+        skipped: Why there is nothing to choose in other spaces of the graph, by name, and why no layers may come in.
 
     Args:
         graph: The graph that grows.
@@ -54,7 +54,8 @@ class Choice:
         found = sites(self.graph).sites
         self._block = {site.name: k for site in found if (k := self.blocks.around(site)) is not None}
         self.sites: tuple[Site, ...] = tuple(site for site in found if site.name in own or site.name in self._block)
-        self.skipped: Mapping[str, str] = sites(graph).skipped
+        nowhere = {"new layers": NOWHERE} if depth and not self._block else {}
+        self.skipped: Mapping[str, str] = {**(sites(graph).skipped if width else {}), **nowhere}
         self._sites = {site.name: site for site in self.sites}
 
     def units(self, *, split: bool, fresh: int) -> list[Unit]:
@@ -150,6 +151,7 @@ class Choice:
 
 
 KINDS: tuple[Kind, ...] = ("split", "fresh")
+NOWHERE = "no layer reads floats with a batch axis and a width, behind which a residual layer could come in"
 
 
 def _joined(inserted: Sequence[Pass], grown: Sequence[Pass]) -> Pass:

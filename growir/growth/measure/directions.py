@@ -18,6 +18,7 @@ from growir.addresses import Address
 from growir.data.nests import on_tensors
 from growir.data.shuffling import generator
 from growir.growth.measure.effects import Effects
+from growir.growth.measure.learning import finite_loss
 from growir.growth.measure.sites import Site
 from growir.growth.measure.splits import Block
 from growir.growth.objective import Outputs
@@ -84,6 +85,9 @@ def learned(
         estimate: What effects come to, such as `gauss_newton`. Its sum over units is made small.
         key: Of the growth, for random numbers.
         prunes: Whether prunes are predicted too.
+
+    Raises:
+        RunError: The loss is not finite.
     """
     effects = Effects(session.module, sites)
     found = Learned(effects, {}, {}, {})
@@ -95,6 +99,7 @@ def learned(
             return session.objective.each(outputs, target)
 
         point = effects.at(inputs, losses)
+        finite_loss(point.losses.mean())
         for site in effects.sites:
             way = ways[site.name]
             predicted = estimate(point.split(site, way.theta), point.losses)
@@ -105,6 +110,8 @@ def learned(
     correction = 1 - how.memory**how.steps
     for site in effects.sites:
         found.theta[site.name] = {address: numbers.detach() for address, numbers in ways[site.name].theta.items()}
+        if not all(bool(numbers.isfinite().all()) for numbers in found.theta[site.name].values()):
+            found.splits[site.name] = torch.full_like(found.splits[site.name], torch.nan)  # slopes beyond all numbers
         for means in (found.splits, found.prunes):
             if site.name in means:
                 means[site.name] = means[site.name] / correction

@@ -84,8 +84,8 @@ def finite_loss(loss: torch.Tensor) -> torch.Tensor:
     """A loss, if it is finite. Raises RunError if not."""
     if not math.isfinite(value := float(loss.detach())):
         raise RunError(
-            f"growing: the loss is {value} with the candidates in place, so none can be judged, and the network "
-            "stays as it was; look for NaN in the data or in weights, or lower [policy] gate"
+            f"growing: the loss is {value} where candidates are measured, so none can be judged, and the network "
+            "stays as it was; look for NaN or huge numbers in the data and in weights"
         )
     return loss
 

@@ -52,6 +52,12 @@ def strengths(session: Session, gated: Gated, batch: Batch, *, learns: bool = Fa
     return found
 
 
+def _lacks_a_derivative(error: RuntimeError) -> bool:
+    """Whether torch says that an operator cannot be differentiated twice; it has no class of errors for that."""
+    said = str(error)
+    return "once_differentiable" in said or ("derivative for" in said and "not implemented" in said)
+
+
 def strengthened(session: Session, gated: Gated, batches: Iterable[Batch], *, rate: float) -> None:
     """Let the incoming directions learn, in place, to make the strength of each unit large: a step for each batch.
 
@@ -80,6 +86,8 @@ def strengthened(session: Session, gated: Gated, batches: Iterable[Batch], *, ra
         try:
             (-asked).backward()  # type: ignore[no-untyped-call]  # torch's own
         except RuntimeError as error:
+            if not _lacks_a_derivative(error):
+                raise
             raise RunError(
                 f"growing: incoming weights learn by second derivatives, which torch lacks here ({error}); draw them "
                 "by chance, [policy] learn_steps = 0"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from growir.channels import Analysis, analyse
-from growir.graph import Graph, Node
-from growir.growth.measure.sites import Site
+from growir.graph import Graph, Node, per_graph
+from growir.growth.measure.sites import Site, Sites, sites
 from growir.shapes import own_tables, owners, shapes_of
 
 
@@ -77,6 +77,15 @@ def route_of(graph: Graph, site: Site) -> Route | str:
     if not edges:
         return "nothing that reads them is behind what makes them"
     return Route(site, frozenset(passed), tuple(edges))
+
+
+@per_graph
+def routed(graph: Graph) -> Sites:
+    """The sites of a graph whose units have a way, and why its other spaces are none."""
+    found = sites(graph)
+    ways = {site: route_of(graph, site) for site in found.sites}
+    lost = {site.name: way for site, way in ways.items() if isinstance(way, str)}
+    return Sites(tuple(site for site in found.sites if site.name not in lost), {**found.skipped, **lost})
 
 
 def _reads_by_a_value(node: Node, moved: Sequence[str], site: Site, analysis: Analysis) -> bool:

@@ -22,6 +22,11 @@ def free_spaces(graph: Graph) -> list[ChannelSpace]:
     return [space for space in analyse(graph).spaces if not space.pins]
 
 
+def pinned_spaces(graph: Graph) -> dict[str, str]:
+    """Why the other spaces cannot change their width, by name."""
+    return {space.name: _pinned(space) for space in analyse(graph).spaces if space.pins}
+
+
 def wider(space: ChannelSpace, share: float, seed: int = 0) -> Widen:
     """The widening of a space by a share of its width: a whole number of its strides, one at least."""
     strides = max(1, round(share * space.width / space.stride))
@@ -105,6 +110,10 @@ def sites(graph: Graph) -> Sites:
     return Sites(tuple(found), skipped)
 
 
+def _pinned(space: ChannelSpace) -> str:
+    return f"its width {space.width} is pinned by {'; '.join(map(str, space.pins))}"
+
+
 def _mixes(consumes: frozenset[int], slot: Slot) -> bool:
     """Whether the parameter is summed over another of its axes, as a kernel is and a norm's scale is not."""
     return any(axis != slot.axis for axis in consumes)
@@ -113,7 +122,7 @@ def _mixes(consumes: frozenset[int], slot: Slot) -> bool:
 def _refused(space: ChannelSpace, held: list[str], made: bool, read: bool) -> str | None:
     """Why single units of a space can neither come nor be split; None where they can."""
     if space.pins:
-        return f"its width {space.width} is pinned by {'; '.join(map(str, space.pins))}"
+        return _pinned(space)
     if space.uniform:
         return "it is normalised as a whole, so only copies of every unit keep the function"
     if space.tied:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, cast
 
@@ -97,6 +97,10 @@ class Firefly:
         first = {unit.site: unit for unit in reversed(units)}
         costs = {site: choice.cost(site, budget) for site, unit in first.items() if budget.fits(choice.plan([unit]))}
         return [Candidate(choice.named(unit), costs[unit.site], unit) for unit in units if unit.site in costs]
+
+    def skipped(self, session: Session) -> Mapping[str, str]:
+        """Why there is nothing to choose in some spaces."""
+        return self._choice.skipped
 
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """The decrease of the mean loss that each is worth, after all have learned together.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,7 +13,7 @@ from growir.growth.budget import Budget, Cost
 from growir.growth.measure.directions import Learning, learned
 from growir.growth.measure.effects import gauss_newton
 from growir.growth.measure.morphs import built, morph_of, proposed, scored
-from growir.growth.measure.sites import sites
+from growir.growth.measure.routes import routed
 from growir.growth.measure.trials import lessening
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Count, NonNegative, Rate, Share
@@ -69,7 +69,11 @@ class GaussNewton:
 
     def propose(self, session: Session, budget: Budget) -> list[Candidate]:
         """A split of each unit that there is room for, and a prune of each where another one stays."""
-        return proposed(sites(session.graph).sites, budget, prunes=self.settings.prune)
+        return proposed(routed(session.graph).sites, budget, prunes=self.settings.prune)
+
+    def skipped(self, session: Session) -> Mapping[str, str]:
+        """Why there is nothing to choose in some spaces."""
+        return routed(session.graph).skipped
 
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """The predicted decrease of the mean loss, of those that have a finite one."""

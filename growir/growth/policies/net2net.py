@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from growir.data.shuffling import generator
 from growir.growth.budget import Budget
 from growir.growth.measure.moves import Move, copied, identity_layers
-from growir.growth.measure.sites import free_spaces, wider
+from growir.growth.measure.sites import free_spaces, pinned_spaces, wider
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Share
 from growir.growth.select import by_chance, fitting, shares
@@ -60,6 +60,10 @@ class Net2Net:
             steps += identity_layers(graph)
         named = [(f"{step.name} {getattr(step, 'node', None) or getattr(step, 'after', '')}", step) for step in steps]
         return [Candidate(name, budget.cost(step), step) for name, step in named if budget.fits(step)]
+
+    def skipped(self, session: Session) -> Mapping[str, str]:
+        """Why spaces cannot become wider."""
+        return pinned_spaces(session.graph) if self.settings.move != "deeper" else {}
 
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """A number by chance: nothing is predicted of it."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from growir.growth.budget import Budget
-from growir.growth.measure.sites import free_spaces, wider
+from growir.growth.measure.sites import free_spaces, pinned_spaces, wider
 from growir.growth.measure.starts import Start, even, started
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Share
@@ -51,6 +51,10 @@ class RandomWidth:
         if self.settings.start == "pairs":
             steps = [even(space, step) for space, step in zip(free_spaces(session.graph), steps, strict=True)]
         return [Candidate(step.node, budget.cost(step), step) for step in steps if budget.fits(step)]
+
+    def skipped(self, session: Session) -> Mapping[str, str]:
+        """Why spaces cannot become wider."""
+        return pinned_spaces(session.graph)
 
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """A number by chance: nothing is predicted of it."""

@@ -9,7 +9,7 @@ is split where the smallest eigenvalue is below 0 (eq. 5 and algorithm 1).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -17,7 +17,7 @@ import torch
 from growir.growth.budget import Budget
 from growir.growth.measure.directions import Learning, learned
 from growir.growth.measure.morphs import built, proposed, scored
-from growir.growth.measure.sites import sites
+from growir.growth.measure.routes import routed
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Count, Rate, Share
 from growir.growth.select import fitting, top
@@ -58,7 +58,11 @@ class SplittingDescent:
 
     def propose(self, session: Session, budget: Budget) -> list[Candidate]:
         """A split of each unit that there is room for."""
-        return proposed(sites(session.graph).sites, budget, prunes=False)
+        return proposed(routed(session.graph).sites, budget, prunes=False)
+
+    def skipped(self, session: Session) -> Mapping[str, str]:
+        """Why there is nothing to choose in some spaces."""
+        return routed(session.graph).skipped
 
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """The predicted decrease of the mean loss, of those that have a finite one."""
