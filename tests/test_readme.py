@@ -33,7 +33,7 @@ BY_DATA = {
 # What other pages tell: docs/training.md, docs/policies.md and docs/cli.md.
 ELSEWHERE = {
     "run": {"network", "objective", "optimizer", "schedule"},
-    "train": {"rate", "clip", "amp", "accumulate", "stopping", "device", "checkpoint", "recalibrate"},
+    "train": {"rate", "clip", "amp", "accumulate", "stopping", "device", "checkpoint", "recalibrate", "weights_final"},
     "budget": {"per_growth"},
 }
 BY_DATA["budget"] = {"parameters", "macs", "seconds"}

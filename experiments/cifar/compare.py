@@ -3,12 +3,12 @@
     python -m experiments.cifar.compare cifar10.npz --out compare.jsonl --net vgg --seeds 0-7
     python -m experiments.cifar.table compare.jsonl
 
-A thin network trains for 5 epochs, grows to 1.8 times its parameters, trains for 5 more, grows by as much again, and
-then ends in four ways: in as many epochs as all have (10), or in as many as make the operations of all training equal
-to 20 epochs of the evenly widened network; and with a rate that falls from where it was (cosine), or that first rises
+A thin network trains for 2 epochs, grows to 1.8 times its parameters, trains for 2 more, grows by as much again, and
+then ends in four ways: in as many epochs as all have (4), or in as many as make the operations of all training equal
+to 8 epochs of the evenly widened network; and with a rate that falls from where it was (cosine), or that first rises
 to twice as much (re-warmed). Networks from scratch, of the architectures that were found and of the even one, have the
 same phases without growth. A policy is asked again and again until its growth is full, so that all are of one size.
-What growing takes is told by itself: it is so many batches whatever the data, and here an epoch is only 32 of them.
+What growing takes is told by itself: it is so many batches whatever the data, and here an epoch is only 79 of them.
 
 A line of JSON is written for each network, seed and policy. What is there already is not run again.
 """
@@ -47,7 +47,7 @@ WIDTHS = {
     "seresnet": (4, 6, 8),
     "mobilenet": (8, 12, 12, 16, 16, 20),
 }
-FACTOR, FIRST, GROWTHS, LAST, BATCH, RATE = 1.8, 5, 2, 10, 64, 0.05
+FACTOR, FIRST, GROWTHS, LAST, BATCH, RATE = 1.8, 2, 2, 4, 64, 0.05
 EPOCHS = FIRST * GROWTHS + LAST
 ROUNDS = 40
 ARMS: dict[str, dict[str, Any]] = {
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("compare.jsonl"))
     parser.add_argument("--net", choices=sorted(NETS), default="vgg")
     parser.add_argument("--size", type=int, choices=(16, 32), default=16)
-    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--tested", type=int, default=10_000)
     parser.add_argument("--seeds", default="0-7", help="the first and the last")
     parser.add_argument("--arms", nargs="*", choices=[*ARMS, "even"], default=[*ARMS, "even"])

@@ -147,6 +147,8 @@ class TrainConfig(Section):
             directions that growth found and not its confidence: weights that were trained on a part of the data end
             in worse minima than young ones do (Ash and Adams 2020). By default 0.2 from 10 000 samples on where growth
             began from nothing, else 1.
+        weights_final: What the final fit starts from: the "grown" weights, or "new" ones, as the found architecture has
+            them before any training. Gauss-Newton morphisms reports networks that were trained anew.
         recalibrate: Batches from which running statistics of norms are taken anew, before a growth is measured and
             after it; 0 leaves them as they are. Networks without such statistics are not concerned.
         fresh: AdamW's second moments of new weights: "small", "mean" or "zero". By default small. That is a
@@ -161,6 +163,7 @@ class TrainConfig(Section):
     learning_rate_final: Rate = 1e-2
     weight_decay: NonNegative = 0.1
     keep_final: Share | None = None
+    weights_final: Literal["grown", "new"] = "grown"
     fresh: FreshState | None = None
     rate: RateConfig = RateConfig()
     clip: Positive | None = None

@@ -18,6 +18,7 @@ from growir.growth.policy import Trains
 from growir.growth.rates import schedule
 from growir.growth.recipe import RateConfig, Recipe
 from growir.growth.schedule import Train
+from growir.params import initial_arrays
 
 if TYPE_CHECKING:  # which asks for a phase of a policy's own itself
     from growir.growth.session import Session
@@ -105,7 +106,7 @@ def train_between(session: Session, phase: Train, key: tuple[int, ...], span: Sp
 
 
 def train_final(session: Session, phase: Train, keeping: Keeping) -> Fitted:
-    """Fit on all training data: from the grown weights, with a new optimizer, on a one-cycle schedule."""
+    """Fit on all training data: from the grown weights or new ones, with a new optimizer, on a one-cycle schedule."""
     keep, epochs = session.train_config.keep_final or 1.0, phase.epochs or session.train_config.epochs_final or 1
     return _anneal(session, session.data.everything(), epochs, keep, (2,), "final fit", keeping)
 
@@ -119,7 +120,7 @@ def train_trial(session: Session, branch: int) -> Fitted:
 
 def fit_anew(session: Session, epochs: int, which: int) -> Fitted:
     """Fit new weights on what is trained on between growths, on a one-cycle schedule; `which` keys draws."""
-    return _anneal(session, session.data.train, epochs, 1.0, (6, which), "choosing inputs", Keeping())
+    return _anneal(session, session.data.train, epochs, 1.0, (6, which), "choosing inputs", Keeping(), new=True)
 
 
 def train_by(session: Session, recipe: Recipe, key: tuple[int, ...]) -> Fitted:
@@ -129,12 +130,22 @@ def train_by(session: Session, recipe: Recipe, key: tuple[int, ...]) -> Fitted:
 
 
 def _anneal(
-    session: Session, source: Source, epochs: int, keep: float, key: tuple[int, ...], what: str, keeping: Keeping
+    session: Session,
+    source: Source,
+    epochs: int,
+    keep: float,
+    key: tuple[int, ...],
+    what: str,
+    keeping: Keeping,
+    *,
+    new: bool = False,  # whether the weights are so already
 ) -> Fitted:
     config = session.train_config
     if not session.learned:
         return Fitted(float("nan"), 0, 0, stopped=False)
     if keeping.start is None:
+        if config.weights_final == "new" and not new:
+            _begin_anew(session)
         with torch.no_grad():
             for parameter in session.learned.values():
                 if parameter.ndim > 1:
@@ -157,6 +168,15 @@ def _anneal(
     done = 0 if keeping.start is None else keeping.start.steps
     scheduler = schedule(session.optimizer, recipe.rate, steps, step=done)
     return _phase(session, source, session.optimizer, recipe, key, what, scheduler, keeping)
+
+
+def _begin_anew(session: Session) -> None:
+    """Draw all learned weights from their initialisers, and take statistics of norms anew with them."""
+    drawn = initial_arrays(session.graph, session.seed)
+    with torch.no_grad():
+        for key, parameter in session.learned.items():
+            parameter.copy_(torch.from_numpy(drawn[key]))
+    session.recalibrate(2)
 
 
 def _phase(

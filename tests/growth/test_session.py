@@ -11,6 +11,7 @@ from growir.data.memory import ArraySource
 from growir.growth.measure.section import run_section
 from growir.growth.optimizer_state import OptimizerState
 from growir.growth.session import Session
+from growir.params import initial_arrays
 from growir.passes import AddEdge, AddNode, Widen
 from growir.runs.meter import Meter
 from tests.growth.problems import (
@@ -85,6 +86,20 @@ def test_the_final_fit_starts_from_the_share_of_the_matrices_that_is_kept() -> N
         assert torch.allclose(session.tensors[key], 0.25 * before[key], atol=1e-6)
     for key in ("out.bias", "node_1.linear.bias"):
         assert torch.allclose(session.tensors[key], before[key], atol=1e-6)
+
+
+def test_the_final_fit_starts_from_new_weights_where_they_are_asked_for() -> None:
+    tiny = {"learning_rate_final": 1e-9, "weight_decay": 0.0, "epochs_final": 1}
+    session = small_session(spirals(), small_config(train={**tiny, "weights_final": "new"}))
+    session.grow(AddNode(source="standard", target="out", width=3))
+    trained(session, 1)
+    standard = {key: tensor.clone() for key, tensor in session.tensors.items() if key.startswith("standard")}
+    fitted(session)
+    drawn = initial_arrays(session.graph, session.seed)
+    assert standard
+    for key, tensor in session.tensors.items():  # all that learns is new, and the data's mean and deviation are not
+        wanted = standard[key] if key in standard else torch.from_numpy(drawn[key]).float()
+        assert torch.allclose(tensor, wanted, atol=1e-6)
 
 
 def test_growth_keeps_the_function_while_training_changes_it() -> None:
