@@ -19,7 +19,7 @@ SHORT = {
     "train.recalibrate": 1,
     "policy.learn_steps": 2,
 }
-MORE = {
+MORE: dict[str, dict[str, object]] = {
     "firefly": {"policy.fresh_units": 2, "policy.judge_batches": 1},
     "gauss_newton": {"policy.learn_batch": 8, "policy.verify": False, "train.epochs_final": 1, "policy.price": 0.0},
 }
