@@ -31,6 +31,7 @@ _OURS = {
     "gradmax": "growir.growth.policies.gradmax:GradMax",
     "gauss_newton": "growir.growth.policies.gauss_newton:GaussNewton",
     "nash": "growir.growth.policies.nash:Nash",
+    "tiny": "growir.growth.policies.tiny:Tiny",
     "splitting_descent": "growir.growth.policies.splitting_descent:SplittingDescent",
 }
 

@@ -154,7 +154,7 @@ class Effects:
                 continue
             args, kwargs = fx.map_arg(node.args, look), fx.map_arg(node.kwargs, look)
             if node.op != "call_module":
-                found[node] = _called(run, node, cast("tuple[Any, ...]", args), cast("dict[str, Any]", kwargs))
+                found[node] = called(run, node, cast("tuple[Any, ...]", args), cast("dict[str, Any]", kwargs))
                 continue
             part = self._code.get_submodule(str(node.target))
             own = {
@@ -256,7 +256,7 @@ class _Recorder(fx.Interpreter):
             return self._probe(read, name) if (read, name) in self.readers else self.env[read]
 
         args, kwargs = fx.map_arg(n.args, look), fx.map_arg(n.kwargs, look)
-        found = _called(self, n, cast("tuple[Any, ...]", args), cast("dict[str, Any]", kwargs))
+        found = called(self, n, cast("tuple[Any, ...]", args), cast("dict[str, Any]", kwargs))
         self.values[n] = found.detach() if isinstance(found, torch.Tensor) else found
         return found
 
@@ -267,7 +267,7 @@ class _Recorder(fx.Interpreter):
         return self.probes[read, reader]
 
 
-def _called(run: fx.Interpreter, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def called(run: fx.Interpreter, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What a node of the code gives. What holds gradients back in training moves the loss none the less."""
     if node.target is torch.detach:
         return args[0]

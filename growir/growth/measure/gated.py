@@ -99,6 +99,7 @@ class Gated:
         apart: Parameters that are the concern of those sites alone that lie within them, as those of an idle block are:
             what units of other sites would add to them is zero and stays so.
         learns: Whether slopes reach the module's trained parameters too.
+        bare: Whether what carries fresh units is zero where it would be drawn, as biases are.
 
     Raises:
         GrowirError: There is nothing to choose from.
@@ -114,6 +115,7 @@ class Gated:
         key: Sequence[int] = (0,),
         apart: Collection[str] = (),
         learns: bool = False,
+        bare: bool = False,
     ) -> None:
         if not sites or not (split or fresh):
             raise GrowirError("a gated network needs sites, and splits or fresh units in them; it was given none")
@@ -149,6 +151,8 @@ class Gated:
                 continue
             role = _role(site, address, place)
             if role is None:
+                if bare and len(place.at) == 1 and not place.partners and spread(inits[address.key]):
+                    self._still[address] = torch.zeros(place.shape).to(self._like)
                 continue
             drawn = torch.randn(place.shape, generator=generator(*key, turn), dtype=torch.float64)
             self.spreads[address] = spread(inits[address.key])
@@ -184,6 +188,22 @@ class Gated:
             else:
                 found[address] = direction
         return found
+
+    @torch.no_grad()
+    def fill(self, site: str, key: str, axis: int, numbers: torch.Tensor) -> None:
+        """Let the fresh units of a site have these directions.
+
+        Args:
+            site: Its name.
+            key: A parameter that makes or reads them.
+            axis: Where they lie on it.
+            numbers: (units, ...) those of each, in the order of the parameter with this axis first.
+        """
+        address = self._named[site, Widen, key, axis]
+        block, strides = torch.zeros_like(self.directions[address]), self.over.lies[address].strides[axis]
+        along, order = block.movedim(axis, 0), torch.from_numpy(np.argsort(strides, kind="stable"))
+        along[order.to(block.device)] = numbers.to(block).reshape(len(order), *along.shape[1:])
+        self.directions[address] = block
 
     @torch.no_grad()
     def bound(self) -> None:

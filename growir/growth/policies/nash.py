@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from growir.errors import RunError
 from growir.growth.budget import Budget, GrowthLimits
 from growir.growth.measure.moves import Move, drawn_moves
+from growir.growth.measure.sites import pinned_spaces
 from growir.growth.measure.trials import operations, price, selection_loss, trained
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.recipe import RateConfig, Recipe
@@ -96,6 +97,10 @@ class Nash:
                 break
             found.append(Candidate(f"child {len(found)}", budget.cost(child), child))
         return found
+
+    def skipped(self, session: Session) -> Mapping[str, str]:
+        """Why spaces cannot become wider."""
+        return pinned_spaces(session.graph) if self.settings.move != "deeper" else {}
 
     def score(self, session: Session, candidates: Sequence[Candidate], key: int) -> list[Score]:
         """By how much each child's loss on the part that selects is smaller, after its training, than the present one.
