@@ -9,8 +9,8 @@ choice.built(gated, [0, 17], gates)          # the recorded pass, on the graph w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,9 +25,13 @@ from growir.growth.budget import Budget, Cost
 from growir.growth.measure.gated import Gated, Kind, Unit, growth
 from growir.growth.measure.idle import IdleBlocks, idle_layers
 from growir.growth.measure.sites import Site, sites
+from growir.growth.policy import Candidate, Score
+from growir.growth.select import filled, per_cost, ranked
 from growir.passes import InsertLayer, Widen
 from growir.passes import Sequence as Passes
 from growir.rewrite import Pass
+
+Order = Literal["gain", "per_parameter"]
 
 
 class Choice:
@@ -77,6 +81,23 @@ class Choice:
         """What logs call a candidate."""
         k = self._block.get(unit.site)
         return str(unit) if k is None else f"block after {self.blocks.steps[k].after} {unit.kind} {unit.index}"
+
+    def candidates(
+        self, budget: Budget, *, split: bool, fresh: int, among: Container[str] | None = None
+    ) -> list[Candidate]:
+        """Each unit that the budget has room for, of all sites or of some, by name."""
+        units = [unit for unit in self.units(split=split, fresh=fresh) if among is None or unit.site in among]
+        first = {unit.site: unit for unit in reversed(units)}
+        costs = {site: self.cost(site, budget) for site, unit in first.items() if budget.fits(self.plan([unit]))}
+        return [Candidate(self.named(unit), costs[unit.site], unit) for unit in units if unit.site in costs]
+
+    def within(self, budget: Budget, scores: Sequence[Score], order: Order) -> list[Score]:
+        """Of those that gain anything the best that fit together, and each later one that still does."""
+        useful = [score for score in scores if score.gain > 0]
+        ordered = per_cost(useful) if order == "per_parameter" else ranked(useful)
+        return filled(
+            ordered, lambda some: budget.fits(self.plan(map(unit_of, some))), lambda score: unit_of(score).site
+        )
 
     def plan(self, units: Iterable[Unit]) -> Pass:
         """What brings some of them, without numbers."""
@@ -148,6 +169,12 @@ class Choice:
             if isinstance(edit, Remap) and edit.key in some.keys:
                 values |= {place.address: np.zeros(place.shape) for place in edit.places if len(place.at) == 1}
         return alone.model_validate({**dict(alone), "passes": plain, "values": values})
+
+
+def unit_of(score: Score) -> Unit:
+    """What a score of one of `Choice.candidates` is of."""
+    found: Unit = score.candidate.part
+    return found
 
 
 KINDS: tuple[Kind, ...] = ("split", "fresh")

@@ -11,14 +11,13 @@ from pydantic import Field, field_validator, model_validator
 
 from growir.errors import PassRefused
 from growir.growth.budget import Budget
-from growir.growth.measure.choice import Choice
-from growir.growth.measure.gated import Gated, Unit, groups
+from growir.growth.measure.choice import Choice, Order, unit_of
+from growir.growth.measure.gated import Gated, groups
 from growir.growth.measure.judging import along_path, left_out
 from growir.growth.measure.learning import batch_statistics, learned, mean_loss, training_batches
 from growir.growth.measure.sites import Site
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Count, Positive, Word
-from growir.growth.select import filled, per_cost, ranked
 from growir.passes.link import check_activation
 from growir.rewrite import Pass
 
@@ -55,7 +54,7 @@ class FireflySettings(PolicySettings):
     learn_rate: Positive = 0.1
     judge_batches: Count = 4
     score: Literal["path", "leave_one_out"] = "path"
-    order: Literal["gain", "per_parameter"] = "gain"
+    order: Order = "gain"
     groups: Count = 1
     layer_activation: Word = "relu"
 
@@ -93,10 +92,7 @@ class Firefly:
         self._choice = choice = Choice(
             session.graph, width=move != "depth", depth=move != "width", activation=settings.layer_activation
         )
-        units = choice.units(split=settings.splits, fresh=settings.fresh_units)
-        first = {unit.site: unit for unit in reversed(units)}
-        costs = {site: choice.cost(site, budget) for site, unit in first.items() if budget.fits(choice.plan([unit]))}
-        return [Candidate(choice.named(unit), costs[unit.site], unit) for unit in units if unit.site in costs]
+        return choice.candidates(budget, split=settings.splits, fresh=settings.fresh_units)
 
     def skipped(self, session: Session) -> Mapping[str, str]:
         """Why there is nothing to choose in some spaces."""
@@ -119,14 +115,12 @@ class Firefly:
 
     def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> list[Score]:
         """The best that fit together, and each later one that still does."""
-        useful = [score for score in scores if score.gain > 0]
-        ordered = per_cost(useful) if self.settings.order == "per_parameter" else ranked(useful)
-        return filled(ordered, lambda some: budget.fits(self._choice.plan(map(_unit, some))), lambda s: _unit(s).site)
+        return self._choice.within(budget, scores, self.settings.order)
 
     def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
         """The units with their directions and gates."""
         place = {unit: k for k, unit in enumerate(self._gated.units)}
-        return self._choice.built(self._gated, [place[_unit(score)] for score in chosen], self._gates)
+        return self._choice.built(self._gated, [place[unit_of(score)] for score in chosen], self._gates)
 
     def _tried(self, session: Session, key: int) -> torch.Tensor:
         """(units,) what each changes the mean loss by; a group of spaces learns and is judged by itself."""
@@ -156,8 +150,3 @@ class Firefly:
                 whole.take(part)
         self._gates = torch.cat(gates)
         return torch.cat(changes)
-
-
-def _unit(score: Score) -> Unit:
-    found: Unit = score.candidate.part
-    return found

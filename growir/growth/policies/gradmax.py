@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import torch
 from pydantic import Field
 
 from growir.growth.budget import Budget
-from growir.growth.measure.choice import Choice
-from growir.growth.measure.gated import Gated, Unit, groups
+from growir.growth.measure.choice import Choice, Order, unit_of
+from growir.growth.measure.gated import Gated, groups
 from growir.growth.measure.learning import batch_statistics, training_batches
 from growir.growth.measure.outgoing import strengthened, strengths
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Count, Positive
-from growir.growth.select import filled, per_cost, ranked
 from growir.rewrite import Pass
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class GradMaxSettings(PolicySettings):
     learn_steps: Annotated[int, Field(strict=True, ge=0, le=10**6)] = 15
     learn_rate: Positive = 0.1
     judge_batches: Count = 4
-    order: Literal["gain", "per_parameter"] = "gain"
+    order: Order = "gain"
     groups: Count = 1
 
 
@@ -58,11 +57,8 @@ class GradMax:
 
     def propose(self, session: Session, budget: Budget) -> list[Candidate]:
         """Each fresh unit that the budget has room for."""
-        self._choice = choice = Choice(session.graph)
-        units = choice.units(split=False, fresh=self.settings.fresh_units)
-        first = {unit.site: unit for unit in reversed(units)}
-        costs = {site: choice.cost(site, budget) for site, unit in first.items() if budget.fits(choice.plan([unit]))}
-        return [Candidate(choice.named(unit), costs[unit.site], unit) for unit in units if unit.site in costs]
+        self._choice = Choice(session.graph)
+        return self._choice.candidates(budget, split=False, fresh=self.settings.fresh_units)
 
     def skipped(self, session: Session) -> Mapping[str, str]:
         """Why there is nothing to choose in some spaces."""
@@ -86,14 +82,12 @@ class GradMax:
 
     def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> list[Score]:
         """The strongest that fit together, and each later one that still does."""
-        useful = [score for score in scores if score.gain > 0]
-        ordered = per_cost(useful) if self.settings.order == "per_parameter" else ranked(useful)
-        return filled(ordered, lambda some: budget.fits(self._choice.plan(map(_unit, some))), lambda s: _unit(s).site)
+        return self._choice.within(budget, scores, self.settings.order)
 
     def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
         """The units with their incoming directions, and outgoing weights of zero."""
         place = {unit: k for k, unit in enumerate(self._gated.units)}
-        return self._choice.built(self._gated, [place[_unit(score)] for score in chosen], self._gated.gates())
+        return self._choice.built(self._gated, [place[unit_of(score)] for score in chosen], self._gated.gates())
 
     def _offered(self, session: Session, *key: int) -> Gated:
         """All candidates, or those of one group of sites."""
@@ -101,8 +95,3 @@ class GradMax:
         some = sites if len(key) == 1 else list(groups(sites, settings.groups))[key[1]]
         drawn = (session.seed, 42, *key)
         return self._choice.gated(session.module, some, split=False, fresh=settings.fresh_units, key=drawn)
-
-
-def _unit(score: Score) -> Unit:
-    found: Unit = score.candidate.part
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -14,13 +14,12 @@ from growir.data.shuffling import Shuffle
 from growir.data.source import Batch
 from growir.growth.budget import Budget
 from growir.growth.measure.bottlenecks import Bottlenecks, Lacking
-from growir.growth.measure.choice import Choice
+from growir.growth.measure.choice import Choice, Order, unit_of
 from growir.growth.measure.gated import Gated, Unit
 from growir.growth.measure.learning import batch_statistics, mean_loss, training_batches
 from growir.growth.measure.sites import Site
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Count, Whole
-from growir.growth.select import filled, per_cost, ranked
 from growir.rewrite import Pass
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class TinySettings(PolicySettings):
     fresh_units: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 6
     learn_batch: Count = 512
     judge_batches: Whole = 4
-    order: Literal["gain", "per_parameter"] = "gain"
+    order: Order = "gain"
 
 
 class Tiny:
@@ -67,10 +66,7 @@ class Tiny:
         self._choice = choice = Choice(session.graph)
         lacks = Bottlenecks(session.module, choice.sites)
         plain, self._skipped = {site.name for site in lacks.sites}, {**choice.skipped, **lacks.skipped}
-        units = [u for u in choice.units(split=False, fresh=self.settings.fresh_units) if u.site in plain]
-        first = {unit.site: unit for unit in reversed(units)}
-        costs = {site: choice.cost(site, budget) for site, unit in first.items() if budget.fits(choice.plan([unit]))}
-        return [Candidate(choice.named(unit), costs[unit.site], unit) for unit in units if unit.site in costs]
+        return choice.candidates(budget, split=False, fresh=self.settings.fresh_units, among=plain)
 
     def skipped(self, session: Session) -> Mapping[str, str]:
         """Why there is nothing to choose in some spaces."""
@@ -126,13 +122,11 @@ class Tiny:
 
     def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> list[Score]:
         """The best that fit together, and each later one that still does."""
-        useful = [score for score in scores if score.gain > 0]
-        ordered = per_cost(useful) if self.settings.order == "per_parameter" else ranked(useful)
-        return filled(ordered, lambda some: budget.fits(self._choice.plan(map(_unit, some))), lambda s: _unit(s).site)
+        return self._choice.within(budget, scores, self.settings.order)
 
     def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
         """The units with the amplitude of outgoing weights that leaves the smallest loss, which may be none."""
-        units = [self._place[_unit(score)] for score in chosen]
+        units = [self._place[unit_of(score)] for score in chosen]
         loss, opened = mean_loss(session, self._gated), self._gated.gates()
         opened[units] = 1.0
         losses = torch.zeros(len(AMPLITUDES))
@@ -140,8 +134,3 @@ class Tiny:
             for batch in islice(training_batches(session, session.seed, 55, self._key), self.settings.judge_batches):
                 losses += torch.tensor([len(batch) * float(loss(size * opened, batch)) for size in AMPLITUDES])
         return self._choice.built(self._gated, units, AMPLITUDES[int(losses.argmin())] * opened)
-
-
-def _unit(score: Score) -> Unit:
-    found: Unit = score.candidate.part
-    return found
