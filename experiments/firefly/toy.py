@@ -37,7 +37,7 @@ REPEATS, POINTS, TEACHER, LARGEST = 20, 1000, 15, 10
 SPREAD = (1 / 6) ** 0.5  # standard deviation of the initialiser of a linear layer of two inputs
 SCALES = (1 / SPREAD, 3 / SPREAD)  # of the inputs x and 1, so that it draws slopes of 1 and offsets of 3
 STEP = 0.1  # of splits and fresh units that are drawn by chance, as of the largest gates
-SEARCH, MORE = 3, 300  # tries of random search: 300 take a third of the time that Firefly's growths take
+SEARCH, MORE = 3, 900  # tries of random search: 900 take as much time as Firefly's growths do
 
 
 class Nets(NamedTuple):
