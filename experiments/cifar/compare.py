@@ -58,7 +58,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "gauss_newton": {"name": "gauss_newton", "prune": False, "price": 0.0, "verify": False},
     "splitting_descent": {"name": "splitting_descent"},
     "net2net": {"name": "net2net", "spaces": 1.0, "by": 0.1},
+    "tiny": {"name": "tiny"},
+    "pairs": {"name": "random", "spaces": 0.5, "by": 0.1, "start": "pairs"},
+    "variance transfer": {"name": "random", "spaces": 0.5, "by": 0.1, "start": "variance"},
+    # Five epochs of the network as it is are about what Firefly's growths take here.
+    "nash": {"name": "nash", "compute": 5.0, "child_steps": 30, "fill": "budget"},
 }
+ONCE = ("nash",)  # what fills a budget by itself, and trains meanwhile
 SCRATCH = ("firefly", "random new units")  # whose architectures are trained from scratch, too
 
 
@@ -104,7 +110,7 @@ def grown(session: Session, arm: str, most: int, key: int) -> None:
     policy = policy_of(arm)
     with session.meter.phase("growing"):
         session.recalibrate(0, key)
-        for turn in range(ROUNDS):
+        for turn in range(1 if arm in ONCE else ROUNDS):
             budget = Budget(BudgetConfig(parameters=most), session.graph)
             candidates = policy.propose(session, budget)
             if not candidates:
