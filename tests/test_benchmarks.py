@@ -21,6 +21,7 @@ from benchmarks import (
     loader,
     pruning,
     scaling,
+    scoring,
     startup,
     step,
     tabular,
@@ -274,3 +275,20 @@ def test_every_table_can_be_drawn_and_is_the_same_by_the_same_seed() -> None:
         a, b = tabular.parts(table, 1), tabular.parts(table, 1)
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
         assert len(a.x_test) < len(a.x_train) / 3
+
+
+def test_scoring_measures_every_policy_on_the_smallest_vgg() -> None:
+    stages, side = ((2,), (3,)), 4
+    graph = scoring.vgg(stages, side)
+    assert [node.name for node in scoring.vgg(scoring.VGG19, 32).nodes][-2:] == ["flat", "head"]
+    rows = [
+        *scoring.growths("tiny", stages, side, 1, limited=True),
+        *scoring.morphisms("tiny", graph, 1, limited=False),
+        *scoring.activations("tiny", graph),
+        *scoring.firefly("tiny", graph, 1, 1, limited=True),
+    ]
+    assert all(math.isfinite(row["value"]) for row in rows)
+    kept = {row["what"]: row["value"] for row in rows if row["what"].startswith("saved")}
+    assert kept["saved, m'=6"] < kept["saved, m'=16"] < kept["saved, m'=50"]
+    assert kept["saved, m'=50, 4 groups"] < kept["saved, m'=50"]
+    assert {row["what"] for row in rows if "limit" in row} >= {"Firefly, m'=1: all scoring", "live.grow, batch 16"}
