@@ -27,6 +27,15 @@ def render(
             show_default=False,
         ),
     ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Of a run: units of the network before a growth, coloured by score.")
+    ] = False,
+    growth: Annotated[
+        int | None,
+        typer.Option(
+            "--growth", metavar="N", min=1, help="With --scores, the growth [default: the last]", show_default=False
+        ),
+    ] = None,
     max_parameters: MaxParameters = MAX_PARAMETERS,
 ) -> None:
     """Draw a graph as SVG, or as a web page with its history.
@@ -34,7 +43,7 @@ def render(
     Large graphs are collapsed by module. Nodes that growth made are marked. The file loads nothing from anywhere; only
     one that growir wrote is ever replaced.
     """
-    from growir.errors import ExportError
+    from growir.errors import ExportError, RunError
     from growir.network import load_graph
     from growir.render import draw, graph_page
     from growir.render.svg import WRITTEN
@@ -43,8 +52,19 @@ def render(
     suffix = out.suffix.lower()
     if suffix not in (".svg", ".html"):
         raise ExportError(f"{out}: only .svg and .html can be drawn; give a name that ends in one")
+    if scores and suffix != ".svg":
+        raise ExportError(f"{out}: scores are drawn as .svg; give a name that ends so")
+    if growth is not None and not scores:
+        raise RunError("--growth says of which growth --scores are drawn; give both")
     graph = load_graph(path, max_parameters=max_parameters)
     replaceable(out, is_picture)
+    if scores:
+        from growir.runs.reading import read_run
+        from growir.runs.units import picture
+
+        write_file(out, f"{WRITTEN}\n{picture(read_run(Path(path)), graph, growth, boxes)}".encode())
+        print(printable(f"wrote {out}"))
+        return
     text = graph_page(graph, boxes) if suffix == ".html" else f"{WRITTEN}\n{draw(graph, limit=boxes)}"
     write_file(out, text.encode())
     print(printable(f"wrote {out}"))

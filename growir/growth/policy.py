@@ -66,6 +66,21 @@ class PolicySettings(Section):
         return [(None, self)]
 
 
+@dataclass(frozen=True, slots=True)
+class UnitAt:
+    """Which unit a candidate is.
+
+    Attributes:
+        space: The name of its space.
+        kind: What becomes of it: "split", "fresh" or "prune".
+        index: Counted from 0, of the units, or of the fresh ones.
+    """
+
+    space: str
+    kind: str
+    index: int
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """Something that can be chosen by itself: a whole rewrite, or one unit of a space.
@@ -74,11 +89,13 @@ class Candidate:
         name: What logs call it; no two of one growth share it.
         cost: What the network would cost more; negative where it shrinks.
         part: The policy's own.
+        unit: Which unit it is, where it is one: then the log keeps the scores of all, unit by unit.
     """
 
     name: str
     cost: Cost
     part: Any = None
+    unit: UnitAt | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,6 +94,7 @@ def of_growth(session: Session, policy: Policy, branch: str | None, step: int, g
         macs=costs.macs,
         hash=graph.hash,
         seconds=round(grown.seconds, 4),
+        units=_units(grown.scores, grown.chosen),
         notes=_notes(policy, grown.scores, grown.chosen),
     )
 
@@ -206,6 +207,29 @@ def _notes(policy: Policy, scores: Sequence[Score], chosen: Sequence[Score]) -> 
             for score in best
         ]
     }
+
+
+def _units(scores: Sequence[Score], chosen: Sequence[Score]) -> tuple[records.UnitScores, ...]:
+    """The scores of candidates that are units, by space and kind, to four digits."""
+    picked = {score.candidate.name for score in chosen}
+    found: dict[tuple[str, str], dict[int, Score]] = {}
+    for score in scores:
+        if (unit := score.candidate.unit) is not None:
+            found.setdefault((unit.space, unit.kind), {})[unit.index] = score
+    return tuple(
+        records.UnitScores(
+            space=space,
+            kind=kind,
+            gains=tuple(_digits(known[k].gain) if k in known else None for k in range(max(known) + 1)),
+            chosen=tuple(sorted(k for k, score in known.items() if score.candidate.name in picked)),
+            ordinal=any(score.ordinal for score in known.values()),
+        )
+        for (space, kind), known in found.items()
+    )
+
+
+def _digits(gain: float) -> float | None:
+    return float(f"{gain:.4g}") if math.isfinite(gain) else None
 
 
 def _passes(step: dict[str, Any], created: Sequence[str]) -> tuple[dict[str, Any], ...]:

@@ -12,6 +12,10 @@ from growir.graph import Graph
 from growir.render.collapse import Box, Picture, collapse, told_apart
 from growir.render.layout import layered
 from growir.render.marks import Mark, growth_marks
+from growir.render.strips import Scale, Strip, size_of
+from growir.render.strips import drawn as strips_drawn
+from growir.render.strips import legend as strip_legend
+from growir.render.strips import rules as strip_rules
 from growir.show import step_text
 
 WRITTEN = "<!-- Written by growir -->"
@@ -59,6 +63,8 @@ def draw(
     limit: int | None = None,
     focus: Sequence[str] = (),
     tag: str = "g",
+    strips: Mapping[str, Sequence[Strip]] | None = None,
+    scale: Scale | None = None,
 ) -> str:
     """A picture of a graph as an SVG element.
 
@@ -68,34 +74,42 @@ def draw(
         limit: The most boxes; if None, as many as fit a page.
         focus: Nodes to show first where not all can be shown.
         tag: Begins the ids in it, which are unique in a page.
+        strips: Scores of units, by the node that names their space.
+        scale: What their colours mean; needed with strips.
     """
     marks = growth_marks(graph) if marks is None else marks
     picture = collapse(graph, limit, marks, focus)
     lines = [_lines(box, title) for box, title in zip(picture.boxes, _titles(picture.boxes), strict=True)]
-    heights = [2 * PADDING - 4 + LINE * len(text) for text in lines]
-    widths = [_width(text) for text in lines]
+    units = [[s for name in box.members for s in (strips or {}).get(name, ())] for box in picture.boxes]
+    sizes = [size_of(each) for each in units]
+    heights = [2 * PADDING - 4 + LINE * len(text) + tall for text, (_, tall) in zip(lines, sizes, strict=True)]
+    widths = [max(_width(text), wide + 2 * PADDING) for text, (wide, _) in zip(lines, sizes, strict=True)]
     inputs = {k for k, box in enumerate(picture.boxes) if not box.members}
     layout = layered(widths, heights, picture.edges, inputs)
     costs = graph.costs()
     facts = f"{len(graph.nodes):,} nodes, {costs.parameters:,} parameters, {costs.macs:,} macs per sample"
     name = _cut(graph.name, 2 * TEXT_CHARS)
     legend, legend_width = _legend(picture)
+    header = HEADER
+    if scale is not None:
+        more, scale_width = strip_legend(scale, 24, HEADER + 10)
+        legend, legend_width, header = [*legend, *more], max(legend_width, scale_width + 24), HEADER + LINE
     width = max(layout.size[0], legend_width, 48 + round(max(len(name) * HEADING_WIDTH, len(facts) * TEXT_WIDTH)))
     shift = (width - layout.size[0]) // 2
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="{tag}-title {tag}-desc" '
-        f'viewBox="0 0 {width} {layout.size[1] + HEADER}" width="{width}" height="{layout.size[1] + HEADER}" '
+        f'viewBox="0 0 {width} {layout.size[1] + header}" width="{width}" height="{layout.size[1] + header}" '
         f'class="growir">',
         f'<title id="{tag}-title">{plain(f"{graph.name}: {facts}")}</title>',
         f'<desc id="{tag}-desc">{plain(_description(picture))}</desc>',
-        f"<style>{style()}</style>",
+        f"<style>{style(strips is not None)}</style>",
         f'<defs><marker id="{tag}-head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8" '
         f'orient="auto-start-reverse"><path class="head" d="M0 0.5L8 4L0 7.5z"/></marker></defs>',
-        f'<path class="ground" d="M0 0H{width}V{layout.size[1] + HEADER}H0z"/>',
+        f'<path class="ground" d="M0 0H{width}V{layout.size[1] + header}H0z"/>',
         f'<text class="heading" x="24" y="28">{plain(name)}</text>',
         f'<text x="24" y="48">{facts}</text>',
         *legend,
-        f'<g transform="translate({shift} {HEADER})">',
+        f'<g transform="translate({shift} {header})">',
     ]
     for edge, route in layout.routes.items():
         names = f"{picture.boxes[edge[0]].label} to {picture.boxes[edge[1]].label}"
@@ -103,10 +117,14 @@ def draw(
         parts.append(
             f'<path class="edge" d="{path}" marker-end="url(#{tag}-head)"><title>{plain(names)}</title></path>'
         )
-    for box, text, corner, size in zip(
-        picture.boxes, lines, layout.corners, zip(widths, layout.heights, strict=True), strict=True
+    for box, text, corner, size, each, (wide, tall) in zip(
+        picture.boxes, lines, layout.corners, zip(widths, layout.heights, strict=True), units, sizes, strict=True
     ):
-        parts += _drawn(box, text, corner, size)
+        box_parts = _drawn(box, text, corner, size, tall)
+        if each and scale is not None:
+            at = corner[0] + (size[0] - wide) // 2, corner[1] + size[1] - tall - 6
+            box_parts[-1:] = [*strips_drawn(each, scale, *at), "</g>"]
+        parts += box_parts
     return "\n".join([*parts, "</g>", "</svg>"]) + "\n"
 
 
@@ -115,7 +133,7 @@ def plain(text: str) -> str:
     return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
-def style() -> str:
+def style(strips: bool = False) -> str:
     """The colours, for light and for dark ground."""
     # The ground is a shape, since not every viewer paints the background that a style gives the whole picture.
     rules = [
@@ -134,6 +152,9 @@ def style() -> str:
     for name, colours in MARKS.items():
         for sheet, colour in zip((rules, dark), colours, strict=True):
             sheet.append(f".growir .{name} .fill{{stroke:{colour}}}.growir .{name} .mark{{fill:{colour}}}")
+    if strips:
+        for sheet, more in zip((rules, dark), strip_rules(), strict=True):
+            sheet += more
     return "".join(rules) + f"@media (prefers-color-scheme:dark){{{''.join(dark)}}}"
 
 
@@ -209,7 +230,7 @@ def _width(lines: Sequence[Line]) -> int:
     return 2 * round((widest + 2 * PADDING) / 2)
 
 
-def _drawn(box: Box, lines: Sequence[Line], corner: tuple[int, int], size: tuple[int, int]) -> list[str]:
+def _drawn(box: Box, lines: Sequence[Line], corner: tuple[int, int], size: tuple[int, int], below: int) -> list[str]:
     classes = ["box", _family(box), *(["output"] if box.output else [])]
     classes += ["marked", box.mark.kind] if box.mark else []
     full = f"{box.label}: {box.what}, {box.shape}, {box.parameters:,} parameters"
@@ -219,7 +240,7 @@ def _drawn(box: Box, lines: Sequence[Line], corner: tuple[int, int], size: tuple
         f'<g class="{" ".join(classes)}"><title>{plain(full)}</title>',
         f'<rect class="fill" x="{x}" y="{y}" width="{size[0]}" height="{size[1]}" rx="6"/>',
     ]
-    first = y + (size[1] - LINE * (len(lines) - 1)) // 2 + 4
+    first = y + (size[1] - below - LINE * (len(lines) - 1)) // 2 + 4
     for k, line in enumerate(lines):
         kind = f' class="{line.kind}"' if line.kind else ""
         at = f'x="{x + size[0] // 2}" y="{first + k * LINE}"'

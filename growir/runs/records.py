@@ -48,9 +48,13 @@ class Entry:
 
 
 def _fields_of(entry: Entry) -> dict[str, Any]:
-    """Every field, but no branch where there is none and no notes where nothing was noted."""
+    """Every field, but no branch where there is none, and no notes and units where nothing was noted."""
     found = {each.name: _plain(getattr(entry, each.name)) for each in fields(entry)}
-    return {key: value for key, value in found.items() if (key, value) not in (("branch", None), ("notes", {}))}
+    return {
+        key: value
+        for key, value in found.items()
+        if (key, value) not in (("branch", None), ("notes", {}), ("units", []))
+    }
 
 
 def _plain(value: object) -> object:
@@ -259,6 +263,29 @@ class Measured(Entry):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitScores(Entry):
+    """What the candidates of one kind in one space were worth, unit by unit.
+
+    Attributes:
+        space: The name of the space; of layers that may come in, where.
+        kind: What would become of a unit: "split", "fresh" or "prune".
+        gains: Of each unit the predicted decrease of the mean loss; None where it was no candidate.
+        chosen: Which of them grew.
+        ordinal: Whether gains only rank.
+    """
+
+    space: Text = None
+    kind: Text = None
+    gains: Annotated[tuple[float | None, ...], values.numbers] = ()
+    chosen: Sizes = ()
+    ordinal: Flag = None
+
+
+def _unit_scores(value: object) -> tuple[UnitScores, ...]:
+    return tuple(map(UnitScores.from_json, values.mappings(value)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Growth(Event):
     """The network has grown.
 
@@ -281,6 +308,7 @@ class Growth(Event):
         macs: The same after it.
         hash: Of the graph.
         seconds: For proposing, scoring, selecting and building.
+        units: What every candidate that is a unit was worth; none where candidates are none.
         notes: What only this policy has to say.
     """
 
@@ -305,6 +333,7 @@ class Growth(Event):
     macs: Count = None
     hash: Text = None
     seconds: Number = None
+    units: Annotated[tuple[UnitScores, ...], _unit_scores] = ()
     notes: Fields = field(default_factory=dict[str, Any])
 
     @property

@@ -58,6 +58,11 @@ def names(value: object) -> tuple[str, ...]:
     return tuple(entry for entry in entries(value) if isinstance(entry, str))
 
 
+def numbers(value: object) -> tuple[float | None, ...]:
+    """The entries of a JSON list, None for what is no measured number."""
+    return tuple(number(entry) for entry in entries(value))
+
+
 def sizes(value: object) -> tuple[int, ...]:
     """The whole numbers of a JSON list."""
     return tuple(entry for entry in entries(value) if type(entry) is int)

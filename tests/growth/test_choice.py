@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from growir import live
 from growir.channels import analyse
 from growir.graph import Graph, Node
-from growir.growth.budget import Budget, BudgetConfig
+from growir.growth.budget import Budget, BudgetConfig, Cost
 from growir.growth.measure.choice import Choice
 from growir.growth.measure.gated import Unit
 from growir.network import Network
@@ -27,6 +27,10 @@ def dense() -> Graph:
         Node(name="r", op=Relu(), inputs=("a",)),
         Node(name="head", op=Linear(out_features=2), inputs=("r",)),
     )
+
+
+def named(choice: Choice, site: str, index: int) -> str:
+    return choice.candidate(Unit(site, "fresh", index), Cost()).name
 
 
 def idle_module(choice: Choice, network: Network) -> torch.nn.Module:
@@ -66,9 +70,9 @@ def test_what_grows_is_what_was_seen_with_blocks_too(data: st.DataObject) -> Non
 def test_a_block_has_exactly_the_units_that_were_chosen() -> None:
     graph = residual()
     choice = Choice(graph, depth=True)
-    inner = [site.name for site in choice.sites if choice.named(Unit(site.name, "fresh", 0)).startswith("block after")]
+    inner = [site.name for site in choice.sites if named(choice, site.name, 0).startswith("block after")]
     assert [step.after for step in choice.blocks.steps] == ["x", "stem", "r1", "flat"]
-    assert [choice.named(Unit(name, "fresh", 1)) for name in inner][1] == "block after stem fresh 1"
+    assert [named(choice, name, 1) for name in inner][1] == "block after stem fresh 1"
     grown = choice.plan([Unit(inner[1], "fresh", 0), Unit(inner[1], "fresh", 3), Unit("c1", "split", 2)]).rewrite(graph)
     widths = {space.name: space.units for space in analyse(grown.graph).spaces}
     assert widths["layer_1.first"] == 2

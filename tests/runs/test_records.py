@@ -34,6 +34,7 @@ from growir.runs.records import (
     Trained,
     Tried,
     Undone,
+    UnitScores,
 )
 
 TRIED = Tried(
@@ -46,7 +47,9 @@ GROWTH = Growth(
     created=("b",), candidates=3, chosen=(Chosen(name="a", parameters=4, macs=4, gain=0.1, error=0.02),),
     predicted_gain=0.1, measured_gain=0.2, gain_error=0.01, before={"train": {"loss": 1.0}},
     after={"train": {"loss": 0.5}, "selection": {"loss": None}}, parameters_before=8, parameters=12, macs_before=8,
-    macs=12, hash="3e65", seconds=0.5, notes=Measured(amplitude=0.5, probation=True, tried=(TRIED,)).to_json(),
+    macs=12, hash="3e65", seconds=0.5,
+    units=(UnitScores(space="a", kind="split", gains=(0.1, None, -0.02), chosen=(0,), ordinal=False),),
+    notes=Measured(amplitude=0.5, probation=True, tried=(TRIED,)).to_json(),
 )  # fmt: skip
 FITTED = Fitted(branch="whole", parameters=12, loss=0.5, loss_error=0.1, step=2, ended="steps", selection={"loss": 0.5})
 EXAMPLES: list[Event] = [
@@ -95,7 +98,7 @@ def test_a_line_says_what_it_is(event: Event) -> None:
 
 
 def test_notes_are_left_out_where_there_are_none() -> None:
-    assert "notes" not in replace(GROWTH, notes={}).to_json()
+    assert not {"notes", "units"} & replace(GROWTH, notes={}, units=()).to_json().keys()
     assert "notes" in GROWTH.to_json()
 
 

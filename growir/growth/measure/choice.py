@@ -25,7 +25,7 @@ from growir.growth.budget import Budget, Cost
 from growir.growth.measure.gated import Gated, Kind, Unit, growth
 from growir.growth.measure.idle import IdleBlocks, idle_layers
 from growir.growth.measure.sites import Site, sites
-from growir.growth.policy import Candidate, Score
+from growir.growth.policy import Candidate, Score, UnitAt
 from growir.growth.select import filled, per_cost, ranked
 from growir.passes import InsertLayer, Widen
 from growir.passes import Sequence as Passes
@@ -77,10 +77,12 @@ class Choice:
             return budget.cost(self.blocks.steps[self._block[site]])
         return self._sites[site].cost(self._own)
 
-    def named(self, unit: Unit) -> str:
-        """What logs call a candidate."""
+    def candidate(self, unit: Unit, cost: Cost) -> Candidate:
+        """A unit as logs call it."""
         k = self._block.get(unit.site)
-        return str(unit) if k is None else f"block after {self.blocks.steps[k].after} {unit.kind} {unit.index}"
+        space = unit.site if k is None else f"block after {self.blocks.steps[k].after}"
+        at = UnitAt(space, unit.kind, unit.index)
+        return Candidate(f"{space} {unit.kind} {unit.index}", cost, unit, at)
 
     def candidates(
         self, budget: Budget, *, split: bool, fresh: int, among: Container[str] | None = None
@@ -89,7 +91,7 @@ class Choice:
         units = [unit for unit in self.units(split=split, fresh=fresh) if among is None or unit.site in among]
         first = {unit.site: unit for unit in reversed(units)}
         costs = {site: self.cost(site, budget) for site, unit in first.items() if budget.fits(self.plan([unit]))}
-        return [Candidate(self.named(unit), costs[unit.site], unit) for unit in units if unit.site in costs]
+        return [self.candidate(unit, costs[unit.site]) for unit in units if unit.site in costs]
 
     def within(self, budget: Budget, scores: Sequence[Score], order: Order) -> list[Score]:
         """Of those that gain anything the best that fit together, and each later one that still does."""

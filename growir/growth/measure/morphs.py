@@ -10,7 +10,7 @@ from growir.growth.budget import Budget
 from growir.growth.measure.directions import Learned
 from growir.growth.measure.sites import Site
 from growir.growth.measure.splits import split
-from growir.growth.policy import Candidate, Score
+from growir.growth.policy import Candidate, Score, UnitAt
 from growir.passes import Prune
 from growir.passes import Sequence as Steps
 from growir.rewrite import Pass
@@ -50,7 +50,10 @@ def proposed(sites: Sequence[Site], budget: Budget, *, prunes: bool) -> list[Can
         for kind, step in steps:
             if budget.fits(step):
                 cost = budget.cost(step)
-                found += [Candidate(f"{site.name} {kind} {k}", cost, Morph(site, kind, k)) for k in range(site.count)]
+                found += [
+                    Candidate(f"{site.name} {kind} {k}", cost, Morph(site, kind, k), UnitAt(site.name, kind, k))
+                    for k in range(site.count)
+                ]
     return found
 
 
