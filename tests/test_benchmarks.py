@@ -284,7 +284,7 @@ def test_scoring_measures_every_policy_on_the_smallest_vgg() -> None:
     rows = [
         *scoring.growths("tiny", stages, side, 1, limited=True),
         *scoring.morphisms("tiny", graph, 1, limited=False),
-        *scoring.activations("tiny", graph),
+        *scoring.activations("tiny", graph, limited=False),
         *scoring.firefly("tiny", graph, 1, 1, limited=True),
     ]
     assert all(math.isfinite(row["value"]) for row in rows)
