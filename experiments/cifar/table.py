@@ -1,9 +1,10 @@
 """Tables of what `experiments.cifar.compare` has written.
 
-    python -m experiments.cifar.table compare.jsonl
+    python -m experiments.cifar.table compare.jsonl --figure compare.svg
 
 For each network a table of accuracies with standard deviations over seeds, and one of differences, seed by seed, to
-growth by random new units and to the evenly widened network from scratch, with their standard errors.
+growth by random new units and to the evenly widened network from scratch, with their standard errors. The figure shows
+the latter for re-warmed rates, of the first network.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+from growir.plot import Axis, linear_axis
+from growir.render.axes import ABOVE, BELOW, HEAD, RIGHT, Panel, chart, marker
 
 Line = dict[str, Any]
 WAYS = tuple(product(("epochs", "operations"), ("falling", "rewarmed")))
@@ -48,6 +52,13 @@ def table(lines: Sequence[Line]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def paired(lines: Sequence[Line], arm: str, yardstick: str, way: tuple[str, str]) -> tuple[float, float] | None:
+    """The mean difference of two, seed by seed, and its standard error; None of fewer than two seeds."""
+    one, other = accuracies(lines, arm, way), accuracies(lines, yardstick, way)
+    found = [one[seed] - other[seed] for seed in one if seed in other]
+    return (statistics.fmean(found), statistics.stdev(found) / len(found) ** 0.5) if len(found) > 1 else None
+
+
 def differences(lines: Sequence[Line], yardstick: str) -> Iterator[str]:
     """Of each policy to another, seed by seed."""
     yield f"| less {yardstick} | {' | '.join(f'equal {equal}, {rate}' for equal, rate in WAYS)} |"
@@ -55,14 +66,39 @@ def differences(lines: Sequence[Line], yardstick: str) -> Iterator[str]:
     for arm in dict.fromkeys(line["arm"] for line in lines if line["arm"] != yardstick):
         cells: list[str] = []
         for way in WAYS:
-            one, other = accuracies(lines, arm, way), accuracies(lines, yardstick, way)
-            found = [one[seed] - other[seed] for seed in one if seed in other]
-            if len(found) < 2:
-                cells.append("")
-                continue
-            error = statistics.stdev(found) / len(found) ** 0.5
-            cells.append(f"{statistics.fmean(found):+.2f} ± {error:.2f}")
+            found = paired(lines, arm, yardstick, way)
+            cells.append("" if found is None else f"{found[0]:+.2f} ± {found[1]:.2f}")
         yield f"| {arm} | {' | '.join(cells)} |"
+
+
+LOOKS = {"epochs": ("edge", "circle", False), "operations": ("selection", "square", True)}
+NAMES, WIDTH, ROW = 250, 420, 24  # of the picture: room for names, the plot's width, a row's height
+
+
+def figure(lines: Sequence[Line], yardstick: str = "even") -> str:
+    """The differences to a yardstick as SVG, the best at equal operations on top, with standard errors."""
+    rows: dict[str, dict[str, tuple[float, float]]] = {}
+    for arm in dict.fromkeys(line["arm"] for line in lines if line["arm"] != yardstick):
+        found = {equal: paired(lines, arm, yardstick, (equal, "rewarmed")) for equal in LOOKS}
+        if all(found.values()):
+            rows[arm] = {equal: each for equal, each in found.items() if each is not None}
+    arms = sorted(rows, key=lambda arm: rows[arm]["operations"][0])
+    ends = [mean + side * error for row in rows.values() for mean, error in row.values() for side in (-1, 1)]
+    y = Axis(-0.6, len(arms) - 0.4, tuple((float(k), arm) for k, arm in enumerate(arms)))
+    panel = Panel(NAMES, HEAD + ABOVE, WIDTH, ROW * len(arms), linear_axis([0.0, *ends]), y)
+    body = panel.frame("", "points of accuracy less the evenly widened network from scratch", "")
+    top, bottom = panel.at(0, y.high), panel.at(0, y.low)
+    body.append(f'<path class="guide line" d="M{top[0]} {top[1]}V{bottom[1]}"/>')
+    for k, arm in enumerate(arms):
+        for (equal, (series, shape, hollow)), shift in zip(LOOKS.items(), (0.16, -0.16), strict=True):
+            mean, error = rows[arm][equal]
+            (low, height), (high, _) = panel.at(mean - error, k + shift), panel.at(mean + error, k + shift)
+            body.append(f'<path class="{series} line" d="M{low} {height}H{high}"/>')
+            told = f"{arm}, equal {equal}: {mean:+.2f} ± {error:.2f}"
+            body.append(marker(panel.at(mean, k + shift), series, shape, hollow=hollow, text=told))
+    legend = [(marker((0, 0), s, shape, hollow=h), f"equal {equal}") for equal, (s, shape, h) in LOOKS.items()]
+    size = (NAMES + WIDTH + RIGHT, HEAD + ABOVE + ROW * len(arms) + BELOW)
+    return chart("growth of a thin network on CIFAR-10", "Differences of accuracy by policy.", legend, body, size)
 
 
 def _mean(lines: Sequence[Line], key: str) -> float:
@@ -73,11 +109,14 @@ def main() -> None:
     """Print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lines", nargs="+", type=Path)
+    parser.add_argument("--figure", type=Path, help="an SVG file")
     options = parser.parse_args()
     rows = [row for path in options.lines for row in path.read_text(encoding="utf-8").splitlines()]
     lines: list[Line] = [json.loads(row) for row in rows]
     for net, size in dict.fromkeys((line["net"], line["size"]) for line in lines):
         some = [line for line in lines if (line["net"], line["size"]) == (net, size)]
+        if options.figure and some[0] is lines[0]:
+            options.figure.write_text(figure(some), encoding="utf-8")
         print(f"\n{net} at {size} x {size}\n")
         print(*table(some), sep="\n")
         for yardstick in YARDSTICKS:

@@ -21,6 +21,7 @@ from growir.growth.observer import GrowthResult, Observer
 from growir.growth.optimizing import Factory
 from growir.growth.policy import Policy, PolicySettings
 from growir.growth.problem import Problem
+from growir.growth.registry import DEFAULT, GIVEN
 from growir.growth.running import objective_of, start_run
 from growir.growth.schedule import Named, Schedule, Scheduled
 from growir.network import Network
@@ -35,7 +36,7 @@ def grow(
     start: Network | Graph | None,
     data: Given,
     *,
-    policy: Policies | Sequence[Policies] = "dag",
+    policy: Policies | Sequence[Policies] | None = None,
     objective: str | Mapping[str, Any] | Callable[[Any, Any], torch.Tensor] | Objective | None = None,
     optimizer: str | Mapping[str, Any] | Factory | None = None,
     schedule: str | Mapping[str, Any] | Schedule | None = None,
@@ -69,7 +70,8 @@ def grow(
             test part; or "digits". Samples are (n, ...) numbers, targets (n,) or (n, outputs) numbers or words. Or
             `growir.data.Data`, of arrays, data sets or loaders.
         policy: A policy's name or "package.module:Class", its settings as in a run file's [policy], its class, or an
-            object; of a list, the one that ends best goes on (docs/policies.md).
+            object; of a list, the one that ends best goes on (docs/policies.md). By default "dag" from nothing, and
+            "random" where a network is given.
         objective: "cross_entropy", "mse", or a function of the outputs (a tuple of several) and the target that gives
             (n,) losses; as the targets are if None.
         optimizer: A name of torch.optim, settings as in a run file's [optimizer], or a function from a list of
@@ -111,7 +113,9 @@ def grow(
             "needed: Data.from_dataset(dataset), Data.from_loaders(loader)"
         )
     base = DIGITS if isinstance(data, str) and data == "digits" else RunConfig()
-    section, policies = given_policy(policy)
+    section, policies = given_policy({} if policy is None else policy)
+    if isinstance(section, Mapping):
+        section = {"name": DEFAULT if start is None else GIVEN, **cast("Mapping[str, Any]", section)}
     held = os.fspath(test) if isinstance(test, os.PathLike) else test
     about = {
         "path": str(data) if isinstance(data, str | os.PathLike) else "",

@@ -40,8 +40,8 @@ class BudgetConfig(Section):
 
     Attributes:
         parameters: The most parameters the network may have. By default two per sample, at most 50 000, at least
-            enough for eight neurons. The eight neurons stand beside a linear layer. It also decides how many neurons a
-            growth adds.
+            enough for eight neurons; four times what it has, where growth begins from a network and nothing else limits
+            that. The eight neurons stand beside a linear layer. It also decides how many neurons a growth adds.
         macs: The most multiply-accumulates per sample. By default no limit.
         steps: The most growths.
         seconds: A safety stop on wall-clock time. By default no limit. A run that it ended says so and is not

@@ -20,7 +20,7 @@ from growir.growth.budget import BudgetConfig
 from growir.growth.naming import is_named
 from growir.growth.policy import PolicySettings
 from growir.growth.recipe import OptimizerConfig, RateConfig, Stopping
-from growir.growth.registry import CONTEST, DEFAULT, Known, policy_names, settings_class
+from growir.growth.registry import CONTEST, DEFAULT, GIVEN, Known, policy_names, settings_class
 from growir.growth.schedule import SCHEDULES, Alternating, Scheduled, schedule_class
 from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Positive, Rate, Section, Share, Whole, Word
 from growir.moments import FreshState
@@ -413,6 +413,7 @@ def checked_run(data: Mapping[str, Any], known: Known | None = None) -> RunConfi
     """A configuration from decoded TOML, or all that is wrong with it."""
     problems: list[Problem] = []
     rest, valid = dict(data), dict[str, BaseModel]()
+    usual = DEFAULT if data.get("network") is None else GIVEN
     for key in SECTIONS:
         section = as_section(key, rest.pop(key, {}))
         if key == "policy" and isinstance(section, PolicySettings):
@@ -423,11 +424,11 @@ def checked_run(data: Mapping[str, Any], known: Known | None = None) -> RunConfi
             problems.append(Problem(key, f"this is a section, [{key}], but {given} is given"))
             continue
         try:
-            model = _model(key, cast("Mapping[str, Any]", section), known)
+            named = cast("dict[str, Any]", {"name": usual, **section} if key == "policy" else section)
+            model = _model(key, named, known)
         except RunError as error:
             problems.append(Problem(f"[{key}] name", str(error)))
             continue
-        named = cast("dict[str, Any]", {"name": DEFAULT, **section} if key == "policy" else section)
         strange = _of_another_name(key, named, model)
         problems += strange.values()
         try:

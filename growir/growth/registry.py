@@ -18,7 +18,8 @@ from growir.names import allot
 from growir.nearest import suggestion
 
 GROUP = "growir.policies"
-DEFAULT = "dag"
+DEFAULT = "dag"  # where growth begins from nothing
+GIVEN = "random"  # where it begins from a network: experiments/cifar has what was measured
 CONTEST = "contest"
 METHODS = ("propose", "score", "select", "build")
 _DEFAULT_SETTINGS = "growir.growth.policies.dag.settings:DagConfig"

@@ -53,6 +53,7 @@ Epoch = Callable[[str, int, int, float], None]
 # if it promises to keep the function, where one moves by more than this part of its largest value: float32, TF32 and
 # bfloat16 round by less.
 LOOKED_AT, ROUNDED = 8, 1e-2
+LARGER = 4  # times as many parameters, where a network is given and no budget
 
 
 def resolved(config: RunConfig, problem: Problem, start: Network | None = None) -> RunConfig:
@@ -76,6 +77,9 @@ def resolved(config: RunConfig, problem: Problem, start: Network | None = None) 
         )
     found = config.resolved(problem.samples, shape, outputs, macs)
     update: dict[str, object] = {"threads": found.threads or min(torch.get_num_threads(), MAX_THREADS)}
+    if start is not None and found.budget.parameters is found.budget.macs is None:
+        most = LARGER * start.graph.costs().parameters
+        update["budget"] = found.budget.model_copy(update={"parameters": most})
     if data is not None and data.held_out is not None:
         update["data"] = found.data.model_copy(update={"test": data.held_out})
     return found.model_copy(update=update)

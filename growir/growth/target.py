@@ -39,8 +39,11 @@ class Target:
         Raises:
             RunError: No data is named, or settings contradict each other.
         """
-        usual = self.usual if started is None else started.model_dump(mode="json", exclude_none=True)
-        config = parse_run(over(over(usual, self.given), typed), self.source)
+        usual = dict(self.usual) if started is None else started.model_dump(mode="json", exclude_none=True)
+        said = over(self.given, typed)
+        if started is None and "network" in said:
+            usual.pop("policy", None)  # which is the usual one of growth from nothing
+        config = parse_run(over(usual, said), self.source)
         if not config.data.path:
             raise RunError(f"{self.source}: [data] path is missing; give a .csv or .npz file, or digits")
         return config

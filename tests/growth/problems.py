@@ -73,7 +73,7 @@ def blobs(samples: int = 240, seed: int = 0, channels: str = "") -> Arrays:
 
 
 SMALL: dict[str, Any] = {
-    "policy": {"strategy": "whole", "neurons": 4},
+    "policy": {"name": "dag", "strategy": "whole", "neurons": 4},
     "train": {"epochs_between": 2, "epochs_final": 3, "batch_size": 32},
     "budget": {"parameters": 150, "steps": 4},
 }

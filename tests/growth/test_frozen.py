@@ -72,7 +72,7 @@ def run(name: str, frozen: set[str], **policy: Any) -> tuple[Network, Any]:
     graph, arrays, kernels = PROBLEMS[name]
     start = Network.init(with_frozen(graph, frozen))
     settings: dict[str, Any] = {
-        "policy": {"neurons": 3, "kernels": kernels, "significance": 1.0, **policy},
+        "policy": {"name": "dag", "neurons": 3, "kernels": kernels, "significance": 1.0, **policy},
         "budget": {"parameters": 2000, "steps": 2},
         "train": {"epochs_between": 1, "epochs_final": 2, "keep_final": 0.5},
     }

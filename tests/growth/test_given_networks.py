@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import growir
 from growir.graph import Graph, Input, Node
+from growir.growth.config import parse_run
 from growir.growth.policies.dag.bottleneck import Bottleneck
 from growir.growth.policies.dag.measuring import Measured
 from growir.growth.policies.dag.states import StateView, states_of
-from growir.growth.running import start_run
+from growir.growth.running import read_config, start_run
 from growir.growth.session import Session
+from growir.growth.target import read_target
 from growir.network import Network
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Op, Relu, Tanh
 from growir.passes import AddNode
@@ -182,3 +185,20 @@ def test_a_network_without_states_that_could_grow_says_so() -> None:
     config = small_config(budget={"parameters": 300})
     found = start_run(config, small_problem(blobs(channels="first"), config), Network.init(graph))
     assert found.summary["ended"] == "no move"
+
+
+def test_a_network_that_is_given_grows_at_random_to_four_times_its_size(tmp_path: Path) -> None:
+    assert parse_run({}, "test").policy.name == "dag"
+    assert parse_run({"network": "net"}, "test").policy.name == "random"
+    assert parse_run({"network": "net", "policy": {"spaces": 0.25}}, "test").policy.name == "random"
+    assert read_target("digits").config({}).policy.name == "dag"
+    assert read_target("digits").config({"network": "net"}).policy.name == "random"
+    network = Network.init(graph_of((3,), ("a", line(3), ("x",)), ("r", Relu(), ("a",)), ("out", line(2), ("r",))), 0)
+    arrays = spirals(60)
+    short = {"epochs_between": 1, "epochs_final": 1}
+    result = growir.grow(network, arrays, train=short, budget={"steps": 30}, out=tmp_path / "run")
+    assert read_config(tmp_path / "run").policy.name == "random"
+    before, after = network.graph.costs().parameters, result.network.graph.costs().parameters
+    assert 3 * before < after <= 4 * before
+    limited = growir.grow(network, arrays, policy={"spaces": 1.0}, train=short, budget={"macs": 50, "steps": 30})
+    assert 45 <= limited.network.graph.costs().macs <= 50

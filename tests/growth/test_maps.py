@@ -46,7 +46,7 @@ from tests.growth.problems import (
     values_of,
 )
 
-POLICY: dict[str, Any] = {"kernels": [3], "neurons": 3}
+POLICY: dict[str, Any] = {"name": "dag", "kernels": [3], "neurons": 3}
 SETTINGS: dict[str, Any] = {
     "policy": POLICY,
     "train": {"epochs_between": 3, "epochs_final": 4, "batch_size": 32},

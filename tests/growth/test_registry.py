@@ -196,7 +196,6 @@ def test_the_forms_of_one_policy_are_one_run() -> None:
     ("policy", "says"),
     [
         (3, "a name, settings, or a policy is needed, but what is given is of int, which lacks name, propose, score"),
-        (None, "is of NoneType"),
         (int, "the policy 'int' lacks name, Settings, propose"),
         (Bare, "the policy 'Bare' lacks Settings"),
         ([3], "is of int"),
