@@ -101,12 +101,13 @@ class ChannelSpace:
         return self.space.size
 
 
-def _within(axis: Axis, outer: Space, inner: Space) -> bool:
-    """Whether units of one space hold units of another on an axis, at any depth."""
-    return any(
-        not isinstance(block, int) and ((space is outer and inner in spaces_on(block)) or _within(block, outer, inner))
-        for space, block in axis
-    )
+def _nested(axis: Axis) -> Iterator[tuple[Space, Space]]:
+    """Each space on an axis with each that lies in its units, at any depth."""
+    for space, block in axis:
+        if not isinstance(block, int):
+            if space is not None:
+                yield from ((space, inner) for inner in spaces_on(block))
+            yield from _nested(block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +138,10 @@ class Analysis:
         """For each unit of a space every position that is its own on an axis of a value."""
         return Slot(value, axis, _runs(self.values[value][axis])[space.space]).positions
 
-    def holds(self, outer: ChannelSpace, inner: ChannelSpace) -> bool:
-        """Whether units of one space hold units of another in some tensor, as heads hold the channels of each."""
+    def nested(self) -> set[tuple[Space, Space]]:
+        """Spaces whose units hold units of another in some tensor, (outer, inner), as heads hold channels."""
         axes = (axis for use in self.params.values() for axis in (*use.axes, *use.rows))
-        return any(_within(axis, outer.space, inner.space) for axis in axes)
+        return {pair for axis in axes for pair in _nested(axis)}
 
     def find(self, node: str, graph: Graph) -> ChannelSpace:
         """The space a pass means by `node`. Raises PassRefused, saying what would work."""

@@ -64,7 +64,12 @@ ARMS: dict[str, dict[str, Any]] = {
     # Five epochs of the network as it is are about what Firefly's growths take here.
     "nash": {"name": "nash", "compute": 5.0, "child_steps": 30, "fill": "budget"},
 }
-ONCE = ("nash",)  # what fills a budget by itself, and trains meanwhile
+ARMS |= {  # layers alone
+    "firefly, depth": {"name": "firefly", "move": "depth"},
+    "nash, deeper": {"name": "nash", "compute": 5.0, "child_steps": 30, "fill": "none", "move": "deeper", "moves": 2},
+    "net2net, deeper": {"name": "net2net", "move": "deeper", "layers": 1.0},
+}
+ONCE = ("nash", "nash, deeper")  # what fills a budget by itself, and trains meanwhile
 SCRATCH = ("firefly", "random new units")  # whose architectures are trained from scratch, too
 
 

@@ -102,8 +102,9 @@ def sites(graph: Graph) -> Sites:
         else:
             found.append(Site(space, makes, carries, space.consumers))
     # What is new in a unit that is new itself has no place of its own, so of two such spaces the outer one is a site.
+    nested = analysis.nested()
     for inner in list(found):
-        outer = next((other for other in found if analysis.holds(other.space, inner.space)), None)
+        outer = next((other for other in found if (other.space.space, inner.space.space) in nested), None)
         if outer is not None:
             found.remove(inner)
             skipped[inner.name] = f"its units lie within those of {outer.name}, which is a site"
