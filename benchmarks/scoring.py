@@ -38,9 +38,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -95,8 +95,8 @@ def vgg(stages: Stages, side: int) -> Graph:
 
 def session_of(graph: Graph, batch: int = BATCH) -> Session:
     """The network, on noise."""
-    shape = graph.inputs[0].shape
-    x = np.random.default_rng(0).standard_normal((8 * batch, *shape[1:]), np.float32)  # type: ignore[arg-type]
+    shape = cast("tuple[int, ...]", graph.inputs[0].shape[1:])
+    x = np.random.default_rng(0).standard_normal((8 * batch, *shape), np.float32)
     data = Data.from_arrays(x, np.arange(len(x)) % 10, select=1 / 8)
     config = parse_run({"policy": "firefly", "threads": 1, "train": {"batch_size": batch}}, "benchmark")
     return Session(Network.init(graph), Problem.of_data(data, "cross_entropy"), config)
@@ -132,7 +132,7 @@ def tried(session: Session, one: Pass, batch: Batch, batches: int) -> None:
 
 
 @contextmanager
-def saved(batch: int) -> Iterator[list[int]]:
+def saved(batch: int) -> Generator[list[int]]:
     """Of what autograd saves meanwhile the bytes of activations, as the one entry of a list."""
     seen: dict[int, int] = {}
     total = [0]

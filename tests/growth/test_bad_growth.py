@@ -207,6 +207,9 @@ class Spoils:
         return gated.chosen([0], gated.gates(1.0))
 
 
+SPOILS: Any = Spoils
+
+
 def test_a_growth_that_overflows_is_refused_and_changes_nothing() -> None:
     config = parse_run({"policy": "random", "threads": 1}, "test")
     session = Session(net("dense"), Problem.of_data(images()), config)
@@ -222,13 +225,13 @@ def test_a_growth_that_overflows_is_refused_and_changes_nothing() -> None:
     assert all(np.array_equal(array, before.arrays[key]) for key, array in session.network().arrays.items())
     words = "policy spoils: sequence, which it built, cannot be applied: an output becomes NaN .*stays as it was"
     with pytest.raises(RunError, match=words):
-        growir.grow(net("dense"), images(), policy=Spoils, train=FEW)
+        growir.grow(net("dense"), images(), policy=SPOILS, train=FEW)
 
 
 def test_a_loop_goes_on_after_a_growth_that_overflows() -> None:
     module = net("dense").to_torch()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    grower = Grower(module, optimizer, "cross_entropy", images(), Spoils, {"name": "every", "epochs": 1, "growths": 1})
+    grower = Grower(module, optimizer, "cross_entropy", images(), SPOILS, {"name": "every", "epochs": 1, "growths": 1})
     with pytest.raises(RunError, match="the network stays as it was"):
         grower.step()
     assert grower.module is module

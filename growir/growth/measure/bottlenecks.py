@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -150,7 +150,10 @@ class Bottlenecks(Effects):
                 return "what its readers lack is not finite"
             inverse.append(_inverse_root(rows @ rows.T))
             crossed.append(inverse[-1] @ slopes / samples)
-        left, sizes, right = torch.linalg.svd(torch.cat(crossed), full_matrices=False)
+        left, sizes, right = cast(
+            "tuple[torch.Tensor, torch.Tensor, torch.Tensor]",
+            torch.linalg.svd(torch.cat(crossed), full_matrices=False),
+        )
         kept = sizes[:most] > RIDGE * sizes[0] if len(sizes) else sizes.bool()
         count = int(kept.sum())
         if not count or not float(sizes[0]):
@@ -195,7 +198,8 @@ class Bottlenecks(Effects):
     def _alike(self, site: Site, one: Mapping[fx.Node, torch.Tensor], other: Mapping[fx.Node, torch.Tensor]) -> bool:
         """Whether readers see nearly the same."""
         pairs = [(one[node], other[node]) for _, node in self._edges[site.name]]
-        return all(float((a - b).norm()) <= 0.1 * float(a.norm()) for a, b in pairs)
+        norm = torch.linalg.vector_norm
+        return all(float(norm(a - b)) <= 0.1 * float(norm(a)) for a, b in pairs)
 
     def _slopes(
         self, site: Site, seen: Mapping[fx.Node, torch.Tensor], wanted: Mapping[fx.Node, torch.Tensor]
@@ -306,7 +310,7 @@ def _numbers(tensor: torch.Tensor, slot: Slot) -> int:
 
 def _inverse_root(moments: torch.Tensor) -> torch.Tensor:
     """The inverse square root of a symmetric matrix, of its part that is not nearly singular."""
-    sizes, vectors = torch.linalg.eigh(moments)
+    sizes, vectors = cast("tuple[torch.Tensor, torch.Tensor]", torch.linalg.eigh(moments))
     most = sizes[-1].clamp_min(torch.finfo(sizes.dtype).tiny)
     roots = torch.where(sizes > RIDGE * most, sizes.clamp_min(RIDGE * most).rsqrt(), torch.zeros_like(sizes))
     found: torch.Tensor = (vectors * roots) @ vectors.T
