@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from growir import live
+from growir.backends.torch_arrays import to_array, to_tensor
 from growir.backends.torch_edits import TorchBackend
 from growir.backends.torch_fx.lowering import lower_tensors
 from growir.collecting import uncollected
@@ -90,7 +91,7 @@ def live_tensors(network: Network, device: torch.device | None = None) -> dict[s
     table, still = param_table(network.graph), frozen_keys(network.graph)
     found: dict[str, torch.Tensor] = {}
     for key, array in network.arrays.items():
-        tensor = torch.from_numpy(np.array(array)).to(device or "cpu")
+        tensor = to_tensor(array).to(device or "cpu")
         found[key] = tensor if table[key].buffer else nn.Parameter(tensor, requires_grad=key not in still)
     return found
 
@@ -230,7 +231,7 @@ class Session:
 
     def network(self) -> Network:
         """The current network; later training does not change it."""
-        arrays = {key: tensor.detach().cpu().numpy().copy() for key, tensor in self.tensors.items()}
+        arrays = {key: to_array(tensor) for key, tensor in self.tensors.items()}
         return Network(self.graph, arrays, self._values)
 
     # -- measuring ----------------------------------------------------------------------------------------------------
@@ -371,7 +372,7 @@ class Session:
         """
         before = {key: t.detach() + shifts[key] if key in shifts else t.detach() for key, t in self.tensors.items()}
         like = torch.empty(0, dtype=float_dtype(self.tensors), device=self.device)
-        blocks = {key: torch.from_numpy(np.array(array)).to(like) for key, array in given.items()}
+        blocks = {key: to_tensor(array).to(like) for key, array in given.items()}
         tensors = apply_edits(done.edits, before, TorchBackend(like), np.dtype(np.float64), blocks)
         names = self.reading.prefix()
         run = run_section(done.graph, tensors, names, done.graph.outputs)

@@ -262,6 +262,9 @@ class Measured(Entry):
     tried: Annotated[tuple[Tried, ...], _tried] = ()
 
 
+LAYER = "block after "  # and a node: the space of units that a layer would have, which may come in there
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitScores(Entry):
     """What the candidates of one kind in one space were worth, unit by unit.

@@ -8,12 +8,16 @@ from growir.render.strips import Scale, Strip
 from growir.render.svg import draw
 from growir.replay import replayable, rewrites
 from growir.runs.reading import RunLog
-from growir.runs.records import Growth
+from growir.runs.records import LAYER, Growth
 
 
 def growth_of(log: RunLog, number: int | None = None) -> Growth:
-    """The growth of a number that has scores of units, or the last one that has. Raises RunError if there is none."""
-    known = [grown.growth for grown in log.growths if grown.growth.units]
+    """The growth of a number that has scores of units, or the last one that has. Raises RunError if there is none.
+
+    Of a contest that is decided it is one of the branch that goes on: the graph is of that.
+    """
+    branch = None if log.selected is None else log.selected.branch
+    known = [each.growth for each in log.growths if each.growth.units and branch in (None, each.growth.branch)]
     found = [growth for growth in known if number is None or growth.step == number]
     if found:
         return found[-1]
@@ -40,6 +44,8 @@ def before(graph: Graph, growth: Growth) -> Graph:
 def picture(log: RunLog, graph: Graph, number: int | None = None, boxes: int | None = None) -> str:
     """The network before a growth as SVG, each space's units coloured by score at the node that names it.
 
+    Units of a layer that may come in stand at the node that it would come behind.
+
     Args:
         log: Of a run.
         graph: What it has grown.
@@ -53,7 +59,9 @@ def picture(log: RunLog, graph: Graph, number: int | None = None, boxes: int | N
     strips: dict[str, list[Strip]] = {}
     for each in growth.units:
         if each.space is not None:
-            strips.setdefault(each.space, []).append(Strip(each.kind or "?", each.gains, frozenset(each.chosen)))
+            comes_in = each.space.startswith(LAYER)
+            node, label = (each.space.removeprefix(LAYER), "layer") if comes_in else (each.space, each.kind or "?")
+            strips.setdefault(node, []).append(Strip(label, each.gains, frozenset(each.chosen)))
     ranks = any(each.ordinal for each in growth.units)
     scale = Scale.of(strips, "(a rank, not the loss)" if ranks else "decrease of the mean loss")
     return draw(before(graph, growth), {}, boxes, focus=list(strips), strips=strips, scale=scale)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from growir.errors import cut
+from growir.errors import counted, cut
 from growir.runs.records import Skipped, Started
 from growir.runs.values import Json, count, mappings, number
 from growir.show import MAX_DEPTH, field_text, some
@@ -75,8 +75,10 @@ def describe_step(found: Mapping[str, Any], depth: int = 0) -> str:
             return f"{node} wider by {cut(found.get('by', '?'))}"
         case "prune" | "split" as name:
             channels = found.get("channels")
-            many = len(cast("list[object]", channels)) if isinstance(channels, list) else "?"
-            return f"{node} narrower by {many}" if name == "prune" else f"{node}: {many} channels split"
+            many = len(cast("list[object]", channels)) if isinstance(channels, list) else None
+            if name == "prune":
+                return f"{node} narrower by {'?' if many is None else many}"
+            return f"{node}: {'? channels' if many is None else counted(many, 'channel')} split"
         case "sequence":
             if depth == MAX_DEPTH:
                 return "..."

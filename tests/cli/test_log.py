@@ -265,6 +265,8 @@ def sequence(*passes: dict[str, Any]) -> dict[str, Any]:
     [
         ({"pass": "prune", "node": "stem", "channels": [1, 2]}, "stem narrower by 2"),
         ({"pass": "sequence", "passes": [{"pass": "widen", "node": "mix", "by": 4}]}, "mix wider by 4"),
+        ({"pass": "split", "node": "stem", "channels": [3]}, "stem: 1 channel split"),
+        ({"pass": "split", "node": "stem", "channels": [3, 4]}, "stem: 2 channels split"),
         ({"pass": "eliminate_dead"}, "eliminate_dead"),
         ({"pass": "of_another_package", "node": "a", "deep": False, "seed": 1}, 'of_another_package node="a"'),
         ({"pass": "sequence", "passes": [3, {"pass": "split", "node": "a"}]}, "a: ? channels split"),

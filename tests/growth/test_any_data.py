@@ -133,6 +133,16 @@ def test_it_trains_grows_and_exports(name: str, tmp_path: Path) -> None:
         assert np.allclose(one.numpy(), other, atol=1e-4)
 
 
+def test_a_network_of_bfloat16_grows_by_what_it_learns() -> None:
+    start = imported(Residual().bfloat16(), torch.zeros(2, 1, 8, 8, dtype=torch.bfloat16))
+    policy = {"name": "nash", "children": 1, "child_steps": 2, "moves": 1}
+    result = grown(start, arrays(), policy=policy, budget={"steps": 1})
+    (growth,) = [event for event in result.events if isinstance(event, records.Growth)]
+    assert [step["pass"] for step in growth.passes][-1] == "update"
+    assert result.network.dtype == start.dtype
+    assert result.network.graph.costs().parameters > start.graph.costs().parameters
+
+
 def test_nothing_copies_the_inputs_of_an_imported_network() -> None:
     """Batches are views of the arrays in order, and training gathers from the arrays themselves."""
     from growir.growth.config import parse_run

@@ -17,6 +17,7 @@ from growir.growth.policies.prune import Goal, PruneSettings, Pruning
 from growir.growth.problem import Problem
 from growir.growth.session import Session
 from growir.network import Network
+from growir.params import with_frozen
 from growir.passes import Prune
 from growir.runs import records
 from growir.testing import policy_law
@@ -85,9 +86,10 @@ def test_rounds_lead_to_the_goal_by_equal_factors() -> None:
     )  # a magnitude promises nothing
 
 
-def test_the_taylor_measure_is_the_slope_of_what_reads_a_unit() -> None:
-    """A unit that nothing reads is gone: the slope of the loss by a factor on all its outgoing weights."""
-    session = session_of(Network.init(residual(), seed=3))
+@pytest.mark.parametrize("frozen", [(), ("c2.weight",)])
+def test_the_taylor_measure_is_the_slope_of_what_reads_a_unit(frozen: tuple[str, ...]) -> None:
+    """A unit that nothing reads is gone: the slope of the loss by a factor on its outgoing weights, frozen or not."""
+    session = session_of(Network.init(with_frozen(residual(), frozen), seed=3))
     (space,) = [s for s in analyse(session.graph).spaces if s.name == "c1"]
     found = importances(session, [space], "taylor", 0)["c1"]
     step = 1e-3
@@ -105,6 +107,8 @@ def test_the_taylor_measure_is_the_slope_of_what_reads_a_unit() -> None:
     for unit in range(space.units):
         slope = (loss(unit, 1 + step) - loss(unit, 1 - step)) / (2 * step)
         assert float(found[unit]) == pytest.approx(abs(slope), rel=0.05, abs=2e-4)
+    assert float(found.max()) > 1e-3
+    assert {key for key, tensor in session.tensors.items() if not tensor.requires_grad} >= {*frozen}
 
 
 @pytest.mark.parametrize("measure", ["magnitude", "scale"])
@@ -132,6 +136,13 @@ def test_what_is_left_computes_what_the_whole_does_without_what_went() -> None:
     history = result.grown.graph.history
     assert history is not None
     assert [each["pass"] for each in history.steps[0].fields["passes"]] == [Prune.name]
+
+
+def test_no_goal_and_an_unknown_scope_are_refused() -> None:
+    with pytest.raises(RunError, match="parameters or macs is needed"):
+        parse_run({"policy": {"name": "prune", "to": {}}}, "test")
+    with pytest.raises(RunError, match="'global' or 'layer'"):
+        parse_run({"policy": {"name": "prune", "scope": "world"}}, "test")
 
 
 @pytest.mark.parametrize("to", ["60", "0%", "101%", "60 percent", 0, -3, 1.5, None])

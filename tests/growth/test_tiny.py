@@ -13,7 +13,7 @@ from growir.growth.budget import Budget
 from growir.growth.measure.bottlenecks import Bottlenecks, Lacking
 from growir.growth.measure.sites import sites
 from growir.growth.objective import Outputs
-from growir.growth.policies.tiny import Tiny, TinySettings
+from growir.growth.policies.tiny import AMPLITUDES, Tiny, TinySettings
 from growir.growth.session import Session
 from growir.ops import Conv2d, GroupNorm, Linear, Relu
 from growir.passes import Sequence
@@ -151,3 +151,17 @@ def test_a_norm_of_single_channels_is_found_not_to_be_linear() -> None:
     x = torch.randn(8, 2, 5, 5, dtype=torch.float64)
     (why,) = found.lacking((x,), lambda out: out[0].square().flatten(1).sum(1), 2).values()
     assert why == "what lies between what makes its units and what reads them is not linear near zero"
+
+
+def test_an_amplitude_that_overflows_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_of("dense", {"name": "tiny", **FEW})
+    policy = Tiny(TinySettings(**FEW))
+    budget = Budget(session.config.budget, session.graph)
+    scores = policy.score(session, policy.propose(session, budget), 1)
+    chosen = policy.select(session, scores, budget)
+    found = policy.build(session, chosen)
+    monkeypatch.setattr("growir.growth.policies.tiny.AMPLITUDES", (*AMPLITUDES, float("inf")))
+    again = policy.build(session, chosen)
+    assert isinstance(found, Sequence)
+    assert isinstance(again, Sequence)
+    assert all((again.values[address] == numbers).all() for address, numbers in found.values.items())

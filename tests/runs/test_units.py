@@ -15,7 +15,7 @@ from growir.errors import RunError
 from growir.passes import Widen
 from growir.render.strips import LEVELS, MOST, Scale, Strip, size_of
 from growir.runs.reading import RunLog, read_run
-from growir.runs.records import Growth, Started, UnitScores
+from growir.runs.records import Growth, Selected, Started, UnitScores
 from growir.runs.units import before, growth_of, picture
 from tests.cli.command import GOLDEN, growir
 from tests.growth.test_policies import images, net
@@ -58,6 +58,12 @@ def test_each_unit_is_a_cell_with_its_score_and_a_border_where_it_was_chosen() -
     assert "(a rank, not the loss)" in picture(RunLog.of([ranks]), GRAPH)
 
 
+def test_units_of_a_layer_that_may_come_in_stand_where_it_would() -> None:
+    units = (UnitScores(space="block after fc1", kind="fresh", gains=(0.1, -0.1), chosen=(0,)),)
+    svg = picture(RunLog.of([replace(GROWTH, units=units)]), GRAPH)
+    assert cells(svg) == [("s6 chosen", "layer 0: 0.1, chosen"), ("s0", "layer 1: -0.1")]
+
+
 def test_strips_lie_within_their_box() -> None:
     many = replace(GROWTH, units=(UnitScores(space="fc1", kind="fresh", gains=(0.1,) * 60),))
     svg = picture(RunLog.of([many]), GRAPH)
@@ -94,6 +100,14 @@ def test_a_growth_without_scores_is_refused() -> None:
         growth_of(LOG, 2)
     with pytest.raises(RunError, match=r"no growth records scores of units; .* such as firefly"):
         growth_of(RunLog.of([Growth(step=2)]))
+
+
+def test_of_a_contest_it_is_a_growth_of_the_branch_that_goes_on() -> None:
+    one, other = replace(GROWTH, branch="firefly"), replace(GROWTH, branch="gradmax")
+    assert growth_of(RunLog.of([one, other])) is other
+    assert growth_of(RunLog.of([one, other, Selected(branch="firefly")]), 1) is one
+    with pytest.raises(RunError, match="no growth records scores of units"):
+        growth_of(RunLog.of([one, other, Selected(branch="random")]))
 
 
 def test_a_run_is_drawn(tmp_path: Path) -> None:

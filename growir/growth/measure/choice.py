@@ -30,6 +30,7 @@ from growir.growth.select import filled, per_cost, ranked
 from growir.passes import InsertLayer, Widen
 from growir.passes import Sequence as Passes
 from growir.rewrite import Pass
+from growir.runs.records import LAYER
 
 Order = Literal["gain", "per_parameter"]
 
@@ -80,7 +81,7 @@ class Choice:
     def candidate(self, unit: Unit, cost: Cost) -> Candidate:
         """A unit as logs call it."""
         k = self._block.get(unit.site)
-        space = unit.site if k is None else f"block after {self.blocks.steps[k].after}"
+        space = unit.site if k is None else LAYER + self.blocks.steps[k].after
         at = UnitAt(space, unit.kind, unit.index)
         return Candidate(f"{space} {unit.kind} {unit.index}", cost, unit, at)
 

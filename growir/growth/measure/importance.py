@@ -34,13 +34,13 @@ def importances(
         key: Of what is drawn.
     """
     found: dict[str, torch.Tensor] = {}
-    slopes = gradients(session) if measure == "taylor" else {}
+    slopes = gradients(session, frozen=True) if measure == "taylor" else {}  # a frozen layer reads units, too
+    products = {k: slope.double() * session.tensors[k].detach().double() for k, slope in slopes.items()}
     for turn, space in enumerate(spaces):
         if measure == "random":
             drawn = torch.rand(space.units, generator=generator(session.seed, 33, key, turn), dtype=torch.float64)
             found[space.name] = drawn.to(session.device)
         elif measure == "taylor":
-            products = {k: slope.double() * session.tensors[k].detach().double() for k, slope in slopes.items()}
             found[space.name] = _summed(products, space.consumers, space.units, session.device).abs()
         else:
             each = magnitudes(session, space) if measure == "magnitude" else _scales(session, space)

@@ -65,17 +65,18 @@ def batch_statistics(module: nn.Module, graph: Graph) -> Generator[None]:
             part.training = mode
 
 
-def mean_loss(session: Session, gated: Gated) -> Loss:
+def mean_loss(session: Session, gated: Gated, *, finite: bool = True) -> Loss:
     """The mean loss of a batch with the candidates in place, as a function of their gates.
 
-    It raises a RunError where the loss is not finite; nothing has changed then.
+    It raises a RunError where the loss is not finite, unless `finite` is false; nothing has changed then.
     """
     macs = gated.over.graph.costs().macs
 
     def loss(gates: torch.Tensor, batch: Batch) -> torch.Tensor:
         session.meter.count(6.0 * macs * len(batch))
         outputs = full_precision(gated(gates, *tensors_of(batch.inputs)))
-        return finite_loss(session.objective.total(outputs, batch.target) / len(batch))
+        found = session.objective.total(outputs, batch.target) / len(batch)
+        return finite_loss(found) if finite else found
 
     return loss
 

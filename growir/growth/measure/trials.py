@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from growir.graph import Graph
 from growir.growth.divergence import Diverged
@@ -98,8 +99,14 @@ def _between(start: Network, end: Network) -> Update | None:
     """What leads from one network to another one of the same graph."""
     still = frozen_keys(start.graph)
     changed = {
-        key: np.asarray(end.arrays[key] - array)
+        key: _difference(end.arrays[key], array)
         for key, array in start.arrays.items()
-        if array.dtype.kind == "f" and key not in still and not np.array_equal(end.arrays[key], array)
+        if array.dtype.kind not in "biu" and key not in still and not np.array_equal(end.arrays[key], array)
     }
     return Update(parameters=tuple(changed), values=changed) if changed else None
+
+
+def _difference(end: NDArray[Any], start: NDArray[Any]) -> NDArray[Any]:
+    """What was added, in float32 at least: a difference of half precision would be rounded."""
+    wide = np.promote_types(start.dtype, np.float32)
+    return np.asarray(end.astype(wide) - start.astype(wide))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from growir.channels import ChannelSpace
 from growir.growth.budget import Budget, Cost
 from growir.growth.measure.importance import Importance, importances
-from growir.growth.measure.sites import free_spaces
+from growir.growth.measure.sites import free_spaces, pinned_spaces
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Count, Section, Share
 from growir.growth.select import ranked
@@ -48,6 +48,12 @@ class Goal(Section):
     parameters: Amount | None = None
     macs: Amount | None = None
 
+    @model_validator(mode="after")
+    def _says(self) -> Self:
+        if self.parameters is self.macs is None:
+            raise ValueError('parameters or macs is needed, such as {parameters = "60%"}')
+        return self
+
 
 class PruneSettings(PolicySettings):
     """Units that go, the least important first.
@@ -65,7 +71,7 @@ class PruneSettings(PolicySettings):
     name: str = "prune"
     to: Goal = Goal(parameters="60%")
     importance: Importance = "magnitude"
-    scope: str = Field(default="global", pattern="^(global|layer)$")
+    scope: Literal["global", "layer"] = "global"
     rounds: Count = 1
     keep: Share = 0.1
 
@@ -124,6 +130,10 @@ class Pruning:
                 found.append(Candidate(f"{space.name} {' '.join(map(str, sorted(units)))}", cost, part))
         self._began["rounds"] += 1
         return found
+
+    def skipped(self, session: Session) -> Mapping[str, str]:
+        """Why spaces cannot become narrower."""
+        return pinned_spaces(session.graph)
 
     def _least(self, units: int) -> int:
         """How many units of a space stay in any case."""

@@ -127,10 +127,12 @@ class Tiny:
     def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
         """The units with the amplitude of outgoing weights that leaves the smallest loss, which may be none."""
         units = [self._place[unit_of(score)] for score in chosen]
-        loss, opened = mean_loss(session, self._gated), self._gated.gates()
+        # Deep networks multiply amplitudes, so large ones may overflow: those are no choice, and no error.
+        loss, opened = mean_loss(session, self._gated, finite=False), self._gated.gates()
         opened[units] = 1.0
         losses = torch.zeros(len(AMPLITUDES))
         with torch.no_grad(), batch_statistics(session.module, session.graph):
             for batch in islice(training_batches(session, session.seed, 55, self._key), self.settings.judge_batches):
                 losses += torch.tensor([len(batch) * float(loss(size * opened, batch)) for size in AMPLITUDES])
-        return self._choice.built(self._gated, units, AMPLITUDES[int(losses.argmin())] * opened)
+        best = int(losses.nan_to_num(torch.inf).argmin())
+        return self._choice.built(self._gated, units, AMPLITUDES[best] * opened)
