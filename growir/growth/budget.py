@@ -190,7 +190,8 @@ class Budget:
         cost, room = self.cost(self._nearest[1]), self.room
         names = ("parameters", "macs", "units", "layers")
         over = [(name, getattr(cost, name), getattr(room, name)) for name in names]
-        said = [f"{has:,} {name} where {most:,} are left" for name, has, most in over if has > most]
+        beyond = [(name, has, f"{most:,} {'is' if most == 1 else 'are'}") for name, has, most in over if has > most]
+        said = [f"{has:,} {name} where {most} left" for name, has, most in beyond]
         if not said:
             return "the network itself is beyond the budget"
         return f"the cheapest candidate adds {' and '.join(said)}"

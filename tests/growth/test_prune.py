@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def grown(start: Network, **settings: Any) -> growir.growth.GrowthResult:
 )
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_a_network_becomes_as_small_as_it_is_to_be_and_no_smaller(
-    to: dict[str, str], what: str, most: float, scope: str
+    to: dict[str, str], what: str, most: float, scope: Literal["global", "layer"]
 ) -> None:
     start = Network.init(residual(), seed=0)
     session = session_of(start)

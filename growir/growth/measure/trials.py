@@ -15,26 +15,25 @@ from growir.growth.recipe import Recipe
 from growir.network import Network
 from growir.params import frozen_keys
 from growir.passes import Update
-from growir.rewrite import Pass, Rewrite
+from growir.rewrite import Pass
 
 if TYPE_CHECKING:
     from growir.growth.session import Session
 
 
-def lessening(session: Session, done: Rewrite) -> float:
+def lessening(session: Session, step: Pass) -> float:
     """By how much the mean loss of the part that selects would decrease, on as many samples as growth is measured on.
 
+    Statistics of norms are taken anew behind the growth, as those of a growth that is applied are.
+
     Args:
-        session: The network.
-        done: A rewrite of its graph, which has the numbers of all that it needs.
+        session: The network, whose statistics have been taken anew; it stays as it is.
+        step: What grows.
     """
-    source, most = session.data.select, session.config.policy.samples
-    assert source is not None, "the data is cut"
-    before = session.measure(source, most).losses
-    values, target = session.reading.gathered(source, session.reading.prefix(), len(before))
-    after = session.preview(done, {}, {}, values, target)
-    session.meter.count(2.0 * done.graph.costs().macs * len(before))
-    return float((before - after.to(before)).mean())
+    grown = session.fork()
+    grown.grow(step)
+    grown.recalibrate(3)
+    return selection_loss(session) - selection_loss(grown)
 
 
 def selection_loss(session: Session) -> float:

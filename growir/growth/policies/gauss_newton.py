@@ -115,7 +115,7 @@ class GaussNewton:
 
     def _verified(self, session: Session, chosen: Sequence[Score], budget: Budget) -> bool:
         step = built(chosen)
-        return lessening(session, budget.rewritten(step)) > self._price(budget.cost(step))
+        return lessening(session, step) > self._price(budget.cost(step))
 
     def _price(self, cost: Cost) -> float:
         return self.settings.price * (cost.parameters if self.settings.cost == "parameters" else cost.macs)
