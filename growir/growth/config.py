@@ -273,6 +273,8 @@ class RunConfig(Section):
         unknown = {k: v for k, v in before.items() if getattr(started.train, k) is getattr(self.train, k) is None}
         if unknown:
             given["train"] = self.train.model_copy(update=unknown)
+        if self.budget.parameters is self.budget.macs is None:  # which may follow from the network that was given
+            given["budget"] = self.budget.model_copy(update={"parameters": started.budget.parameters})
         if started.data.variance is None and self.data.variance is None:
             given["data"] = self.data.model_copy(update={"variance": 1.0})
         return self.model_copy(update=given)

@@ -171,7 +171,8 @@ def test_what_lacks_is_the_nearest_to_the_budget_in_every_limit_that_it_breaks()
         said = str(budget.lacking)
         for name in each:
             least = min(getattr(cost, name) for cost in refused)
-            assert f"{least:,} {name} where {each[name]} are left" in said
+            left = f"{each[name]} {'is' if each[name] == 1 else 'are'} left"
+            assert f"{least:,} {name} where {left}" in said
     budget = Budget(BudgetConfig(parameters=costs.parameters - 5), graph)
     assert not budget.fits(wide[0])
     assert "where 0 are left" in str(budget.lacking)
