@@ -190,8 +190,7 @@ def _phase(
     keeping: Keeping,
 ) -> Fitted:
     # Two operations a multiply-accumulate, as many again for each of the two gradients.
-    steps = None if recipe.steps is None else recipe.steps * recipe.accumulate * recipe.batch_size
-    session.meter.count(6.0 * session.graph.costs().macs * (steps or len(source) * (recipe.epochs or 1)))
+    session.meter.count(6.0 * session.graph.costs().macs * recipe.seen(len(source)))
     ready = session.reading.ready(source)
     shuffle = Shuffle((session.seed, *key))
     select, policy = session.data.select, keeping.policy
