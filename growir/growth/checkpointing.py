@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,8 +48,8 @@ def checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
         state,
         policy=arrays,
         grown=progress.found,
-        trials={trial.name: trial.network for trial in progress.trials},
-        losses={trial.name: trial.losses.numpy() for trial in progress.trials},
+        trials={trial.key: trial.network for trial in progress.trials},
+        losses={trial.key: trial.losses.numpy() for trial in progress.trials},
     )
 
 
@@ -88,17 +88,10 @@ def _progress(last: Checkpoint) -> Progress:
     told = {event.reason for event in last.events if isinstance(event, Ended)}
     if min(step, seconds, growing, branch) < 0 or not (state["ended"] is None or state["ended"] in told):
         raise ValueError(f"step {step}, {seconds} seconds, {growing} of them growing, ended by {state['ended']}")
-    trials: list[Trial] = []
-    for found in state.get("trials", []):
-        name, ended = found["branch"], found["ended"]
-        if not isinstance(name, str) or not isinstance(ended, str) or ended not in told:
-            raise ValueError(f"branch {name!r}, ended by {ended!r}")
-        measured = torch.from_numpy(np.array(last.losses[name], np.float32))
-        trials.append(Trial(name, last.trials[name], measured, operator.index(found["step"]), ended))
-    if len({len(trial.losses) for trial in trials}) > 1:
-        raise ValueError("branches were measured on different samples")
-    if len(trials) - branch not in (0, 1):
-        raise ValueError(f"branch {branch} after {len(trials)} that are done")
+    trials = _trials(last, told)
+    done = len({trial.name for trial in trials})
+    if done - branch not in (0, 1):
+        raise ValueError(f"branch {branch} after trials of {done}")
     # Metrics are measured again where they are missing, as in runs from before they were kept.
     kept = cast("Mapping[str, Mapping[str, Any]]", state.get("metrics") or {})
     metrics = {part: {k: float(v) for k, v in found.items()} for part, found in kept.items()}
@@ -118,6 +111,21 @@ def _progress(last: Checkpoint) -> Progress:
         last.grown,
         {**state.get("policy", {}), **last.policy},
     )
+
+
+def _trials(last: Checkpoint, told: Container[str | None]) -> list[Trial]:
+    """The networks that were tried, of growth that ended for reasons that were told. Raises ValueError or KeyError."""
+    trials: list[Trial] = []
+    for found in last.state.get("trials", []):
+        name, ended = found.get("branch"), found["ended"]
+        if not isinstance(name, str | None) or not (ended is None or ended in told):
+            raise ValueError(f"branch {name!r}, ended by {ended!r}")
+        key = Trial.key_of(name, operator.index(found["step"]), ended)
+        measured = torch.from_numpy(np.array(last.losses[key], np.float32))
+        trials.append(Trial(name, last.trials[key], measured, operator.index(found["step"]), ended))
+    if len({len(trial.losses) for trial in trials}) > 1:
+        raise ValueError("trials were measured on different samples")
+    return trials
 
 
 def _training(state: Mapping[str, Any]) -> tuple[int, int | None, Position | None]:

@@ -43,21 +43,36 @@ class Branch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
-    """A branch that has been grown and fitted.
+    """A network that has been grown and fitted.
 
     Attributes:
-        name: Its name.
+        name: The branch it is of; None for a run that is no contest.
         network: As grown, before the fit.
         losses: (n,) of each sample of the selection part after the fit.
         step: Growths done.
-        ended: Why its growth ended.
+        ended: Why growth of the branch ended; None where it went on after this trial.
     """
 
-    name: str
+    name: str | None
     network: Network
     losses: torch.Tensor
     step: int
-    ended: str
+    ended: str | None
+
+    @staticmethod
+    def key_of(name: str | None, step: int, ended: str | None) -> str:
+        """What tells a trial from the others of a run: of a branch that is fitted once, at its end, its name does."""
+        return name if name is not None and ended is not None else f"{name or 'run'}-{step:04}"
+
+    @property
+    def key(self) -> str:
+        """The same of this one."""
+        return self.key_of(self.name, self.step, self.ended)
+
+    @property
+    def parameters(self) -> int:
+        """Of the network."""
+        return self.network.graph.costs().parameters
 
     @property
     def loss(self) -> float:
@@ -74,11 +89,12 @@ class Trial:
         """As events and checkpoints hold it, without the network."""
         return Fitted(
             branch=self.name,
-            parameters=self.network.graph.costs().parameters,
+            parameters=self.parameters,
             loss=self.loss,
             loss_error=self.error,
             step=self.step,
             ended=self.ended,
+            trial=self.ended is None,
         )
 
 
@@ -98,16 +114,28 @@ def branches_of(config: RunConfig, given: Given | None = None) -> list[Branch]:
     return [Branch(name, found.policy(settings)) for name, settings in config.policy.contestants()]
 
 
-def run_trial(session: Session, name: str, branch: int, step: int, ended: str) -> Trial:
-    """Fit what a branch has grown and measure it on the selection part. Raises RunError if the fit diverges."""
+def run_trial(session: Session, name: str | None, step: int, ended: str | None, *key: int) -> Trial:
+    """Fit what has grown, in place, and measure it on the selection part.
+
+    Args:
+        session: Its network is fitted.
+        name: The branch; None for a run that is no contest.
+        step: Growths done.
+        ended: Why its growth ended; None if it goes on.
+        key: Of all draws.
+
+    Raises:
+        RunError: The fit diverges.
+    """
     network = session.network()
+    what = f"the fit of branch {name!r}" if ended is not None else f"the trial fit after growth {step}"
     advice = "clip gradients ([train] clip = 1.0), or lower [train] learning_rate_final"
-    with telling(f"the fit of branch {name!r}", advice):
-        train_trial(session, branch)
+    with telling(what, advice):
+        train_trial(session, *key)
     assert session.data.select is not None, "the data is cut"
     trial = Trial(name, network, session.measure(session.data.select).losses, step, ended)
     if not math.isfinite(trial.loss):
-        raise RunError(f"the fit of branch {name!r} diverged: its loss is NaN or infinite; {advice}")
+        raise RunError(f"{what} diverged: its loss is NaN or infinite; {advice}")
     return trial
 
 
@@ -138,8 +166,3 @@ def contest(trials: Sequence[Trial]) -> tuple[Trial, list[Compared]]:
         if found[-1].better:
             best = trial
     return best, found
-
-
-def winner(trials: Sequence[Trial]) -> Trial:
-    """The one that a contest between them leaves."""
-    return contest(trials)[0]

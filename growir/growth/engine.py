@@ -20,8 +20,9 @@ from growir.growth.phase import Position
 from growir.growth.policy import Judges, Remembers, Score, Skips, Standing, Starts
 from growir.growth.progress import Progress
 from growir.growth.recording import Grown
-from growir.growth.schedule import Done, Entry, Grow, Log, Schedule, Train
+from growir.growth.schedule import Done, Entry, Grow, Log, Schedule, Train, TrialFit
 from growir.growth.session import Session
+from growir.growth.sizing import compared, sized
 from growir.growth.training import Keeping, Span, steps_of, train_between, train_final
 from growir.network import Network
 from growir.replay import replayable, rewrites
@@ -118,9 +119,9 @@ class Engine:
         while True:
             while self.progress.ended is None:
                 self._next()
-            if self.branch.name is None or len(self.progress.trials) == len(self.branches):
+            if self._settled:
                 break
-            self._end_branch(self.branch.name)
+            self._end_branch()
             self._keep(self.progress)
         return self._finish()
 
@@ -157,6 +158,9 @@ class Engine:
             self._train(phase)
         elif isinstance(phase, Grow):
             self.grow()
+        elif isinstance(phase, TrialFit):
+            self._try()
+            self._keep(self.progress)
         else:
             self.end(phase.reason)
 
@@ -202,7 +206,7 @@ class Engine:
             step=step,
             seconds=progress.seconds + time.perf_counter() - started,
             growing=progress.growing + growing,
-            log=progress.noting(Entry("growth")),
+            log=progress.noting(Entry("growth", metrics={"parameters": float(session.graph.costs().parameters)})),
             grown=progress.steps,
         )
 
@@ -326,7 +330,7 @@ class Engine:
 
     def _finish(self) -> GrowthResult:
         """The final fit, if the schedule has one, and the test."""
-        session, progress = self.session, self.progress
+        session, progress, branch = self.session, self.progress, self._chosen
         grown = progress.found or session.network()
         started, fitted = time.perf_counter(), None
 
@@ -337,9 +341,8 @@ class Engine:
         phase = self.schedule.next(progress.log)
         while isinstance(phase, Train) and not progress.log.fitted:
             with session.meter.phase("final fit"), telling("the final fit", advice("learning_rate_final")):
-                done = train_final(
-                    session, phase, Keeping(progress.position, save if keeps else None, self.branch.policy)
-                )
+                keeping = Keeping(progress.position, save if keeps else None, branch.policy)
+                done = train_final(session, phase, keeping)
             progress.position = None
             fitted = done.loss
             refuse_divergence([fitted], session.learned.values(), "the final fit", "learning_rate_final")
@@ -348,50 +351,109 @@ class Engine:
         if not isinstance(phase, Done):
             raise RunError(f"the schedule asks for {phase} after growth is over and the final fit is done")
         seconds = progress.seconds + time.perf_counter() - started
-        event = recording.of_end(session, self.branch.policy, progress, grown, fitted, seconds)
+        ends = [event.reason for event in self.events if isinstance(event, records.Ended)]
+        event = recording.of_end(session, branch, progress, grown, fitted, seconds, ends)
         self.tell(event)
         return GrowthResult(session.network(), grown, event, self.events)
 
-    # -- contests -----------------------------------------------------------------------------------------------------
+    # -- which network goes on ----------------------------------------------------------------------------------------
 
-    def _end_branch(self, name: str) -> None:
-        """Fit what a branch has grown; then start the next one, or go on with the one that ended best."""
-        session, progress = self.session, self.progress
-        started = time.perf_counter()
-        assert progress.ended is not None
-        with session.meter.phase("choosing"):
-            trial = run_trial(session, name, progress.branch, progress.step, progress.ended)
-        seconds = time.perf_counter() - started
-        select = session.data.select
+    @property
+    def _settled(self) -> bool:
+        """Whether it is known which network goes on: the one that is there, where nothing was tried."""
+        progress = self.progress
+        if progress.log.count("selected"):
+            return True
+        if self.branch.name is None:
+            return not (progress.log.count("tried") or isinstance(self.schedule.next(progress.log), TrialFit))
+        return sum(trial.ended is not None for trial in progress.trials) == len(self.branches)
+
+    @property
+    def _chosen(self) -> Branch:
+        """The branch that goes on."""
+        name = next((each.branch for each in reversed(self.events) if isinstance(each, records.Selected)), None)
+        return next((branch for branch in self.branches if branch.name == name), self.branch)
+
+    def _try(self, ended: str | None = None) -> None:
+        """Fit the network as it is, on a fork, or in place where `ended` says why growth of its branch is over."""
+        session, progress, branch = self.session, self.progress, self.branch
+        key = (progress.branch,) if ended is not None else (progress.branch, progress.step)
+        started, select = time.perf_counter(), session.data.select
+        fork = session if ended is not None else session.fork()
         assert select is not None, "the data is cut"
-        scores = recording.finite(session.measure(select).metrics)
+        with session.meter.phase("choosing"):
+            trial = run_trial(fork, branch.name, progress.step, ended, *key)
+        seconds = time.perf_counter() - started
+        scores = recording.finite(fork.measure(select).metrics)
         self.tell(replace(trial.record, selection=scores, seconds=round(seconds, 4)))
-        trials = (*progress.trials, trial)
-        total = progress.seconds + seconds
-        if len(trials) < len(self.branches):
+        before = [each for each in progress.trials if each.name == branch.name]
+        self.progress = replace(
+            progress,
+            seconds=progress.seconds + seconds,
+            trials=(*progress.trials, trial),
+            log=progress.noting(Entry("tried", metrics=compared(trial, before))),
+        )
+
+    def _end_branch(self) -> None:
+        """Try what growth came to, if that is not done; then start the next branch, or go on with the best network."""
+        session, log = self.session, self.progress.log
+        if isinstance(self.schedule.next(log), TrialFit):
+            self._try()
+        elif not log.count("tried"):
+            self._try(self.progress.ended)
+        progress = self.progress
+        if progress.branch + 1 < len(self.branches):
             session.begin(self.start)
             self._standing = None
-            self.progress = Progress(seconds=total, growing=progress.growing, branch=progress.branch + 1, trials=trials)
+            self.progress = Progress(
+                seconds=progress.seconds,
+                growing=progress.growing,
+                branch=progress.branch + 1,
+                trials=progress.trials,
+            )
             self.observer.accepted(0, session.graph)
             return
-        best, compared = contest(trials)
-        session.begin(best.network)
-        why = (
-            "no other is better, on the selection part, by more than chance would be"
-            if best is trials[0]
-            else "it is better than those before it, on the selection part, by more than chance would be"
+        best = self._select(progress.trials)
+        ends = {event.branch: event.reason for event in self.events if isinstance(event, records.Ended)}
+        if best.step != progress.step or len(self.branches) > 1:
+            session.begin(best.network)
+            self._standing = None
+            self._show_again(best)
+        self.progress = replace(
+            progress,
+            step=best.step,
+            ended=ends.get(best.name) or progress.ended,
+            log=progress.noting(Entry("selected")),
         )
-        self.tell(
-            records.Selected(
-                branch=best.name,
-                tried=tuple(each.record for each in trials),
-                compared=tuple(compared),
-                significance=ERROR,
-                why=why,
+
+    def _select(self, trials: Sequence[Trial]) -> Trial:
+        """The network that goes on, of all that were tried."""
+        if all(trial.ended is not None for trial in trials):
+            best, found = contest(trials)
+            why = (
+                "no other is better, on the selection part, by more than chance would be"
+                if best is trials[0]
+                else "it is better than those before it, on the selection part, by more than chance would be"
             )
-        )
-        self._show_again(best)
-        self.progress = replace(progress, step=best.step, ended=best.ended, seconds=total, trials=trials)
+            tried, chance = trials, ERROR
+        else:
+            sizing = sized(trials)
+            best, found, chance = sizing.chosen, list[records.Compared](), None
+            self.tell(records.Sized(branch=best.name, step=best.step, parameters=best.parameters, points=sizing.points))
+            why = "its network is the smallest that is as good, on the selection part, as the best of all"
+            each = {trial.name: [other for other in trials if other.name == trial.name] for trial in trials}
+            tried = [sized(of).chosen for of in each.values()]
+        if best.name is not None:
+            self.tell(
+                records.Selected(
+                    branch=best.name,
+                    tried=tuple(trial.record for trial in tried),
+                    compared=tuple(found),
+                    significance=chance,
+                    why=why,
+                )
+            )
+        return best
 
     def _show_again(self, best: Trial) -> None:
         """The growths of the branch that goes on, for those who were shown another one's since."""

@@ -29,7 +29,7 @@ from growir.growth.objective import as_objective
 from growir.growth.observer import Event, Observer
 from growir.growth.policy import Judges, Remembers
 from growir.growth.problem import Problem
-from growir.growth.schedule import Entry, Grow, Schedule, Train
+from growir.growth.schedule import Done, Entry, Grow, Schedule, Train
 from growir.growth.session import Session
 from growir.live.growing import network_of
 from growir.live.modules import find
@@ -82,6 +82,8 @@ class Grower:
             raise RunError(
                 f"Grower: {branches[0].policy.name} takes growths back, which only a run can do: growir.grow"
             )
+        if config.schedule.trials is not None:
+            raise RunError("Grower: [schedule] trials asks for trial fits, which only a run can do: growir.grow")
         self._epochs = 0
 
     @property
@@ -129,8 +131,10 @@ class Grower:
                 break
             if isinstance(phase, Grow):
                 engine.grow()
-            else:
+            elif isinstance(phase, Done):
                 engine.end(phase.reason)
+            else:
+                raise RunError("Grower: the schedule asks for a trial fit, which only a run can do: growir.grow")
         return engine.session.module is not before
 
     def state_dict(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Progress:
         growing: Of that, time spent on proposing, scoring and rewriting.
         ended: Why growth ended, once it has.
         branch: Which branch of a contest is growing.
-        trials: The branches before it.
+        trials: What was fitted to be compared: the branches before it, or networks of several sizes.
         metrics: By part, as after the last training.
         log: What the schedule of this branch has seen.
         steps: Steps of the optimizer between growths.

@@ -11,7 +11,7 @@ import torch
 
 from growir.costs import Costs
 from growir.document import step_data
-from growir.growth.contest import winner
+from growir.growth.contest import Branch
 from growir.growth.loss import mean_and_error
 from growir.growth.policy import Describes, Explains, Policy, Score, Standing
 from growir.growth.progress import Progress
@@ -117,33 +117,40 @@ def of_training(
 
 
 def of_end(
-    session: Session, policy: Policy, progress: Progress, grown: Network, loss: float | None, seconds: float
+    session: Session,
+    branch: Branch,
+    progress: Progress,
+    grown: Network,
+    loss: float | None,
+    seconds: float,
+    ends: Sequence[str | None],
 ) -> records.Finished:
     """What came of a run; reads the test data.
 
     Args:
         session: Holds the network after the final fit.
-        policy: Of the branch that it is from.
+        branch: That it is from.
         progress: How far the run came.
         grown: The network before the final fit.
         loss: Of the final fit.
         seconds: Of the run in all.
+        ends: Why growth ended, in each branch.
     """
-    graph, test, trials = session.graph, session.data.test, progress.trials
+    graph, test = session.graph, session.data.test
     costs = graph.costs()
     return records.Finished(
-        branch=winner(trials).name if trials else None,
+        branch=branch.name,
         name=session.config.name,
         task=session.problem.task,
         ended=progress.ended,
-        reproducible=progress.ended != "seconds" and all(trial.ended != "seconds" for trial in trials),
+        reproducible="seconds" not in ends,
         test_before_fit=None if test is None else finite(session.measure(test, network=grown).metrics),
         test_after_fit=None if test is None else finite(session.measure(test).metrics),
         train_loss_final=loss,
         parameters=costs.parameters,
         macs=costs.macs,
         steps=progress.step,
-        dead_units=_described(policy, session).get("dead_units"),
+        dead_units=_described(branch.policy, session).get("dead_units"),
         seconds=round(seconds, 3),
         seconds_growing=round(progress.growing, 3),
         phases=session.meter.to_json(),

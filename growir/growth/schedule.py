@@ -44,6 +44,11 @@ class Grow:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialFit:
+    """A fit of the network as it is, on a fork, to know what a network of its size comes to."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Growth is over, or everything is, where growth was before.
 
@@ -54,7 +59,7 @@ class Done:
     reason: str
 
 
-Phase = Train | Grow | Done
+Phase = Train | Grow | TrialFit | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +67,12 @@ class Entry:
     """What a schedule needs to know of one thing that happened.
 
     Attributes:
-        what: "started", "growth", "trained", "undone", "ended" or "fitted" (the final fit).
+        what: "started", "growth", "trained", "undone", "tried" (a trial fit), "ended", "selected" (which of several
+            networks goes on) or "fitted" (the final fit).
         epochs: Of "trained", how many.
-        metrics: Of "trained", the mean loss and accuracy or squared error on the data that selects.
+        metrics: Of "trained", the mean loss and accuracy or squared error on the data that selects; of "growth", the
+            parameters after it; of "tried" these, the loss after the fit, and by how much that is lower than of the
+            last trial that was better than those before it, `gain`, with its standard error, `error`.
     """
 
     what: str
@@ -116,6 +124,27 @@ class Log:
                 found.append(entry)
         return found
 
+    def larger(self, factor: float) -> bool:
+        """Whether the network has grown to so many times its parameters since the last trial; True before the first."""
+        size = None
+        for entry in reversed(self.entries):
+            if entry.what == "tried":
+                before = entry.metrics.get("parameters")
+                return size is not None and before is not None and size >= factor * before
+            if entry.what == "growth" and size is None:
+                size = entry.metrics.get("parameters")
+        return True
+
+    @property
+    def barren(self) -> int:
+        """How many of the last trials were no better than one before them, by more than a standard error."""
+        found = 0
+        for entry in self.entries:
+            if entry.what == "tried":
+                gain, error = entry.metrics.get("gain"), entry.metrics.get("error")
+                found = 0 if gain is None or error is None or gain > error else found + 1
+        return found
+
     def rests(self, measure: Measure) -> list[float]:
         """What was measured after the last training before each growth, and last of all."""
         found: list[float] = []
@@ -144,15 +173,29 @@ class Scheduled(Section):
         name: Which schedule.
         fit: Whether the found network is fitted anew on all training data at the end, as [train] epochs_final and
             learning_rate_final say.
+        trials: A fork of the network is fitted before it first grows, and each time it has grown to so many times the
+            parameters that it had at the last of these trials. Growth ends where larger networks are no better after
+            such a fit. The run goes on from the smallest network that is as good as the best, within one standard error
+            of their difference on the part that selects. By default there are no trials.
+        patience: Trials in a row that may be no better before growth ends.
     """
 
     name: Word
     fit: bool = True
+    trials: Annotated[float, Field(strict=True, gt=1, le=1000, allow_inf_nan=False)] | None = None
+    patience: Count = 2
 
     def next(self, log: Log) -> Phase:
         """What comes next."""
         if not log.ended:
-            return self.growing(log)
+            phase = self.growing(log)
+            if self.trials is None or not isinstance(phase, Grow):
+                return phase
+            if log.larger(self.trials):
+                return TrialFit()
+            return Done("size") if log.barren >= self.patience else phase
+        if self.trials is not None and not log.count("selected") and log.larger(0.0):
+            return TrialFit()
         return Train(fit="final") if self.fit and not log.fitted else Done("schedule")
 
     def growing(self, log: Log) -> Phase:

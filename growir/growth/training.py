@@ -111,11 +111,14 @@ def train_final(session: Session, phase: Train, keeping: Keeping) -> Fitted:
     return _anneal(session, session.data.everything(), epochs, keep, (2,), "final fit", keeping)
 
 
-def train_trial(session: Session, branch: int) -> Fitted:
-    """The same on what is trained on between growths, so that the rest can tell which of several networks is best."""
+def train_trial(session: Session, *key: int) -> Fitted:
+    """The same on what is trained on between growths, so that the rest can tell which of several networks is best.
+
+    Draws have a key that begins with the number of the branch.
+    """
     config = session.train_config
     epochs, keep = config.epochs_trial or config.epochs_final or 1, config.keep_final or 1.0
-    return _anneal(session, session.data.train, epochs, keep, (5, branch), "trial fit", Keeping())
+    return _anneal(session, session.data.train, epochs, keep, (5, *key), "trial fit", Keeping())
 
 
 def fit_anew(session: Session, epochs: int, which: int) -> Fitted:

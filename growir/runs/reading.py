@@ -24,6 +24,7 @@ from growir.runs.records import (
     Interrupted,
     Other,
     Selected,
+    Sized,
     Skipped,
     Started,
     Trained,
@@ -78,7 +79,8 @@ class RunLog:
         reason: Why growth ended, if it has.
         why: More of that, where more is known.
         ends: The ends of the branches.
-        fitted: What each branch came to.
+        fitted: What each branch came to, or networks of several sizes.
+        sized: Which size was chosen; None where only one was tried, and before.
         selected: Which branch was chosen; None before, and where there are none.
         finished: The last event of a finished run; None before.
         interrupted: Whether somebody stopped it.
@@ -94,6 +96,7 @@ class RunLog:
     why: str | None = None
     ends: dict[str, Ended] = field(default_factory=dict[str, Ended])
     fitted: list[Fitted] = field(default_factory=list[Fitted])
+    sized: Sized | None = None
     selected: Selected | None = None
     finished: Finished | None = None
     interrupted: bool = False
@@ -141,6 +144,7 @@ class RunLog:
                 "fitted": [fitted.to_json() for fitted in self.fitted],
                 "selected": _json(self.selected),
             },
+            "sized": _json(self.sized),
             "finished": _json(self.finished),
             "unreadable_lines": self.unreadable,
         }
@@ -210,6 +214,13 @@ def _note(log: RunLog, event: Event) -> None:
             log.inputs = event
         case Fitted():
             log.fitted.append(event)
+        case Sized():
+            log.sized = event
+            for grown in log.growths:
+                growth = grown.growth
+                after = growth.step is not None and event.step is not None and growth.step > event.step
+                if after and growth.branch == event.branch and grown.undone is None:
+                    grown.undone = Undone(branch=event.branch, step=growth.step, reason="size")
         case Selected():
             log.selected = event
         case Finished():

@@ -441,14 +441,15 @@ class Ended(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted(Event):
-    """A branch of a contest was fitted, to be compared.
+    """A network was fitted, to be compared: what a branch of a contest came to, or one of several sizes.
 
     Attributes:
-        parameters: Of its network.
+        parameters: Of the network.
         loss: The mean loss on the selection part after the fit.
         loss_error: Its standard error.
         step: How many growths it had.
-        ended: Why its growth ended.
+        ended: Why growth of the branch ended; None where that does not matter.
+        trial: Whether this is one of several sizes, and not what a branch came to in the end.
         selection: Scores on the selection part.
         seconds: That the fit took.
     """
@@ -460,8 +461,55 @@ class Fitted(Event):
     loss_error: Number = None
     step: Count = None
     ended: Text = None
+    trial: Flag = None
     selection: Scores = None
     seconds: Number = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point(Entry):
+    """A network of some size, and what it came to after a fit.
+
+    Attributes:
+        branch: The branch of a contest that it is from; None where a run has none.
+        step: How many growths it had.
+        parameters: Its size.
+        loss: The mean loss on the selection part after the fit.
+        loss_error: Its standard error.
+        behind: By how much that is higher than of the best.
+        behind_error: The standard error of this difference, over the same samples.
+        chosen: Whether the run goes on from it.
+    """
+
+    branch: Text = None
+    step: Count = None
+    parameters: Count = None
+    loss: Number = None
+    loss_error: Number = None
+    behind: Number = None
+    behind_error: Number = None
+    chosen: Flag = None
+
+
+def _points(value: object) -> tuple[Point, ...]:
+    return tuple(map(Point.from_json, values.mappings(value)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sized(Event):
+    """How large the network is to be was decided: the smallest that is as good as the best goes on.
+
+    Attributes:
+        step: How many growths it has; those after them are taken back.
+        parameters: Its size.
+        points: All that were tried, the smallest first.
+    """
+
+    event: ClassVar[str] = "sized"
+
+    step: Count = None
+    parameters: Count = None
+    points: Annotated[tuple[Point, ...], _points] = ()
 
 
 def _fitted(value: object) -> tuple[Fitted, ...]:
@@ -596,6 +644,7 @@ KINDS: Mapping[str, type[Event]] = {
         Undone,
         Ended,
         Fitted,
+        Sized,
         Selected,
         Finished,
         Interrupted,

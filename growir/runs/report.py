@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from growir.errors import cut
 from growir.graph import Graph
 from growir.replay import MAX_CHECKED, replayable, rewrites
 from growir.runs.reading import EVENTS, Grown, RunLog
-from growir.runs.records import Compared, Finished, Fitted, Selected
+from growir.runs.records import Compared, Finished, Fitted, Point, Selected, Sized
 from growir.runs.values import Metrics
 from growir.runs.words import (
     GAIN,
@@ -57,6 +58,7 @@ def run_page(log: RunLog) -> Iterator[str | Grid]:
         of = f" ({cut(event.branch)})" if event.branch is not None else ""
         yield wrapped(f"{skipped_text(event)}{of}")
     yield from _contest(log)
+    yield from _sizes(log)
     if log.finished is not None:
         yield _result(log.finished)
         if log.finished.phases:
@@ -113,7 +115,8 @@ def _contest(log: RunLog) -> Iterator[str | Grid]:
     if not log.fitted and log.selected is None:
         return
     chosen = log.selected.branch if log.selected is not None else None
-    branches = {fitted.branch: _branch_row(fitted, fitted.selection or {}) for fitted in log.fitted}
+    ends = [fitted for fitted in log.fitted if not fitted.trial]
+    branches = {fitted.branch: _branch_row(fitted, fitted.selection or {}) for fitted in ends}
     for entry in log.selected.tried if log.selected is not None else ():
         scores = {"loss": entry.loss, "loss_error": entry.loss_error}
         branches[entry.branch] = _branch_row(entry, scores, branches.get(entry.branch))
@@ -129,6 +132,51 @@ def _contest(log: RunLog) -> Iterator[str | Grid]:
         yield Grid(chosen_headers, tuple(tuple(row[k] for k in used) for row in rows), frozenset(headers[1:-1]))
     if log.selected is not None:
         yield selection_text(log.selected)
+
+
+_SIZES = ("step", "parameters", "selection loss", "standard error", "above lowest", "error")
+
+
+def _sizes(log: RunLog) -> Iterator[str | Grid]:
+    """The loss after a fit against parameters, and the size that was chosen."""
+    tried = [
+        Point(
+            branch=each.branch, step=each.step, parameters=each.parameters, loss=each.loss, loss_error=each.loss_error
+        )
+        for each in log.fitted
+        if each.trial
+    ]
+    points = log.sized.points if log.sized is not None else tried
+    if not points:
+        return
+    rows: list[tuple[str, ...]] = []
+    for point in points:
+        numbers = (point.loss, point.loss_error, point.behind, point.behind_error)
+        cells = (amount(point.step), amount(point.parameters), *(decimal(number, ".4f") for number in numbers))
+        rows.append((*cells, "chosen" if point.chosen else ""))
+    named = any(point.branch is not None for point in points)
+    headers = (*(("branch",) if named else ()), *_SIZES, "")
+    if named:
+        rows = [(cut(point.branch or "-"), *row) for point, row in zip(points, rows, strict=True)]
+    yield Grid(headers, tuple(rows), frozenset(_SIZES))
+    if log.sized is not None:
+        yield wrapped(sized_text(log.sized))
+
+
+def sized_text(event: Sized) -> str:
+    """Which size was chosen and why, with the numbers that the rule compared."""
+    chosen = next((point for point in event.points if point.chosen), None)
+    size = f"{amount(event.parameters)} parameters"
+    if chosen is None or len(event.points) == 1:
+        return f"The network of {size} goes on."
+    if not chosen.behind:
+        return f"Of {len(event.points)} sizes the loss after a fit is lowest with {size}: that network goes on."
+    lowest = min(event.points, key=lambda point: math.inf if point.loss is None else point.loss)
+    above, error = decimal(chosen.behind, ".2g"), decimal(chosen.behind_error, ".2g")
+    return (
+        f"After a fit, the loss is lowest with {amount(lowest.parameters)} parameters. With {size} it is higher by "
+        f"{above}, which is within the standard error of this difference, {error}: the smaller network goes on."
+    )
 
 
 def selection_text(event: Selected) -> str:

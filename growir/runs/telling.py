@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from growir.columns import LINE, fold, wrapped
 from growir.errors import cut
-from growir.runs.records import Ended, Event, Fitted, Growth, InputsChosen, Selected, Skipped, Started, Undone
-from growir.runs.report import selection_text
+from growir.runs.records import Ended, Event, Fitted, Growth, InputsChosen, Selected, Sized, Skipped, Started, Undone
+from growir.runs.report import selection_text, sized_text
 from growir.runs.values import Json
 from growir.runs.words import (
     GAIN,
@@ -83,7 +83,14 @@ class Teller:
                 why = UNDONE.get(event.reason or "", cut(event.reason))
                 yield _under(f"growth {amount(event.step)} is taken back: {why}")
             case Fitted():
-                yield _under(f"a fit leaves a loss of {decimal(event.loss, '.4f')} on the selection part")
+                loss = f"{decimal(event.loss, '.4f')} on the selection part"
+                if not event.trial:
+                    yield _under(f"a fit leaves a loss of {loss}")
+                    return
+                yield from self._header(event, columns=False)
+                yield _under(f"a trial fit with {amount(event.parameters)} parameters leaves a loss of {loss}")
+            case Sized():
+                yield f"\n{wrapped(sized_text(event))}"
             case Selected():
                 yield f"\n{selection_text(event)}"
             case _:

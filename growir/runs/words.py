@@ -20,11 +20,13 @@ REASONS: Mapping[str, str] = {
     "seconds": "the time is over",
     "no gain": "no candidate lowers the loss of the selection part by more than chance would, at once or trained",
     "criterion": "the information criterion no longer falls",
+    "size": "larger networks are no better after a fit",
 }
 # Of a growth that was taken back after the training that followed it.
 UNDONE: Mapping[str, str] = {
     "no gain": "trained, it does not lower the loss of the selection part by more than chance would",
     "criterion": "the information criterion does not fall by it",
+    "size": "a smaller network is as good after a fit",
 }
 GAIN = (
     "A gain is by how much a growth lowers the loss before it is trained: as predicted to first order, and as measured "

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from growir.errors import RunError
 from growir.growth.budget import Cost
 from growir.growth.config import RunConfig, parse_run
-from growir.growth.contest import ERROR, Trial, contest, winner
+from growir.growth.contest import ERROR, Trial, contest
 from growir.growth.observer import Observer
 from growir.growth.policies.dag.policy import bic
 from growir.growth.policies.dag.scored import Scored, Small
@@ -326,9 +326,9 @@ def test_a_later_branch_wins_only_by_more_than_chance() -> None:
     first = trial("widen", base.tolist())
     by_chance = trial("whole", (base + noise - 0.01).tolist())  # a tenth of a deviation, one standard error
     better = trial("restricted", (base + noise - 0.05).tolist())
-    assert winner([first, by_chance]) is first
-    assert winner([first, by_chance, better]) is better
-    assert winner([better, first]) is better
+    assert contest([first, by_chance])[0] is first
+    assert contest([first, by_chance, better])[0] is better
+    assert contest([better, first])[0] is better
 
 
 def test_the_numbers_of_a_contest_are_those_of_the_rule() -> None:

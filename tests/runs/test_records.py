@@ -27,8 +27,10 @@ from growir.runs.records import (
     Interrupted,
     Measured,
     Other,
+    Point,
     Recalibrated,
     Selected,
+    Sized,
     Skipped,
     Started,
     Trained,
@@ -62,6 +64,11 @@ EXAMPLES: list[Event] = [
     Undone(step=2, reason="no gain"),
     Ended(step=1, reason="parameters", why="the cheapest candidate adds 46 parameters where 12 are left"),
     FITTED,
+    Sized(
+        branch="whole", step=2, parameters=12,
+        points=(Point(branch="whole", step=2, parameters=12, loss=0.5, loss_error=0.1, behind=0.0, behind_error=0.0,
+                      chosen=True),),
+    ),
     Selected(
         branch="whole", tried=(FITTED,), significance=0.05, why="it is better",
         compared=(Compared(branch="whole", against="widen", gain=0.1, gain_error=0.01, p=0.001, better=True),),

@@ -1,0 +1,80 @@
+"""How large a network should be: what networks of several sizes come to after a fit, and the smallest that is as good.
+
+Loss after a fit falls with size, and from some size on it no longer does. Two networks are judged on the same samples,
+so it is the standard error of their difference that says what is noise: it is far below that of either loss. The rule
+is the one-standard-error rule of Breiman et al. (1984, section 3.4.3) with paired differences.
+
+    parameters     11      97     193     385     769
+    loss         .250    .061    .042    .041    .040
+    behind       .210    .021    .002    .001       0
+    error        .009    .004    .003    .002       0     so 193 it is: .002 is within .003
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from growir.growth.contest import Trial
+from growir.growth.loss import mean_and_error
+from growir.runs.records import Point
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sizing:
+    """Which of several networks goes on.
+
+    Attributes:
+        chosen: The smallest that is within one standard error of the best.
+        best: The one with the lowest loss.
+        points: All of them, as records, by parameters.
+    """
+
+    chosen: Trial
+    best: Trial
+    points: tuple[Point, ...]
+
+
+def sized(trials: Sequence[Trial]) -> Sizing:
+    """The network that goes on, of one or more; of two as small as each other, the better one."""
+    best = min(trials, key=lambda trial: (trial.loss, trial.parameters))
+    found = sorted(trials, key=lambda trial: (trial.parameters, trial.loss))
+    behind = [mean_and_error(trial.losses - best.losses) for trial in found]
+    chosen = next(trial for trial, (loss, error) in zip(found, behind, strict=True) if loss <= error)
+    return Sizing(
+        chosen,
+        best,
+        tuple(
+            Point(
+                branch=trial.name,
+                step=trial.step,
+                parameters=trial.parameters,
+                loss=trial.loss,
+                loss_error=trial.error,
+                behind=loss,
+                behind_error=error,
+                chosen=trial is chosen,
+            )
+            for trial, (loss, error) in zip(found, behind, strict=True)
+        ),
+    )
+
+
+def compared(trial: Trial, before: Sequence[Trial]) -> Mapping[str, float | None]:
+    """What a schedule is told of a trial: its size and loss, and by how much it is lower than of the last that paid.
+
+    A trial pays if its loss is lower than of the last one that did, by more than the standard error of the difference.
+
+    Args:
+        trial: The latest.
+        before: Those before it in this branch, in order.
+    """
+    paid: Trial | None = None
+    gain = error = None
+    for each in (*before, trial):
+        if paid is None:
+            paid, gain, error = each, None, None
+            continue
+        gain, error = mean_and_error(paid.losses - each.losses)
+        paid = each if gain > error else paid
+    return {"parameters": float(trial.parameters), "loss": trial.loss, "gain": gain, "error": error}

@@ -1,0 +1,255 @@
+"""The size of a network is found: loss after a fit against parameters, the smallest that is as good as the best."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import growir
+from growir.errors import RunError
+from growir.graph import Graph, Input, Node
+from growir.growth.contest import Trial
+from growir.growth.observer import Observer
+from growir.growth.schedule import Alternating, Done, Entry, Grow, Log, Plateau, Train, TrialFit
+from growir.growth.sizing import compared, sized
+from growir.network import Network
+from growir.ops import Linear
+from growir.runs.reading import read_run
+from growir.runs.records import Ended, Fitted, Growth, Selected, Sized
+from growir.runs.report import sized_text
+from tests.cli.command import growir as command
+
+
+def linear_network(inputs: int) -> Network:
+    """One output from so many inputs: a weight for each, and a bias."""
+    layer = Node(name="out", op=Linear(out_features=1), inputs=("x",))
+    return Network.init(
+        Graph(name="linear", inputs=(Input(name="x", shape=("N", inputs)),), nodes=(layer,), outputs=("out",))
+    )
+
+
+def trial(parameters: int, losses: Sequence[float], step: int = 0, name: str | None = None) -> Trial:
+    """One of a network with so many parameters: (parameters - 1) weights and a bias."""
+    return Trial(name, linear_network(parameters - 1), torch.tensor(losses), step, None)
+
+
+LOSSES = st.integers(2, 5).flatmap(
+    lambda count: st.lists(
+        st.lists(st.floats(0, 4, width=16), min_size=count, max_size=count).map(tuple), min_size=1, max_size=6
+    )
+)
+
+
+@given(LOSSES, st.randoms(use_true_random=False))
+def test_the_smallest_within_one_standard_error_of_the_best_goes_on(
+    losses: list[tuple[float, ...]], draws: Any
+) -> None:
+    sizes = [draws.randrange(2, 6) for _ in losses]
+    found = sized([trial(size, each, step) for step, (size, each) in enumerate(zip(sizes, losses, strict=True))])
+    table = np.array(losses)
+    means = table.mean(1)
+    assert found.best.loss == pytest.approx(means.min(), abs=1e-6)
+    best = found.best.step
+    apart = table - table[best]
+    within = apart.mean(1) <= apart.std(1) / np.sqrt(table.shape[1]) + 1e-12
+    assert found.chosen.parameters == min(size for size, good in zip(sizes, within, strict=True) if good)
+    assert [point.chosen for point in found.points].count(True) == 1
+    assert [point.parameters for point in found.points] == sorted(sizes)
+
+
+def test_what_pays_is_compared_with_the_last_that_did() -> None:
+    # Each is .1 better than the one before it, with a standard error of .11: the third is .2 better than the first.
+    noise = torch.tensor([0.22, -0.22, 0.22, -0.22])
+    tried = [trial(3 + k, (1.0 - 0.1 * k + noise * (-1) ** k / 2).tolist(), k) for k in range(3)]
+    first, second, third = (compared(tried[k], tried[:k]) for k in range(3))
+    assert (first["gain"], first["error"], first["parameters"]) == (None, None, 3.0)
+    assert second["gain"] == pytest.approx(0.1)
+    assert second["error"] == pytest.approx(0.11)
+    assert third["gain"] == pytest.approx(0.2)
+    assert third["error"] == pytest.approx(0.0, abs=1e-6)
+
+
+def followed(schedule: Any, gains: Sequence[float | None], factor: float, budget: int = 10**9) -> str:
+    """The phases of a run whose network grows by a factor and whose trials gain so much, with errors of .1."""
+    log, told, size, left = Log((Entry("started"),)), list[str](), 10.0, list(gains)
+    for _ in range(100):
+        phase = schedule.next(log)
+        if isinstance(phase, TrialFit):
+            told.append(f"try{size:.0f}")
+            entry = Entry("tried", metrics={"parameters": size, "loss": 1.0, "gain": left.pop(0), "error": 0.1})
+        elif isinstance(phase, Train):
+            told.append("fit" if phase.fit == "final" else "t")
+            entry = Entry("fitted") if phase.fit == "final" else Entry("trained", 1, {"loss": 1.0})
+        elif isinstance(phase, Grow) and size * factor <= budget:
+            told.append("g")
+            size *= factor
+            entry = Entry("growth", metrics={"parameters": size})
+        elif log.ended:
+            return " ".join(told)
+        else:
+            told.append(f"end:{phase.reason if isinstance(phase, Done) else 'budget'}")
+            entry = Entry("ended")
+        log = Log((*log.entries, entry))
+    raise AssertionError(told)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "gains", "factor", "budget", "phases"),
+    [
+        # Twice nothing, and it is over.
+        (Alternating(trials=2.0), [None, 1.0, 0.05, -1.0], 2, 10**9,
+         "try10 g t try20 g t try40 g t try80 end:size fit"),
+        (Alternating(trials=2.0, patience=1), [None, 1.0, 0.05], 2, 10**9, "try10 g t try20 g t try40 end:size fit"),
+        # What pays starts the count again.
+        (Alternating(trials=2.0), [None, 0.0, 1.0, 0.0, 0.0], 2, 10**9,
+         "try10 g t try20 g t try40 g t try80 g t try160 end:size fit"),
+        # Only every so many parameters; and what growth ends with is tried too.
+        (Alternating(trials=2.0), [None, 1.0, 1.0], 1.5, 40, "try10 g t g t try22 g t end:budget try34 fit"),
+        (Alternating(trials=2.0, growths=1), [None, 1.0], 2, 10**9, "try10 g t end:growths try20 fit"),
+        # Where training has come to rest, not before.
+        (Plateau(window=1, trials=2.0, patience=1, most=2), [None], 2, 10**9, "t t try10 g t t end:no gain try20 fit"),
+    ],
+)  # fmt: skip
+def test_when_a_fit_is_tried(schedule: Any, gains: list[float | None], factor: float, budget: int, phases: str) -> None:
+    left = [*gains, None]
+    assert followed(schedule, left, factor, budget) == phases
+
+
+def line(count: int = 240) -> dict[str, Any]:
+    """Targets that are linear in the inputs, with noise."""
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(count, 6)).astype(np.float32)
+    y = x @ np.array([1.0, -2.0, 0.5, 0.0, 3.0, 1.0], np.float32) + draws.normal(size=count).astype(np.float32)
+    return {"x_train": x[:-40], "y_train": y[:-40], "x_test": x[-40:], "y_test": y[-40:]}
+
+
+def hinge(count: int = 400) -> dict[str, Any]:
+    """Targets that no linear network comes near."""
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(count, 4)).astype(np.float32)
+    y = np.abs(x[:, 0]) + np.abs(x[:, 1] - x[:, 2]) + 0.1 * draws.normal(size=count).astype(np.float32)
+    return {"x_train": x[:-40], "y_train": y[:-40], "x_test": x[-40:], "y_test": y[-40:]}
+
+
+TRIALS = {"name": "alternating", "trials": 2.0}
+FEW = {"epochs_between": 5, "epochs_trial": 10, "epochs_final": 10, "batch_size": 32}
+
+
+def run(data: dict[str, Any], policy: Any, **more: Any) -> growir.GrowthResult:
+    settings: dict[str, Any] = {"schedule": TRIALS, "budget": {"parameters": 300}, "train": FEW, "threads": 1, **more}
+    return growir.grow(None, data, policy=policy, task="regression", **settings)
+
+
+def test_a_linear_problem_ends_linear_and_another_does_not() -> None:
+    whole = {"name": "dag", "strategy": "whole", "significance": 1.0, "neurons": 8}
+    linear, other = run(line(), whole), run(hinge(), whole)
+    assert any(isinstance(event, Growth) and event.step == 2 for event in linear.events), "it has tried more"
+    assert linear.finished.parameters == 7
+    assert linear.finished.steps == 1
+    assert (other.finished.parameters or 0) > 30
+    (found,) = [event for event in linear.events if isinstance(event, Sized)]
+    assert [point.parameters for point in found.points if point.chosen] == [7]
+    assert "7 parameters" in sized_text(found)
+    assert linear.network.graph.hash == linear.finished.hash
+    assert linear.grown.graph.hash == linear.finished.hash
+
+
+def test_a_contest_chooses_among_all_sizes_of_all_branches() -> None:
+    found = run(line(800), {"name": "dag", "branches": ["widen", "whole"], "significance": 1.0, "neurons": 8})
+    (chosen,) = [event for event in found.events if isinstance(event, Selected)]
+    (size,) = [event for event in found.events if isinstance(event, Sized)]
+    assert {point.branch for point in size.points} == {"widen", "whole"}
+    assert (chosen.branch, size.branch, found.finished.branch) == ("whole", "whole", "whole")
+    assert found.finished.parameters == 7, "widen has no linear network"
+    assert len(chosen.tried) == 2
+
+
+def text(result: growir.GrowthResult) -> list[dict[str, Any]]:
+    clocks = ("seconds", "seconds_growing", "phases")
+    kept = [event for event in result.events if event.event != "interrupted"]
+    return [{k: v for k, v in event.to_json().items() if k not in clocks} for event in kept]
+
+
+@pytest.mark.parametrize("policy", ["widen", "both"])
+def test_it_goes_on_from_wherever_it_was_stopped(policy: str, tmp_path: Path) -> None:
+    both: dict[str, Any] = {"name": "dag", "neurons": 8, "branches": ["widen", "whole"]}
+    settings = both if policy == "both" else {"name": "dag", "neurons": 8, "strategy": "widen"}
+    seen, short = (
+        0,
+        {"train": {**FEW, "epochs_between": 1, "epochs_trial": 2, "epochs_final": 2}, "budget": {"steps": 2}},
+    )
+
+    def count(session: object, progress: object) -> None:
+        nonlocal seen
+        seen += 1
+
+    whole = run(line(120), settings, observer=Observer(checkpoint=count), **short)
+    assert any(isinstance(event, Sized) for event in whole.events)
+    for stop in range(2, seen + 1, 3):
+        at = itertools.count(1)
+
+        def interrupt(session: object, progress: object, at: Any = at, stop: int = stop) -> None:
+            if next(at) == stop:
+                raise KeyboardInterrupt
+
+        out = tmp_path / str(stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(line(120), settings, out=out, observer=Observer(checkpoint=interrupt), **short)
+        found = run(line(120), settings, out=out, resume=True, **short)
+        assert text(found) == text(whole)
+        for key, array in whole.network.arrays.items():
+            np.testing.assert_array_equal(array, found.network.arrays[key])
+
+
+def test_the_log_shows_the_curve_and_the_point(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(line(), {"name": "dag", "strategy": "whole", "significance": 1.0, "neurons": 8}, out=out)
+    log = read_run(out)
+    assert log.sized is not None
+    stands = [grown for grown in log.growths if grown.undone is None]
+    assert [grown.growth.step for grown in stands] == [1], "those after it are taken back"
+    shown = command("log", out).out
+    assert "above lowest" in shown
+    assert "chosen" in shown
+    assert "taken back (size)" in shown
+    assert sorted(path.stem for path in (out / "growth").glob("*.json")) == ["0000", "0001"]
+    # Before it is over, what is known is shown.
+    lines = (out / "events.jsonl").read_text().splitlines()
+    kept = [line for line in lines if '"sized"' not in line and '"finished"' not in line]
+    (out / "events.jsonl").write_text("\n".join(kept) + "\n")
+    assert "selection loss" in command("log", out).out
+
+
+def test_without_trials_nothing_is_tried() -> None:
+    found = run(line(), {"name": "dag", "strategy": "widen"}, schedule="alternating")
+    assert not [event for event in found.events if isinstance(event, Fitted | Sized)]
+
+
+def test_a_network_that_is_given_is_a_size_too() -> None:
+    start = linear_network(6)
+    found = growir.grow(
+        start, line(), policy={"name": "dag", "strategy": "whole", "neurons": 4}, schedule=TRIALS, train=FEW, threads=1
+    )
+    (size,) = [event for event in found.events if isinstance(event, Sized)]
+    assert size.points[0].parameters == 7
+    assert [event.reason for event in found.events if isinstance(event, Ended)] != []
+
+
+@pytest.mark.parametrize("wrong", [1, 1.0, 0.5, "often", -2])
+def test_a_factor_that_is_none_is_refused(wrong: Any) -> None:
+    with pytest.raises(RunError, match=r"trials"):
+        run(line(), {"name": "dag"}, schedule={"name": "alternating", "trials": wrong})
+
+
+def test_networks_keep_what_they_had_before_the_fit() -> None:
+    found = run(line(), {"name": "dag", "strategy": "whole", "neurons": 8})
+    assert isinstance(found.grown, Network)
+    assert any((found.grown.arrays[key] != array).any() for key, array in found.network.arrays.items())
