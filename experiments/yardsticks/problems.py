@@ -182,5 +182,5 @@ PROBLEMS: Mapping[str, Problem] = {
 
 
 def most_parameters(samples: int, inputs: int, outputs: int) -> int:
-    """The parameters that growth may have where nobody says: two a sample, or eight neurons beside a linear layer."""
+    """The parameters that a net may have where nobody says: two a sample, or eight neurons beside a linear layer."""
     return max((inputs + 1) * (outputs + 8) + 8 * outputs, min(50_000, 2 * samples))

@@ -32,8 +32,13 @@ GROWTH, TREES = "growth", "trees"
 
 def main(given: Sequence[str] | None = None) -> int:
     """Run what is asked for and is not there yet; 1 if something failed."""
-    options = _options(given)
-    known = {key_of(line): line for line in read(options.out)}
+    parser = _parser()
+    options = parser.parse_args(given)
+    lines = read(options.out)
+    wrong = refusal(options, lines)
+    if wrong is not None:
+        parser.error(wrong)
+    known = {key_of(line): line for line in lines}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name, seed, arm in _wanted(options):
@@ -48,7 +53,11 @@ def main(given: Sequence[str] | None = None) -> int:
             print(f"{name}, seed {seed}, {arm}: {error}", file=sys.stderr)
             failed = 1
             continue
-        head = dict(zip(("problem", "seed", "arm", "of"), key, strict=True))
+        head: Line = dict(zip(("problem", "seed", "arm", "of"), key, strict=True))
+        if arm == GROWTH:
+            head["settings"] = options.growth
+        if PROBLEMS[name].needs == "mnist":
+            head["mnist_samples"] = options.mnist_samples
         known[key] = {**head, **found}
         with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(known[key]) + "\n")
@@ -134,7 +143,24 @@ def _files(options: argparse.Namespace) -> dict[str, Path | None]:
     return {"mnist": options.mnist, "cifar": options.cifar}
 
 
-def _options(given: Sequence[str] | None) -> argparse.Namespace:
+def refusal(options: argparse.Namespace, lines: Sequence[Line]) -> str | None:
+    """Why a run cannot go on with the lines that there are, if it cannot."""
+    if options.growth and options.name == GROWTH:
+        return f"--growth: settings other than the defaults need a --name other than {GROWTH!r}"
+    if options.name != GROWTH and options.name in ARMS:
+        return f"--name: {options.name!r} is an arm; take another name"
+    for line in lines:
+        if line["arm"] == options.name and line["settings"] != options.growth:
+            return (
+                f"--growth: {options.out} has {options.name!r} with {json.dumps(line['settings'])}; give another --name"
+            )
+        if line.get("mnist_samples", options.mnist_samples) != options.mnist_samples:
+            many = line["mnist_samples"] or "all"
+            return f"--mnist-samples: {options.out} has lines of {many} samples; give another --out"
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs") / "yardsticks.jsonl")
     parser.add_argument("--problems", nargs="*", choices=list(PROBLEMS), default=list(PROBLEMS), metavar="PROBLEM")
@@ -142,18 +168,13 @@ def _options(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), metavar="ARM")
     parser.add_argument("--growth", type=_settings, default={}, help="sections of a run file, as JSON")
     parser.add_argument("--name", default=GROWTH, help="of growth with these settings")
-    parser.add_argument("--mnist", type=Path, default=_path("GROWIR_MNIST"))
-    parser.add_argument("--cifar", type=Path, default=_path("GROWIR_CIFAR"))
+    parser.add_argument("--mnist", type=Path, default=_archive("GROWIR_MNIST"))
+    parser.add_argument("--cifar", type=Path, default=_archive("GROWIR_CIFAR"))
     parser.add_argument("--mnist-samples", type=int, help="training samples of MNIST; by default all")
-    options = parser.parse_args(given)
-    if options.growth and options.name == GROWTH:
-        parser.error(f"--growth: settings other than the defaults need a --name other than {GROWTH!r}")
-    if options.name != GROWTH and options.name in ARMS:
-        parser.error(f"--name: {options.name!r} is an arm; take another name")
-    return options
+    return parser
 
 
-def _path(variable: str) -> Path | None:
+def _archive(variable: str) -> Path | None:
     given = os.environ.get(variable)
     return Path(given) if given else None
 
