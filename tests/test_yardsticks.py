@@ -282,6 +282,8 @@ def test_all_arms_run_once_and_are_told_in_tables(tmp_path: Path, capsys: pytest
         grown = by_arm[problem, 0, "short"]
         assert grown["flops"] == sum(phase["flops"] for phase in grown["phases"].values())
         assert grown["trace"][-1]["flops"] == grown["flops"]
+        last = grown["cpu"] - grown["trace"][-2]["cpu"]  # the final fit, and not the test behind it
+        assert math.isclose(last, grown["phases"]["final fit"]["cpu"], abs_tol=0.01)
         assert by_arm[problem, 0, "scratch"]["parameters"] == grown["parameters"]
         plain = by_arm[problem, 0, "fixed"]
         assert [each["share"] for each in plain["runs"]] == [1 / 8, 1 / 4, 1 / 2, 1]

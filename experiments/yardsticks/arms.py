@@ -92,11 +92,16 @@ class Watch:
         self._score = score
         self._session: Session | None = None
         self._began, self._aside = time.process_time(), 0.0
+        self._known = 0.0  # what of the seconds the meter had counted at the last look
 
     @property
     def seconds(self) -> float:
         """CPU seconds of growth so far."""
         return time.process_time() - self._began - self._aside
+
+    def all_seconds(self, metered: float) -> float:
+        """CPU seconds of a run that is over, of which the meter has counted so many, without its test at the end."""
+        return self.trace[-1]["cpu"] + metered - self._known if self.trace else self.seconds
 
     @property
     def observer(self) -> Observer:
@@ -114,7 +119,8 @@ class Watch:
         assert session.data.test is not None, "every problem has a test part"
         # A network that is given is measured on a copy, and is not counted.
         found = session.measure(session.data.test, network=session.network())
-        flops = sum(cost.flops for cost in session.meter.costs.values())
+        costs = session.meter.costs.values()
+        flops, self._known = sum(cost.flops for cost in costs), sum(cost.cpu_seconds for cost in costs)
         score, parameters = self._score(found.metrics), session.graph.costs().parameters
         self.trace.append({"flops": flops, "cpu": round(seconds, 4), "score": score, "parameters": parameters})
         self._aside += time.process_time() - began
@@ -133,10 +139,11 @@ def growth(request: Request, problem: Problem, arrays: Arrays) -> Line:
     _warm_growth()
     watch = Watch(score)
     result = growir.grow(None, arrays, task=task, seed=request.seed, threads=1, observer=watch.observer, **settings)
-    seconds, summary = watch.seconds, result.summary
+    summary = result.summary
     tested = summary["test_after_fit"]
     phases = {name: {"flops": c["flops"], "cpu": c["cpu_seconds"]} for name, c in summary["phases"].items()}
     flops = sum(cost["flops"] for cost in phases.values())
+    seconds = watch.all_seconds(sum(cost["cpu"] for cost in phases.values()))
     found = score(tested)
     end = {"flops": flops, "cpu": round(seconds, 4), "score": found, "parameters": summary["parameters"]}
     result.network.save(request.network)
