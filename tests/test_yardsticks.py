@@ -256,14 +256,17 @@ def test_optuna_prunes_and_keeps_to_the_operations() -> None:
     assert found == {**searched(ByOptuna(0, data.epochs), data, Limits(300), "FLOPs", limit, 0), "cpu": found["cpu"]}
 
 
-@pytest.mark.parametrize("make", [lambda: ByChance(0), lambda: ByOptuna(0, 3)], ids=["chance", "optuna"])
-def test_a_search_by_seconds_ends_when_they_are_over(make: Any) -> None:
-    pytest.importorskip("optuna")
+@pytest.mark.parametrize("how", ["chance", "optuna"])
+def test_a_search_by_seconds_ends_when_they_are_over(how: str) -> None:
+    if how == "optuna":
+        pytest.importorskip("optuna")
     data = _data("spirals")
-    asked: Asked = make()
-    found = searched(asked, data, Limits(300), "CPU", 0.7, 0)
-    assert 0.3 < found["cpu"] < 1.0
-    assert found["trials"]["done"] > 1
+    data.fit(Design((4,), 2, 1, 2).module(), data.train, 2, 0)  # the first calls of torch take longer
+    asked: Asked = ByOptuna(0, data.epochs) if how == "optuna" else ByChance(0)
+    found = searched(asked, data, Limits(300), "CPU", 0.8, 0)
+    assert found["cpu"] < 1.6
+    assert found["cpu"] > 0.4 or sum(found["trials"].values()) >= 100  # no more are begun
+    assert found["trials"]["done"] >= 1
 
 
 # -- runs and tables ---------------------------------------------------------------------------------------------------
