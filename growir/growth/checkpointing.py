@@ -120,9 +120,10 @@ def _trials(last: Checkpoint, told: Container[str | None]) -> list[Trial]:
         name, ended = found.get("branch"), found["ended"]
         if not isinstance(name, str | None) or not (ended is None or ended in told):
             raise ValueError(f"branch {name!r}, ended by {ended!r}")
-        key = Trial.key_of(name, operator.index(found["step"]), ended)
+        step, epochs = (operator.index(found.get(key) or 0) for key in ("step", "epochs"))
+        key = Trial.key_of(name, step, epochs, ended)
         measured = torch.from_numpy(np.array(last.losses[key], np.float32))
-        trials.append(Trial(name, last.trials[key], measured, operator.index(found["step"]), ended))
+        trials.append(Trial(name, last.trials[key], measured, step, epochs, ended))
     if len({len(trial.losses) for trial in trials}) > 1:
         raise ValueError("trials were measured on different samples")
     return trials

@@ -50,24 +50,26 @@ class Trial:
         network: As grown, before the fit.
         losses: (n,) of each sample of the selection part after the fit.
         step: Growths done.
-        ended: Why growth of the branch ended; None where it went on after this trial.
+        epochs: That it was fitted for.
+        ended: Why growth of the branch ended; None where one branch has several trials.
     """
 
     name: str | None
     network: Network
     losses: torch.Tensor
     step: int
+    epochs: int
     ended: str | None
 
     @staticmethod
-    def key_of(name: str | None, step: int, ended: str | None) -> str:
+    def key_of(name: str | None, step: int, epochs: int, ended: str | None) -> str:
         """What tells a trial from the others of a run: of a branch that is fitted once, at its end, its name does."""
-        return name if name is not None and ended is not None else f"{name or 'run'}-{step:04}"
+        return name if name is not None and ended is not None else f"{name or 'run'}-{step:04}-{epochs}"
 
     @property
     def key(self) -> str:
         """The same of this one."""
-        return self.key_of(self.name, self.step, self.ended)
+        return self.key_of(self.name, self.step, self.epochs, self.ended)
 
     @property
     def parameters(self) -> int:
@@ -93,6 +95,7 @@ class Trial:
             loss=self.loss,
             loss_error=self.error,
             step=self.step,
+            epochs=self.epochs,
             ended=self.ended,
             trial=self.ended is None,
         )
@@ -114,14 +117,15 @@ def branches_of(config: RunConfig, given: Given | None = None) -> list[Branch]:
     return [Branch(name, found.policy(settings)) for name, settings in config.policy.contestants()]
 
 
-def run_trial(session: Session, name: str | None, step: int, ended: str | None, *key: int) -> Trial:
+def run_trial(session: Session, name: str | None, step: int, epochs: int, ended: str | None, *key: int) -> Trial:
     """Fit what has grown, in place, and measure it on the selection part.
 
     Args:
         session: Its network is fitted.
         name: The branch; None for a run that is no contest.
         step: Growths done.
-        ended: Why its growth ended; None if it goes on.
+        epochs: How long the fit is.
+        ended: Why its growth ended; None where one branch has several trials.
         key: Of all draws.
 
     Raises:
@@ -131,9 +135,9 @@ def run_trial(session: Session, name: str | None, step: int, ended: str | None, 
     what = f"the fit of branch {name!r}" if ended is not None else f"the trial fit after growth {step}"
     advice = "clip gradients ([train] clip = 1.0), or lower [train] learning_rate_final"
     with telling(what, advice):
-        train_trial(session, *key)
+        train_trial(session, epochs, *key)
     assert session.data.select is not None, "the data is cut"
-    trial = Trial(name, network, session.measure(session.data.select).losses, step, ended)
+    trial = Trial(name, network, session.measure(session.data.select).losses, step, epochs, ended)
     if not math.isfinite(trial.loss):
         raise RunError(f"{what} diverged: its loss is NaN or infinite; {advice}")
     return trial

@@ -22,8 +22,8 @@ from growir.growth.progress import Progress
 from growir.growth.recording import Grown
 from growir.growth.schedule import Done, Entry, Grow, Log, Schedule, Train, TrialFit
 from growir.growth.session import Session
-from growir.growth.sizing import compared, sized
-from growir.growth.training import Keeping, Span, steps_of, train_between, train_final
+from growir.growth.sizing import compared, sized, timed
+from growir.growth.training import Keeping, Span, steps_of, train_between, train_final, trial_epochs
 from growir.network import Network
 from growir.replay import replayable, rewrites
 from growir.rewrite import Pass
@@ -123,6 +123,7 @@ class Engine:
                 break
             self._end_branch()
             self._keep(self.progress)
+        self._find_length()
         return self._finish()
 
     def _select_start(self) -> None:
@@ -159,7 +160,7 @@ class Engine:
         elif isinstance(phase, Grow):
             self.grow()
         elif isinstance(phase, TrialFit):
-            self._try()
+            self._try(phase.epochs)
             self._keep(self.progress)
         else:
             self.end(phase.reason)
@@ -374,24 +375,27 @@ class Engine:
         name = next((each.branch for each in reversed(self.events) if isinstance(each, records.Selected)), None)
         return next((branch for branch in self.branches if branch.name == name), self.branch)
 
-    def _try(self, ended: str | None = None) -> None:
+    def _try(self, epochs: int | None = None, ended: str | None = None) -> None:
         """Fit the network as it is, on a fork, or in place where `ended` says why growth of its branch is over."""
-        session, progress, branch = self.session, self.progress, self.branch
+        session, progress, name = self.session, self.progress, self._chosen.name
         key = (progress.branch,) if ended is not None else (progress.branch, progress.step)
+        epochs = epochs or trial_epochs(session.train_config)
         started, select = time.perf_counter(), session.data.select
         fork = session if ended is not None else session.fork()
         assert select is not None, "the data is cut"
         with session.meter.phase("choosing"):
-            trial = run_trial(fork, branch.name, progress.step, ended, *key)
+            trial = run_trial(fork, name, progress.step, epochs, ended, *key)
         seconds = time.perf_counter() - started
         scores = recording.finite(fork.measure(select).metrics)
         self.tell(replace(trial.record, selection=scores, seconds=round(seconds, 4)))
-        before = [each for each in progress.trials if each.name == branch.name]
+        selected = progress.log.count("selected") > 0
+        same = [each for each in progress.trials if each.name == name]
+        before = [each for each in same if each.step == progress.step] if selected else same
         self.progress = replace(
             progress,
             seconds=progress.seconds + seconds,
             trials=(*progress.trials, trial),
-            log=progress.noting(Entry("tried", metrics=compared(trial, before))),
+            log=progress.noting(Entry("tried", epochs, compared(trial, before))),
         )
 
     def _end_branch(self) -> None:
@@ -400,7 +404,7 @@ class Engine:
         if isinstance(self.schedule.next(log), TrialFit):
             self._try()
         elif not log.count("tried"):
-            self._try(self.progress.ended)
+            self._try(ended=self.progress.ended)
         progress = self.progress
         if progress.branch + 1 < len(self.branches):
             session.begin(self.start)
@@ -423,8 +427,23 @@ class Engine:
             progress,
             step=best.step,
             ended=ends.get(best.name) or progress.ended,
-            log=progress.noting(Entry("selected")),
+            log=progress.noting(Entry("selected", best.epochs, {"loss": best.loss})),
         )
+
+    def _find_length(self) -> None:
+        """How long the final fit is to be, where the schedule has that tried."""
+        if self.progress.log.fitted:
+            return
+        while isinstance(phase := self.schedule.next(self.progress.log), TrialFit):
+            self._try(phase.epochs)
+            self._keep(self.progress)
+        progress, name = self.progress, self._chosen.name
+        told = any(isinstance(event, records.Timed) for event in self.events)
+        tried = [trial for trial in progress.trials if (trial.name, trial.step) == (name, progress.step)]
+        if told or len(tried) < 2 or not isinstance(phase, Train) or phase.epochs is None:
+            return
+        points = timed(tried, phase.epochs)
+        self.tell(records.Timed(branch=name, step=progress.step, epochs=phase.epochs, points=points))
 
     def _select(self, trials: Sequence[Trial]) -> Trial:
         """The network that goes on, of all that were tried."""

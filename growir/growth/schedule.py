@@ -19,6 +19,8 @@ from growir.nearest import suggestion
 
 Fit = Literal["between", "final"]
 Measure = Literal["loss", "accuracy"]
+ABOUT = 0.95  # of a factor counts as the factor
+LENGTHS = 3  # halvings, or doublings, of a fit that are tried at most
 NoneOrMore = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 
 
@@ -45,7 +47,13 @@ class Grow:
 
 @dataclass(frozen=True, slots=True)
 class TrialFit:
-    """A fit of the network as it is, on a fork, to know what a network of its size comes to."""
+    """A fit of the network as it is, on a fork, to know what a network of its size, or a fit of some length, comes to.
+
+    Attributes:
+        epochs: Passes over the data; as [train] epochs_trial says if None.
+    """
+
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +77,11 @@ class Entry:
     Attributes:
         what: "started", "growth", "trained", "undone", "tried" (a trial fit), "ended", "selected" (which of several
             networks goes on) or "fitted" (the final fit).
-        epochs: Of "trained", how many.
+        epochs: Of "trained" and "tried", how many, and of "selected" those of the trial.
         metrics: Of "trained", the mean loss and accuracy or squared error on the data that selects; of "growth", the
             parameters after it; of "tried" these, the loss after the fit, and by how much that is lower than of the
-            last trial that was better than those before it, `gain`, with its standard error, `error`.
+            last trial that was better than those before it, `gain`, with its standard error, `error`; of "selected" the
+            loss of the trial.
     """
 
     what: str
@@ -125,12 +134,15 @@ class Log:
         return found
 
     def larger(self, factor: float) -> bool:
-        """Whether the network has grown to so many times its parameters since the last trial; True before the first."""
+        """Whether the network has grown to about so many times its parameters since the last trial; so it is at first.
+
+        Twice as wide is not quite twice the parameters: biases of the output stay as many.
+        """
         size = None
         for entry in reversed(self.entries):
             if entry.what == "tried":
                 before = entry.metrics.get("parameters")
-                return size is not None and before is not None and size >= factor * before
+                return size is not None and before is not None and size >= ABOUT * factor * before
             if entry.what == "growth" and size is None:
                 size = entry.metrics.get("parameters")
         return True
@@ -144,6 +156,24 @@ class Log:
                 gain, error = entry.metrics.get("gain"), entry.metrics.get("error")
                 found = 0 if gain is None or error is None or gain > error else found + 1
         return found
+
+    def length(self) -> tuple[int, int | None]:
+        """The length of the best fit of the network that was selected, in epochs, and the length to try next.
+
+        Shorter ones come first, for they cost little: 30, 15, 8, 4, for as long as they are better. Where the first is
+        no better, it is 30, 60, 120, for as long as a trial is better by more than a standard error. At most `LENGTHS`
+        halvings or doublings are tried.
+        """
+        at = next(k for k, entry in enumerate(self.entries) if entry.what == "selected")
+        tried = [entry for entry in self.entries[at:] if entry.what in ("selected", "tried")]
+        losses = {entry.epochs: entry.metrics.get("loss") or 0.0 for entry in tried}
+        best = min(losses, key=lambda epochs: (losses[epochs], epochs))
+        shorter, longer = (sum(f(entry.epochs, tried[0].epochs) for entry in tried) for f in (int.__lt__, int.__gt__))
+        if best == min(losses) and shorter < LENGTHS and best > 1 and not longer:
+            return best, -(-best // 2)
+        gain, error = (tried[-1].metrics.get(key) for key in ("gain", "error"))
+        paid = not longer or (gain is not None and error is not None and gain > error)
+        return best, 2 * best if best == max(losses) and longer < LENGTHS and paid else None
 
     def rests(self, measure: Measure) -> list[float]:
         """What was measured after the last training before each growth, and last of all."""
@@ -178,12 +208,15 @@ class Scheduled(Section):
             such a fit. The run goes on from the smallest network that is as good as the best, within one standard error
             of their difference on the part that selects. By default there are no trials.
         patience: Trials in a row that may be no better before growth ends.
+        lengths: Whether trials find the length of the final fit too: half as long, and so on, or twice as long, for as
+            long as the loss on the part that selects falls. Without trials it is as [train] epochs_final says.
     """
 
     name: Word
     fit: bool = True
     trials: Annotated[float, Field(strict=True, gt=1, le=1000, allow_inf_nan=False)] | None = None
     patience: Count = 2
+    lengths: bool = False
 
     def next(self, log: Log) -> Phase:
         """What comes next."""
@@ -196,7 +229,12 @@ class Scheduled(Section):
             return Done("size") if log.barren >= self.patience else phase
         if self.trials is not None and not log.count("selected") and log.larger(0.0):
             return TrialFit()
-        return Train(fit="final") if self.fit and not log.fitted else Done("schedule")
+        if not self.fit or log.fitted:
+            return Done("schedule")
+        if not self.lengths or not log.count("selected"):
+            return Train(fit="final")
+        best, following = log.length()
+        return Train(fit="final", epochs=best) if following is None else TrialFit(following)
 
     def growing(self, log: Log) -> Phase:
         """What comes next while growth goes on."""

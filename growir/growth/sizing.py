@@ -1,4 +1,4 @@
-"""How large a network should be: what networks of several sizes come to after a fit, and the smallest that is as good.
+"""How large a network should be, and how long its fit: what several sizes and lengths come to on held-out data.
 
 Loss after a fit falls with size, and from some size on it no longer does. Two networks are judged on the same samples,
 so it is the standard error of their difference that says what is noise: it is far below that of either loss. The rule
@@ -26,37 +26,47 @@ class Sizing:
 
     Attributes:
         chosen: The smallest that is within one standard error of the best.
-        best: The one with the lowest loss.
         points: All of them, as records, by parameters.
     """
 
     chosen: Trial
-    best: Trial
     points: tuple[Point, ...]
 
 
 def sized(trials: Sequence[Trial]) -> Sizing:
     """The network that goes on, of one or more; of two as small as each other, the better one."""
-    best = min(trials, key=lambda trial: (trial.loss, trial.parameters))
     found = sorted(trials, key=lambda trial: (trial.parameters, trial.loss))
-    behind = [mean_and_error(trial.losses - best.losses) for trial in found]
+    behind = _behind(found)
     chosen = next(trial for trial, (loss, error) in zip(found, behind, strict=True) if loss <= error)
-    return Sizing(
-        chosen,
-        best,
-        tuple(
-            Point(
-                branch=trial.name,
-                step=trial.step,
-                parameters=trial.parameters,
-                loss=trial.loss,
-                loss_error=trial.error,
-                behind=loss,
-                behind_error=error,
-                chosen=trial is chosen,
-            )
-            for trial, (loss, error) in zip(found, behind, strict=True)
-        ),
+    return Sizing(chosen, _points(found, chosen))
+
+
+def timed(trials: Sequence[Trial], epochs: int) -> tuple[Point, ...]:
+    """The fits of one network of several lengths, as records, by length; `epochs` is the one that was chosen."""
+    found = sorted(trials, key=lambda trial: trial.epochs)
+    return _points(found, next(trial for trial in found if trial.epochs == epochs))
+
+
+def _behind(trials: Sequence[Trial]) -> list[tuple[float, float]]:
+    """By how much the loss of each is higher than of the best, with the standard error."""
+    best = min(trials, key=lambda trial: (trial.loss, trial.parameters))
+    return [mean_and_error(trial.losses - best.losses) for trial in trials]
+
+
+def _points(trials: Sequence[Trial], chosen: Trial) -> tuple[Point, ...]:
+    return tuple(
+        Point(
+            branch=trial.name,
+            step=trial.step,
+            parameters=trial.parameters,
+            epochs=trial.epochs,
+            loss=trial.loss,
+            loss_error=trial.error,
+            behind=loss,
+            behind_error=error,
+            chosen=trial is chosen,
+        )
+        for trial, (loss, error) in zip(trials, _behind(trials), strict=True)
     )
 
 

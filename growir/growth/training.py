@@ -111,13 +111,17 @@ def train_final(session: Session, phase: Train, keeping: Keeping) -> Fitted:
     return _anneal(session, session.data.everything(), epochs, keep, (2,), "final fit", keeping)
 
 
-def train_trial(session: Session, *key: int) -> Fitted:
+def trial_epochs(config: TrainConfig) -> int:
+    """How long a trial fit is, where nobody says."""
+    return config.epochs_trial or config.epochs_final or 1
+
+
+def train_trial(session: Session, epochs: int, *key: int) -> Fitted:
     """The same on what is trained on between growths, so that the rest can tell which of several networks is best.
 
     Draws have a key that begins with the number of the branch.
     """
-    config = session.train_config
-    epochs, keep = config.epochs_trial or config.epochs_final or 1, config.keep_final or 1.0
+    keep = session.train_config.keep_final or 1.0
     return _anneal(session, session.data.train, epochs, keep, (5, *key), "trial fit", Keeping())
 
 

@@ -27,6 +27,7 @@ from growir.runs.records import (
     Sized,
     Skipped,
     Started,
+    Timed,
     Trained,
     Undone,
 )
@@ -81,6 +82,7 @@ class RunLog:
         ends: The ends of the branches.
         fitted: What each branch came to, or networks of several sizes.
         sized: Which size was chosen; None where only one was tried, and before.
+        timed: Which length of the final fit was chosen; None where only one was tried, and before.
         selected: Which branch was chosen; None before, and where there are none.
         finished: The last event of a finished run; None before.
         interrupted: Whether somebody stopped it.
@@ -97,6 +99,7 @@ class RunLog:
     ends: dict[str, Ended] = field(default_factory=dict[str, Ended])
     fitted: list[Fitted] = field(default_factory=list[Fitted])
     sized: Sized | None = None
+    timed: Timed | None = None
     selected: Selected | None = None
     finished: Finished | None = None
     interrupted: bool = False
@@ -145,6 +148,7 @@ class RunLog:
                 "selected": _json(self.selected),
             },
             "sized": _json(self.sized),
+            "timed": _json(self.timed),
             "finished": _json(self.finished),
             "unreadable_lines": self.unreadable,
         }
@@ -221,6 +225,8 @@ def _note(log: RunLog, event: Event) -> None:
                 after = growth.step is not None and event.step is not None and growth.step > event.step
                 if after and growth.branch == event.branch and grown.undone is None:
                     grown.undone = Undone(branch=event.branch, step=growth.step, reason="size")
+        case Timed():
+            log.timed = event
         case Selected():
             log.selected = event
         case Finished():

@@ -448,6 +448,7 @@ class Fitted(Event):
         loss: The mean loss on the selection part after the fit.
         loss_error: Its standard error.
         step: How many growths it had.
+        epochs: That it was fitted for.
         ended: Why growth of the branch ended; None where that does not matter.
         trial: Whether this is one of several sizes, and not what a branch came to in the end.
         selection: Scores on the selection part.
@@ -460,6 +461,7 @@ class Fitted(Event):
     loss: Number = None
     loss_error: Number = None
     step: Count = None
+    epochs: Count = None
     ended: Text = None
     trial: Flag = None
     selection: Scores = None
@@ -468,12 +470,13 @@ class Fitted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point(Entry):
-    """A network of some size, and what it came to after a fit.
+    """A network of some size, and what it came to after a fit of some length.
 
     Attributes:
         branch: The branch of a contest that it is from; None where a run has none.
         step: How many growths it had.
         parameters: Its size.
+        epochs: That it was fitted for.
         loss: The mean loss on the selection part after the fit.
         loss_error: Its standard error.
         behind: By how much that is higher than of the best.
@@ -484,6 +487,7 @@ class Point(Entry):
     branch: Text = None
     step: Count = None
     parameters: Count = None
+    epochs: Count = None
     loss: Number = None
     loss_error: Number = None
     behind: Number = None
@@ -509,6 +513,23 @@ class Sized(Event):
 
     step: Count = None
     parameters: Count = None
+    points: Annotated[tuple[Point, ...], _points] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed(Event):
+    """How long the final fit is to be was decided: the length with the lowest loss.
+
+    Attributes:
+        step: How many growths the network has.
+        epochs: The length.
+        points: All that were tried, the shortest first.
+    """
+
+    event: ClassVar[str] = "timed"
+
+    step: Count = None
+    epochs: Count = None
     points: Annotated[tuple[Point, ...], _points] = ()
 
 
@@ -645,6 +666,7 @@ KINDS: Mapping[str, type[Event]] = {
         Ended,
         Fitted,
         Sized,
+        Timed,
         Selected,
         Finished,
         Interrupted,

@@ -12,7 +12,7 @@ from growir.errors import cut
 from growir.graph import Graph
 from growir.replay import MAX_CHECKED, replayable, rewrites
 from growir.runs.reading import EVENTS, Grown, RunLog
-from growir.runs.records import Compared, Finished, Fitted, Point, Selected, Sized
+from growir.runs.records import Compared, Finished, Fitted, Point, Selected, Sized, Timed
 from growir.runs.values import Metrics
 from growir.runs.words import (
     GAIN,
@@ -134,11 +134,11 @@ def _contest(log: RunLog) -> Iterator[str | Grid]:
         yield selection_text(log.selected)
 
 
-_SIZES = ("step", "parameters", "selection loss", "standard error", "above lowest", "error")
+_TRIED = ("selection loss", "standard error", "above lowest", "error")
 
 
 def _sizes(log: RunLog) -> Iterator[str | Grid]:
-    """The loss after a fit against parameters, and the size that was chosen."""
+    """The loss after a fit against parameters, and the size that was chosen; then against the length of the fit."""
     tried = [
         Point(
             branch=each.branch, step=each.step, parameters=each.parameters, loss=each.loss, loss_error=each.loss_error
@@ -147,20 +147,32 @@ def _sizes(log: RunLog) -> Iterator[str | Grid]:
         if each.trial
     ]
     points = log.sized.points if log.sized is not None else tried
-    if not points:
-        return
-    rows: list[tuple[str, ...]] = []
-    for point in points:
-        numbers = (point.loss, point.loss_error, point.behind, point.behind_error)
-        cells = (amount(point.step), amount(point.parameters), *(decimal(number, ".4f") for number in numbers))
-        rows.append((*cells, "chosen" if point.chosen else ""))
-    named = any(point.branch is not None for point in points)
-    headers = (*(("branch",) if named else ()), *_SIZES, "")
-    if named:
-        rows = [(cut(point.branch or "-"), *row) for point, row in zip(points, rows, strict=True)]
-    yield Grid(headers, tuple(rows), frozenset(_SIZES))
+    if points:
+        named = any(point.branch is not None for point in points)
+        keys = [(cut(p.branch or "-"),) * named + (amount(p.step), amount(p.parameters)) for p in points]
+        yield _tried_grid((*("branch",) * named, "step", "parameters"), keys, points)
     if log.sized is not None:
         yield wrapped(sized_text(log.sized))
+    if log.timed is not None:
+        yield _tried_grid(("epochs",), [(amount(point.epochs),) for point in log.timed.points], log.timed.points)
+        yield wrapped(timed_text(log.timed))
+
+
+def _tried_grid(names: Sequence[str], keys: Sequence[tuple[str, ...]], points: Sequence[Point]) -> Grid:
+    """Trials as a table: what tells them apart, and what they came to."""
+    rows: list[tuple[str, ...]] = []
+    for key, point in zip(keys, points, strict=True):
+        numbers = (point.loss, point.loss_error, point.behind, point.behind_error)
+        rows.append((*key, *(decimal(number, ".4f") for number in numbers), "chosen" if point.chosen else ""))
+    return Grid((*names, *_TRIED, ""), tuple(rows), frozenset((*names, *_TRIED)) - {"branch"})
+
+
+def timed_text(event: Timed) -> str:
+    """How long the final fit is."""
+    lengths = [amount(point.epochs) for point in event.points]
+    return (
+        f"Of fits of {', '.join(lengths[:-1])} and {lengths[-1]} epochs, {amount(event.epochs)} leaves the lowest loss."
+    )
 
 
 def sized_text(event: Sized) -> str:

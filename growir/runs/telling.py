@@ -7,8 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from growir.columns import LINE, fold, wrapped
 from growir.errors import cut
-from growir.runs.records import Ended, Event, Fitted, Growth, InputsChosen, Selected, Sized, Skipped, Started, Undone
-from growir.runs.report import selection_text, sized_text
+from growir.runs.records import (
+    Ended,
+    Event,
+    Fitted,
+    Growth,
+    InputsChosen,
+    Selected,
+    Sized,
+    Skipped,
+    Started,
+    Timed,
+    Undone,
+)
+from growir.runs.report import selection_text, sized_text, timed_text
 from growir.runs.values import Json
 from growir.runs.words import (
     GAIN,
@@ -83,14 +95,17 @@ class Teller:
                 why = UNDONE.get(event.reason or "", cut(event.reason))
                 yield _under(f"growth {amount(event.step)} is taken back: {why}")
             case Fitted():
-                loss = f"{decimal(event.loss, '.4f')} on the selection part"
+                loss = f"a loss of {decimal(event.loss, '.4f')} on the selection part"
                 if not event.trial:
-                    yield _under(f"a fit leaves a loss of {loss}")
+                    yield _under(f"a fit leaves {loss}")
                     return
                 yield from self._header(event, columns=False)
-                yield _under(f"a trial fit with {amount(event.parameters)} parameters leaves a loss of {loss}")
+                yield _under(f"{amount(event.parameters)} parameters, fitted for {amount(event.epochs)} epochs: {loss}")
             case Sized():
+                self._branch = event.branch  # whose lengths are tried next
                 yield f"\n{wrapped(sized_text(event))}"
+            case Timed():
+                yield wrapped(timed_text(event))
             case Selected():
                 yield f"\n{selection_text(event)}"
             case _:

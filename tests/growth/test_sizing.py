@@ -38,7 +38,7 @@ def linear_network(inputs: int) -> Network:
 
 def trial(parameters: int, losses: Sequence[float], step: int = 0, name: str | None = None) -> Trial:
     """One of a network with so many parameters: (parameters - 1) weights and a bias."""
-    return Trial(name, linear_network(parameters - 1), torch.tensor(losses), step, None)
+    return Trial(name, linear_network(parameters - 1), torch.tensor(losses), step, 1, None)
 
 
 LOSSES = st.integers(2, 5).flatmap(
@@ -56,8 +56,7 @@ def test_the_smallest_within_one_standard_error_of_the_best_goes_on(
     found = sized([trial(size, each, step) for step, (size, each) in enumerate(zip(sizes, losses, strict=True))])
     table = np.array(losses)
     means = table.mean(1)
-    assert found.best.loss == pytest.approx(means.min(), abs=1e-6)
-    best = found.best.step
+    best = min(range(len(losses)), key=lambda step: (means[step], sizes[step]))
     apart = table - table[best]
     within = apart.mean(1) <= apart.std(1) / np.sqrt(table.shape[1]) + 1e-12
     assert found.chosen.parameters == min(size for size, good in zip(sizes, within, strict=True) if good)
@@ -123,6 +122,46 @@ def test_when_a_fit_is_tried(schedule: Any, gains: list[float | None], factor: f
     assert followed(schedule, left, factor, budget) == phases
 
 
+def lengths(first: int, losses: dict[int, float], error: float) -> list[int]:
+    """The lengths that are tried, and the one of the final fit, where fits of so many epochs leave these losses."""
+    schedule = Alternating(trials=2.0, lengths=True)
+    log = Log((Entry("started"), Entry("ended"), Entry("selected", first, {"loss": losses[first]})))
+    told, paid = [first], losses[first]
+    for _ in range(20):
+        phase = schedule.next(log)
+        if isinstance(phase, Train):
+            assert phase.epochs is not None
+            return [*told, phase.epochs]
+        assert isinstance(phase, TrialFit)
+        assert phase.epochs is not None
+        told.append(phase.epochs)
+        gain = paid - losses[phase.epochs]
+        paid = losses[phase.epochs] if gain > error else paid
+        metrics = {"loss": losses[phase.epochs], "gain": gain, "error": error}
+        log = Log((*log.entries, Entry("tried", phase.epochs, metrics)))
+    raise AssertionError(told)
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        # A shorter fit is better, until one is not.
+        ({30: 1.0, 15: 0.8, 8: 0.7, 4: 0.9}, [30, 15, 8, 4, 8]),
+        # None is shorter than an eighth.
+        ({30: 1.0, 15: 0.8, 8: 0.7, 4: 0.6, 2: 0.5}, [30, 15, 8, 4, 4]),
+        # A longer one is, by more than the error, until one is not; the lowest is taken all the same.
+        ({30: 1.0, 15: 1.1, 60: 0.8, 120: 0.78}, [30, 15, 60, 120, 120]),
+        ({30: 1.0, 15: 1.1, 60: 0.8, 120: 0.6, 240: 0.4, 480: 0.2}, [30, 15, 60, 120, 240, 240]),
+        ({30: 1.0, 15: 1.1, 60: 1.2}, [30, 15, 60, 30]),
+        # Of as good ones the shorter.
+        ({30: 1.0, 15: 1.0, 8: 1.0, 4: 1.0}, [30, 15, 8, 4, 4]),
+        ({1: 1.0, 2: 0.5, 4: 0.3, 8: 0.3}, [1, 2, 4, 8, 4]),
+    ],
+)
+def test_which_lengths_of_the_final_fit_are_tried(losses: dict[int, float], told: list[int]) -> None:
+    assert lengths(next(iter(losses)), losses, error=0.05) == told
+
+
 def line(count: int = 240) -> dict[str, Any]:
     """Targets that are linear in the inputs, with noise."""
     draws = np.random.default_rng(0)
@@ -139,7 +178,7 @@ def hinge(count: int = 400) -> dict[str, Any]:
     return {"x_train": x[:-40], "y_train": y[:-40], "x_test": x[-40:], "y_test": y[-40:]}
 
 
-TRIALS = {"name": "alternating", "trials": 2.0}
+TRIALS = {"name": "alternating", "trials": 2.0, "lengths": True}
 FEW = {"epochs_between": 5, "epochs_trial": 10, "epochs_final": 10, "batch_size": 32}
 
 
@@ -192,7 +231,7 @@ def test_it_goes_on_from_wherever_it_was_stopped(policy: str, tmp_path: Path) ->
         seen += 1
 
     whole = run(line(120), settings, observer=Observer(checkpoint=count), **short)
-    assert any(isinstance(event, Sized) for event in whole.events)
+    assert {"sized", "timed"} <= {event.event for event in whole.events}
     for stop in range(2, seen + 1, 3):
         at = itertools.count(1)
 
@@ -220,10 +259,12 @@ def test_the_log_shows_the_curve_and_the_point(tmp_path: Path) -> None:
     assert "above lowest" in shown
     assert "chosen" in shown
     assert "taken back (size)" in shown
+    assert log.timed is not None
+    assert f"{log.timed.epochs} leaves the lowest loss" in " ".join(shown.split())
     assert sorted(path.stem for path in (out / "growth").glob("*.json")) == ["0000", "0001"]
     # Before it is over, what is known is shown.
     lines = (out / "events.jsonl").read_text().splitlines()
-    kept = [line for line in lines if '"sized"' not in line and '"finished"' not in line]
+    kept = [line for line in lines if not any(f'"{kind}"' in line for kind in ("sized", "timed", "finished"))]
     (out / "events.jsonl").write_text("\n".join(kept) + "\n")
     assert "selection loss" in command("log", out).out
 

@@ -315,7 +315,7 @@ def test_every_branch_is_fitted_and_the_best_is_selected(tournament: Path) -> No
 
 
 def trial(name: Any, losses: Sequence[float]) -> Trial:
-    return Trial(name, Network.init(small_session(curve()).graph), torch.tensor(losses), 1, "steps")
+    return Trial(name, Network.init(small_session(curve()).graph), torch.tensor(losses), 1, 1, "steps")
 
 
 def test_a_later_branch_wins_only_by_more_than_chance() -> None:

@@ -33,6 +33,7 @@ from growir.runs.records import (
     Sized,
     Skipped,
     Started,
+    Timed,
     Trained,
     Tried,
     Undone,
@@ -69,6 +70,7 @@ EXAMPLES: list[Event] = [
         points=(Point(branch="whole", step=2, parameters=12, loss=0.5, loss_error=0.1, behind=0.0, behind_error=0.0,
                       chosen=True),),
     ),
+    Timed(step=2, epochs=30, points=(Point(step=2, parameters=12, epochs=30, loss=0.5, chosen=True),)),
     Selected(
         branch="whole", tried=(FITTED,), significance=0.05, why="it is better",
         compared=(Compared(branch="whole", against="widen", gain=0.1, gain_error=0.01, p=0.001, better=True),),

@@ -20,7 +20,7 @@ from growir.shapes import shapes_of
 
 Fields = dict[str, Any]
 SMALL = 8  # positions a side from which on a map is halved for the next one
-CHANNELS = 8  # of a new map
+CHANNELS = 8  # of a new map, and the fewest neurons of a new state where the network is to double
 MAX_NEURONS = 8192  # of a new state by default: their second moments are a matrix of half a gigabyte
 GRIDS = (7, 4)  # a map is pooled to about so many positions a side where it feeds a vector
 
@@ -105,7 +105,8 @@ class Moves:
     def _width(self, graph: Graph, shape: Shape, reads: int, budget: Budget) -> int:
         """Neurons to add, as given or by default: as many as a third of the budget pays for in one hidden layer.
 
-        A map doubles, and so does every state where nothing limits the parameters.
+        A map doubles, and so does every state where nothing limits the parameters. Where the network is to double, it
+        is as many as its parameters pay for.
 
         Args:
             graph: The graph.
@@ -113,15 +114,16 @@ class Moves:
             reads: Numbers that a neuron reads, where the data is no vector that one could read.
             budget: Of the run.
         """
-        if self.config.neurons is not None:
-            return self.config.neurons
-        most = budget.limits.parameters
-        if shape.rank > 2 or most is None:
+        if self.config.count is not None:
+            return self.config.count
+        double, most = self.config.neurons == "double", budget.limits.parameters
+        if shape.rank > 2 or (most is None and not double):
             return shape.size(1)
         shapes = shapes_of(graph)
         inputs = next((shapes[name].size(-1) for name in self.offered(graph) if shapes[name].rank == 2), reads)
         price = inputs + 1 + shapes[graph.outputs[0]].size(-1)
-        return max(1, min(most // (3 * price), MAX_NEURONS))
+        least, paid = (CHANNELS, graph.costs().parameters) if double else (1, (most or 0) // 3)
+        return max(least, min(paid // price, MAX_NEURONS))
 
     def _edges(self, value: str, here: Shape, state: StateView) -> Iterator[AddEdge]:
         there = state.shape
@@ -144,7 +146,7 @@ class Moves:
             elif here.rank == there.rank:
                 for kernel in self.config.kernels:
                     for shrink in _shrinking(here, there):
-                        yield AddNode(**common, width=self.config.neurons or CHANNELS, kernel_size=kernel, **shrink)
+                        yield AddNode(**common, width=self.config.count or CHANNELS, kernel_size=kernel, **shrink)
             elif there.rank == 2:
                 yield from self._maps(common, here, learned)
 
@@ -160,7 +162,7 @@ class Moves:
         for kernel in self.config.kernels:
             for stride in dict.fromkeys(max(1, side // grid) for grid in GRIDS):
                 out: Fields = {"out_pool": "max", "out_stride": stride} if stride > 1 else {"out_pool": "flatten"}
-                fields = {**common, "width": self.config.neurons or CHANNELS, "kernel_size": kernel, **shrink, **out}
+                fields = {**common, "width": self.config.count or CHANNELS, "kernel_size": kernel, **shrink, **out}
                 yield AddNode.model_validate(fields)
 
 

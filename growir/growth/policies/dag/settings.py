@@ -32,9 +32,10 @@ class DagConfig(PolicySettings):
             in `branches`, fit each on two thirds of the data as the final fit will, and keep the one that does best on
             the last third ("tournament").
         branches: The strategies of a tournament, the simplest first. A later one must be better by more than chance.
-        neurons: Neurons of a new state or a widening. Fewer where the budget ends. By default as many as a third of the
-            parameter budget pays for. That is between data and output, at most 8192: a few large steps end in better
-            networks than many small. Channels of a new map are eight by default, and a map doubles.
+        neurons: Neurons of a new state or a widening, or "double": as many as double the parameters, at least eight.
+            Fewer where the budget ends. By default as many as a third of the parameter budget pays for. That is between
+            data and output, at most 8192: a few large steps end in better networks than many small. Channels of a new
+            map are eight by default, and a map doubles.
         activation: Of new states; of a list, each is tried.
         kernels: Kernel sizes of convolutions; none keeps to fully connected layers.
         directions: Incoming weights of new neurons, "random" or "fitted". Fitted are the best of a pool that holds the
@@ -52,7 +53,7 @@ class DagConfig(PolicySettings):
     name: Literal["dag"] = "dag"
     strategy: Way = "tournament"
     branches: Annotated[tuple[Strategy, ...], Field(min_length=1, max_length=MAX_CHOICES)] = ("widen", "whole")
-    neurons: PositiveInt | None = None
+    neurons: PositiveInt | Literal["double"] | None = None
     activation: Word | Annotated[tuple[Word, ...], Field(max_length=MAX_CHOICES)] = "relu"
     kernels: Annotated[tuple[Annotated[int, Field(strict=True, gt=0, le=31)], ...], Field(max_length=MAX_CHOICES)] = ()
     directions: Directions = "random"
@@ -83,6 +84,11 @@ class DagConfig(PolicySettings):
         if len(names) == 1:
             return [(None, self.branch(names[0]))]
         return [(name, self.branch(name)) for name in names]
+
+    @property
+    def count(self) -> int | None:
+        """The neurons of a growth, where that is a number."""
+        return self.neurons if isinstance(self.neurons, int) else None
 
     @property
     def error_rate(self) -> float:
