@@ -28,7 +28,7 @@ DEPTHS, STAGES, CONVOLUTIONS, KERNELS = (0, 3), (1, 3), (1, 2), (3, 5)
 NARROWEST = 2
 REDUCTION = 3  # of successive halving: a third of the trials goes on to three times the epochs
 MOST_TRIALS = 100  # that are begun: where nets are tiny, the operations of growth would pay for thousands
-REDRAWN = 20  # draws in a row that are too dear before a search ends
+REDRAWN = 50  # draws in a row that are too dear before a search ends
 TIE = 1e-4  # of the loss beside the share of errors
 
 Unit = Literal["FLOPs", "CPU"]
@@ -330,8 +330,10 @@ class Search:
         return self.rest(trial) + max(map(self.anew, kept)) <= self.ledger.left
 
     def rest(self, trial: _Trial) -> float:
-        """What the rest of a trial takes; of CPU seconds 0 while nothing is known of it."""
+        """What a trial must still be able to spend; of CPU seconds 0 while nothing is known of it."""
         ahead = self.data.epochs - trial.done
+        if self.asked.each_epoch and self.best is not None:
+            ahead = min(ahead, 1)  # most are pruned: to want all of it would leave much unspent
         if self.ledger.unit == "CPU":
             return trial.each * ahead
         macs, judged = trial.choice.design.macs, ahead if self.asked.each_epoch else 1
