@@ -12,7 +12,7 @@ from hypothesis import Phase, settings
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 # Derandomised, so that a red run is the change's doing and not the draw's.
-settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
 settings.register_profile("all", max_examples=2000, deadline=None)
 # Enough to notice broken code; what it finds is not made small.
 settings.register_profile(

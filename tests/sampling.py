@@ -8,6 +8,12 @@ import pytest
 from _pytest.mark import ParameterSet
 
 
-def thinned(cases: Iterable[object], every: int = 3) -> list[ParameterSet]:
-    """Parameters for a test: the first of each so many cases as they are, the others marked slow."""
-    return [pytest.param(case, marks=[pytest.mark.slow] if k % every else []) for k, case in enumerate(cases)]
+def thinned(cases: Iterable[object], every: int = 3, first: int = 0) -> list[ParameterSet]:
+    """Parameters for a test: one of each so many cases as it is, the others marked slow.
+
+    Args:
+        cases: All of them.
+        every: So many.
+        first: Which of the first so many is taken, so that tests of the same cases take others.
+    """
+    return [pytest.param(case, marks=[pytest.mark.slow] if (k - first) % every else []) for k, case in enumerate(cases)]

@@ -40,6 +40,7 @@ from tests.growth.problems import (
     trained,
 )
 from tests.growth.test_run import CONFIG, assert_same_run, logged, run
+from tests.sampling import thinned
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
 SETTINGS: dict[str, Any] = {**SMALL, "budget": {"parameters": 300, "steps": 3}}
@@ -71,10 +72,13 @@ SINGULAR: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("name", SINGULAR)
-@pytest.mark.parametrize("standardise", ["feature", "global", "none"])
-@pytest.mark.parametrize("make", [spirals, curve])
-def test_singular_statistics_give_a_finite_network(name: str, standardise: str, make: Callable[[], Arrays]) -> None:
+@pytest.mark.parametrize(
+    "case",
+    thinned(itertools.product(SINGULAR, ["feature", "global", "none"], [spirals, curve]), 5),
+    ids=lambda case: f"{case[0]}-{case[1]}-{case[2].__name__}",
+)
+def test_singular_statistics_give_a_finite_network(case: tuple[str, str, Callable[[], Arrays]]) -> None:
+    name, standardise, make = case
     policy = {"neurons": 4, "significance": 1.0, "directions": "fitted" if standardise == "global" else "random"}
     settings = {**SETTINGS, "policy": policy}
     found = growir.grow(None, inputs(SINGULAR[name], make()), **settings, standardise=standardise)
@@ -286,9 +290,9 @@ def small(activation: str, seed: int, arrays: Arrays, **policy: object) -> Sessi
     return small_session(arrays, small_config(seed, policy=settings, budget={"parameters": 4000}))
 
 
-@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-@pytest.mark.parametrize("directions", ["random", "fitted"])
-def test_no_new_neuron_is_dead(activation: str, directions: str) -> None:
+@pytest.mark.parametrize("case", thinned(itertools.product(sorted(ACTIVATIONS), ["random", "fitted"]), 3), ids="-".join)
+def test_no_new_neuron_is_dead(case: tuple[str, str]) -> None:
+    activation, directions = case
     some = 0
     for seed, make in itertools.product((1, 2), (spirals, curve)):
         session = small(activation, seed, make(), directions=directions)

@@ -150,7 +150,7 @@ def zoo_entry(name: str) -> Sized:
     return Sized(ZOO[name].make, (ZOO[name].shape,), vocabulary=ZOO[name].vocabulary)
 
 
-@pytest.mark.parametrize("name", thinned(ZOO, 2))
+@pytest.mark.parametrize("name", thinned(ZOO, 6, 2))
 def test_architectures_are_right_or_refuse(name: str) -> None:
     model, network = imported(name)
     assert_right_or_refused(model.eval(), network, network.to_torch().eval(), zoo_entry(name), few=True)

@@ -14,6 +14,7 @@ import growir
 from growir.network import Network
 from tests.importing.models import vectors
 from tests.importing.trained import ALIKE, DIFFERENT
+from tests.sampling import thinned
 from tests.zoo import ZOO
 from tests.zoo.imported import dropless, varied
 
@@ -88,7 +89,7 @@ def test_what_trains_the_same_has_no_mark(name: str) -> None:
     assert network.graph.train_differs == ()
 
 
-@pytest.mark.parametrize("name", [*ALIKE, *DIFFERENT, *ZOO])
+@pytest.mark.parametrize("name", thinned([*ALIKE, *DIFFERENT, *ZOO]))
 def test_it_trains_the_same_or_is_marked(name: str) -> None:
     if name in ZOO:
         model, network = dropless(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -24,6 +25,7 @@ from growir.testing import graphs
 from growir.verify import load
 from tests.cli.command import GOLDEN
 from tests.samples import mlp, residual_convnet
+from tests.sampling import thinned
 
 SVG = "{http://www.w3.org/2000/svg}"
 Rectangle = tuple[float, float, float, float]
@@ -125,9 +127,9 @@ def test_few_boxes_that_do_not_overlap(name: str) -> None:
     check(GRAPHS[name])
 
 
-@every_graph
-@pytest.mark.parametrize("limit", [2, 3, 7, 200])
-def test_other_limits(name: str, limit: int) -> None:
+@pytest.mark.parametrize("case", thinned(itertools.product(GRAPHS, [2, 3, 7, 200]), 3), ids=str)
+def test_other_limits(case: tuple[str, int]) -> None:
+    name, limit = case
     check(GRAPHS[name], limit)
 
 

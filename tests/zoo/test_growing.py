@@ -24,7 +24,7 @@ def network(name: str) -> growir.Network:
     return once(f"heads {name}", lambda: growir.from_torch(MODELS[name]().double(), *inputs()))
 
 
-@pytest.mark.parametrize("name", thinned(MODELS))
+@pytest.mark.parametrize("name", thinned(MODELS, 6))
 def test_heads_grow_again_and_shrink_back(name: str) -> None:
     net = network(name)
     assert free(net.graph)
@@ -32,7 +32,7 @@ def test_heads_grow_again_and_shrink_back(name: str) -> None:
         assert_grows_again(net, space)
 
 
-@pytest.mark.parametrize("name", thinned(MODELS))
+@pytest.mark.parametrize("name", thinned(MODELS, 6))
 def test_heads_stay_free_as_long_as_there_is_more_than_one(name: str) -> None:
     net = network(name)
     for space in free(net.graph):
