@@ -48,9 +48,14 @@ def checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
         state,
         policy=arrays,
         grown=progress.found,
-        trials={trial.key: trial.network for trial in progress.trials},
-        losses={trial.key: trial.losses.numpy() for trial in progress.trials},
+        trials={_key(k, trial.name, trial.ended): trial.network for k, trial in enumerate(progress.trials)},
+        losses={_key(k, trial.name, trial.ended): trial.losses.numpy() for k, trial in enumerate(progress.trials)},
     )
+
+
+def _key(number: int, name: str | None, ended: str | None) -> str:
+    """What a checkpoint calls a trial: by its branch where that has one, at its end, else by number."""
+    return name if name is not None and ended is not None else f"trial-{number:03}"
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
@@ -116,13 +121,13 @@ def _progress(last: Checkpoint) -> Progress:
 def _trials(last: Checkpoint, told: Container[str | None]) -> list[Trial]:
     """The networks that were tried, of growth that ended for reasons that were told. Raises ValueError or KeyError."""
     trials: list[Trial] = []
-    for found in last.state.get("trials", []):
+    for k, found in enumerate(last.state.get("trials", [])):
         name, ended = found.get("branch"), found["ended"]
         if not isinstance(name, str | None) or not (ended is None or ended in told):
             raise ValueError(f"branch {name!r}, ended by {ended!r}")
         step, epochs = (operator.index(found.get(key) or 0) for key in ("step", "epochs"))
-        key = Trial.key_of(name, step, epochs, ended)
-        measured = torch.from_numpy(np.array(last.losses[key], np.float32))
+        key = _key(k, name, ended)
+        measured = torch.from_numpy(np.array(last.losses[key]))
         trials.append(Trial(name, last.trials[key], measured, step, epochs, ended))
     if len({len(trial.losses) for trial in trials}) > 1:
         raise ValueError("trials were measured on different samples")

@@ -14,9 +14,8 @@ from statistics import NormalDist
 
 import torch
 
-from growir.errors import RunError
 from growir.growth.config import RunConfig
-from growir.growth.divergence import telling
+from growir.growth.divergence import Diverged
 from growir.growth.given import Given
 from growir.growth.loss import certainly_positive, mean_and_error
 from growir.growth.policy import Policy
@@ -60,16 +59,6 @@ class Trial:
     step: int
     epochs: int
     ended: str | None
-
-    @staticmethod
-    def key_of(name: str | None, step: int, epochs: int, ended: str | None) -> str:
-        """What tells a trial from the others of a run: of a branch that is fitted once, at its end, its name does."""
-        return name if name is not None and ended is not None else f"{name or 'run'}-{step:04}-{epochs}"
-
-    @property
-    def key(self) -> str:
-        """The same of this one."""
-        return self.key_of(self.name, self.step, self.epochs, self.ended)
 
     @property
     def parameters(self) -> int:
@@ -129,17 +118,15 @@ def run_trial(session: Session, name: str | None, step: int, epochs: int, ended:
         key: Of all draws.
 
     Raises:
-        RunError: The fit diverges.
+        Diverged: The fit does.
     """
     network = session.network()
-    what = f"the fit of branch {name!r}" if ended is not None else f"the trial fit after growth {step}"
-    advice = "clip gradients ([train] clip = 1.0), or lower [train] learning_rate_final"
-    with telling(what, advice):
-        train_trial(session, epochs, *key)
+    train_trial(session, epochs, *key)
     assert session.data.select is not None, "the data is cut"
     trial = Trial(name, network, session.measure(session.data.select).losses, step, epochs, ended)
     if not math.isfinite(trial.loss):
-        raise RunError(f"{what} diverged: its loss is NaN or infinite; {advice}")
+        found = "its loss on the selection part is NaN or infinite"
+        raise Diverged(f"a fit diverged: {found}", found)
     return trial
 
 

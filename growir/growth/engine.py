@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +13,7 @@ from growir.growth import recording
 from growir.growth.budget import Budget
 from growir.growth.checking import applied, check_policies, checked_candidates, checked_pass
 from growir.growth.contest import ERROR, Branch, Trial, branches_of, contest, run_trial
-from growir.growth.divergence import advice, refuse_divergence, telling
+from growir.growth.divergence import Diverged, advice, refuse_divergence, telling
 from growir.growth.given import Given
 from growir.growth.memory import checked_memory
 from growir.growth.observer import Event, GrowthResult, Observer
@@ -161,7 +162,8 @@ class Engine:
             self.grow()
         elif isinstance(phase, TrialFit):
             self._try(phase.epochs)
-            self._keep(self.progress)
+            if self._pending is None:  # else the network before it would have to be kept too
+                self._keep(self.progress)
         else:
             self.end(phase.reason)
 
@@ -292,8 +294,10 @@ class Engine:
             return
         pending.take_back()
         self._standing = pending.before
+        # A trial of what was refused is none.
+        trials = tuple(t for t in progress.trials if (t.name, t.step) != (self.branch.name, step))
         self.tell(records.Undone(branch=self.branch.name, step=step, reason=reason))
-        self.progress = replace(progress, seconds=seconds, step=step - 1, log=pending.log, position=None)
+        self.progress = replace(progress, seconds=seconds, step=step - 1, log=pending.log, position=None, trials=trials)
         self.observer.accepted(step - 1, session.graph)
         self.end(reason)
 
@@ -376,35 +380,50 @@ class Engine:
         return next((branch for branch in self.branches if branch.name == name), self.branch)
 
     def _try(self, epochs: int | None = None, ended: str | None = None) -> None:
-        """Fit the network as it is, on a fork, or in place where `ended` says why growth of its branch is over."""
-        session, progress, name = self.session, self.progress, self._chosen.name
-        key = (progress.branch,) if ended is not None else (progress.branch, progress.step)
-        epochs = epochs or trial_epochs(session.train_config)
-        started, select = time.perf_counter(), session.data.select
+        """Fit the network as it is, on a fork, or in place where `ended` says why growth of its branch is over.
+
+        A fit that diverges on a fork is a trial that does not pay. Raises RunError if the only one of a branch does.
+        """
+        session, progress, chosen = self.session, self.progress, self._chosen
+        number = self.branches.index(chosen)
+        epochs, parameters = epochs or trial_epochs(session.train_config), session.graph.costs().parameters
+        started, trial, scores = time.perf_counter(), None, None
         fork = session if ended is not None else session.fork()
+        select = session.data.select
         assert select is not None, "the data is cut"
         with session.meter.phase("choosing"):
-            trial = run_trial(fork, name, progress.step, epochs, ended, *key)
+            if ended is not None:
+                with telling(f"the fit of branch {chosen.name!r}", advice("learning_rate_final")):
+                    trial = run_trial(fork, chosen.name, progress.step, epochs, ended, number)
+            else:
+                with suppress(Diverged):
+                    trial = run_trial(fork, chosen.name, progress.step, epochs, None, number, progress.step)
         seconds = time.perf_counter() - started
-        scores = recording.finite(fork.measure(select).metrics)
-        self.tell(replace(trial.record, selection=scores, seconds=round(seconds, 4)))
-        selected = progress.log.count("selected") > 0
-        same = [each for each in progress.trials if each.name == name]
-        before = [each for each in same if each.step == progress.step] if selected else same
-        self.progress = replace(
-            progress,
-            seconds=progress.seconds + seconds,
-            trials=(*progress.trials, trial),
-            log=progress.noting(Entry("tried", epochs, compared(trial, before))),
+        record = records.Fitted(
+            branch=chosen.name, parameters=parameters, step=progress.step, epochs=epochs, trial=ended is None
         )
+        if trial is not None:
+            record, scores = trial.record, recording.finite(fork.measure(select).metrics)
+        self.tell(replace(record, selection=scores, seconds=round(seconds, 4)))
+        log = progress.log
+        if ended is None:
+            same = [each for each in progress.trials if each.name == chosen.name]
+            before = [each for each in same if each.step == progress.step] if log.count("selected") else same
+            nothing = {"parameters": float(parameters), "loss": None, "gain": 0.0, "error": 0.0}
+            log = progress.noting(Entry("tried", epochs, nothing if trial is None else compared(trial, before)))
+        trials = progress.trials if trial is None else (*progress.trials, trial)
+        self.progress = replace(progress, seconds=progress.seconds + seconds, trials=trials, log=log)
 
     def _end_branch(self) -> None:
         """Try what growth came to, if that is not done; then start the next branch, or go on with the best network."""
-        session, log = self.session, self.progress.log
-        if isinstance(self.schedule.next(log), TrialFit):
+        session, progress, name = self.session, self.progress, self.branch.name
+        mine = [trial for trial in progress.trials if trial.name == name]
+        if isinstance(self.schedule.next(progress.log), TrialFit):
             self._try()
-        elif not log.count("tried"):
-            self._try(ended=self.progress.ended)
+        elif not progress.log.count("tried"):
+            self._try(ended=progress.ended)
+        elif mine and mine[-1].step != progress.step:
+            self._try()
         progress = self.progress
         if progress.branch + 1 < len(self.branches):
             session.begin(self.start)
@@ -417,18 +436,18 @@ class Engine:
             )
             self.observer.accepted(0, session.graph)
             return
+        if not progress.trials:
+            raise RunError(f"every trial fit diverged; {advice('learning_rate_final')}")
         best = self._select(progress.trials)
         ends = {event.branch: event.reason for event in self.events if isinstance(event, records.Ended)}
+        session.begin(best.network)
+        self._standing = None
         if best.step != progress.step or len(self.branches) > 1:
-            session.begin(best.network)
-            self._standing = None
             self._show_again(best)
-        self.progress = replace(
-            progress,
-            step=best.step,
-            ended=ends.get(best.name) or progress.ended,
-            log=progress.noting(Entry("selected", best.epochs, {"loss": best.loss})),
-        )
+        log = progress.log
+        if best.ended is None:
+            log = progress.noting(Entry("selected", best.epochs, {"loss": best.loss}))
+        self.progress = replace(progress, step=best.step, ended=ends.get(best.name) or progress.ended, log=log)
 
     def _find_length(self) -> None:
         """How long the final fit is to be, where the schedule has that tried."""
@@ -440,10 +459,11 @@ class Engine:
         progress, name = self.progress, self._chosen.name
         told = any(isinstance(event, records.Timed) for event in self.events)
         tried = [trial for trial in progress.trials if (trial.name, trial.step) == (name, progress.step)]
-        if told or len(tried) < 2 or not isinstance(phase, Train) or phase.epochs is None:
+        length = phase.epochs if isinstance(phase, Train) else None
+        if told or len(tried) < 2 or length not in [trial.epochs for trial in tried]:
             return
-        points = timed(tried, phase.epochs)
-        self.tell(records.Timed(branch=name, step=progress.step, epochs=phase.epochs, points=points))
+        points = timed(tried, length)
+        self.tell(records.Timed(branch=name, step=progress.step, epochs=length, points=points))
 
     def _select(self, trials: Sequence[Trial]) -> Trial:
         """The network that goes on, of all that were tried."""

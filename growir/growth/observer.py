@@ -22,7 +22,7 @@ class Observer:
     Attributes:
         event: Gets the record of each event.
         accepted: Gets the graph after each accepted growth, step 0 being the start. It starts over at 0 with each
-            branch of a contest, and at last for the one that was selected.
+            branch of a contest, and at last where another network goes on than the last that grew.
         checkpoint: Gets session and progress after each completed growth.
         tick: Gets phase, work done and work in all; it may raise to stop the run.
         epoch: Gets phase, epochs done, epochs in all and the mean training loss of the last, after each.

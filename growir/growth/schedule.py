@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol, cast, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, Self, cast, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from growir.errors import RunError, cut
 from growir.growth.naming import named
@@ -166,7 +166,9 @@ class Log:
         """
         at = next(k for k, entry in enumerate(self.entries) if entry.what == "selected")
         tried = [entry for entry in self.entries[at:] if entry.what in ("selected", "tried")]
-        losses = {entry.epochs: entry.metrics.get("loss") or 0.0 for entry in tried}
+        losses = {
+            entry.epochs: math.inf if entry.metrics.get("loss") is None else entry.metrics["loss"] for entry in tried
+        }
         best = min(losses, key=lambda epochs: (losses[epochs], epochs))
         shorter, longer = (sum(f(entry.epochs, tried[0].epochs) for entry in tried) for f in (int.__lt__, int.__gt__))
         if best == min(losses) and shorter < LENGTHS and best > 1 and not longer:
@@ -208,8 +210,9 @@ class Scheduled(Section):
             such a fit. The run goes on from the smallest network that is as good as the best, within one standard error
             of their difference on the part that selects. By default there are no trials.
         patience: Trials in a row that may be no better before growth ends.
-        lengths: Whether trials find the length of the final fit too: half as long, and so on, or twice as long, for as
-            long as the loss on the part that selects falls. Without trials it is as [train] epochs_final says.
+        lengths: Whether the length of the final fit is tried too, with the network that goes on: half as long, and so
+            on, or twice as long, for as long as the loss on the part that selects falls. By default [train]
+            epochs_final says it.
     """
 
     name: Word
@@ -217,6 +220,14 @@ class Scheduled(Section):
     trials: Annotated[float, Field(strict=True, gt=1, le=1000, allow_inf_nan=False)] | None = None
     patience: Count = 2
     lengths: bool = False
+
+    @model_validator(mode="after")
+    def _tried_for_a_fit(self) -> Self:
+        if self.trials is not None and not self.fit:
+            raise ValueError("trials say what networks come to after a final fit, but fit is false; set fit = true")
+        if self.lengths and self.trials is None:
+            raise ValueError("lengths are tried of the network that trials choose; set trials = 2.0 too")
+        return self
 
     def next(self, log: Log) -> Phase:
         """What comes next."""
@@ -293,8 +304,8 @@ class Every(Scheduled):
         return Done("growths") if over else Grow()
 
     @property
-    def planned(self) -> int:
-        return self.epochs * self.growths + (self.last or self.epochs)
+    def planned(self) -> int | None:
+        return None if self.trials else self.epochs * self.growths + (self.last or self.epochs)
 
 
 class Plateau(Scheduled):
@@ -356,8 +367,8 @@ class AfterTraining(Scheduled):
         return Done("growths") if log.growths >= self.growths else Grow()
 
     @property
-    def planned(self) -> int:
-        return self.epochs + self.between * self.growths
+    def planned(self) -> int | None:
+        return None if self.trials else self.epochs + self.between * self.growths
 
 
 class Periodic(Scheduled):
@@ -414,6 +425,12 @@ class Named(Scheduled):
     """
 
     name: Word = ""
+
+    @model_validator(mode="after")
+    def _decides_itself(self) -> Self:
+        if self.model_fields_set - {"name", "fit"}:
+            raise ValueError("a schedule of another package decides by itself when there are trials; leave these out")
+        return self
 
     def next(self, log: Log) -> Phase:
         made: object = cast("Callable[[], object]", named(self.name, "schedule"))()

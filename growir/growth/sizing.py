@@ -34,15 +34,15 @@ class Sizing:
 
 
 def sized(trials: Sequence[Trial]) -> Sizing:
-    """The network that goes on, of one or more; of two as small as each other, the better one."""
-    found = sorted(trials, key=lambda trial: (trial.parameters, trial.loss))
+    """The network that goes on, of one or more; of two as small as each other, the one of the earlier branch."""
+    found = sorted(trials, key=lambda trial: trial.parameters)
     behind = _behind(found)
     chosen = next(trial for trial, (loss, error) in zip(found, behind, strict=True) if loss <= error)
     return Sizing(chosen, _points(found, chosen))
 
 
 def timed(trials: Sequence[Trial], epochs: int) -> tuple[Point, ...]:
-    """The fits of one network of several lengths, as records, by length; `epochs` is the one that was chosen."""
+    """The fits of one network of several lengths, as records, by length; `epochs` is one of them, which was chosen."""
     found = sorted(trials, key=lambda trial: trial.epochs)
     return _points(found, next(trial for trial in found if trial.epochs == epochs))
 

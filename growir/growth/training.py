@@ -148,8 +148,8 @@ def _anneal(
     new: bool = False,  # whether the weights are so already
 ) -> Fitted:
     config = session.train_config
-    if not session.learned:
-        return Fitted(float("nan"), 0, 0, stopped=False)
+    if not session.learned:  # as between growths, this only says the loss
+        return Fitted(session.measure(source).metrics["loss"], 0, 0, stopped=False)
     if keeping.start is None:
         if config.weights_final == "new" and not new:
             _begin_anew(session)

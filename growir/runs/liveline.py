@@ -27,7 +27,7 @@ class LiveLine:
                 self._score = _score(event.after.get("selection"))
             case Trained():
                 self._score = _score(event.selection)
-            case Fitted():
+            case Fitted() if not event.trial:
                 self._score = ""  # what follows is another network, or trains on that part too
             case _:
                 pass

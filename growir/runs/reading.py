@@ -81,7 +81,7 @@ class RunLog:
         why: More of that, where more is known.
         ends: The ends of the branches.
         fitted: What each branch came to, or networks of several sizes.
-        sized: Which size was chosen; None where only one was tried, and before.
+        sized: Which size was chosen; None where none was tried, and before.
         timed: Which length of the final fit was chosen; None where only one was tried, and before.
         selected: Which branch was chosen; None before, and where there are none.
         finished: The last event of a finished run; None before.

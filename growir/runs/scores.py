@@ -27,6 +27,7 @@ class Point:
         branch: The branch of a tournament it belongs to.
         parameters: How many it has.
         score: On the selection part, after the training that followed the growth; of the first network, before any.
+        step: The number of the growth, 0 of the first network; None where it is not known.
         text: What grew, in words.
         undone: Whether the growth was taken back.
     """
@@ -34,6 +35,7 @@ class Point:
     branch: str | None
     parameters: float
     score: float
+    step: int | None
     text: str
     undone: bool
 
@@ -69,9 +71,10 @@ def course_of(log: RunLog) -> Course:
             begun.add(growth.branch)
             start = log.starts.get(growth.branch or "", log.started)
             score = before.get(metric) if before is not None else None
-            points += _point(growth.branch, start.parameters if start else None, score, "the start", undone=False)
+            points += _point(growth.branch, start.parameters if start else None, score, 0, "the start", undone=False)
         text = f"step {'?' if growth.step is None else cut(growth.step)}: {growth_text(grown)}"
-        points += _point(growth.branch, growth.parameters, _trained(grown, metric), text, undone=undone)
+        score = _trained(grown, metric)
+        points += _point(growth.branch, growth.parameters, score, growth.step, text, undone=undone)
     return Course(metric, tuple(points))
 
 
@@ -83,8 +86,10 @@ def _trained(grown: Grown, metric: Metric) -> float | None:
     return grown.trained.selection_loss if score is None and metric == "loss" else score
 
 
-def _point(branch: str | None, size: int | None, score: float | None, text: str, *, undone: bool) -> list[Point]:
-    return [] if size is None or score is None else [Point(branch, float(size), score, text, undone)]
+def _point(
+    branch: str | None, size: int | None, score: float | None, step: int | None, text: str, *, undone: bool
+) -> list[Point]:
+    return [] if size is None or score is None else [Point(branch, float(size), score, step, text, undone)]
 
 
 # -- as text and as a picture -----------------------------------------------------------------------------------------
@@ -100,12 +105,16 @@ def page(log: RunLog) -> Iterator[str | Grid]:
 
 
 def _spurs(points: Sequence[Point]) -> Iterator[tuple[Point, Point]]:
-    """What is joined by a line: each network and the one that it grew from, which is none that was taken back."""
-    last: Point | None = None
+    """What is joined by a line: each network and the one that it grew from, the last of a smaller step.
+
+    One that was taken back at once has no smaller step than what came after it.
+    """
+    before: list[Point] = []
     for point in points:
-        if last is not None:
-            yield last, point
-        last = last if point.undone else point
+        earlier = [each for each in before if None in (each.step, point.step) or (each.step or 0) < (point.step or 0)]
+        if earlier:
+            yield earlier[-1], point
+        before.append(point)
 
 
 def _plot(found: Course) -> str:

@@ -65,6 +65,7 @@ class Teller:
     def __init__(self, strategies: Sequence[str] = ()) -> None:
         self._strategies = list(strategies)
         self._branch: object = ""  # whose header was told last; no branch is called so
+        self._columns: object = ""  # the same of the line above the columns
         self._told: set[str] = set()
 
     def lines(self, event: Event) -> Iterator[str]:
@@ -100,13 +101,15 @@ class Teller:
                     yield _under(f"a fit leaves {loss}")
                     return
                 yield from self._header(event, columns=False)
-                yield _under(f"{amount(event.parameters)} parameters, fitted for {amount(event.epochs)} epochs: {loss}")
+                came = loss if event.loss is not None else "it diverges"
+                yield _under(f"{amount(event.parameters)} parameters, fitted for {amount(event.epochs)} epochs: {came}")
             case Sized():
                 self._branch = event.branch  # whose lengths are tried next
                 yield f"\n{wrapped(sized_text(event))}"
             case Timed():
                 yield wrapped(timed_text(event))
             case Selected():
+                self._branch = event.branch
                 yield f"\n{selection_text(event)}"
             case _:
                 pass
@@ -119,14 +122,14 @@ class Teller:
     def _header(self, event: Event, *, columns: bool) -> Iterator[str]:
         """What stands above the growths of a run, or of a branch of a tournament; no columns where there are none."""
         branch = event.branch
-        if branch == self._branch:
-            return
-        self._branch = branch
-        if branch is None:
-            yield ""
-        else:
-            yield f"\nstrategy {cut(branch)}: {STRATEGIES[branch]}" if branch in STRATEGIES else f"\n{cut(branch)}"
-        if columns:
+        if branch != self._branch:
+            self._branch = branch
+            if branch is None:
+                yield ""
+            else:
+                yield f"\nstrategy {cut(branch)}: {STRATEGIES[branch]}" if branch in STRATEGIES else f"\n{cut(branch)}"
+        if columns and branch != self._columns:
+            self._columns = branch
             yield from self._once("gain", GAIN)
             yield _HEADER
 

@@ -17,7 +17,8 @@ def growth_of(log: RunLog, number: int | None = None) -> Growth:
     Of a contest that is decided it is one of the branch that goes on: the graph is of that.
     """
     branch = None if log.selected is None else log.selected.branch
-    known = [each.growth for each in log.growths if each.growth.units and branch in (None, each.growth.branch)]
+    stands = [each.growth for each in log.growths if each.undone is None]
+    known = [growth for growth in stands if growth.units and branch in (None, growth.branch)]
     found = [growth for growth in known if number is None or growth.step == number]
     if found:
         return found[-1]

@@ -82,8 +82,8 @@ def test_the_points_are_those_of_the_events() -> None:
     read = [read_event(event) for event in (EVENTS[0], growths[0], trained, growths[1], undone)]
     log = RunLog.of(event for event in read if event is not None)
     assert course_of(log).points == (
-        Point("widen", 10, 0.1, "the start", undone=False),
-        Point("widen", 600, 0.25, "step 1: edge standard -> out", undone=False),
+        Point("widen", 10, 0.1, 0, "the start", undone=False),
+        Point("widen", 600, 0.25, 1, "step 1: edge standard -> out", undone=False),
     )  # the second growth has no score
 
 

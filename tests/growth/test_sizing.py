@@ -14,23 +14,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import growir
+from growir.data.parts import Data
 from growir.errors import RunError
 from growir.graph import Graph, Input, Node
 from growir.growth.contest import Trial
+from growir.growth.divergence import Diverged
+from growir.growth.grower import Grower
 from growir.growth.observer import Observer
 from growir.growth.schedule import Alternating, Done, Entry, Grow, Log, Plateau, Train, TrialFit
 from growir.growth.sizing import compared, sized
+from growir.growth.training import train_trial
 from growir.network import Network
 from growir.ops import Linear
+from growir.passes import AddNode
 from growir.runs.reading import read_run
-from growir.runs.records import Ended, Fitted, Growth, Selected, Sized
+from growir.runs.records import Ended, Fitted, Growth, Selected, Sized, Undone
 from growir.runs.report import sized_text
+from growir.runs.telling import Teller
 from tests.cli.command import growir as command
 
 
-def linear_network(inputs: int) -> Network:
+def linear_network(inputs: int, frozen: tuple[str, ...] = ()) -> Network:
     """One output from so many inputs: a weight for each, and a bias."""
-    layer = Node(name="out", op=Linear(out_features=1), inputs=("x",))
+    layer = Node(name="out", op=Linear(out_features=1), inputs=("x",), frozen=frozen)
     return Network.init(
         Graph(name="linear", inputs=(Input(name="x", shape=("N", inputs)),), nodes=(layer,), outputs=("out",))
     )
@@ -288,6 +294,127 @@ def test_a_network_that_is_given_is_a_size_too() -> None:
 def test_a_factor_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(RunError, match=r"trials"):
         run(line(), {"name": "dag"}, schedule={"name": "alternating", "trials": wrong})
+
+
+WHOLE: dict[str, Any] = {"name": "dag", "strategy": "whole", "significance": 1.0, "neurons": 8}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ({"name": "every", "trials": 2.0}, r"but fit is false; set fit = true"),
+        ({"name": "alternating", "lengths": True}, r"set trials = 2\.0 too"),
+        ({"name": "tests.growth.test_sizing:Twice", "trials": 2.0}, r"decides by itself when there are trials"),
+    ],
+)
+def test_trials_that_would_say_nothing_are_refused(schedule: dict[str, Any], said: str) -> None:
+    with pytest.raises(RunError, match=said):
+        run(line(), WHOLE, schedule=schedule)
+
+
+def test_pruning_has_its_own_goal() -> None:
+    start = linear_network(6).apply(AddNode(source="x", target="out", width=4))
+    with pytest.raises(RunError, match=r"as small as \[policy\] to says; leave trials out"):
+        growir.grow(start, line(), policy="prune", schedule=TRIALS, train=FEW)
+
+
+def test_a_loop_of_ones_own_has_no_trials() -> None:
+    module = linear_network(6).to_torch()
+    optimizer, data = torch.optim.SGD(module.parameters(), 0.1), Data.from_arrays(np.zeros((8, 6)), np.zeros((8, 1)))
+    with pytest.raises(RunError, match=r"\[schedule\] trials asks for trial fits, which only a run can do"):
+        Grower(module, optimizer, "mse", data, "random", TRIALS)
+
+
+class Twice:
+    """A schedule of one's own: tries before it grows and right after, and looks at what happened last."""
+
+    def next(self, log: Log) -> Any:
+        if log.last == "fitted":
+            return Done("all")
+        if log.ended:
+            return Train(fit="final") if log.count("selected") or log.last == "ended" else Done("nothing")
+        if log.count("tried") == log.growths:
+            return TrialFit(2)
+        if log.last == "growth" or (log.last == "tried" and log.growths):
+            return Train(epochs=1)
+        return Grow() if log.growths < 2 else Done("enough")
+
+
+class Last:
+    """One that says what comes next by what came last."""
+
+    def next(self, log: Log) -> Any:
+        if log.last == "ended":
+            return Train(fit="final")
+        if log.last == "fitted":
+            return Done("all")
+        return Train(epochs=1) if log.last == "growth" else Grow() if log.growths < 1 else Done("enough")
+
+
+def test_a_schedule_of_ones_own_may_ask_for_trials() -> None:
+    found = run(hinge(), WHOLE, schedule=Twice())
+    assert [event.step for event in found.events if isinstance(event, Fitted)] == [0, 1, 2]
+    assert found.finished.train_loss_final is not None
+
+
+class Early:
+    """One that tries right after a growth, before the training that justifies it."""
+
+    def next(self, log: Log) -> Any:
+        if log.ended:
+            return Done("all") if log.fitted else Train(fit="final")
+        if log.last == "growth" or not log.count("tried"):
+            return TrialFit(2)
+        return Train(epochs=1) if log.growths >= log.count("tried") - 1 > 0 and log.last == "tried" else Grow()
+
+
+def test_a_size_that_was_refused_is_none() -> None:
+    found = run(line(), {"name": "dag", "strategy": "bic", "neurons": 8}, schedule=Early(), budget={"steps": 4})
+    refused = [event.step for event in found.events if isinstance(event, Undone)]
+    (size,) = [event for event in found.events if isinstance(event, Sized)]
+    assert refused
+    assert not {point.step for point in size.points} & set(refused)
+
+
+def test_a_contest_without_trials_ends_as_its_schedule_says() -> None:
+    found = run(line(), {"name": "dag", "branches": ["widen", "whole"]}, schedule=Last())
+    assert found.finished.train_loss_final is not None
+    assert not [event for event in found.events if isinstance(event, Sized)]
+
+
+def test_a_network_in_which_nothing_learns_may_be_the_best() -> None:
+    train = {**FEW, "learning_rate_final": 1e-30}  # nothing that grows learns anything
+    start, policy = linear_network(6, ("bias", "weight")), {**WHOLE, "neurons": 2}
+    found = growir.grow(start, line(), policy=policy, schedule=TRIALS, train=train, threads=1)
+    assert found.finished.train_loss_final is not None
+
+
+def test_a_trial_that_diverges_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def spoiled(session: Any, epochs: int, *key: int) -> Any:
+        if session.graph.costs().parameters > 100:
+            raise Diverged("a fit diverged", "its loss is NaN")
+        return train_trial(session, epochs, *key)
+
+    def failing(*_: Any) -> Any:
+        raise Diverged("a fit diverged", "its loss is NaN")
+
+    monkeypatch.setattr("growir.growth.contest.train_trial", spoiled)
+    found = run(hinge(), WHOLE)
+    assert (found.finished.parameters or 0) <= 100
+    losses = [event.loss for event in found.events if isinstance(event, Fitted)]
+    assert losses.count(None) >= 1
+    told = [line for event in found.events for line in Teller().lines(event)]
+    assert any("it diverges" in line for line in told)
+    monkeypatch.setattr("growir.growth.contest.train_trial", failing)
+    with pytest.raises(RunError, match="every trial fit diverged; clip gradients"):
+        run(hinge(), WHOLE)
+
+
+def test_growths_are_told_below_their_columns() -> None:
+    found, teller = run(line(), WHOLE), Teller()
+    told = [line for event in found.events for line in teller.lines(event)]
+    assert sum("predicted measured" in line for line in told) == 1
 
 
 def test_networks_keep_what_they_had_before_the_fit() -> None:

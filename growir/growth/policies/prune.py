@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from growir.channels import ChannelSpace
+from growir.errors import RunError
 from growir.growth.budget import Budget, Cost
 from growir.growth.measure.importance import Importance, importances
 from growir.growth.measure.sites import free_spaces, pinned_spaces
@@ -104,6 +105,14 @@ class Pruning:
     def restored(self, state: Mapping[str, Any]) -> None:
         """Take up what `state` gave."""
         self._began = dict(state)
+
+    def check(self, session: Session) -> None:
+        """Raises RunError where trials are to find the size, which `to` says."""
+        if session.config.schedule.trials is not None:
+            raise RunError(
+                "[schedule] trials: they find how large a network should be, but policy prune makes it as small as "
+                "[policy] to says; leave trials out"
+            )
 
     def propose(self, session: Session, budget: Budget) -> list[Candidate]:
         """Every part of a free space that may go; nothing once the network is as small as it is to be."""
