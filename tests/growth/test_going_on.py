@@ -15,6 +15,7 @@ from growir.errors import RunError
 from growir.growth import GrowthResult
 from growir.growth.observer import Observer
 from tests.growth.nets import EVERY, SGD, Dropped, Residual, Shifted, imported
+from tests.sampling import thinned
 
 ALTERNATING = {"name": "alternating", "growths": 2}
 FITS = {"epochs_final": 2, "epochs_between": 1}
@@ -65,7 +66,7 @@ def bits(result: GrowthResult) -> tuple[str, list[bytes], list[bytes]]:
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", thinned(CASES, 2, 1))
 def test_it_ends_at_the_same_bits(name: str, tmp_path: Path) -> None:
     whole = grown(name, tmp_path / "whole")
     ticks: int = grown.ticks  # type: ignore[attr-defined]
