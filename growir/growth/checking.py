@@ -14,7 +14,12 @@ from growir.rewrite import Pass, Preserves
 
 
 def check_policies(session: Session, branches: Iterable[Branch]) -> None:
-    """Have each policy of a run refuse what it cannot grow. Raises RunError if one does."""
+    """Have each policy of a run refuse what it cannot grow. Raises RunError if one does, or a schedule is none."""
+    schedule = session.config.schedule
+    if schedule.lengths and schedule.trials is None:
+        raise RunError(
+            "[schedule] lengths = true: lengths are tried of the network that trials choose; set trials = 2.0 too"
+        )
     for branch in branches:
         if isinstance(branch.policy, Checks):
             branch.policy.check(session)

@@ -225,8 +225,6 @@ class Scheduled(Section):
     def _tried_for_a_fit(self) -> Self:
         if self.trials is not None and not self.fit:
             raise ValueError("trials say what networks come to after a final fit, but fit is false; set fit = true")
-        if self.lengths and self.trials is None:
-            raise ValueError("lengths are tried of the network that trials choose; set trials = 2.0 too")
         return self
 
     def next(self, log: Log) -> Phase:
