@@ -25,6 +25,7 @@ import torch
 
 import growir
 from experiments.yardsticks.problems import PROBLEMS, Arrays, Files, Problem
+from experiments.yardsticks.run import lacks, read, seed_range
 from growir.growth.config import parse_run
 from growir.growth.data import check_data
 from growir.growth.problem import Problem as Solved
@@ -34,6 +35,7 @@ from growir.params import initial_arrays
 
 SHARES = (0.25, 0.5, 1.0, 2.0)  # of the epochs that a run has
 STRATEGIES = ("widen", "whole")
+PLAIN = [name for name, problem in PROBLEMS.items() if not problem.maps]  # which no convolutions read
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -100,24 +102,22 @@ def main() -> None:
     """Run what is asked for and is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("fits.jsonl"))
-    parser.add_argument("--problems", nargs="*", choices=[*PROBLEMS], default=[*PROBLEMS])
-    parser.add_argument("--seeds", default="0-2", help="the first and the last")
+    parser.add_argument("--problems", nargs="*", choices=PLAIN, default=PLAIN)
+    parser.add_argument("--seeds", type=seed_range, default=(0, 2), help="the first and the last, as in 0-2")
     parser.add_argument("--mnist", type=Path)
-    parser.add_argument("--cifar", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    low, high = map(int, options.seeds.split("-"))
-    known = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
-    done = {tuple(json.loads(line)[key] for key in ("problem", "seed", "strategy")) for line in known}
+    low, high = options.seeds
+    done = {tuple(line[key] for key in ("problem", "seed", "strategy")) for line in read(options.out)}
     for name in options.problems:
-        if PROBLEMS[name].maps or (PROBLEMS[name].needs and getattr(options, PROBLEMS[name].needs or "") is None):
+        if lacks(options, PROBLEMS[name]):
             continue
         for seed in range(low, high + 1):
             for strategy in STRATEGIES:
                 if (name, seed, strategy) in done:
                     continue
                 head = {"problem": name, "seed": seed, "strategy": strategy}
-                lines = list(fits(PROBLEMS[name], strategy, seed, Files(options.mnist, options.cifar)))
+                lines = list(fits(PROBLEMS[name], strategy, seed, Files(options.mnist)))
                 with options.out.open("a", encoding="utf-8") as file:
                     file.writelines(json.dumps({**head, **line}) + "\n" for line in lines)
 

@@ -10,7 +10,6 @@ problems, geometric ones since losses differ by problem.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.final_fit.fits import SHARES, STARTS
+from experiments.yardsticks.run import read
 
 Line = dict[str, Any]
 
@@ -58,8 +58,7 @@ def main() -> None:
     """Print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lines", type=Path)
-    lines = [json.loads(line) for line in parser.parse_args().lines.read_text(encoding="utf-8").splitlines()]
-    for row in table(lines):
+    for row in table(read(parser.parse_args().lines)):
         print(row)
 
 

@@ -21,12 +21,13 @@ import torch
 
 import growir
 from experiments.yardsticks.nets import Design, fixed
-from experiments.yardsticks.problems import PROBLEMS, Arrays, Files, Problem, most_parameters
+from experiments.yardsticks.problems import PROBLEMS, Arrays, Files, Problem
 from experiments.yardsticks.search import Asked, ByChance, ByOptuna, Limits, Unit, searched
 from experiments.yardsticks.training import Prepared, prepared, r_squared
 from growir.graph import Graph
 from growir.growth.config import over
 from growir.growth.observer import Observer
+from growir.growth.policies.dag.settings import DagConfig
 from growir.growth.progress import Progress
 from growir.growth.session import Session
 from growir.network import Network
@@ -239,7 +240,8 @@ def _search(make: Callable[[int, int], Asked], unit: Unit) -> Callable[[Request,
         data = prepared(problem, arrays)
         given = problem.budget
         # What growth may have by default may change; a search may have as large a net as growth took.
-        most = given.parameters or most_parameters(len(data.train), int(np.prod(data.shape)), data.outputs)
+        usual = DagConfig().most_parameters(len(data.train), int(np.prod(data.shape)), data.outputs)
+        most = given.parameters or usual
         limits = Limits(max(most, request.spent["parameters"]), given.macs)
         asked = make(request.seed, data.epochs)
         _warm(data, Design(data.shape, data.outputs, 1, 2))

@@ -179,8 +179,3 @@ PROBLEMS: Mapping[str, Problem] = {
         Problem("hastie", True, _made("hastie_10_2", True, n_samples=4000), table=True),
     )
 }
-
-
-def most_parameters(samples: int, inputs: int, outputs: int) -> int:
-    """The parameters that a net may have where nobody says: two a sample, or eight neurons beside a linear layer."""
-    return max((inputs + 1) * (outputs + 8) + 8 * outputs, min(50_000, 2 * samples))

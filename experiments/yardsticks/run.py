@@ -103,13 +103,13 @@ def _wanted(options: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
     """Problems, seeds and arms in the order that they run in."""
     low, high = options.seeds
     arms = [arm for arm in ARMS if arm in options.arms]
-    problems = [PROBLEMS[name] for name in options.problems if not _lacks(options, PROBLEMS[name])]
+    problems = [PROBLEMS[name] for name in options.problems if not lacks(options, PROBLEMS[name])]
     for seed in range(low, high + 1):
         for problem in problems:
             yield from ((problem.name, seed, arm) for arm in arms if arm != TREES or problem.table)
 
 
-def _lacks(options: argparse.Namespace, problem: Problem) -> bool:
+def lacks(options: argparse.Namespace, problem: Problem) -> bool:
     """Whether a problem's file is not there, of which one message says so."""
     if problem.needs is None:
         return False
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs") / "yardsticks.jsonl")
     parser.add_argument("--problems", nargs="*", choices=list(PROBLEMS), default=list(PROBLEMS), metavar="PROBLEM")
-    parser.add_argument("--seeds", type=_range, default=(0, 4), help="the first and the last, as in 0-4")
+    parser.add_argument("--seeds", type=seed_range, default=(0, 4), help="the first and the last, as in 0-4")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), metavar="ARM")
     parser.add_argument("--growth", type=_settings, default={}, help="sections of a run file, as JSON")
     parser.add_argument("--name", default=GROWTH, help="of growth with these settings")
@@ -179,7 +179,8 @@ def _archive(variable: str) -> Path | None:
     return Path(given) if given else None
 
 
-def _range(text: str) -> tuple[int, int]:
+def seed_range(text: str) -> tuple[int, int]:
+    """The first and the last seed, of "0-4" or "3"."""
     low, _, high = text.partition("-")
     return int(low), int(high or low)
 

@@ -14,7 +14,10 @@ from growir.rewrite import Pass, Preserves
 
 
 def check_policies(session: Session, branches: Iterable[Branch]) -> None:
-    """Have each policy of a run refuse what it cannot grow. Raises RunError if one does, or a schedule is none."""
+    """Have each policy of a run refuse what it cannot grow.
+
+    Raises RunError if one does, or if lengths of the final fit are to be tried without trials.
+    """
     schedule = session.config.schedule
     if schedule.lengths and schedule.trials is None:
         raise RunError(

@@ -170,7 +170,8 @@ class Log:
             entry.epochs: math.inf if entry.metrics.get("loss") is None else entry.metrics["loss"] for entry in tried
         }
         best = min(losses, key=lambda epochs: (losses[epochs], epochs))
-        shorter, longer = (sum(f(entry.epochs, tried[0].epochs) for entry in tried) for f in (int.__lt__, int.__gt__))
+        first = tried[0].epochs
+        shorter, longer = sum(epochs < first for epochs in losses), sum(epochs > first for epochs in losses)
         if best == min(losses) and shorter < LENGTHS and best > 1 and not longer:
             return best, -(-best // 2)
         gain, error = (tried[-1].metrics.get(key) for key in ("gain", "error"))

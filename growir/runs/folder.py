@@ -6,7 +6,7 @@ events.jsonl        what happened, one JSON object a line
 growth/NNNN.json    the document after each accepted growth, 0000 the start
 checkpoint/         all that going on needs, as it was after a completed growth or in the middle of training: network/,
                     optimizer.safetensors and state.json, policy.safetensors if the policy keeps arrays; in a contest
-                    also trials/, the network of each branch that is done, and losses.safetensors, what judges them
+                    also trials/, each network that was fitted to be compared, and losses.safetensors, what judges them
 network/            the found network after the final fit (after an interrupt: the last checkpoint's)
 model.onnx          the same for ONNX Runtime
 summary.json        written last: a run that has it is finished
@@ -57,7 +57,7 @@ class Checkpoint:
             and is None between two; "optimizer" and "policy" hold what of these is no array.
         events: Every event until then; those of the folder where it is written.
         policy: The policy's arrays, by names of its own.
-        trials: The networks of branches that are done, by name.
+        trials: The networks that were fitted to be compared, of branches that are done or of several sizes, by name.
         losses: (n,) what each of them is judged by.
         grown: The network that growth came to, while the final fit is under way; None before.
     """

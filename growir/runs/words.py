@@ -26,7 +26,6 @@ REASONS: Mapping[str, str] = {
 UNDONE: Mapping[str, str] = {
     "no gain": "trained, it does not lower the loss of the selection part by more than chance would",
     "criterion": "the information criterion does not fall by it",
-    "size": "a smaller network is as good after a fit",
 }
 GAIN = (
     "A gain is by how much a growth lowers the loss before it is trained: as predicted to first order, and as measured "

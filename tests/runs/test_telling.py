@@ -105,7 +105,7 @@ def test_every_end_fits(reason: str) -> None:
 
 
 def test_why_a_growth_is_taken_back() -> None:
-    assert set(UNDONE) == {"no gain", "criterion", "size"}  # what Dag.refuses gives, and what larger sizes come to
+    assert set(UNDONE) == {"no gain", "criterion"}  # what Dag.refuses gives
     for reason, words in UNDONE.items():
         text = told([{"event": "undone", "step": 1, "reason": reason}])
         assert_narrow(text)
