@@ -132,7 +132,10 @@ def grown(
         laps[event.event].append(clock.lap())
 
     observer = Observer(event=event)
-    result = growir.grow(None, data, seed=seed, train=given, budget=budget, policy=policy, observer=observer)
+    schedule = {"name": "alternating", "trials": 0}  # sizes are given here
+    result = growir.grow(
+        None, data, seed=seed, train=given, budget=budget, policy=policy, schedule=schedule, observer=observer
+    )
     summary = result.summary
     # What comes before the first event is loading.
     first = result.events[0].event

@@ -210,6 +210,7 @@ def grown(problem: Problem, strategy: str, budget: Mapping[str, int]) -> Run:
         policy=plan.policy(strategy),
         train=plan.training,
         budget=dict(budget),
+        schedule={"name": "alternating", "trials": 0},  # growth ends where the paper's does
         seed=problem.seed,
         observer=observer,
     )

@@ -32,12 +32,11 @@ from growir.growth.progress import Progress
 from growir.growth.session import Session
 from growir.network import Network
 from growir.params import param_table
-from growir.runs.records import Event
+from growir.runs.records import Event, Fitted, Trained
 from growir.shapes import shapes_of
 
 Line = dict[str, Any]
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of growth's operations, that the fixed net is trained for
-LOOKS = ("trained", "fitted")  # the events after which growth's network is tested on the side
 
 
 class Request(NamedTuple):
@@ -82,7 +81,9 @@ class Request(NamedTuple):
 
 
 class Watch:
-    """Tests what grows on the side, after each training and fit, and takes what that costs out of the clock.
+    """Tests on the side what grows, after each training, and each network that is fitted to be compared.
+
+    What that costs is taken out of the clock.
 
     Attributes:
         trace: Operations, CPU seconds, score and parameters, each time.
@@ -107,20 +108,25 @@ class Watch:
     @property
     def observer(self) -> Observer:
         """What tells it."""
-        return Observer(event=self._event, checkpoint=self._checkpoint)
+        return Observer(event=self._event, tried=self._tried, checkpoint=self._checkpoint)
 
     def _checkpoint(self, session: Session, progress: Progress) -> None:
         self._session = session
 
     def _event(self, event: Event) -> None:
-        session = self._session
-        if event.event not in LOOKS or session is None:
-            return
+        if isinstance(event, Trained) and self._session is not None:
+            self._look(self._session)
+
+    def _tried(self, session: Session, record: Fitted) -> None:
+        self._look(session)
+
+    def _look(self, session: Session) -> None:
         began, seconds = time.process_time(), self.seconds
         assert session.data.test is not None, "every problem has a test part"
         # A network that is given is measured on a copy, and is not counted.
         found = session.measure(session.data.test, network=session.network())
-        costs = session.meter.costs.values()
+        # What a fork computes counts in the session that it is of.
+        costs = (self._session or session).meter.costs.values()
         flops, self._known = sum(cost.flops for cost in costs), sum(cost.cpu_seconds for cost in costs)
         score, parameters = self._score(found.metrics), session.graph.costs().parameters
         self.trace.append({"flops": flops, "cpu": round(seconds, 4), "score": score, "parameters": parameters})
@@ -240,7 +246,7 @@ def _search(make: Callable[[int, int], Asked], unit: Unit) -> Callable[[Request,
         data = prepared(problem, arrays)
         given = problem.budget
         # What growth may have by default may change; a search may have as large a net as growth took.
-        usual = DagConfig().most_parameters(len(data.train), int(np.prod(data.shape)), data.outputs)
+        usual = DagConfig().most_parameters(len(data.train), int(np.prod(data.shape)), data.outputs, True)
         most = given.parameters or usual
         limits = Limits(max(most, request.spent["parameters"]), given.macs)
         asked = make(request.seed, data.epochs)

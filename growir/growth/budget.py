@@ -39,9 +39,10 @@ class BudgetConfig(Section):
     """Where growth ends, whichever comes first.
 
     Attributes:
-        parameters: The most parameters the network may have. By default two per sample, at most 50 000, at least
-            enough for eight neurons; four times what it has, where growth begins from a network and nothing else limits
-            that. The eight neurons stand beside a linear layer. It also decides how many neurons a growth adds.
+        parameters: The most parameters the network may have. By default ten per sample, at most 100 000, where trials
+            find the size, else two, at most 50 000, and at least enough for eight neurons; four times what it has,
+            where growth begins from a network and nothing else limits that. The eight neurons stand beside a linear
+            layer. Without trials it also decides how many neurons a growth adds.
         macs: The most multiply-accumulates per sample. By default no limit.
         steps: The most growths.
         seconds: A safety stop on wall-clock time. By default no limit. A run that it ended says so and is not

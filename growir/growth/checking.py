@@ -19,7 +19,7 @@ def check_policies(session: Session, branches: Iterable[Branch]) -> None:
     Raises RunError if one does, or if lengths of the final fit are to be tried without trials.
     """
     schedule = session.config.schedule
-    if schedule.lengths and schedule.trials is None:
+    if schedule.lengths and not schedule.trials:
         raise RunError(
             "[schedule] lengths = true: lengths are tried of the network that trials choose; set trials = 2.0 too"
         )

@@ -21,12 +21,14 @@ from growir.growth.naming import is_named
 from growir.growth.policy import PolicySettings
 from growir.growth.recipe import OptimizerConfig, RateConfig, Stopping
 from growir.growth.registry import CONTEST, DEFAULT, GIVEN, Known, policy_names, settings_class
-from growir.growth.schedule import SCHEDULES, Alternating, Scheduled, schedule_class
+from growir.growth.schedule import SCHEDULES, Alternating, Named, Scheduled, schedule_class
 from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Positive, Rate, Section, Share, Whole, Word
 from growir.moments import FreshState
 from growir.nearest import one_of
 
 MAX_THREADS = 1024
+KEEP = 0.2  # of the weights, where the final fit begins (experiments/final_fit)
+FEW_STEPS = 100  # in which shrunk weights come back to where they were, at AdamW's 0.01
 MAX_PATH = 32_768  # characters, more than any system takes
 # Multiply-accumulates of a training step up to which one thread takes it. Below, two are at most a quarter faster, and
 # where other work shares the cores they wait for each other for many times as long; above, they need half the time and
@@ -127,8 +129,8 @@ class TrainConfig(Section):
         epochs_final: Passes over all training data by the found network. They are on a one-cycle schedule. By default
             30 to 60, by the number of samples.
         epochs_trial: Passes over the data by each network of a tournament, and in each of a schedule's trials. That is
-            two thirds of the training data, on the final schedule. By default half of epochs_final. What is ahead after
-            a short fit may be behind after a long one.
+            two thirds of the training data, on the final schedule. By default half of epochs_final,
+            and at least 100 steps. What is ahead after a short fit may be behind after a long one.
         learning_rate: Of AdamW between growths. Of another optimizer [optimizer] learning_rate says it.
         learning_rate_final: The peak of AdamW's final schedule. Of another optimizer it is its learning_rate.
         weight_decay: AdamW's decoupled weight decay, between growths and at the end.
@@ -145,8 +147,8 @@ class TrainConfig(Section):
             steps.
         keep_final: The final fit starts with each matrix times this. Below 1 the fit keeps the
             directions that growth found and not its confidence: weights that were trained on a part of the data end
-            in worse minima than young ones do (Ash and Adams 2020). By default 0.2 from 10 000 samples on where growth
-            began from nothing, else 1.
+            in worse minima than young ones do (Ash and Adams 2020). By default 0.2 where growth began from nothing
+            and the fit has at least 100 steps, else 1, and 1 for new weights.
         weights_final: What the final fit starts from: the "grown" weights, or "new" ones, as the found architecture has
             them before any training. Gauss-Newton morphisms reports networks that were trained anew.
         recalibrate: Batches from which running statistics of norms are taken anew, before a growth is measured and
@@ -184,13 +186,15 @@ class TrainConfig(Section):
         batch = self.batch_size or (64 if samples < 10_000 else 256)
         final = self.epochs_final or min(60, max(30, round(3000 * batch / samples)))
         between = self.epochs_between or (max(1, round(final / 4)) if samples < 10_000 else 1)
-        keep = self.keep_final or (1.0 if samples < 10_000 else 0.2)
+        steps = math.ceil(samples / batch)
+        shrinks = self.weights_final == "grown" and final * steps >= FEW_STEPS
+        trial = self.epochs_trial or max(math.ceil(final / 2), math.ceil(FEW_STEPS / steps))
         given: dict[str, object] = {
             "batch_size": batch,
             "epochs_final": final,
             "epochs_between": between,
-            "epochs_trial": self.epochs_trial or math.ceil(final / 2),
-            "keep_final": keep,
+            "epochs_trial": trial,
+            "keep_final": self.keep_final or (KEEP if shrinks else 1.0),
             "fresh": self.fresh or "small",
         }
         return self.model_copy(update=given)
@@ -258,10 +262,14 @@ class RunConfig(Section):
         return parse_run(settings, self.name)
 
     def started_from(self, given: bool) -> RunConfig:
-        """The same for a run that starts from a given network, whose weights the final fit keeps unless told not to."""
-        if not given or self.train.keep_final is not None:
-            return self
-        return self.model_copy(update={"train": self.train.model_copy(update={"keep_final": 1.0})})
+        """The same for a run that starts from a given network, or from nothing, with the defaults that follow from it.
+
+        The weights of a given network are kept by the final fit, and its size and the fit's length are not tried.
+        """
+        schedule = self.schedule.started_from(given, self.train.epochs_final)
+        keep = 1.0 if given and self.train.keep_final is None else self.train.keep_final
+        train = self.train.model_copy(update={"keep_final": keep})
+        return self.model_copy(update={"schedule": schedule, "train": train})
 
     def going_on_from(self, started: RunConfig) -> RunConfig:
         """The same for going on with a run, on as many threads unless told otherwise.
@@ -269,10 +277,15 @@ class RunConfig(Section):
         What the run's file does not name was unknown when it started, and stays off.
         """
         given: dict[str, object] = {"threads": self.threads or started.threads}
-        before = {"keep_final": 1.0, "fresh": "mean"}
-        unknown = {k: v for k, v in before.items() if getattr(started.train, k) is getattr(self.train, k) is None}
-        if unknown:
-            given["train"] = self.train.model_copy(update=unknown)
+        before: Mapping[str, Mapping[str, object]] = {
+            "train": {"keep_final": 1.0, "fresh": "mean"},
+            "schedule": {"trials": 0.0, "lengths": False},
+        }
+        for name, values in before.items():
+            then, now = getattr(started, name), getattr(self, name)
+            unknown = {k: v for k, v in values.items() if getattr(then, k) is getattr(now, k) is None}
+            if unknown and not isinstance(now, Named):
+                given[name] = now.model_copy(update=unknown)
         if self.budget.parameters is self.budget.macs is None:  # which may follow from the network that was given
             given["budget"] = self.budget.model_copy(update={"parameters": started.budget.parameters})
         if started.data.variance is None and self.data.variance is None:
@@ -294,7 +307,8 @@ class RunConfig(Section):
         if isinstance(variance, tuple) and len(variance) == 1:
             (variance,) = variance
         data = self.data.model_copy(update={"variance": variance})
-        parameters = self.budget.parameters or self.policy.most_parameters(samples, math.prod(inputs), outputs)
+        tried = bool(self.schedule.trials)
+        parameters = self.budget.parameters or self.policy.most_parameters(samples, math.prod(inputs), outputs, tried)
         budget = self.budget.model_copy(update={"parameters": parameters})
         train = self.train.resolved(samples)
         # In a fully connected layer a parameter is used once, in a convolution once at each position of the image.

@@ -12,21 +12,20 @@ from growir.errors import RunError
 from growir.growth import recording
 from growir.growth.budget import Budget
 from growir.growth.checking import applied, check_policies, checked_candidates, checked_pass
-from growir.growth.contest import ERROR, Branch, Trial, branches_of, contest, run_trial
+from growir.growth.contest import Branch, branches_of, run_trial
 from growir.growth.divergence import Diverged, advice, refuse_divergence, telling
 from growir.growth.given import Given
 from growir.growth.memory import checked_memory
-from growir.growth.observer import Event, GrowthResult, Observer
+from growir.growth.observer import Event, GrowthResult, Observer, show_again
 from growir.growth.phase import Position
 from growir.growth.policy import Judges, Remembers, Score, Skips, Standing, Starts
 from growir.growth.progress import Progress
 from growir.growth.recording import Grown
 from growir.growth.schedule import Done, Entry, Grow, Log, Schedule, Train, TrialFit
 from growir.growth.session import Session
-from growir.growth.sizing import compared, sized, timed
+from growir.growth.sizing import compared, selected, timed
 from growir.growth.training import Keeping, Span, steps_of, train_between, train_final, trial_epochs
 from growir.network import Network
-from growir.replay import replayable, rewrites
 from growir.rewrite import Pass
 from growir.runs import records
 from growir.runs.words import reasons_text
@@ -404,7 +403,10 @@ class Engine:
         )
         if trial is not None:
             record, scores = trial.record, recording.finite(fork.measure(select).metrics)
-        self.tell(replace(record, selection=scores, seconds=round(seconds, 4)))
+        record = replace(record, selection=scores, seconds=round(seconds, 4))
+        self.tell(record)
+        if trial is not None:
+            self.observer.tried(fork, record)
         log = progress.log
         if ended is None:
             same = [each for each in progress.trials if each.name == chosen.name]
@@ -438,12 +440,14 @@ class Engine:
             return
         if not progress.trials:
             raise RunError(f"every trial fit diverged; {advice('learning_rate_final')}")
-        best = self._select(progress.trials)
+        best, told = selected(progress.trials)
+        for event in told:
+            self.tell(event)
         ends = {event.branch: event.reason for event in self.events if isinstance(event, records.Ended)}
         session.begin(best.network)
         self._standing = None
         if best.step != progress.step or len(self.branches) > 1:
-            self._show_again(best)
+            show_again(self.observer, self.start, best.network, best.step)
         log = progress.log
         if best.ended is None:
             log = progress.noting(Entry("selected", best.epochs, {"loss": best.loss}))
@@ -464,45 +468,3 @@ class Engine:
             return
         points = timed(tried, length)
         self.tell(records.Timed(branch=name, step=progress.step, epochs=length, points=points))
-
-    def _select(self, trials: Sequence[Trial]) -> Trial:
-        """The network that goes on, of all that were tried."""
-        if all(trial.ended is not None for trial in trials):
-            best, found = contest(trials)
-            why = (
-                "no other is better, on the selection part, by more than chance would be"
-                if best is trials[0]
-                else "it is better than those before it, on the selection part, by more than chance would be"
-            )
-            tried, chance = trials, ERROR
-        else:
-            sizing = sized(trials)
-            best, found, chance = sizing.chosen, list[records.Compared](), None
-            self.tell(records.Sized(branch=best.name, step=best.step, parameters=best.parameters, points=sizing.points))
-            why = "its network is the smallest that is as good, on the selection part, as the best of all"
-            each = {trial.name: [other for other in trials if other.name == trial.name] for trial in trials}
-            tried = [sized(of).chosen for of in each.values()]
-        if best.name is not None:
-            self.tell(
-                records.Selected(
-                    branch=best.name,
-                    tried=tuple(trial.record for trial in tried),
-                    compared=tuple(found),
-                    significance=chance,
-                    why=why,
-                )
-            )
-        return best
-
-    def _show_again(self, best: Trial) -> None:
-        """The growths of the branch that goes on, for those who were shown another one's since."""
-        self.observer.accepted(0, self.start.graph)
-        known = len(self.start.graph.history.steps) if self.start.graph.history else 0
-        history = best.network.graph.history
-        if history is None or not all(map(replayable, history.steps)):
-            # The network it started from has passes that are unknown here: what lies between cannot be shown again.
-            self.observer.accepted(best.step, best.network.graph)
-            return
-        for step, done in enumerate(rewrites(best.network.graph), 1 - known):
-            if step > 0:
-                self.observer.accepted(step, done.graph)

@@ -82,7 +82,7 @@ class Grower:
             raise RunError(
                 f"Grower: {branches[0].policy.name} takes growths back, which only a run can do: growir.grow"
             )
-        if config.schedule.trials is not None:
+        if config.schedule.trials:
             raise RunError("Grower: [schedule] trials asks for trial fits, which only a run can do: growir.grow")
         self._epochs = 0
 

@@ -52,8 +52,15 @@ class PolicySettings(Section):
         """The share of the training data that selects, where nobody says another."""
         return 0.1
 
-    def most_parameters(self, samples: int, inputs: int, outputs: int) -> int | None:
-        """The parameter budget where none is given; None for no limit."""
+    def most_parameters(self, samples: int, inputs: int, outputs: int, tried: bool) -> int | None:
+        """The parameter budget where none is given; None for no limit.
+
+        Args:
+            samples: Training samples.
+            inputs: Numbers in a sample.
+            outputs: Numbers the network predicts.
+            tried: Whether trials find the size, so that the budget is a limit only.
+        """
         return None
 
     @property

@@ -177,8 +177,8 @@ class ContestSettings(PolicySettings):
     def select_share(self) -> float:
         return max(each.select_share for each in self.policies)
 
-    def most_parameters(self, samples: int, inputs: int, outputs: int) -> int | None:
-        found = [each.most_parameters(samples, inputs, outputs) for each in self.policies]
+    def most_parameters(self, samples: int, inputs: int, outputs: int, tried: bool) -> int | None:
+        found = [each.most_parameters(samples, inputs, outputs, tried) for each in self.policies]
         return next((most for most in found if most is not None), None)
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, Self, cast, runtime_checkable
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from growir.errors import RunError, cut
 from growir.growth.naming import named
@@ -20,6 +20,7 @@ from growir.nearest import suggestion
 Fit = Literal["between", "final"]
 Measure = Literal["loss", "accuracy"]
 ABOUT = 0.95  # of a factor counts as the factor
+TRIALS = 2.0  # trials where nobody says anything else: at each doubling
 LENGTHS = 3  # halvings, or doublings, of a fit that are tried at most
 NoneOrMore = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 
@@ -207,37 +208,56 @@ class Scheduled(Section):
         fit: Whether the found network is fitted anew on all training data at the end, as [train] epochs_final and
             learning_rate_final say.
         trials: A fork of the network is fitted before it first grows, and each time it has grown to so many times the
-            parameters that it had at the last of these trials. Growth ends where larger networks are no better after
-            such a fit. The run goes on from the smallest network that is as good as the best, within one standard error
-            of their difference on the part that selects. By default there are no trials.
+            parameters that it had at the last of these trials; 0 for no trials. Growth ends where larger networks are
+            no better after such a fit. The run goes on from the smallest network that is as good as the best, within
+            one standard error of their difference on the part that selects. By default 2 where growth begins from
+            nothing and a final fit follows, else 0.
         patience: Trials in a row that may be no better before growth ends.
         lengths: Whether the length of the final fit is tried too, with the network that goes on: half as long, and so
-            on, or twice as long, for as long as the loss on the part that selects falls. By default [train]
-            epochs_final says it.
+            on, or twice as long, for as long as the loss on the part that selects falls. Else [train] epochs_final says
+            it. By default where there are trials and epochs_final is not given.
     """
 
     name: Word
     fit: bool = True
-    trials: Annotated[float, Field(strict=True, gt=1, le=1000, allow_inf_nan=False)] | None = None
+    trials: Annotated[float, Field(strict=True, ge=0, le=1000, allow_inf_nan=False)] | None = None
     patience: Count = 2
-    lengths: bool = False
+    lengths: bool | None = None
+
+    @field_validator("trials")
+    @classmethod
+    def _grows(cls, value: float | None) -> float | None:
+        if value is not None and 0 < value <= 1:
+            raise ValueError("a network is tried where it is so many times as large: more than 1, or 0 for no trials")
+        return value
 
     @model_validator(mode="after")
     def _tried_for_a_fit(self) -> Self:
-        if self.trials is not None and not self.fit:
+        if self.trials and not self.fit:
             raise ValueError("trials say what networks come to after a final fit, but fit is false; set fit = true")
         return self
+
+    def started_from(self, given: bool, epochs: int | None) -> Self:
+        """The same with whether sizes and lengths are tried.
+
+        Args:
+            given: Whether the run starts from a network.
+            epochs: Of the final fit, if somebody says it.
+        """
+        trials = (0.0 if given or not self.fit else TRIALS) if self.trials is None else self.trials
+        lengths = bool(trials) and epochs is None if self.lengths is None else self.lengths
+        return self.model_copy(update={"trials": trials, "lengths": lengths})
 
     def next(self, log: Log) -> Phase:
         """What comes next."""
         if not log.ended:
             phase = self.growing(log)
-            if self.trials is None or not isinstance(phase, Grow):
+            if not self.trials or not isinstance(phase, Grow):
                 return phase
             if log.larger(self.trials):
                 return TrialFit()
             return Done("size") if log.barren >= self.patience else phase
-        if self.trials is not None and not log.count("selected") and log.larger(0.0):
+        if self.trials and not log.count("selected") and log.larger(0.0):
             return TrialFit()
         if not self.fit or log.fitted:
             return Done("schedule")
@@ -429,6 +449,9 @@ class Named(Scheduled):
     def _decides_itself(self) -> Self:
         if self.model_fields_set - {"name", "fit"}:
             raise ValueError("a schedule of another package decides by itself when there are trials; leave these out")
+        return self
+
+    def started_from(self, given: bool, epochs: int | None) -> Self:
         return self
 
     def next(self, log: Log) -> Phase:

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from growir.growth.contest import Trial
+from growir.growth.contest import ERROR, Trial, contest
 from growir.growth.loss import mean_and_error
-from growir.runs.records import Point
+from growir.runs.records import Compared, Event, Point, Selected, Sized
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +39,33 @@ def sized(trials: Sequence[Trial]) -> Sizing:
     behind = _behind(found)
     chosen = next(trial for trial, (loss, error) in zip(found, behind, strict=True) if loss <= error)
     return Sizing(chosen, _points(found, chosen))
+
+
+def selected(trials: Sequence[Trial]) -> tuple[Trial, list[Event]]:
+    """The network that goes on, of all branches and sizes that were tried, and what a run says of it.
+
+    Where each branch has one network the contest decides, else the sizes of all branches are one curve.
+    """
+    told: list[Event] = []
+    if all(trial.ended is not None for trial in trials):
+        best, found = contest(trials)
+        why = (
+            "no other is better, on the selection part, by more than chance would be"
+            if best is trials[0]
+            else "it is better than those before it, on the selection part, by more than chance would be"
+        )
+        tried, chance = trials, ERROR
+    else:
+        sizing = sized(trials)
+        best, found, chance = sizing.chosen, list[Compared](), None
+        told.append(Sized(branch=best.name, step=best.step, parameters=best.parameters, points=sizing.points))
+        why = "its network is the smallest that is as good, on the selection part, as the best of all"
+        each = {trial.name: [other for other in trials if other.name == trial.name] for trial in trials}
+        tried = [sized(of).chosen for of in each.values()]
+    if best.name is not None:
+        records = tuple(trial.record for trial in tried)
+        told.append(Selected(branch=best.name, tried=records, compared=tuple(found), significance=chance, why=why))
+    return best, told
 
 
 def timed(trials: Sequence[Trial], epochs: int) -> tuple[Point, ...]:

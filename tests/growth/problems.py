@@ -76,6 +76,7 @@ SMALL: dict[str, Any] = {
     "policy": {"name": "dag", "strategy": "whole", "neurons": 4},
     "train": {"epochs_between": 2, "epochs_final": 3, "batch_size": 32},
     "budget": {"parameters": 150, "steps": 4},
+    "schedule": {"trials": 0.0},
 }
 
 

@@ -14,6 +14,7 @@ from growir.errors import RunError
 from growir.growth.budget import BudgetConfig
 from growir.growth.config import DIGITS, RunConfig, parse_run
 from growir.growth.policies.dag.settings import DagConfig
+from growir.growth.schedule import Named, Plateau
 from growir.growth.target import read_run
 from tests.cli.command import growir as command
 
@@ -196,8 +197,10 @@ def test_defaults_depend_on_the_data() -> None:
     config = RunConfig().train
     assert config.resolved(1000).batch_size == 64
     assert config.resolved(100_000).batch_size == 256
-    assert config.resolved(9999).keep_final == 1
-    assert config.resolved(10_000).keep_final == 0.2
+    assert config.resolved(1000).keep_final == 0.2
+    assert config.resolved(64).keep_final == 1  # in 60 steps
+    assert (config.resolved(64).epochs_trial, config.resolved(1000).epochs_trial) == (100, 30)
+    assert parse_run({"train": {"weights_final": "new"}}, "test").train.resolved(1000).keep_final == 1
     for samples in (9, 1000, 10**7):
         resolved = config.resolved(samples)
         assert resolved.epochs_final
@@ -228,6 +231,33 @@ def test_a_small_training_step_takes_one_thread(
     config = parse_run(settings, "test").resolved(samples, inputs, 10, macs)
     assert config.threads == threads
     assert ("threads" in tomllib.loads(config.to_toml())) == (threads is not None)
+
+
+def test_sizes_and_lengths_are_tried_where_growth_begins_from_nothing_and_ends_in_a_fit() -> None:
+    def tried(given: bool, **schedule: object) -> tuple[object, object]:
+        found = parse_run({"schedule": schedule}, "test").started_from(given).schedule
+        return found.trials, found.lengths
+
+    assert tried(False) == (2.0, True)
+    assert tried(False, lengths=False) == (2.0, False)
+    assert tried(False, trials=0) == tried(True) == (0.0, False)
+    assert tried(True, trials=3.0) == (3.0, True)
+    assert tried(False, name="every") == (0.0, False)
+    said = parse_run({"train": {"epochs_final": 20}}, "test").started_from(given=False)
+    assert (said.schedule.trials, said.schedule.lengths) == (2.0, False)
+    assert tried(False, name="every", fit=True) == (2.0, True)
+    decided = RunConfig().started_from(given=False)
+    assert decided.resolved(1000, (3,), 2).budget.parameters == 10_000
+    assert decided.resolved(10**6, (3,), 2).budget.parameters == 100_000
+    assert RunConfig().started_from(given=True).resolved(1000, (3,), 2).budget.parameters == 2000
+    assert parse_run(tomllib.loads(decided.to_toml()), "again") == decided
+
+
+def test_what_an_older_run_does_not_name_stays_off() -> None:
+    older = parse_run({"schedule": {"name": "plateau"}, "policy": {"name": "dag"}}, "older")
+    goes_on = RunConfig(schedule=Plateau()).going_on_from(older).started_from(given=False)
+    assert (goes_on.schedule.trials, goes_on.schedule.lengths, goes_on.train.keep_final) == (0.0, False, 1.0)
+    assert RunConfig(schedule=Named(name="a.b:C")).going_on_from(older).schedule == Named(name="a.b:C")
 
 
 def test_a_given_networks_weights_are_kept_unless_told_otherwise() -> None:

@@ -19,6 +19,7 @@ from tests.growth.test_policy_law import Remembering, Wide
 from tests.sampling import thinned
 
 FEW: dict[str, Any] = {"epochs_between": 1, "epochs_final": 1, "epochs_trial": 1, "batch_size": 16}
+ONCE = {"name": "alternating", "trials": 0}  # each branch is fitted once
 LISTS: dict[str, tuple[list[Any], list[str]]] = {
     "names": (["random", "net2net"], ["random", "net2net"]),
     "twice one": ([{"name": "random", "by": 0.1}, {"name": "random", "by": 1.0}], ["random", "random_1"]),
@@ -88,9 +89,10 @@ def test_dag_and_another_compete_from_nothing_and_from_a_network() -> None:
         policy=["random", {"name": "dag", "strategy": "whole", "neurons": 2}],
         budget={"steps": 2},
         train=FEW,
+        schedule=ONCE,
     )
     assert {event.branch for event in from_nothing.events if isinstance(event, Ended)} == {"random", "dag"}
-    tournament = growir.grow(None, data, policy=["random", "dag"], budget={"steps": 1}, train=FEW)
+    tournament = growir.grow(None, data, policy=["random", "dag"], budget={"steps": 1}, train=FEW, schedule=ONCE)
     names = [str(event.branch) for event in tournament.events if isinstance(event, Fitted)]
     assert names[0] == "random"
     assert all(name.startswith("dag-") for name in names[1:])

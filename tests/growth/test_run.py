@@ -838,11 +838,12 @@ def test_test_data_far_away_is_no_error(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The demo with three seeds."""
+    """The demo with three seeds, two of them without trials."""
     pytest.importorskip("sklearn")
     root = tmp_path_factory.mktemp("digits")
     for seed in range(3):
-        done = command("grow", "digits", "--seed", seed, "--out", root / str(seed))
+        briefly = ("--set", "trials=0") if seed else ()
+        done = command("grow", "digits", "--seed", seed, "--out", root / str(seed), *briefly)
         assert done.code == 0, done.err
     return [root / str(seed) for seed in range(3)]
 
@@ -882,8 +883,8 @@ def test_every_difference_is_the_one_the_log_tells_of(digits: list[Path], tmp_pa
         won = next((event["branch"] for event in events if event["event"] == "selected"), None)
         kept = len(list((path / "growth").iterdir())) - 1
         of_winner = [event for event in events if event["event"] == "growth" and event.get("branch") == won]
-        growths = of_winner[:kept]  # a last one may have been taken back
-        assert len(of_winner) - kept in (0, 1)
+        growths = of_winner[:kept]  # later ones may have been taken back
+        assert len(of_winner) >= kept
         assert growths
         for event in growths:
             step = event["step"]

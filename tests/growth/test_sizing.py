@@ -208,7 +208,8 @@ def test_a_linear_problem_ends_linear_and_another_does_not() -> None:
 
 
 def test_a_contest_chooses_among_all_sizes_of_all_branches() -> None:
-    found = run(line(800), {"name": "dag", "branches": ["widen", "whole"], "significance": 1.0, "neurons": 8})
+    policy = {"name": "dag", "branches": ["widen", "whole"], "significance": 1.0, "neurons": 8}
+    found = run(line(800), policy, train={**FEW, "keep_final": 1.0})
     (chosen,) = [event for event in found.events if isinstance(event, Selected)]
     (size,) = [event for event in found.events if isinstance(event, Sized)]
     assert {point.branch for point in size.points} == {"widen", "whole"}
@@ -276,7 +277,7 @@ def test_the_log_shows_the_curve_and_the_point(tmp_path: Path) -> None:
 
 
 def test_without_trials_nothing_is_tried() -> None:
-    found = run(line(), {"name": "dag", "strategy": "widen"}, schedule="alternating")
+    found = run(line(), {"name": "dag", "strategy": "widen"}, schedule={"name": "alternating", "trials": 0})
     assert not [event for event in found.events if isinstance(event, Fitted | Sized)]
 
 
@@ -290,7 +291,7 @@ def test_a_network_that_is_given_is_a_size_too() -> None:
     assert [event.reason for event in found.events if isinstance(event, Ended)] != []
 
 
-@pytest.mark.parametrize("wrong", [1, 1.0, 0.5, "often", -2])
+@pytest.mark.parametrize("wrong", [1, 1.0, 0.5, "often", -2, 1e-9])
 def test_a_factor_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(RunError, match=r"trials"):
         run(line(), {"name": "dag"}, schedule={"name": "alternating", "trials": wrong})
@@ -303,7 +304,7 @@ WHOLE: dict[str, Any] = {"name": "dag", "strategy": "whole", "significance": 1.0
     ("schedule", "said"),
     [
         ({"name": "every", "trials": 2.0}, r"but fit is false; set fit = true"),
-        ({"name": "alternating", "lengths": True}, r"set trials = 2\.0 too"),
+        ({"name": "alternating", "trials": 0, "lengths": True}, r"set trials = 2\.0 too"),
         ({"name": "tests.growth.test_sizing:Twice", "trials": 2.0}, r"decides by itself when there are trials"),
     ],
 )

@@ -108,7 +108,7 @@ class Pruning:
 
     def check(self, session: Session) -> None:
         """Raises RunError where trials are to find the size, which `to` says."""
-        if session.config.schedule.trials is not None:
+        if session.config.schedule.trials:
             raise RunError(
                 "[schedule] trials: they find how large a network should be, but policy prune makes it as small as "
                 "[policy] to says; leave trials out"

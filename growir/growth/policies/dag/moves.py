@@ -35,6 +35,7 @@ class Moves:
     def __init__(self, config: DagConfig) -> None:
         self.config = config
         self._reach = Reach()
+        self._doubles = False
 
     def offered(self, graph: Graph) -> list[str]:
         """The constant values that new edges may read: the last vector, and where kernels are given the last map."""
@@ -44,13 +45,19 @@ class Moves:
         ranks = (2, 4) if self.config.kernels else (2,)
         return [last[rank] for rank in ranks if rank in last]
 
-    def moves(self, budget: Budget) -> list[Pass]:
+    def moves(self, budget: Budget, tried: bool = False) -> list[Pass]:
         """Every new edge, new state and widening that fits the budget, widths cut to what is left of it.
 
         Without cycles and without twins: a state beside one with the same source, layer, activation and target is that
         one's widening, where it can be wider.
+
+        Args:
+            budget: Of the run.
+            tried: Whether trials find the size of the network, which then doubles unless the configuration says how
+                many neurons are added.
         """
         graph = budget.graph
+        self._doubles = self.config.neurons == "double" or (self.config.neurons is None and tried)
         self._reach.follow(graph)
         states = states_of(graph)
         every = self._all(graph, states, budget)
@@ -116,13 +123,13 @@ class Moves:
         """
         if self.config.count is not None:
             return self.config.count
-        double, most = self.config.neurons == "double", budget.limits.parameters
-        if shape.rank > 2 or (most is None and not double):
+        most = budget.limits.parameters
+        if shape.rank > 2 or (most is None and not self._doubles):
             return shape.size(1)
         shapes = shapes_of(graph)
         inputs = next((shapes[name].size(-1) for name in self.offered(graph) if shapes[name].rank == 2), reads)
         price = inputs + 1 + shapes[graph.outputs[0]].size(-1)
-        least, paid = (CHANNELS, graph.costs().parameters) if double else (1, (most or 0) // 3)
+        least, paid = (CHANNELS, graph.costs().parameters) if self._doubles else (1, (most or 0) // 3)
         return max(least, min(paid // price, MAX_NEURONS))
 
     def _edges(self, value: str, here: Shape, state: StateView) -> Iterator[AddEdge]:

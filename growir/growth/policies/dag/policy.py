@@ -83,7 +83,7 @@ class Dag:
         largest bottleneck, of those that any move feeds or widens.
         """
         self._budget = budget
-        moves = self.moves.moves(budget)
+        moves = self.moves.moves(budget, bool(session.config.schedule.trials))
         self._measured = None
         if self.config.strategy in ("restricted", "bic") and moves:
             found = self._measure(session)

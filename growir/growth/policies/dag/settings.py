@@ -33,9 +33,9 @@ class DagConfig(PolicySettings):
             the last third ("tournament").
         branches: The strategies of a tournament, the simplest first. A later one must be better by more than chance.
         neurons: Neurons of a new state or a widening, or "double": as many as double the parameters, at least eight.
-            Fewer where the budget ends. By default as many as a third of the parameter budget pays for. That is between
-            data and output, at most 8192: a few large steps end in better networks than many small. Channels of a new
-            map are eight by default, and a map doubles.
+            Fewer where the budget ends. By default "double" where trials find the size, else as many as a third of the
+            parameter budget pays for. That is between data and output, at most 8192: a few large steps end in better
+            networks than many small. Channels of a new map are eight by default, and a map doubles.
         activation: Of new states; of a list, each is tried.
         kernels: Kernel sizes of convolutions; none keeps to fully connected layers.
         directions: Incoming weights of new neurons, "random" or "fitted". Fitted are the best of a pool that holds the
@@ -65,9 +65,10 @@ class DagConfig(PolicySettings):
     def select_share(self) -> float:
         return 1 / 3
 
-    def most_parameters(self, samples: int, inputs: int, outputs: int) -> int:
+    def most_parameters(self, samples: int, inputs: int, outputs: int, tried: bool) -> int:
         # At least enough for eight neurons beside a linear layer.
-        return max((inputs + 1) * (outputs + 8) + 8 * outputs, min(50_000, 2 * samples))
+        most = min(100_000, 10 * samples) if tried else min(50_000, 2 * samples)
+        return max((inputs + 1) * (outputs + 8) + 8 * outputs, most)
 
     @property
     def reads_maps(self) -> bool:
