@@ -1,0 +1,1 @@
+"""When to grow, and how much at once."""
