@@ -45,10 +45,8 @@ def table(lines: Sequence[Line]) -> Iterator[str]:
         for how in ENDINGS:
             of = accuracies(lines, arm, how)
             gaps = [of[seed] - base[seed] for seed in of if seed in base]
-            many = len(gaps) > 1 and any(gaps)
-            cells.append(
-                f"{statistics.fmean(gaps):+.2f} ± {statistics.stdev(gaps) / len(gaps) ** 0.5:.2f}" if many else ""
-            )
+            error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
+            cells.append(f"{statistics.fmean(gaps):+.2f} ± {error:.2f}" if error else "")
         yield f"| {' | '.join(cells)} |"
 
 

@@ -68,7 +68,7 @@ def ended(session: Session, left: float, whole: float, how: str, seed: int) -> d
             group["lr"] = 2 * RATE
             group.pop(OWN, None)
     elif how == "stable":
-        rate = {"name": "wsd", "decay": min(1.0, DECAY * whole / left)}
+        rate = {"name": "wsd", "decay": min(steps, steps_for(session, DECAY * whole))}
     began = time.process_time()
     fitted = end.train({"steps": steps, "batch_size": BATCH, "rate": rate}, seed)
     cpu = time.process_time() - began
