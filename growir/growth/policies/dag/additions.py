@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from growir.graph import Graph
 from growir.growth.measure.designs import is_layer
+from growir.growth.policies.dag.norms import Norm
 from growir.growth.policies.dag.states import Edge, StateView, edge_of, fed_by
 from growir.ops import Op, Shape
 from growir.passes import AddEdge, AddNode, Widen
@@ -25,6 +26,7 @@ class Incoming:
         bias: Key of their bias, if they have one.
         shape: Of the state they are, or belong to.
         count: How many.
+        norm: What normalises their sums before the activation, if anything does.
     """
 
     edges: tuple[Edge, ...]
@@ -33,6 +35,12 @@ class Incoming:
     bias: str | None
     shape: Shape
     count: int
+    norm: Norm | None = None
+
+    @property
+    def shifted(self) -> bool:
+        """Whether each has a threshold of its own: that of a norm, which takes back any bias in front of it."""
+        return self.bias is not None if self.norm is None else self.norm.op.affine
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ def addition(step: Pass, done: Rewrite, states: Sequence[StateView]) -> Addition
         for target, edge in fed_by(states, step.node):
             fed[target.node] = (target, (*fed.get(target.node, (target, ()))[1], edge))
         op = done.graph[step.node].op
-        incoming = Incoming(state.edges, op, step.node, state.bias, state.shape, step.by)
+        incoming = Incoming(state.edges, op, step.node, state.bias, state.shape, step.by, state.norm)
         return Addition(incoming, tuple(fed.values()))
     assert isinstance(step, AddEdge | AddNode)
     layers = [edge_of(done.graph, n) for n in done.created if n in done.graph and is_layer(done.graph[n].op)]

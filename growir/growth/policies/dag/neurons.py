@@ -13,6 +13,7 @@ from growir.growth.measure.section import run_section
 from growir.growth.policies.dag.additions import Incoming
 from growir.growth.policies.dag.bottleneck import closed_form, combine, factor, moment
 from growir.growth.policies.dag.measuring import Part
+from growir.growth.policies.dag.norms import started
 from growir.ops import Op
 from growir.params import initial_arrays
 
@@ -29,13 +30,17 @@ class Neurons:
     Attributes:
         new: What they read.
         incoming: Weights of the layers that feed them, in those layers' layout.
-        bias: (k,).
+        bias: (k,) what is added to their sums.
+        scale: (k,) what these are multiplied by before; None for 1.
+        shifts: Numbers by key that add the bias and scale: the bias, or what a norm has.
         activation: What is applied to the sum.
     """
 
     new: Incoming
     incoming: tuple[torch.Tensor, ...]
     bias: torch.Tensor
+    scale: torch.Tensor | None
+    shifts: Mapping[str, torch.Tensor]
     activation: Activation
     _done: dict[int, torch.Tensor] = field(default_factory=dict[int, torch.Tensor])
 
@@ -46,12 +51,14 @@ class Neurons:
                 total = torch.zeros(())
                 for edge, weight in zip(self.new.edges, self.incoming, strict=True):
                     total = total + run_layer(edge.op, part.carried(edge), weight)
+                if self.scale is not None:
+                    total = total * along_channels(self.scale, total)
                 self._done[id(part)] = self.activation(total + along_channels(self.bias, total))
         return self._done[id(part)]
 
 
 def neurons_of(
-    new: Incoming, weight: torch.Tensor, bias: torch.Tensor, widths: Sequence[int], activation: Activation
+    new: Incoming, weight: torch.Tensor, bias: torch.Tensor, inputs: Sequence[torch.Tensor], activation: Activation
 ) -> Neurons:
     """Neurons with these incoming weights.
 
@@ -59,12 +66,20 @@ def neurons_of(
         new: What they read.
         weight: (features of all edges together, k).
         bias: (k,).
-        widths: Features of each edge.
+        inputs: The designs of what they read, (rows, features of an edge) each.
         activation: Theirs.
     """
-    blocks = torch.split(weight.float(), list(widths))
+    blocks = torch.split(weight.float(), [part.shape[1] for part in inputs])
     incoming = tuple(as_weight(edge.op, block) for edge, block in zip(new.edges, blocks, strict=True))
-    return Neurons(new, incoming, bias.float() * (new.bias is not None), activation)
+    bias, scale = bias.float() * new.shifted, None
+    shifts = {} if new.bias is None else {new.bias: bias if new.norm is None else torch.zeros_like(bias)}
+    if new.norm is not None:
+        shifts |= started(new.norm, combine(inputs, weight), bias)
+        if not new.norm.op.affine:
+            mean, variance = (shifts[key] for key in new.norm.keys)
+            scale = (variance + new.norm.op.eps).rsqrt()
+            bias = -mean * scale
+    return Neurons(new, incoming, bias, scale, shifts, activation)
 
 
 def activation_of(op: Op, learned: Mapping[str, torch.Tensor] | None = None, rank: int = 2) -> Activation:

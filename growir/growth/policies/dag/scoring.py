@@ -25,6 +25,7 @@ from growir.growth.policies.dag.neurons import (
     random_directions,
     scaled,
 )
+from growir.growth.policies.dag.norms import following
 from growir.growth.policies.dag.refining import Draft, refined
 from growir.growth.policies.dag.scored import Outcome, Scored, Small
 from growir.growth.policies.dag.settings import DagConfig, Directions
@@ -92,7 +93,12 @@ class Scoring:
         amplitude, predicted = search.amplitude, self._predicted(solved, shifts)
         step: Pass = candidate.part
         final = self._with_values(step, new, neurons, solved, amplitude)
-        updates = {k: v for s in solved for k, v in self._updates(s, amplitude).items()}
+        updates: dict[str, torch.Tensor] = {}
+        for each, shift in zip(solved, shifts, strict=True):
+            updates |= self._updates(each, amplitude)
+            if amplitude > 0:
+                sums = measured.ls.values[each.target.node]
+                updates |= following(each.target.norm, session.tensors, sums, sums + amplitude * shift)
         before = float(measured.losses.double().mean())
         gain, error = 0.0, None
         outcome: Outcome = "no amplitude"  # applied, it would be neurons that nothing reads
@@ -177,10 +183,9 @@ class Scoring:
             else chain((incoming.activation,), incoming.shape)
         )
         inputs = [measured.design(edge, incoming.shape) for edge in incoming.edges]
-        widths = tuple(part.shape[1] for part in inputs)
 
         def made(weight: torch.Tensor, bias: torch.Tensor) -> Neurons:
-            return neurons_of(incoming, weight, bias, widths, activation)
+            return neurons_of(incoming, weight, bias, inputs, activation)
 
         whole, rest = torch.zeros(0, 0), torch.zeros(0, 0)
         if directions == "random":
@@ -199,7 +204,7 @@ class Scoring:
             ridge = self.config.ridge or 1e-3
             weight, bias = fitted_directions(inputs, rest, blocks, incoming.count, ridge, draws, aligned=aligned)
             # Between maps a target reads a neuron at many positions, which the descent does not know of.
-            vectors = incoming.shape.rank == 2 and incoming.bias is not None
+            vectors = incoming.shape.rank == 2 and incoming.shifted
             whole, rest = (torch.cat(inputs, dim=1), rest) if vectors else (whole, torch.zeros(0, 0))
         kind = (incoming.activation, tuple(tensor.detach().numpy().tobytes() for tensor in learned.values()))
 
@@ -361,8 +366,8 @@ class Scoring:
         if neurons is not None and new.incoming is not None:
             for edge, weight in zip(new.incoming.edges, neurons.incoming, strict=True):
                 put(edge.weight, weight)
-            if new.incoming.bias is not None:
-                put(new.incoming.bias, neurons.bias)
+            for key, numbers in neurons.shifts.items():
+                put(key, numbers)
         for each in solved:
             for edge, weight in zip(each.edges, each.new, strict=True):
                 put(edge.weight, amplitude * weight)

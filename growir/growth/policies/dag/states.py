@@ -10,6 +10,7 @@ from growir.channels import analyse
 from growir.errors import PassRefused
 from growir.graph import Graph, per_graph
 from growir.growth.measure.designs import is_layer
+from growir.growth.policies.dag.norms import Norm, norm_behind
 from growir.ops import (
     ACTIVATIONS,
     AdaptiveAvgPool2d,
@@ -62,15 +63,16 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class StateView:
-    """A hidden state: a sum of edges and a bias, and the activation that reads it.
+    """A hidden state: a sum of edges and a bias, and the activation that reads it, through a batch norm or directly.
 
     Attributes:
-        node: The value before the activation: (N, width), or a map (N, width, height, width).
-        post: The value after it; None for a state that nothing activates, such as the output.
+        node: The sum, before norm and activation: (N, width), or a map (N, width, height, width).
+        post: The value after them; None for a state that nothing activates, such as the output.
         edges: The edges that are summed.
         bias: Key of its bias, if it has one.
         shape: Of `node`.
         frozen: Which of its weights and its bias stay as they are.
+        norm: The batch norm that reads it, if one does.
     """
 
     node: str
@@ -79,6 +81,7 @@ class StateView:
     bias: str | None
     shape: Shape
     frozen: frozenset[str] = frozenset()
+    norm: Norm | None = None
 
     @property
     def moving(self) -> tuple[Edge, ...]:
@@ -127,11 +130,13 @@ def states_of(graph: Graph) -> Sequence[StateView]:
                 edges.append(edge_of(graph, name))
             if "bias" in mine:
                 bias = bias or f"{name}.bias"
-        readers = graph.consumers[state.node]
-        alone = len(readers) == 1 and state.node not in graph.outputs
+        norm = norm_behind(graph, state.node)
+        end = norm.node if norm else state.node
+        readers = graph.consumers[end]
+        alone = len(readers) == 1 and end not in graph.outputs
         post = readers[0] if alone and graph[readers[0]].op.kind() in ACTIVATIONS else None
         own = still & {*(edge.weight for edge in edges), bias}
-        found[state.node] = StateView(state.node, post, tuple(edges), bias, shapes[state.node], own)
+        found[state.node] = StateView(state.node, post, tuple(edges), bias, shapes[state.node], own, norm)
     return list(found.values())
 
 
@@ -156,7 +161,7 @@ def edge_of(graph: Graph, name: str) -> Edge:
 
 
 def widenable(graph: Graph, states: Sequence[StateView], state: StateView) -> bool:
-    """Whether new neurons of a state have all their weights in its edges, its bias, and the edges it feeds."""
+    """Whether new neurons of a state have all their weights in its edges, bias and norm, and the edges it feeds."""
     if state.post is None or not state.edges:
         return False
     try:
@@ -166,6 +171,8 @@ def widenable(graph: Graph, states: Sequence[StateView], state: StateView) -> bo
     made = {edge.weight for edge in state.edges}
     if state.bias is not None:
         made.add(state.bias)
+    if state.norm is not None:
+        made.update(state.norm.keys)
     used = {edge.weight for _, edge in fed_by(states, state.post)}
     return (
         not space.pins
