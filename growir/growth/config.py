@@ -343,7 +343,7 @@ DIGITS = RunConfig(
     name="digits",
     threads=1,  # layers this small only wait for each other on more
     data=DataConfig(path="digits", task="classification", standardise="global"),
-    train=TrainConfig(weight_decay=0.3),
+    train=TrainConfig(weight_decay=0.3, epochs_final=60),  # a length to find would take a demo half a minute
     budget=BudgetConfig(parameters=5000),
 )
 

@@ -25,6 +25,7 @@ from growir.runs.values import Json
 from growir.runs.words import (
     GAIN,
     PROBATION,
+    TRIAL,
     UNDONE,
     amount,
     decimal,
@@ -96,13 +97,14 @@ class Teller:
                 why = UNDONE.get(event.reason or "", cut(event.reason))
                 yield _under(f"growth {amount(event.step)} is taken back: {why}")
             case Fitted():
-                loss = f"a loss of {decimal(event.loss, '.4f')} on the selection part"
+                loss = f"a loss of {decimal(event.loss, '.4f')}"
                 if not event.trial:
-                    yield _under(f"a fit leaves {loss}")
+                    yield _under(f"a fit leaves {loss} on the selection part")
                     return
                 yield from self._header(event, columns=False)
+                yield from self._once("trial", TRIAL)
                 came = loss if event.loss is not None else "it diverges"
-                yield _under(f"{amount(event.parameters)} parameters, fitted for {amount(event.epochs)} epochs: {came}")
+                yield _under(f"trial of {amount(event.parameters)} parameters, {amount(event.epochs)} epochs: {came}")
             case Sized():
                 self._branch = event.branch  # whose lengths are tried next
                 yield f"\n{wrapped(sized_text(event))}"

@@ -31,6 +31,10 @@ GAIN = (
     "A gain is by how much a growth lowers the loss before it is trained: as predicted to first order, and as measured "
     "on the selection part."
 )
+TRIAL = (
+    "A trial is a fit, of a fork, that says what a network of its size comes to on the selection part; growth goes on "
+    "from the unfitted network."
+)
 PROBATION = (
     "on probation: nothing gains at once, so the most promising candidate is trained; it stays if that lowers the loss "
     "on the selection part by more than chance would; by the strategy widen, in any case"

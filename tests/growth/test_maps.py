@@ -51,6 +51,7 @@ SETTINGS: dict[str, Any] = {
     "policy": POLICY,
     "train": {"epochs_between": 3, "epochs_final": 4, "batch_size": 32},
     "budget": {"parameters": 2000, "steps": 4},
+    "schedule": {"trials": 0},
 }
 TO_VECTOR: dict[str, Any] = {"kernel_size": 3, "out_pool": "max", "out_stride": 2}
 

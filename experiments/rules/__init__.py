@@ -1,0 +1,1 @@
+"""Which of the networks that a run has tried should go on."""
