@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, Reference
-from growir.ops import OP_BY_KIND, Constant, OpError, Shape
+from growir.ops import OP_BY_KIND, BatchNorm, Constant, OpError, Shape
 from growir.ops.base import PositiveInt
 from growir.passes.link import (
     SPATIAL,
@@ -36,7 +36,7 @@ from growir.shapes import shapes_of
 
 
 class AddNode(Linked):
-    """Put layer -> activation -> layer between a value and a state; the second layer starts at zero.
+    """Put layer -> (norm) -> activation -> layer between a value and a state; the second layer starts at zero.
 
     The layers are as add_edge has them. Of two convolutions both have `kernel_size`, and the first the stride or pool.
 
@@ -48,6 +48,8 @@ class AddNode(Linked):
         activation: Kind of the activation.
         out_pool: What stands behind the activation of a new map, in front of the second layer.
         out_stride: Of `out_pool` over windows.
+        norm: What normalises the channels of the new state in front of its activation. The first layer then has no
+            bias, as the norm has one.
     """
 
     name: ClassVar[str] = "add_node"
@@ -56,6 +58,7 @@ class AddNode(Linked):
     activation: Reference = "relu"
     out_pool: Pool | None = None
     out_stride: Size = 1
+    norm: Literal["batch_norm"] | None = None
 
     @model_validator(mode="after")
     def _stride_of_a_pool(self) -> Self:
@@ -66,12 +69,18 @@ class AddNode(Linked):
     @model_serializer(mode="wrap")
     def _as_recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Growth keys its random numbers by this text, so a node without these fields reads as it did before they were.
-        data = handler(self)
-        return data if self.out_pool else {key: value for key, value in data.items() if not key.startswith("out_")}
+        left_out = (() if self.out_pool else ("out_pool", "out_stride")) + (() if self.norm else ("norm",))
+        return {key: value for key, value in handler(self).items() if key not in left_out}
 
     def check(self, graph: Graph) -> None:
         check_activation(self.activation)
         super().check(graph)
+        shape = shapes_of(graph)[find_state(graph, self.target).node]
+        if self.norm and self.link(graph).axis == -1 and shape.rank > 2:
+            raise PassRefused(
+                f"{self.name}: norm='batch_norm' is over axis 1, but the new state has its channels on the last axis, "
+                f"as {cut(self.target)} is {shape}; leave norm out"
+            )
 
     def preserves(self, graph: Graph) -> Preserves:
         # Whatever comes in, the function stays while the new state's outgoing weights are zero.
@@ -137,12 +146,13 @@ class AddNode(Linked):
         state, (link, onward) = find_state(graph, self.target), self.links(graph)
         shapes = shapes_of(graph)
         module, name = fresh_name(graph, "node"), fresh_name(graph, "edge")
-        layer, activation = link.layer(self.width, bias=True), OP_BY_KIND[self.activation]()
+        layer, activation = link.layer(self.width, bias=self.norm is None), OP_BY_KIND[self.activation]()
         last = onward.layer(shapes[state.node].size(onward.axis), bias=False)
 
         before, source = link.lead(self.source, module)
         first = Node(name=f"{module}.{layer.kind()}", op=layer, inputs=(source,))
-        act = Node(name=f"{module}.act", op=activation, inputs=(first.name,))
+        norms = [Node(name=f"{module}.norm", op=BatchNorm(), inputs=(first.name,))] if self.norm else []
+        act = Node(name=f"{module}.act", op=activation, inputs=(norms[0].name if norms else first.name,))
         between, source = onward.lead(act.name, name)
         edge = Node(name=onward.name_in(name), op=last, inputs=(source,))
         nodes, outputs, made = state.feed(graph, edge)
@@ -151,10 +161,11 @@ class AddNode(Linked):
         hidden = layer.infer(prepared)
         read = onward.prepared(hidden)
         params = {f"{first.name}.{key}": param for key, param in layer.params(prepared).items()}
-        params |= {f"{act.name}.{key}": param for key, param in activation.params(hidden).items()}
+        for node in (*norms, act):
+            params |= {f"{node.name}.{key}": param for key, param in node.op.params(hidden).items()}
         params[f"{edge.name}.weight"] = replace(last.params(read)["weight"], init=Constant(0.0))
         edits = [create(key, param, self.seed, step, self.values) for key, param in params.items()]
-        fresh = [*before, first, act, *between]
+        fresh = [*before, first, *norms, act, *between]
         return Change([*nodes, *fresh], outputs, edits, [*(node.name for node in fresh), edge.name, *made])
 
     @classmethod

@@ -45,6 +45,7 @@ from growir.ops import (
 )
 from growir.passes import AddNode, Extend, Prune, Split, Widen
 from growir.rewrite import Pass
+from growir.shapes import shapes_of
 from growir.testing.blocks import BLOCKS, BLOCKS_ON_IMAGES, BLOCKS_ON_ROWS
 from growir.testing.sketch import Move, Sketch, divisors
 from growir.verify import verify
@@ -322,6 +323,9 @@ def candidates(draw: Callable[[st.SearchStrategy[Any]], Any], kind: type[P], gra
         changes |= {"width": draw(st.integers(1, 3)), "activation": draw(st.sampled_from(sorted(ACTIVATIONS)))}
         if pass_.out_pool:
             changes["out_pool"] = draw(st.sampled_from(["global_avg", "flatten"]))
+        channels_behind = shapes_of(graph)[pass_.target].rank > 2 and pass_.link(graph).axis == -1
+        if not channels_behind and draw(st.booleans()):
+            changes["norm"] = "batch_norm"
     pass_ = kind.model_validate({**pass_.model_dump(), **changes})
     if draw(st.integers(0, 3)) == 3:
         done = pass_.rewrite(graph)

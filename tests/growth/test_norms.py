@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import growir
+from growir.errors import RunError
 from growir.graph import Graph, Input, Node
 from growir.growth.measure.section import run_section
 from growir.growth.policies.dag.norms import norm_behind
@@ -21,7 +23,7 @@ from growir.growth.policies.dag.states import StateView, states_of, widenable
 from growir.growth.session import Session
 from growir.network import Network
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, GroupNorm, Linear, MaxPool2d, Op, Relu, Tanh
-from growir.passes import Widen
+from growir.passes import AddNode, Widen
 from growir.rewrite import Pass, Preserves
 from growir.runs.records import Growth
 from growir.verify import verify
@@ -35,6 +37,7 @@ from tests.growth.problems import (
     select_of,
     small_config,
     small_problem,
+    small_session,
     spirals,
     trained,
     values_of,
@@ -252,7 +255,85 @@ def test_a_frozen_norm_stays_as_it_is() -> None:
     assert not moved(("weight",))
 
 
+# -- new maps with a norm ---------------------------------------------------------------------------------------------
+
+
+FLAT: dict[str, Any] = {"out_pool": "flatten", "out_stride": 1}
+
+
+def normed_session(**policy: Any) -> Session:
+    """A session on a map with a norm and one behind it, from nothing."""
+    config = small_config(policy={**KERNELS, "norm": "batch", **policy}, budget={"parameters": 50_000})
+    session = small_session(blobs(), config)
+    way: dict[str, Any] = {"norm": "batch_norm", "kernel_size": 3, "out_pool": "max", "out_stride": 2, "width": 3}
+    session.grow(AddNode(source="standard", target="out", **way))
+    session.grow(AddNode(source="node_1.act", target="out", pool="max", stride=2, **way | FLAT))
+    trained(session, 0)
+    session.recalibrate(0)
+    return session
+
+
+def test_maps_that_are_added_have_norms_and_vectors_have_none() -> None:
+    session = normed_session()
+    nodes = [m for m in proposed(session) if isinstance(m, AddNode)]
+    found = {(m.norm, m.kernel_size) for m in nodes}
+    assert found == {("batch_norm", 3), (None, None)}
+    for move in proposed(normed_session(norm="none")):
+        assert getattr(move, "norm", None) is None
+
+
+@pytest.mark.parametrize("directions", ["random", "fitted"])
+def test_what_is_measured_of_a_map_with_a_norm_is_what_is_applied(directions: str) -> None:
+    session, kinds = normed_session(directions=directions), Counter[str]()
+    for choice in scored(session, key=5):
+        if choice.amplitude == 0:
+            continue
+        restore = session.keep()
+        apply(session, choice)
+        after = loss_on(session, select_of(session))
+        session.recalibrate(0)
+        anew = loss_on(session, select_of(session))
+        restore()
+        assert after == pytest.approx(choice.loss, abs=2e-6 + 1e-5 * after), choice.step
+        assert abs(anew - after) < 0.01 + 0.2 * abs(choice.gain), choice.step
+        kinds[choice.step.name] += getattr(choice.step, "norm", None) is not None or isinstance(choice.step, Widen)
+    assert kinds["add_node"] > 2
+    assert kinds["widen"] == 2
+
+
+def test_a_map_beside_one_with_a_norm_is_its_widening() -> None:
+    session = small_session(blobs(), small_config(policy={**KERNELS, "norm": "batch"}, budget={"parameters": 50_000}))
+    step = next(m for m in proposed(session) if isinstance(m, AddNode) and m.norm and m.out_stride == 2)
+    session.grow(step)
+    moves = [m.model_copy(update={"target": "out"}) if isinstance(m, AddNode) else m for m in proposed(session)]
+    assert step not in moves
+    assert step.model_copy(update={"out_pool": "flatten", "out_stride": 1}) in moves
+    assert Widen(node="node_1.act", by=3) in moves
+
+
+def test_a_norm_needs_two_samples() -> None:
+    settings: dict[str, Any] = {"policy": {"name": "dag", "norm": "batch", **KERNELS}, "train": {"batch_size": 1}}
+    with pytest.raises(RunError, match=r'norm is "batch", .* but \[train\] batch_size is 1'):
+        growir.grow(None, blobs(), **settings)
+
+
 # -- whole runs -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_from_nothing_adds_maps_with_norms() -> None:
+    arrays = blobs()
+    settings: dict[str, Any] = {
+        "policy": {"name": "dag", "strategy": "widen", "norm": "batch", **KERNELS},
+        "train": {"epochs_between": 3, "epochs_final": 4, "batch_size": 32},
+        "budget": {"parameters": 2000, "steps": 3},
+        "schedule": {"trials": 0.0},
+    }
+    found = growir.grow(None, arrays, **settings)
+    norms = [node.name for node in found.network.graph.nodes if node.op.kind() == "batch_norm"]
+    assert norms == ["node_1.norm", "node_2.norm"]
+    assert found.network.replayed().graph.hash == found.network.graph.hash
+    again = growir.grow(None, arrays, **settings)
+    assert all(np.array_equal(array, again.network.arrays[key]) for key, array in found.network.arrays.items())
 
 
 def test_a_run_widens_the_states_of_a_network_with_norms(tmp_path: Path) -> None:

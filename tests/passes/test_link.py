@@ -11,7 +11,21 @@ from growir.document import dumps
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
 from growir.network import Network
-from growir.ops import AdaptiveAvgPool2d, Add, Conv1d, Conv2d, Conv3d, Flatten, Linear, MaxPool2d, Op, Relu, Reshape
+from growir.ops import (
+    AdaptiveAvgPool2d,
+    Add,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Op,
+    Relu,
+    Reshape,
+)
+from growir.params import param_table
 from growir.passes import AddEdge, AddNode, Widen, pass_from_step
 from growir.replay import check_history, replayable
 from growir.rewrite import Preserves
@@ -232,6 +246,29 @@ def test_a_map_feeds_a_vector(fields: dict[str, Any], size: int, reads: int) -> 
     assert (recorded["out_pool"], recorded["out_stride"]) == ("max", 4)
 
 
+@pytest.mark.parametrize("fields", [{"out_pool": "max", "out_stride": 2}, {"out_pool": "flatten"}, {"pool": "flatten"}])
+def test_a_norm_stands_in_front_of_the_activation(fields: dict[str, Any]) -> None:
+    graph = convnet()
+    step = AddNode(source="x", target="head", width=3, activation="tanh", norm="batch_norm", **fields)
+    done = step.rewrite(graph).graph
+    (layer,) = done["node_1.norm"].inputs
+    assert done["node_1.act"].inputs == ("node_1.norm",)
+    assert done["node_1.norm"].op == BatchNorm()
+    assert f"{layer}.bias" not in param_table(done)
+    assert param_table(done)["node_1.norm.running_var"].shape == (3,)
+    assert done.history is not None
+    assert done.history.steps[0].fields["norm"] == "batch_norm"
+    assert_preserves(step, graph)
+    assert_preserves(Widen(node="node_1.act", by=2), done)
+
+
+def test_a_batch_norm_needs_channels_on_axis_1() -> None:
+    rows = graph_of((5, 4), Node(name="head", op=Linear(out_features=3), inputs=("x",)))
+    words = r"norm='batch_norm' is over axis 1, .*as head is \(N, 5, 3\); leave norm out"
+    with pytest.raises(PassRefused, match=words):
+        AddNode(source="x", target="head", width=2, norm="batch_norm").rewrite(rows)
+
+
 def test_a_node_without_an_out_pool_is_recorded_as_it_always_was() -> None:
     """Growth keys random numbers by this text."""
     step = AddNode(source="x", target="head", width=2, pool="flatten")
@@ -239,7 +276,7 @@ def test_a_node_without_an_out_pool_is_recorded_as_it_always_was() -> None:
         '{"seed":0,"source":"x","target":"head","kernel_size":null,"stride":1,"pool":"flatten","layer":null,'
         '"width":2,"activation":"relu"}'
     )
-    assert step == AddNode(source="x", target="head", width=2, pool="flatten", out_pool=None, out_stride=1)
+    assert step == AddNode(source="x", target="head", width=2, pool="flatten", out_pool=None, out_stride=1, norm=None)
     assert step != AddNode(source="x", target="head", width=2, out_pool="flatten")
     done = step.rewrite(convnet())
     assert done.created == ("node_1.flat", "node_1.linear", "node_1.act", "edge_1", "sum_1")

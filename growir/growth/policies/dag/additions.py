@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from growir.graph import Graph
 from growir.growth.measure.designs import is_layer
-from growir.growth.policies.dag.norms import Norm
+from growir.growth.policies.dag.norms import Norm, norm_behind
 from growir.growth.policies.dag.states import Edge, StateView, edge_of, fed_by
 from growir.ops import Op, Shape
 from growir.passes import AddEdge, AddNode, Widen
@@ -86,7 +86,8 @@ def addition(step: Pass, done: Rewrite, states: Sequence[StateView]) -> Addition
         return Addition(None, ((target, (layers[-1],)),))
     first, last = layers
     shape = shapes_of(done.graph)[first.name]
-    incoming = Incoming((first,), done.graph[last.value].op, None, f"{first.name}.bias", shape, step.width)
+    op, norm = done.graph[last.value].op, norm_behind(done.graph, first.name)
+    incoming = Incoming((first,), op, None, None if norm else f"{first.name}.bias", shape, step.width, norm)
     return Addition(incoming, ((target, (last,)),))
 
 

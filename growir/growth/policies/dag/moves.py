@@ -153,9 +153,15 @@ class Moves:
             elif here.rank == there.rank:
                 for kernel in self.config.kernels:
                     for shrink in _shrinking(here, there):
-                        yield AddNode(**common, width=self.config.count or CHANNELS, kernel_size=kernel, **shrink)
+                        yield AddNode(**common, **self._map, kernel_size=kernel, **shrink)
             elif there.rank == 2:
                 yield from self._maps(common, here, learned)
+
+    @property
+    def _map(self) -> Fields:
+        """Of every new map."""
+        norm: Fields = {"norm": "batch_norm"} if self.config.norm == "batch" else {}
+        return {"width": self.config.count or CHANNELS, **norm}
 
     def _maps(self, common: Fields, here: Shape, learned: bool) -> Iterator[AddNode]:
         """States that are maps between a map and a vector: at the resolution of the data, then at half of each map's.
@@ -169,7 +175,7 @@ class Moves:
         for kernel in self.config.kernels:
             for stride in dict.fromkeys(max(1, side // grid) for grid in GRIDS):
                 out: Fields = {"out_pool": "max", "out_stride": stride} if stride > 1 else {"out_pool": "flatten"}
-                fields = {**common, "width": self.config.count or CHANNELS, "kernel_size": kernel, **shrink, **out}
+                fields = {**common, **self._map, "kernel_size": kernel, **shrink, **out}
                 yield AddNode.model_validate(fields)
 
 

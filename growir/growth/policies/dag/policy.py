@@ -72,6 +72,10 @@ class Dag:
     def check(self, session: Session) -> None:
         """Raises RunError where a network, its data or its place is none that this policy computes with."""
         _refuse(session)
+        if self.config.norm == "batch" and session.train_config.batch_size == 1:
+            raise RunError(
+                'policy dag: norm is "batch", which needs two samples or more to train on, but [train] batch_size is 1'
+            )
 
     # -- propose ------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from growir.ops import ACTIVATIONS
 from growir.ops.base import PositiveInt
 
 Directions = Literal["random", "fitted"]
+Norm = Literal["none", "batch"]
 Strategy = Literal["whole", "restricted", "bic", "widen"]
 # One list of words: of a union only the first half would be named to who wrote none of them.
 Way = Literal["whole", "restricted", "bic", "widen", "tournament"]
@@ -38,6 +39,7 @@ class DagConfig(PolicySettings):
             networks than many small. Channels of a new map are eight by default, and a map doubles.
         activation: Of new states; of a list, each is tried.
         kernels: Kernel sizes of convolutions; none keeps to fully connected layers.
+        norm: What stands between the convolution and the activation of a new map, "batch" norm or "none".
         directions: Incoming weights of new neurons, "random" or "fitted". Fitted are the best of a pool that holds the
             closed-form directions too, those of vectors then fitted by descent.
         samples: The most samples of each part that candidates are measured on.
@@ -56,6 +58,7 @@ class DagConfig(PolicySettings):
     neurons: PositiveInt | Literal["double"] | None = None
     activation: Word | Annotated[tuple[Word, ...], Field(max_length=MAX_CHOICES)] = "relu"
     kernels: Annotated[tuple[Annotated[int, Field(strict=True, gt=0, le=31)], ...], Field(max_length=MAX_CHOICES)] = ()
+    norm: Norm = "none"
     directions: Directions = "random"
     samples: Count = 6000
     ridge: Rate | None = None
