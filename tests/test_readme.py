@@ -29,10 +29,12 @@ BY_DATA = {
     "run": {"threads"},
     "data": {"path", "target", "separator", "test", "variance"},
     "policy": {"neurons", "ridge", "significance"},
+    "schedule": {"trials", "lengths"},
 }
 # What other pages tell: docs/training.md, docs/policies.md and docs/cli.md.
 ELSEWHERE = {
-    "run": {"network", "objective", "optimizer", "schedule"},
+    "run": {"network", "objective", "optimizer"},
+    "schedule": {"fit", "epochs", "first", "growths"},
     "train": {"rate", "clip", "amp", "accumulate", "stopping", "device", "checkpoint", "recalibrate", "weights_final"},
     "budget": {"per_growth"},
 }
