@@ -44,7 +44,7 @@ class BudgetConfig(Section):
             where growth begins from a network and nothing else limits that. The eight neurons stand beside a linear
             layer. Without trials it also decides how many neurons a growth adds.
         macs: The most multiply-accumulates per sample. By default no limit.
-        steps: The most growths.
+        steps: The most growths, without those that only trim.
         seconds: A safety stop on wall-clock time. By default no limit. A run that it ended says so and is not
             reproducible.
         per_growth: The most that one growth may add: parameters, macs, units, layers, or a share of the parameters.

@@ -18,10 +18,10 @@ from growir.growth.given import Given
 from growir.growth.memory import checked_memory
 from growir.growth.observer import Event, GrowthResult, Observer, show_again
 from growir.growth.phase import Position
-from growir.growth.policy import Judges, Remembers, Score, Skips, Standing, Starts
+from growir.growth.policy import Judges, Remembers, Score, Skips, Standing, Starts, Trims
 from growir.growth.progress import Progress
 from growir.growth.recording import Grown
-from growir.growth.schedule import Done, Entry, Grow, Log, Schedule, Train, TrialFit
+from growir.growth.schedule import IN_VAIN, Done, Entry, Grow, Log, Schedule, Train, TrialFit
 from growir.growth.session import Session
 from growir.growth.sizing import compared, selected, timed
 from growir.growth.training import Keeping, Span, steps_of, train_between, train_final, trial_epochs
@@ -157,6 +157,8 @@ class Engine:
         phase = self.schedule.next(self.progress.log)
         if isinstance(phase, Train):
             self._train(phase)
+        elif self.trim():
+            pass  # of a smaller network something else may come next
         elif isinstance(phase, Grow):
             self.grow()
         elif isinstance(phase, TrialFit):
@@ -188,8 +190,44 @@ class Engine:
         if isinstance(decided, _Nothing):
             self.end(decided.reason, started, decided.why)
             return
-        before, costs = self._stands(), session.graph.costs()
+        before = self._stands()
         take_back = session.keep() if isinstance(policy, Judges) else None
+        self._carry_out(decided, "growth", started)
+        if take_back is not None:
+            self._pending = _Pending(before, take_back, progress.log)
+        self.progress = replace(self.progress, grown=progress.steps)
+
+    def trim(self) -> bool:
+        """Have the policy take away what the network does as well without, once after each growth that was trained.
+
+        Returns whether it has looked for that.
+        """
+        session, progress, policy = self.session, self.progress, self.branch.policy
+        if not isinstance(policy, Trims) or not progress.log.untrimmed:
+            return False
+        started, budget = time.perf_counter(), Budget(session.config.budget, session.graph)
+        with session.meter.phase("growing"):
+            found = policy.trim(session, budget)
+        if found is None:
+            return False
+        if found.step is not None:
+            decided = _Decided(found.scores, found.chosen, checked_pass(policy, found.step, budget))
+            self._carry_out(decided, "trimmed", started)
+            self._keep(self.progress)
+            return True
+        seconds = time.perf_counter() - started
+        self.progress = replace(
+            progress,
+            seconds=progress.seconds + seconds,
+            growing=progress.growing + seconds,
+            log=progress.noting(Entry("trimmed")),
+        )
+        return True
+
+    def _carry_out(self, decided: _Decided, what: str, started: float) -> None:
+        """Rewrite the network and tell of it; `what` is what the schedule calls it, `started` when it began."""
+        session, progress, policy, step = self.session, self.progress, self.branch.policy, self.progress.step + 1
+        before, costs = self._stands(), session.graph.costs()
         with session.meter.phase("growing"):
             report = applied(policy, session, decided.rewrite, progress.steps)
             self._standing = None
@@ -201,23 +239,22 @@ class Engine:
         if told is not None:
             self.tell(told)
         self.observer.accepted(step, session.graph)
-        if take_back is not None:
-            self._pending = _Pending(before, take_back, progress.log)
         self.progress = replace(
             progress,
             step=step,
             seconds=progress.seconds + time.perf_counter() - started,
             growing=progress.growing + growing,
-            log=progress.noting(Entry("growth", metrics={"parameters": float(session.graph.costs().parameters)})),
-            grown=progress.steps,
+            log=progress.noting(Entry(what, metrics={"parameters": float(session.graph.costs().parameters)})),
         )
 
     def _decided(self, step: int) -> _Decided | _Nothing:
         """What grows, or why nothing does."""
         session, progress, policy = self.session, self.progress, self.branch.policy
         limits = session.config.budget
-        if progress.step >= limits.steps:
+        if progress.log.growths >= limits.steps:
             return _Nothing("steps")
+        if progress.log.in_vain >= IN_VAIN:
+            return _Nothing("no larger")
         share = (progress.branch + 1) / len(self.branches)
         if limits.seconds is not None and progress.seconds >= limits.seconds * share:
             return _Nothing("seconds")

@@ -129,6 +129,8 @@ class Grower:
             phase = engine.schedule.next(engine.progress.log)
             if isinstance(phase, Train):
                 break
+            if engine.trim():
+                continue
             if isinstance(phase, Grow):
                 engine.grow()
             elif isinstance(phase, Done):

@@ -202,6 +202,30 @@ class Judges(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trimmed:
+    """What a network does as well without.
+
+    Attributes:
+        scores: All that could go.
+        chosen: Those that go.
+        step: The rewrite that takes them away; None where nothing goes.
+    """
+
+    scores: Sequence[Score]
+    chosen: Sequence[Score]
+    step: Pass | None
+
+
+@runtime_checkable
+class Trims(Protocol):
+    """A policy that makes the network smaller again where it is no worse for that."""
+
+    def trim(self, session: Session, budget: Budget) -> Trimmed | None:
+        """What can go, asked once after each growth, when it has been trained; None if the policy never trims."""
+        ...
+
+
 @runtime_checkable
 class Checks(Protocol):
     """A policy that grows some networks only, or needs something of the data."""

@@ -19,6 +19,7 @@ from growir.nearest import suggestion
 
 Fit = Literal["between", "final"]
 Measure = Literal["loss", "accuracy"]
+IN_VAIN = 2  # growths in a row after which a trimmed network was no larger, where growth ends
 ABOUT = 0.95  # of a factor counts as the factor
 TRIALS = 2.0  # trials where nobody says anything else: at each doubling
 LENGTHS = 3  # halvings, or doublings, of a fit that are tried at most
@@ -76,13 +77,14 @@ class Entry:
     """What a schedule needs to know of one thing that happened.
 
     Attributes:
-        what: "started", "growth", "trained", "undone", "tried" (a trial fit), "ended", "selected" (which of several
-            networks goes on) or "fitted" (the final fit).
+        what: "started", "growth", "trained", "trimmed" (what the network does as well without has gone, if there was
+            something), "undone", "tried" (a trial fit), "ended", "selected" (which of several networks goes on) or
+            "fitted" (the final fit).
         epochs: Of "trained" and "tried", how many, and of "selected" those of the trial.
-        metrics: Of "trained", the mean loss and accuracy or squared error on the data that selects; of "growth", the
-            parameters after it; of "tried" these, the loss after the fit, and by how much that is lower than of the
-            last trial that was better than those before it, `gain`, with its standard error, `error`; of "selected" the
-            loss of the trial.
+        metrics: Of "trained", the mean loss and accuracy or squared error on the data that selects; of "growth", and of
+            "trimmed" if something went, the parameters after it; of "tried" these, the loss after the fit, and by how
+            much that is lower than of the last trial that was better than those before it, `gain`, with its standard
+            error, `error`; of "selected" the loss of the trial.
     """
 
     what: str
@@ -144,9 +146,29 @@ class Log:
             if entry.what == "tried":
                 before = entry.metrics.get("parameters")
                 return size is not None and before is not None and size >= ABOUT * factor * before
-            if entry.what == "growth" and size is None:
+            if entry.what in ("growth", "trimmed") and size is None:
                 size = entry.metrics.get("parameters")
         return True
+
+    @property
+    def untrimmed(self) -> bool:
+        """Whether the last growth has been trained, and nobody has looked yet what can go again."""
+        trained = False
+        for entry in reversed(self.entries):
+            if entry.what in ("growth", "trimmed"):
+                return trained and entry.what == "growth"
+            trained = trained or entry.what == "trained"
+        return False
+
+    @property
+    def in_vain(self) -> int:
+        """How many of the last growths left the network, trimmed, no larger than it had been after an earlier one."""
+        found, most, size = 0, -math.inf, -math.inf
+        for entry in self.entries:
+            size = entry.metrics.get("parameters") or size if entry.what in ("growth", "trimmed") else size
+            if entry.what == "trimmed":
+                found, most = (0, size) if size > most else (found + 1, most)
+        return found
 
     @property
     def barren(self) -> int:

@@ -349,6 +349,11 @@ class Growth(Event):
         """Whether the training that follows has to justify it."""
         return self.notes.get("probation") is True
 
+    @property
+    def trims(self) -> bool:
+        """Whether it takes away what the network does as well without, and adds nothing."""
+        return "trimmed" in self.notes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped(Event):

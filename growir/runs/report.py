@@ -17,6 +17,7 @@ from growir.runs.values import Metrics
 from growir.runs.words import (
     GAIN,
     PROBATION,
+    TRIMMED,
     amount,
     decimal,
     describe_step,
@@ -47,6 +48,8 @@ def run_page(log: RunLog) -> Iterator[str | Grid]:
         yield f"{said}\nmacs are the multiply-accumulates for one sample."
         if any(grown.growth.probation for grown in log.growths):
             yield wrapped(PROBATION)
+        if any(grown.growth.trims for grown in log.growths):
+            yield wrapped(TRIMMED)
     else:
         yield "no growths yet" if not log.reason else "no growths"
     if log.ends:
@@ -107,7 +110,8 @@ def growth_text(grown: Grown) -> str:
     """A growth in a few words, and whether it was taken back."""
     probation = ", on probation" if grown.growth.probation else ""
     undone = "" if grown.taken_back is None else f", taken back ({grown.taken_back})"
-    return f"{what_grew(grown.growth.what)}{probation}{undone}"
+    trimmed = ", trimmed" if grown.growth.trims else ""
+    return f"{what_grew(grown.growth.what)}{probation}{trimmed}{undone}"
 
 
 def _contest(log: RunLog) -> Iterator[str | Grid]:

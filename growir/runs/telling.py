@@ -26,6 +26,7 @@ from growir.runs.words import (
     GAIN,
     PROBATION,
     TRIAL,
+    TRIMMED,
     UNDONE,
     amount,
     decimal,
@@ -138,7 +139,7 @@ class Teller:
     def _growth(self, event: Growth) -> Iterator[str]:
         """The line of a growth, or two where it does not fit one."""
         of = f", best of {event.candidates}" if (event.candidates or 0) > 1 else ""
-        of = ", on probation" if event.probation else of
+        of = ", on probation" if event.probation else ", trimmed" if event.trims else of
         predicted, measured = (decimal(gain, ".4f") for gain in (event.predicted_gain, event.measured_gain))
         first, *others = fold(f"{what_grew(event.what)}{of}", _WHAT)
         yield (
@@ -153,6 +154,8 @@ class Teller:
             yield from self._moves(grew[0])
         if event.probation:
             yield from self._explained("probation", PROBATION)
+        elif event.trims:
+            yield from self._explained("trimmed", TRIMMED)
         elif (event.candidates or 0) > 1:
             yield from self._explained(
                 "best", f"of {event.candidates} candidates that were measured, this one did best"

@@ -21,6 +21,7 @@ REASONS: Mapping[str, str] = {
     "no gain": "no candidate lowers the loss of the selection part by more than chance would, at once or trained",
     "criterion": "the information criterion no longer falls",
     "size": "larger networks are no better after a fit",
+    "no larger": "what grows goes again: two growths in a row left the network no larger",
 }
 # Of a growth that was taken back after the training that followed it.
 UNDONE: Mapping[str, str] = {
@@ -38,6 +39,10 @@ TRIAL = (
 PROBATION = (
     "on probation: nothing gains at once, so the most promising candidate is trained; it stays if that lowers the loss "
     "on the selection part by more than chance would; by the strategy widen, in any case"
+)
+TRIMMED = (
+    "trimmed: the selection part does not miss what went by more than chance would, so it would not pass as a growth; "
+    "the gain is that of all together"
 )
 # Of a recorded pass, what tells nothing of what it does.
 _UNSAID = frozenset("event step pass version created values seed cost".split())
@@ -76,6 +81,8 @@ def describe_step(found: Mapping[str, Any], depth: int = 0) -> str:
         case "add_node":
             way = (source, target) if made == "?" else (source, made, target)  # what was only tried made nothing
             return f"{neurons(found.get('width', '?'))} {' -> '.join(way)}"
+        case "remove_edge":
+            return f"no edge {source} -> {target}"
         case "widen":
             return f"{node} wider by {cut(found.get('by', '?'))}"
         case "prune" | "split" as name:

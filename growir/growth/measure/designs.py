@@ -106,6 +106,11 @@ def as_weight(op: Op, matrix: torch.Tensor) -> torch.Tensor:
     return matrix.T.reshape(matrix.shape[1], -1, *in_full(op.kernel_size, op.spatial))
 
 
+def as_matrix(weight: torch.Tensor) -> torch.Tensor:
+    """The weight of a layer as the matrix (features, width) that its design is multiplied by."""
+    return weight.flatten(1).T
+
+
 def run_layer(op: Op, value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The layer without its bias."""
     if not isinstance(op, Conv2d):

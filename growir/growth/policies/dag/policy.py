@@ -29,7 +29,9 @@ from growir.growth.policies.dag.scored import Scored
 from growir.growth.policies.dag.scoring import Scoring
 from growir.growth.policies.dag.settings import DagConfig
 from growir.growth.policies.dag.states import StateView, fed_by, states_of
-from growir.growth.policy import Candidate, Score, Standing
+from growir.growth.policies.dag.trimming import Trim, trimmed
+from growir.growth.policies.dag.trimming import notes_of as notes_of_trimming
+from growir.growth.policy import Candidate, Score, Standing, Trimmed
 from growir.growth.problem import Problem
 from growir.growth.reading import float_dtype
 from growir.growth.session import Session
@@ -182,8 +184,19 @@ class Dag:
         now = bic(session, float(after.losses.mean()), choice.parameters)
         return None if now < bic(session, float(before.losses.mean()), choice.parameters_before) else "criterion"
 
+    # -- trim ---------------------------------------------------------------------------------------------------------
+
+    @uncollected()
+    def trim(self, session: Session, budget: Budget) -> Trimmed | None:
+        """Edges and neurons that the selection part does not miss, where the settings say so."""
+        if not self.config.trim:
+            return None
+        return trimmed(self._measure(session), budget, self.config.error_rate)
+
     def explain(self, scores: Sequence[Score], chosen: Sequence[Score]) -> Mapping[str, Any]:
         """The choice, and every candidate as it was scored."""
+        if isinstance(chosen[0], Trim):
+            return notes_of_trimming(cast("Sequence[Trim]", scores), cast("Sequence[Trim]", chosen))
         (choice,) = cast("Sequence[Scored]", chosen)
         return notes_of(choice, cast("Sequence[Scored]", scores))
 

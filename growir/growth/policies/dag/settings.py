@@ -50,6 +50,9 @@ class DagConfig(PolicySettings):
             this (one-sided, paired by sample, each candidate by itself: of many, one may pass by chance); 1 takes any
             improvement, and what trains to one or not. By default 1 for "widen", else 0.05. Width pays after a full
             training.
+        trim: Whether edges and neurons go again, once the training after a growth is over, that the selection part does
+            not miss by the test of `significance`: what would not pass as a growth. Growth ends where two growths in a
+            row leave the network no larger so.
     """
 
     name: Literal["dag"] = "dag"
@@ -63,6 +66,7 @@ class DagConfig(PolicySettings):
     samples: Count = 6000
     ridge: Rate | None = None
     significance: Share | None = None
+    trim: Annotated[bool, Field(strict=True)] = False
 
     @property
     def select_share(self) -> float:
