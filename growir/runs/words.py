@@ -83,6 +83,8 @@ def describe_step(found: Mapping[str, Any], depth: int = 0) -> str:
             return f"{neurons(found.get('width', '?'))} {' -> '.join(way)}"
         case "remove_edge":
             return f"no edge {source} -> {target}"
+        case "insert_block":
+            return f"{'residual ' if found.get('residual', True) else ''}block behind {short(found.get('after', '?'))}"
         case "widen":
             return f"{node} wider by {cut(found.get('by', '?'))}"
         case "prune" | "split" as name:

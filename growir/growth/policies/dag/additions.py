@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from growir.graph import Graph
 from growir.growth.measure.designs import is_layer
 from growir.growth.policies.dag.norms import Norm, norm_behind
+from growir.growth.policies.dag.shortcuts import passed_on
 from growir.growth.policies.dag.states import Edge, StateView, edge_of, fed_by
 from growir.ops import Op, Shape
-from growir.passes import AddEdge, AddNode, Widen
+from growir.passes import AddEdge, AddNode, InsertBlock, Widen
 from growir.rewrite import Pass, Rewrite
 from growir.shapes import shapes_of
 
@@ -67,7 +68,7 @@ def addition(step: Pass, done: Rewrite, states: Sequence[StateView]) -> Addition
     """What a move adds to a graph with these states.
 
     Args:
-        step: A new edge, a new state or a widening.
+        step: A new edge, a new state, a residual block or a widening.
         done: The move carried out.
         states: Those before it.
     """
@@ -79,15 +80,18 @@ def addition(step: Pass, done: Rewrite, states: Sequence[StateView]) -> Addition
         op = done.graph[step.node].op
         incoming = Incoming(state.edges, op, step.node, state.bias, state.shape, step.by, state.norm)
         return Addition(incoming, tuple(fed.values()))
-    assert isinstance(step, AddEdge | AddNode)
+    assert isinstance(step, AddEdge | AddNode | InsertBlock)
     layers = [edge_of(done.graph, n) for n in done.created if n in done.graph and is_layer(done.graph[n].op)]
-    target = _target(done, layers[-1], states)
+    if isinstance(step, InsertBlock):
+        target = passed_on(next(state for state in states if state.post == step.after))
+    else:
+        target = _target(done, layers[-1], states)
     if isinstance(step, AddEdge):
         return Addition(None, ((target, (layers[-1],)),))
     first, last = layers
     shape = shapes_of(done.graph)[first.name]
     op, norm = done.graph[last.value].op, norm_behind(done.graph, first.name)
-    incoming = Incoming((first,), op, None, None if norm else f"{first.name}.bias", shape, step.width, norm)
+    incoming = Incoming((first,), op, None, None if norm else f"{first.name}.bias", shape, shape.size(1), norm)
     return Addition(incoming, ((target, (last,)),))
 
 

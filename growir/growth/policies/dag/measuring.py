@@ -15,6 +15,7 @@ from growir.growth.measure.designs import Places, chain, design, window_of
 from growir.growth.measure.section import constants_of, run_section
 from growir.growth.policies.dag.bottleneck import Bottleneck, Grams, Key, Moment, Remembered, combine, measure, stacked
 from growir.growth.policies.dag.downstream import Behind, Downstream
+from growir.growth.policies.dag.shortcuts import hidden_maps, passed_on
 from growir.growth.policies.dag.states import Edge, StateView, states_of
 from growir.growth.session import Session, generator
 from growir.ops import Op, Shape
@@ -166,7 +167,15 @@ class Measured:
         return self._downstream[key]
 
 
-def measured(session: Session, offered: Sequence[str], samples: int, ridge: float | None, kept: Remembered) -> Measured:
+def measured(
+    session: Session,
+    offered: Sequence[str],
+    samples: int,
+    ridge: float | None,
+    kept: Remembered,
+    *,
+    blocks: bool = False,
+) -> Measured:
     """Run the network over the three parts and backward over the first.
 
     Args:
@@ -175,6 +184,7 @@ def measured(session: Session, offered: Sequence[str], samples: int, ridge: floa
         samples: The most samples of each part.
         ridge: Relative regularisation, or None.
         kept: What earlier growths found of constant values; more is added.
+        blocks: Whether blocks may be added to what hidden maps pass on.
     """
     graph = session.graph
     states = states_of(graph)
@@ -197,7 +207,7 @@ def measured(session: Session, offered: Sequence[str], samples: int, ridge: floa
 
     fitted, searched = session.reading.halves
     assert session.data.select is not None, "the data is cut"
-    nodes = [state.node for state in states]
+    nodes = [state.node for state in [*states, *map(passed_on, hidden_maps(states) if blocks else [])]]
     opt, gr = part_of(fitted, count, nodes), part_of(session.data.select, count)
     # One number is searched for: half of the samples say it as well.
     ls = part_of(searched, min(count, max(FEWEST, count // 2)), nodes)

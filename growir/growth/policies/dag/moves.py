@@ -12,9 +12,10 @@ from growir.growth.budget import Budget
 from growir.growth.measure.section import constants_of
 from growir.growth.policies.dag.additions import addition, twin_of
 from growir.growth.policies.dag.settings import DagConfig
+from growir.growth.policies.dag.shortcuts import block, hidden_maps
 from growir.growth.policies.dag.states import Edge, Reach, StateView, can_feed, is_output, states_of, widenable
 from growir.ops import Shape
-from growir.passes import AddEdge, AddNode, Widen
+from growir.passes import AddEdge, AddNode, InsertBlock, Widen
 from growir.rewrite import Pass
 from growir.shapes import shapes_of
 
@@ -79,6 +80,7 @@ class Moves:
             yield from self._one_after_the_other(graph, states, values, budget)
             return
         yield from self._widenings(graph, states, budget)
+        yield from self._blocks(states)
         for value, state in can_feed(self._reach, states, values):
             yield from self._edges(value, values[value], state)
             width = self._width(graph, state.shape, values[value].elements, budget)
@@ -108,6 +110,15 @@ class Moves:
             if state.post is not None and widenable(graph, states, state):
                 reads = sum(_features(edge) for edge in state.edges)
                 yield Widen(node=state.post, by=self._width(graph, state.shape, reads, budget))
+
+    def _blocks(self, states: Sequence[StateView]) -> Iterator[InsertBlock]:
+        """Residual blocks, as wide as the map they stand behind unless the configuration says how wide."""
+        for state in hidden_maps(states) if self.config.shortcuts else []:
+            for activation in self.config.activations:
+                for kernel in self.config.kernels:
+                    width, norm = self.config.count or state.width, self.config.norm == "batch"
+                    inner = block(state.shape, width, kernel, activation, norm=norm)
+                    yield InsertBlock(after=str(state.post), block=inner)
 
     def _width(self, graph: Graph, shape: Shape, reads: int, budget: Budget) -> int:
         """Neurons to add, as given or by default: as many as a third of the budget pays for in one hidden layer.

@@ -36,7 +36,7 @@ from growir.growth.problem import Problem
 from growir.growth.reading import float_dtype
 from growir.growth.session import Session
 from growir.network import Network
-from growir.passes import AddEdge, AddNode, Update, Widen
+from growir.passes import AddEdge, AddNode, InsertBlock, Update, Widen
 from growir.passes import Sequence as Steps
 from growir.rewrite import Pass
 from growir.shapes import shapes_of
@@ -123,7 +123,8 @@ class Dag:
 
     def _measure(self, session: Session) -> Measured:
         offered = self.moves.offered(session.graph)
-        return measured(session, offered, self.config.samples, self.config.ridge, self._kept)
+        config = self.config
+        return measured(session, offered, config.samples, config.ridge, self._kept, blocks=config.shortcuts)
 
     # -- select -------------------------------------------------------------------------------------------------------
 
@@ -244,6 +245,8 @@ def _touches(candidate: Pass, states: Sequence[StateView]) -> set[str]:
     """The states a move feeds or widens."""
     if isinstance(candidate, AddEdge | AddNode):
         return {candidate.target}
+    if isinstance(candidate, InsertBlock):
+        return {next(state.node for state in states if state.post == candidate.after)}
     assert isinstance(candidate, Widen)
     widened = next(state for state in states if state.post == candidate.node)
     return {widened.node, *(state.node for state, _ in fed_by(states, candidate.node))}

@@ -11,7 +11,7 @@ from growir.growth.policy import PolicySettings
 from growir.growth.sections import MAX_CHOICES, Count, Rate, Share, Word
 from growir.nearest import suggestion
 from growir.ops import ACTIVATIONS
-from growir.ops.base import PositiveInt
+from growir.ops.base import Bool, PositiveInt
 
 Directions = Literal["random", "fitted"]
 Norm = Literal["none", "batch"]
@@ -40,6 +40,8 @@ class DagConfig(PolicySettings):
         activation: Of new states; of a list, each is tried.
         kernels: Kernel sizes of convolutions; none keeps to fully connected layers.
         norm: What stands between the convolution and the activation of a new map, "batch" norm or "none".
+        shortcuts: Whether residual blocks behind hidden maps are moves too: x + layer(activation(layer(x))), of two
+            convolutions. "widen" has none, since a map in front of one does not become wider.
         directions: Incoming weights of new neurons, "random" or "fitted". Fitted are the best of a pool that holds the
             closed-form directions too, those of vectors then fitted by descent.
         samples: The most samples of each part that candidates are measured on.
@@ -62,6 +64,7 @@ class DagConfig(PolicySettings):
     activation: Word | Annotated[tuple[Word, ...], Field(max_length=MAX_CHOICES)] = "relu"
     kernels: Annotated[tuple[Annotated[int, Field(strict=True, gt=0, le=31)], ...], Field(max_length=MAX_CHOICES)] = ()
     norm: Norm = "none"
+    shortcuts: Bool = False
     directions: Directions = "random"
     samples: Count = 6000
     ridge: Rate | None = None
