@@ -6,7 +6,7 @@
 Of each set (`benchmarks/tabular.py`) and seed one run grows by both strategies, and another by "whole" where any
 improvement lets a growth stay (significance 1). What they tried, one network for each doubling, is all that a rule may
 choose from, by losses on the selection part after the trial fits. Each network that some rule chooses is then fitted on
-all training data, by a final fit of the usual length from a fifth of every matrix, and measured on test data, which no
+all training data, by a final fit of the usual length that starts as its trial did, and measured on test data, which no
 rule sees. The rules are
 
     one error      the smallest within one standard error of the best, of both strategies: growir's default
@@ -105,7 +105,7 @@ def grown(arrays: Mapping[str, Any], task: str, policy: Mapping[str, Any], seed:
 def fitted(session: Session, trial: Trial) -> Mapping[str, float]:
     """Scores on the test data after a final fit of a network that was tried."""
     session.begin(trial.network)
-    train_final(session, Train(fit="final"), Keeping())
+    train_final(session, Train(fit="final"), Keeping(), trial.keep)
     assert session.data.test is not None
     return session.measure(session.data.test).metrics
 

@@ -8,6 +8,7 @@ from growir.errors import PassRefused, RunError, cut
 from growir.growth.budget import Budget
 from growir.growth.contest import Branch
 from growir.growth.policy import Candidate, Checks, Policy
+from growir.growth.schedule import Named
 from growir.growth.session import Session
 from growir.live.report import Report
 from growir.rewrite import Pass, Preserves
@@ -16,12 +17,17 @@ from growir.rewrite import Pass, Preserves
 def check_policies(session: Session, branches: Iterable[Branch]) -> None:
     """Have each policy of a run refuse what it cannot grow.
 
-    Raises RunError if one does, or if lengths of the final fit are to be tried without trials.
+    Raises RunError if one does, or if length or start of the final fit are to be tried without trials.
     """
     schedule = session.config.schedule
     if schedule.lengths and not schedule.trials:
         raise RunError(
             "[schedule] lengths = true: lengths are tried of the network that trials choose; set trials = 2.0 too"
+        )
+    if session.config.train.keep_final == "found" and not (schedule.trials or isinstance(schedule, Named)):
+        raise RunError(
+            '[train] keep_final = "found": trials find what the final fit starts from; set [schedule] trials = 2.0 '
+            "too, or give a number"
         )
     for branch in branches:
         if isinstance(branch.policy, Checks):

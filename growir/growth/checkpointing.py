@@ -128,7 +128,8 @@ def _trials(last: Checkpoint, told: Container[str | None]) -> list[Trial]:
         step, epochs = (operator.index(found.get(key) or 0) for key in ("step", "epochs"))
         key = _key(k, name, ended)
         measured = torch.from_numpy(np.array(last.losses[key]))
-        trials.append(Trial(name, last.trials[key], measured, step, epochs, ended))
+        keep = None if found.get("keep") is None else float(found["keep"])
+        trials.append(Trial(name, last.trials[key], measured, step, epochs, ended, keep))
     if len({len(trial.losses) for trial in trials}) > 1:
         raise ValueError("trials were measured on different samples")
     return trials

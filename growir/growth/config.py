@@ -27,8 +27,8 @@ from growir.moments import FreshState
 from growir.nearest import one_of
 
 MAX_THREADS = 1024
-KEEP = 0.2  # of the weights, where the final fit begins (experiments/final_fit)
-FEW_STEPS = 100  # in which shrunk weights come back to where they were, at AdamW's 0.01
+KEEP = 0.2  # of the weights, where the final fit begins with small ones (experiments/final_fit)
+FEW_STEPS = 100  # of a trial; in fewer, sizes are ranked by how fast they start
 MAX_PATH = 32_768  # characters, more than any system takes
 # Multiply-accumulates of a training step up to which one thread takes it. Below, two are at most a quarter faster, and
 # where other work shares the cores they wait for each other for many times as long; above, they need half the time and
@@ -147,8 +147,9 @@ class TrainConfig(Section):
             steps.
         keep_final: The final fit starts with each matrix times this. Below 1 the fit keeps the
             directions that growth found and not its confidence: weights that were trained on a part of the data end
-            in worse minima than young ones do (Ash and Adams 2020). By default 0.2 where growth began from nothing
-            and the fit has at least 100 steps, else 1, and 1 for new weights.
+            in worse minima than young ones do (Ash and Adams 2020). By default "found" where there are trials. Each
+            is then fitted from 1 and from 0.2, and the final fit starts as the better one did. Without trials it is 0.2
+            from 10 000 samples on where growth began from nothing, else 1.
         weights_final: What the final fit starts from: the "grown" weights, or "new" ones, as the found architecture has
             them before any training. Gauss-Newton morphisms reports networks that were trained anew.
         recalibrate: Batches from which running statistics of norms are taken anew, before a growth is measured and
@@ -164,7 +165,7 @@ class TrainConfig(Section):
     learning_rate: Rate = 3e-3
     learning_rate_final: Rate = 1e-2
     weight_decay: NonNegative = 0.1
-    keep_final: Share | None = None
+    keep_final: Share | Literal["found"] | None = None
     weights_final: Literal["grown", "new"] = "grown"
     fresh: FreshState | None = None
     rate: RateConfig = RateConfig()
@@ -187,14 +188,14 @@ class TrainConfig(Section):
         final = self.epochs_final or min(60, max(30, round(3000 * batch / samples)))
         between = self.epochs_between or (max(1, round(final / 4)) if samples < 10_000 else 1)
         steps = math.ceil(samples / batch)
-        shrinks = self.weights_final == "grown" and final * steps >= FEW_STEPS
+        keep = KEEP if samples >= 10_000 and self.weights_final == "grown" else 1.0
         trial = self.epochs_trial or max(math.ceil(final / 2), math.ceil(FEW_STEPS / steps))
         given: dict[str, object] = {
             "batch_size": batch,
             "epochs_final": final,
             "epochs_between": between,
             "epochs_trial": trial,
-            "keep_final": self.keep_final or (KEEP if shrinks else 1.0),
+            "keep_final": self.keep_final or keep,
             "fresh": self.fresh or "small",
         }
         return self.model_copy(update=given)
@@ -264,10 +265,14 @@ class RunConfig(Section):
     def started_from(self, given: bool) -> RunConfig:
         """The same for a run that starts from a given network, or from nothing, with the defaults that follow from it.
 
-        The weights of a given network are kept by the final fit, and its size and the fit's length are not tried.
+        The weights of a given network are kept by the final fit, whose length is not tried, and neither are sizes.
         """
         schedule = self.schedule.started_from(given, self.train.epochs_final)
-        keep = 1.0 if given and self.train.keep_final is None else self.train.keep_final
+        keep: object = self.train.keep_final
+        if keep is None and schedule.trials:
+            keep = "found" if self.train.weights_final == "grown" else 1.0
+        elif keep is None and given:
+            keep = 1.0
         train = self.train.model_copy(update={"keep_final": keep})
         return self.model_copy(update={"schedule": schedule, "train": train})
 

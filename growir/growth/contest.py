@@ -51,6 +51,7 @@ class Trial:
         step: Growths done.
         epochs: That it was fitted for.
         ended: Why growth of the branch ended; None where one branch has several trials.
+        keep: What each matrix was multiplied with before the fit; None of runs from before that was tried.
     """
 
     name: str | None
@@ -59,6 +60,7 @@ class Trial:
     step: int
     epochs: int
     ended: str | None
+    keep: float | None = None
 
     @property
     def parameters(self) -> int:
@@ -87,6 +89,7 @@ class Trial:
             epochs=self.epochs,
             ended=self.ended,
             trial=self.ended is None,
+            keep=self.keep,
         )
 
 
@@ -106,7 +109,9 @@ def branches_of(config: RunConfig, given: Given | None = None) -> list[Branch]:
     return [Branch(name, found.policy(settings)) for name, settings in config.policy.contestants()]
 
 
-def run_trial(session: Session, name: str | None, step: int, epochs: int, ended: str | None, *key: int) -> Trial:
+def run_trial(
+    session: Session, name: str | None, step: int, epochs: int, keep: float, ended: str | None, *key: int
+) -> Trial:
     """Fit what has grown, in place, and measure it on the selection part.
 
     Args:
@@ -114,6 +119,7 @@ def run_trial(session: Session, name: str | None, step: int, epochs: int, ended:
         name: The branch; None for a run that is no contest.
         step: Growths done.
         epochs: How long the fit is.
+        keep: What each matrix is multiplied with before.
         ended: Why its growth ended; None where one branch has several trials.
         key: Of all draws.
 
@@ -121,9 +127,9 @@ def run_trial(session: Session, name: str | None, step: int, epochs: int, ended:
         Diverged: The fit does.
     """
     network = session.network()
-    train_trial(session, epochs, *key)
+    train_trial(session, epochs, keep, *key)
     assert session.data.select is not None, "the data is cut"
-    trial = Trial(name, network, session.measure(session.data.select).losses, step, epochs, ended)
+    trial = Trial(name, network, session.measure(session.data.select).losses, step, epochs, ended, keep)
     if not math.isfinite(trial.loss):
         found = "its loss on the selection part is NaN or infinite"
         raise Diverged(f"a fit diverged: {found}", found)

@@ -24,7 +24,7 @@ from growir.growth.recording import Grown
 from growir.growth.schedule import IN_VAIN, Done, Entry, Grow, Log, Schedule, Train, TrialFit
 from growir.growth.session import Session
 from growir.growth.sizing import compared, selected, timed
-from growir.growth.training import Keeping, Span, steps_of, train_between, train_final, trial_epochs
+from growir.growth.training import Keeping, Span, starts_of, steps_of, train_between, train_final, trial_epochs
 from growir.network import Network
 from growir.rewrite import Pass
 from growir.runs import records
@@ -383,7 +383,7 @@ class Engine:
         while isinstance(phase, Train) and not progress.log.fitted:
             with session.meter.phase("final fit"), telling("the final fit", advice("learning_rate_final")):
                 keeping = Keeping(progress.position, save if keeps else None, branch.policy)
-                done = train_final(session, phase, keeping)
+                done = train_final(session, phase, keeping, self._start)
             progress.position = None
             fitted = done.loss
             refuse_divergence([fitted], session.learned.values(), "the final fit", "learning_rate_final")
@@ -415,6 +415,12 @@ class Engine:
         name = next((each.branch for each in reversed(self.events) if isinstance(each, records.Selected)), None)
         return next((branch for branch in self.branches if branch.name == name), self.branch)
 
+    @property
+    def _start(self) -> float | None:
+        """What each matrix is multiplied with before the final fit, where trials have found it."""
+        progress, name = self.progress, self._chosen.name
+        return next((t.keep for t in progress.trials if (t.name, t.step) == (name, progress.step)), None)
+
     def _try(self, epochs: int | None = None, ended: str | None = None) -> None:
         """Fit the network as it is, on a fork, or in place where `ended` says why growth of its branch is over.
 
@@ -423,17 +429,21 @@ class Engine:
         session, progress, chosen = self.session, self.progress, self._chosen
         number = self.branches.index(chosen)
         epochs, parameters = epochs or trial_epochs(session.train_config), session.graph.costs().parameters
-        started, trial, scores = time.perf_counter(), None, None
-        fork = session if ended is not None else session.fork()
+        started, trial, scores, fork = time.perf_counter(), None, None, session
         select = session.data.select
         assert select is not None, "the data is cut"
+        known = self._start if progress.log.count("selected") else None
+        starts = starts_of(session.train_config) if known is None else (known,)
         with session.meter.phase("choosing"):
             if ended is not None:
                 with telling(f"the fit of branch {chosen.name!r}", advice("learning_rate_final")):
-                    trial = run_trial(fork, chosen.name, progress.step, epochs, ended, number)
-            else:
+                    trial = run_trial(fork, chosen.name, progress.step, epochs, starts[0], ended, number)
+            for keep in starts if ended is None else ():
+                other = session.fork()
                 with suppress(Diverged):
-                    trial = run_trial(fork, chosen.name, progress.step, epochs, None, number, progress.step)
+                    found = run_trial(other, chosen.name, progress.step, epochs, keep, None, number, progress.step)
+                    if trial is None or found.loss < trial.loss:
+                        trial, fork = found, other
         seconds = time.perf_counter() - started
         record = records.Fitted(
             branch=chosen.name, parameters=parameters, step=progress.step, epochs=epochs, trial=ended is None

@@ -10,7 +10,7 @@ import torch
 
 from growir.data.shuffling import Shuffle
 from growir.data.source import Source
-from growir.growth.config import TrainConfig
+from growir.growth.config import KEEP, TrainConfig
 from growir.growth.fit import fit
 from growir.growth.optimizing import make
 from growir.growth.phase import Fitted, Hooks, Position
@@ -105,9 +105,21 @@ def train_between(session: Session, phase: Train, key: tuple[int, ...], span: Sp
     return _phase(session, session.data.train, session.optimizer, recipe, key, "training", scheduler, keeping)
 
 
-def train_final(session: Session, phase: Train, keeping: Keeping) -> Fitted:
-    """Fit on all training data: from the grown weights or new ones, with a new optimizer, on a one-cycle schedule."""
-    keep, epochs = session.train_config.keep_final or 1.0, phase.epochs or session.train_config.epochs_final or 1
+def starts_of(config: TrainConfig) -> tuple[float, ...]:
+    """What each matrix is multiplied with as a fit begins; several where trials are to find the best."""
+    return (1.0, KEEP) if config.keep_final == "found" else (config.keep_final or 1.0,)
+
+
+def train_final(session: Session, phase: Train, keeping: Keeping, keep: float | None = None) -> Fitted:
+    """Fit on all training data: from the grown weights or new ones, with a new optimizer, on a one-cycle schedule.
+
+    Args:
+        session: Its network is fitted.
+        phase: How long.
+        keeping: How it goes on and is kept.
+        keep: What each matrix is multiplied with before; as [train] says if None.
+    """
+    keep, epochs = keep or starts_of(session.train_config)[0], phase.epochs or session.train_config.epochs_final or 1
     return _anneal(session, session.data.everything(), epochs, keep, (2,), "final fit", keeping)
 
 
@@ -116,12 +128,11 @@ def trial_epochs(config: TrainConfig) -> int:
     return config.epochs_trial or config.epochs_final or 1
 
 
-def train_trial(session: Session, epochs: int, *key: int) -> Fitted:
+def train_trial(session: Session, epochs: int, keep: float, *key: int) -> Fitted:
     """The same on what is trained on between growths, so that the rest can tell which of several networks is best.
 
     Draws have a key that begins with the number of the branch.
     """
-    keep = session.train_config.keep_final or 1.0
     return _anneal(session, session.data.train, epochs, keep, (5, *key), "trial fit", Keeping())
 
 

@@ -456,6 +456,7 @@ class Fitted(Event):
         epochs: That it was fitted for.
         ended: Why growth of the branch ended; None where that does not matter.
         trial: Whether this is one of several sizes, and not what a branch came to in the end.
+        keep: What each matrix was multiplied with before; of several, what did best.
         selection: Scores on the selection part.
         seconds: That the fit took.
     """
@@ -469,6 +470,7 @@ class Fitted(Event):
     epochs: Count = None
     ended: Text = None
     trial: Flag = None
+    keep: Number = None
     selection: Scores = None
     seconds: Number = None
 

@@ -105,7 +105,9 @@ class Teller:
                 yield from self._header(event, columns=False)
                 yield from self._once("trial", TRIAL)
                 came = loss if event.loss is not None else "it diverges"
-                yield _under(f"trial of {amount(event.parameters)} parameters, {amount(event.epochs)} epochs: {came}")
+                start = "" if event.keep in (None, 1.0) else f", weights times {event.keep:g}"
+                size, length = amount(event.parameters), amount(event.epochs)
+                yield _under(f"trial of {size} parameters, {length} epochs{start}: {came}")
             case Sized():
                 self._branch = event.branch  # whose lengths are tried next
                 yield f"\n{wrapped(sized_text(event))}"

@@ -197,10 +197,10 @@ def test_defaults_depend_on_the_data() -> None:
     config = RunConfig().train
     assert config.resolved(1000).batch_size == 64
     assert config.resolved(100_000).batch_size == 256
-    assert config.resolved(1000).keep_final == 0.2
-    assert config.resolved(64).keep_final == 1  # in 60 steps
+    assert config.resolved(9999).keep_final == 1
+    assert config.resolved(10_000).keep_final == 0.2
     assert (config.resolved(64).epochs_trial, config.resolved(1000).epochs_trial) == (100, 30)
-    assert parse_run({"train": {"weights_final": "new"}}, "test").train.resolved(1000).keep_final == 1
+    assert parse_run({"train": {"weights_final": "new"}}, "test").train.resolved(10_000).keep_final == 1
     for samples in (9, 1000, 10**7):
         resolved = config.resolved(samples)
         assert resolved.epochs_final
@@ -262,7 +262,11 @@ def test_what_an_older_run_does_not_name_stays_off() -> None:
 
 def test_a_given_networks_weights_are_kept_unless_told_otherwise() -> None:
     config = RunConfig()
-    assert config.started_from(given=False).resolved(20_000, (3,), 2).train.keep_final == 0.2
+    assert config.started_from(given=False).resolved(20_000, (3,), 2).train.keep_final == "found"
+    briefly = parse_run({"schedule": {"trials": 0}}, "test").started_from(given=False)
+    assert briefly.resolved(20_000, (3,), 2).train.keep_final == 0.2
+    anew = parse_run({"train": {"weights_final": "new"}}, "test").started_from(given=False)
+    assert anew.resolved(20_000, (3,), 2).train.keep_final == 1
     assert config.started_from(given=True).resolved(20_000, (3,), 2).train.keep_final == 1
     asked = parse_run({"train": {"keep_final": 0.5}}, "test")
     assert asked.started_from(given=True).resolved(20_000, (3,), 2).train.keep_final == 0.5

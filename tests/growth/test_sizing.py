@@ -17,13 +17,13 @@ import growir
 from growir.data.parts import Data
 from growir.errors import RunError
 from growir.graph import Graph, Input, Node
-from growir.growth.contest import Trial
+from growir.growth.contest import Trial, run_trial
 from growir.growth.divergence import Diverged
 from growir.growth.grower import Grower
 from growir.growth.observer import Observer
 from growir.growth.schedule import Alternating, Done, Entry, Grow, Log, Plateau, Train, TrialFit
 from growir.growth.sizing import compared, sized
-from growir.growth.training import train_trial
+from growir.growth.training import train_final, train_trial
 from growir.network import Network
 from growir.ops import Linear
 from growir.passes import AddNode
@@ -392,10 +392,10 @@ def test_a_network_in_which_nothing_learns_may_be_the_best() -> None:
 
 def test_a_trial_that_diverges_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 
-    def spoiled(session: Any, epochs: int, *key: int) -> Any:
+    def spoiled(session: Any, epochs: int, keep: float, *key: int) -> Any:
         if session.graph.costs().parameters > 100:
             raise Diverged("a fit diverged", "its loss is NaN")
-        return train_trial(session, epochs, *key)
+        return train_trial(session, epochs, keep, *key)
 
     def failing(*_: Any) -> Any:
         raise Diverged("a fit diverged", "its loss is NaN")
@@ -410,6 +410,43 @@ def test_a_trial_that_diverges_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("growir.growth.contest.train_trial", failing)
     with pytest.raises(RunError, match="every trial fit diverged; clip gradients"):
         run(hinge(), WHOLE)
+
+
+def test_the_final_fit_starts_as_the_better_trial_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, ended = list[Trial](), list[float | None]()
+
+    def trying(*given: Any) -> Trial:
+        tried.append(run_trial(*given))
+        return tried[-1]
+
+    def ending(session: Any, phase: Any, keeping: Any, keep: float | None = None) -> Any:
+        ended.append(keep)
+        return train_final(session, phase, keeping, keep)
+
+    monkeypatch.setattr("growir.growth.engine.run_trial", trying)
+    monkeypatch.setattr("growir.growth.engine.train_final", ending)
+    short = {"budget": {"steps": 2}, "train": {**FEW, "epochs_trial": 4}}
+    found = run(hinge(), {"name": "dag", "strategy": "widen", "neurons": 4}, **short)
+    fits = [event for event in found.events if isinstance(event, Fitted)]
+    (size,) = [event for event in found.events if isinstance(event, Sized)]
+    for fit in fits[: len(size.points)]:
+        both = [trial for trial in tried if (trial.step, trial.epochs) == (fit.step, 4)]
+        assert [trial.keep for trial in both] == [1.0, 0.2]
+        best = min(both, key=lambda trial: trial.loss)
+        assert (fit.loss, fit.keep) == (best.loss, best.keep)
+    assert {fit.keep for fit in fits[len(size.points) :]} <= set(ended), (
+        "lengths are tried from the start that is chosen"
+    )
+    assert ended == [fit.keep for fit in fits if fit.step == size.step][:1]
+    tried.clear()
+    run(hinge(), {"name": "dag", "strategy": "widen"}, train={**FEW, "keep_final": 0.5}, budget={"steps": 1})
+    assert {trial.keep for trial in tried} == {0.5}
+    assert ended[1:] == [0.5]
+
+
+def test_a_start_cannot_be_found_without_trials() -> None:
+    with pytest.raises(RunError, match=r"keep_final = \"found\".*set \[schedule\] trials = 2\.0"):
+        run(line(), {"name": "dag"}, schedule={"name": "alternating", "trials": 0}, train={"keep_final": "found"})
 
 
 def test_growths_are_told_below_their_columns() -> None:

@@ -197,7 +197,7 @@ def test_training_costs_six_operations_a_multiply_accumulate_sample_and_epoch() 
     with session.meter.phase("training"):
         trained(session, 1)
     with session.meter.phase("choosing"):
-        train_trial(session, trial_epochs(session.train_config), 0)
+        train_trial(session, trial_epochs(session.train_config), 1.0, 0)
     with session.meter.phase("final fit"):
         fitted(session)
     flops = {name: cost.flops for name, cost in session.meter.costs.items()}
