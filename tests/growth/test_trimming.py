@@ -220,6 +220,8 @@ def test_no_two_things_of_one_state_go_and_all_together_are_measured() -> None:
     found = trim(session)
     places = [score.place for score in found.chosen if isinstance(score, Trim)]
     assert len(places) == len(set(places)) > 0
+    # The state goes with the one edge that reads it: no neurons of it go beside that.
+    assert passes_of(found.step) == [RemoveEdge(source="node_1.act", target="sum_1")]
 
 
 def test_nothing_is_trimmed_unless_the_settings_say_so() -> None:

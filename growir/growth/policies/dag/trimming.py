@@ -34,7 +34,7 @@ class Trim(Score):
     """What could go, and what is left of the loss without it.
 
     Attributes:
-        place: The state that it belongs to, or the edge that it is: of one place one thing goes.
+        place: The state that it is of, or that goes with it, else the edge that it is: of one place one thing goes.
         step: The rewrite.
         shifts: What is added to the weights of what stays, by key.
         needless: Whether the network does as well without it.
@@ -88,7 +88,7 @@ def _parts(measured: Measured, budget: Budget) -> Iterator[tuple[str, Pass, Shif
                 step = _removal(budget, state, edge)
                 if step is not None:
                     ((_, shifts),) = eliminated([fed(measured, state, [edge.name], 1)], [1])
-                    yield edge.name, step, shifts
+                    yield _place(measured.states, edge), step, shifts
     for state in measured.states:
         readers = _readers(measured.states, state)
         if state.post is not None and readers and widenable(graph, measured.states, state) and not state.frozen:
@@ -96,6 +96,12 @@ def _parts(measured: Measured, budget: Budget) -> Iterator[tuple[str, Pass, Shif
             reading = [fed(measured, target, edges, state.width) for target, edges in readers]
             for gone, shifts in eliminated(reading, counts):
                 yield state.node, Prune(node=state.post, channels=gone), shifts
+
+
+def _place(states: Sequence[StateView], edge: Edge) -> str:
+    """Where an edge's removal belongs: to the state that goes with it, if nothing else reads that."""
+    read = (state.node for state in states if state.post == edge.value and len(fed_by(states, edge.value)) == 1)
+    return next(read, edge.name)
 
 
 def _readers(states: Sequence[StateView], state: StateView) -> list[tuple[StateView, list[str]]]:
