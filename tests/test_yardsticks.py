@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import growir
+from experiments.lines import read
 from experiments.yardsticks import arms, run, table
 from experiments.yardsticks.arms import Request, Watch
 from experiments.yardsticks.nets import ACTIVATIONS, Design, fixed
@@ -279,7 +280,7 @@ def test_all_arms_run_once_and_are_told_in_tables(tmp_path: Path, capsys: pytest
     asked = ["--out", str(out), "--problems", "spirals", "curve", "images", "--seeds", "0-1", "--name", "short"]
     asked += ["--arms", "growth", "fixed", "scratch", "random FLOPs", "random CPU", "--growth", json.dumps(SHORT)]
     assert run.main(asked) == 0
-    lines = run.read(out)
+    lines = read(out)
     assert len(lines) == 3 * 2 * 5
     by_arm = {(line["problem"], line["seed"], line["arm"]): line for line in lines}
     for problem in ("spirals", "curve", "images"):
@@ -298,7 +299,7 @@ def test_all_arms_run_once_and_are_told_in_tables(tmp_path: Path, capsys: pytest
         run.main([*asked[:-1], "{}"])
     assert "has 'short' with {" in capsys.readouterr().err
     assert run.main(asked) == 0  # nothing is run again
-    assert run.read(out) == lines
+    assert read(out) == lines
     page = "\n".join(table.page(table.Results(lines, "short")))
     assert "| spirals | 2 |" in page
     assert "never" not in page.split("Test scores")[0]

@@ -18,7 +18,6 @@ A line of JSON is written for each network, seed and policy. What is there alrea
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from typing import Any
 import torch
 
 import growir
+from experiments.lines import add, read
 from experiments.networks import NETS, Widths, cifar
 from growir.data.parts import Data
 from growir.data.shuffling import generator
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", choices=[*ARMS, "even"], default=[*ARMS, "even"])
     options = parser.parse_args()
     low, high = map(int, options.seeds.split("-"))
-    done = {tuple(json.loads(row)[key] for key in ("net", "size", "seed", "arm")) for row in _lines(options.out)}
+    done = {tuple(line[key] for key in ("net", "size", "seed", "arm")) for line in read(options.out)}
     train = cifar(options.data, "train", 0, options.samples, options.size)
     select = cifar(options.data, "train", options.samples, 600, options.size)
     test = cifar(options.data, "test", 0, options.tested, options.size)
@@ -233,8 +233,7 @@ def main() -> None:
 
     def tell(seed: int, arm: str, line: dict[str, Any]) -> None:
         head = {"net": options.net, "size": options.size, "seed": seed, "arm": arm}
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**head, **line}) + "\n")
+        add(options.out, [{**head, **line}])
 
     for seed in range(low, high + 1):
         for arm in options.arms:
@@ -250,10 +249,6 @@ def main() -> None:
                 anew = Network.init(graph.model_copy(update={"history": None}), seed)
                 tell(seed, f"{arm}, from scratch", run(anew, data, seed, None, limit, options.device)[0])
             tell(seed, arm, line)
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -10,17 +10,15 @@ the latter for re-warmed rates, of the first network.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
+from experiments.lines import Line, read
 from growir.plot import Axis, linear_axis
 from growir.render.axes import ABOVE, BELOW, HEAD, RIGHT, Panel, chart, marker
 
-Line = dict[str, Any]
 WAYS = tuple(product(("epochs", "operations"), ("falling", "rewarmed")))
 YARDSTICKS = ("random new units", "even")
 
@@ -111,8 +109,7 @@ def main() -> None:
     parser.add_argument("lines", nargs="+", type=Path)
     parser.add_argument("--figure", type=Path, help="an SVG file")
     options = parser.parse_args()
-    rows = [row for path in options.lines for row in path.read_text(encoding="utf-8").splitlines()]
-    lines: list[Line] = [json.loads(row) for row in rows]
+    lines = [line for path in options.lines for line in read(path)]
     for net, size in dict.fromkeys((line["net"], line["size"]) for line in lines):
         some = [line for line in lines if (line["net"], line["size"]) == (net, size)]
         if options.figure and some[0] is lines[0]:

@@ -15,7 +15,6 @@ A line of JSON is written for each fit. What is there already is not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,8 +23,9 @@ from typing import Any
 import torch
 
 import growir
+from experiments.lines import add, read
 from experiments.yardsticks.problems import PROBLEMS, Arrays, Files, Problem
-from experiments.yardsticks.run import lacks, read, seed_range
+from experiments.yardsticks.run import lacks, seed_range
 from growir.growth.config import parse_run
 from growir.growth.data import check_data
 from growir.growth.problem import Problem as Solved
@@ -117,9 +117,7 @@ def main() -> None:
                 if (name, seed, strategy) in done:
                     continue
                 head = {"problem": name, "seed": seed, "strategy": strategy}
-                lines = list(fits(PROBLEMS[name], strategy, seed, Files(options.mnist)))
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps({**head, **line}) + "\n" for line in lines)
+                add(options.out, [head | line for line in fits(PROBLEMS[name], strategy, seed, Files(options.mnist))])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.final_fit.fits import SHARES, STARTS
-from experiments.yardsticks.run import read
+from experiments.lines import read
 
 Line = dict[str, Any]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 
 import growir
+from experiments.lines import add, read
 from experiments.networks import NETS, cifar
 from growir.data.parts import Data
 from growir.data.source import Source
@@ -168,7 +168,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "scatter.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    lines = read(path)
     there = {(line["net"], line["seed"], line["trust"], line["steepest"]) for line in lines if line.get("layer") == ALL}
     for net, seed in itertools.product(options.nets, options.seeds):
         session: Session | None = None
@@ -177,8 +177,7 @@ def main() -> None:
                 continue
             session = session or session_of(options, net, seed)
             more = measured(session, options, {"net": net, "seed": seed, "trust": trust, "steepest": steepest})
-            with path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in more)
+            add(path, more)
             lines += more
     (options.out / "scatter.svg").write_text(figure(lines, options.seeds[0]), encoding="utf-8")
     print(table(lines))

@@ -22,7 +22,6 @@ A line of JSON is written for each set, seed and rule. What is there already is 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ import torch
 
 import growir
 from benchmarks.tabular import TABLES, parts
+from experiments.lines import add, read
 from experiments.yardsticks.run import seed_range
 from growir.growth.contest import Trial, contest
 from growir.growth.loss import mean_and_error
@@ -149,15 +149,12 @@ def main(given: Sequence[str] | None = None) -> None:
     options = parser.parse_args(given)
     torch.set_num_threads(1)
     low, high = options.seeds
-    known = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
-    done = {(line["set"], line["seed"]) for line in map(json.loads, known)}
+    done = {(line["set"], line["seed"]) for line in read(options.out)}
     for seed in range(low, high + 1):
         for table in options.sets:
             if (table, seed) in done:
                 continue
-            found = lines(table, seed)
-            with options.out.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in found)
+            add(options.out, lines(table, seed))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,14 @@ parameters; and over all sets geometric means. Of a set on which all rules choos
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from experiments.lines import Line, read
 from experiments.rules.rules import ANY, RULES
 
-Line = dict[str, Any]
 NAMES = [*RULES, ANY]
 
 
@@ -69,8 +67,7 @@ def main(given: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lines", type=Path)
-    text = parser.parse_args(given).lines.read_text(encoding="utf-8")
-    print("\n".join(table([json.loads(line) for line in text.splitlines()])))
+    print("\n".join(table(read(parser.parse_args(given).lines))))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ python -m experiments.timing.table when.jsonl
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from experiments.lines import Line, read
 from experiments.timing.when import ENDINGS
 
-Line = dict[str, Any]
 YARDSTICK = "2 up to .5"
 
 
@@ -54,8 +52,7 @@ def main(given: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lines", type=Path)
-    text = parser.parse_args(given).lines.read_text(encoding="utf-8")
-    print("\n".join(table([json.loads(line) for line in text.splitlines()])))
+    print("\n".join(table(read(parser.parse_args(given).lines))))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ A line of JSON is written for each seed and arm. What is there already is not ru
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.cifar.compare import BATCH, EPOCHS, FACTOR, GROWTHS, RATE, WIDTHS, even, grown, network_of, session_of
+from experiments.lines import add, read
 from experiments.networks import cifar
 from growir.data.parts import Data
 from growir.growth.rates import OWN
@@ -123,8 +123,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="*", choices=[*ARMS, EVEN], default=[*ARMS, EVEN])
     options = parser.parse_args(given)
     low, high = map(int, options.seeds.split("-"))
-    known = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
-    done = {(line["seed"], line["arm"]) for line in map(json.loads, known)}
+    done = {(line["seed"], line["arm"]) for line in read(options.out)}
     train = cifar(options.data, "train", 0, options.samples, SIZE)
     select = cifar(options.data, "train", options.samples, 600, SIZE)
     test = cifar(options.data, "test", 0, options.tested, SIZE)
@@ -134,9 +133,7 @@ def main(given: Sequence[str] | None = None) -> None:
         for arm in options.arms:
             if (seed, arm) in done:
                 continue
-            line = run(data, seed, arm, whole)
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            add(options.out, [run(data, seed, arm, whole)])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.lines import add, read
 from experiments.yardsticks.arms import ARMS, Line, Request
 from experiments.yardsticks.problems import PROBLEMS, Problem
 
@@ -39,7 +40,6 @@ def main(given: Sequence[str] | None = None) -> int:
     if wrong is not None:
         parser.error(wrong)
     known = {key_of(line): line for line in lines}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name, seed, arm in _wanted(options):
         request = _request(options, known, name, seed, arm)
@@ -59,8 +59,7 @@ def main(given: Sequence[str] | None = None) -> int:
         if PROBLEMS[name].needs == "mnist":
             head["mnist_samples"] = options.mnist_samples
         known[key] = {**head, **found}
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(known[key]) + "\n")
+        add(options.out, [known[key]])
         wall = time.perf_counter() - began
         told = f"{found['score']:.4f}, CPU {found['cpu']:.1f} s, in {wall:.1f} s"
         print(f"{name}, seed {seed}, {key[2]}: {told}", flush=True)
@@ -81,12 +80,6 @@ def run(request: Request) -> Line:
         raise RuntimeError(done.stderr.strip())
     found: Line = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def read(path: Path) -> list[Line]:
-    """The lines that there are."""
-    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(row) for row in rows]
 
 
 def key_of(line: Line) -> Key:

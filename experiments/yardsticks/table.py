@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.lines import read
 from experiments.yardsticks.arms import SHARES
 from experiments.yardsticks.problems import PROBLEMS
-from experiments.yardsticks.run import read
 
 Line = dict[str, Any]
 YARDSTICKS = ("fixed", "scratch", "random FLOPs", "random CPU", "optuna FLOPs", "optuna CPU", "trees")
