@@ -29,6 +29,7 @@ from tests.cli.command import growir as command
 SMALL: dict[str, Any] = {
     "policy": {"strategy": "widen"},
     "budget": {"steps": 1, "parameters": 200},
+    "schedule": {"trials": 0},
     "train": {"epochs_final": 10, "epochs_between": 1},
 }
 NEW = "colour,age\nred,31\nwhite,60\nrosé,20\n"
