@@ -606,7 +606,7 @@ def test_every_new_key_is_read_and_said_again() -> None:
     assert parse_run(tomllib.loads(config.to_toml()), "again") == config
     resolved = config.resolved(100, (8, 8), 2)
     assert parse_run(tomllib.loads(resolved.to_toml()), "again") == resolved
-    train = RunConfig().resolved(100, (3,), 2).train
+    train = RunConfig().resolved(1000, (3,), 2).train
     assert (train.epochs_final, train.epochs_trial) == (60, 30)
 
 
