@@ -177,6 +177,14 @@ class TrainConfig(Section):
     checkpoint: Literal["phase", "epoch"] | Count = "phase"
     recalibrate: Whole = 30
 
+    @field_validator("keep_final", mode="before")
+    @classmethod
+    def _share_or_found(cls, value: object) -> object:
+        # Of a word, the message for a wrong number would ask for a number alone.
+        if isinstance(value, str) and value != "found":
+            raise ValueError('it is a share above 0 and at most 1, or "found"')
+        return value
+
     @field_validator("rate", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:

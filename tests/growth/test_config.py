@@ -283,6 +283,8 @@ def test_of_no_weight_more_is_kept_than_there_is() -> None:
     for share in (0.0, 1.5, -1.0):
         with pytest.raises(RunError, match="keep_final"):
             parse_run({"train": {"keep_final": share}}, "test")
+    with pytest.raises(RunError, match=r'keep_final is "some": it is a share above 0 and at most 1, or "found"'):
+        parse_run({"train": {"keep_final": "some"}}, "test")
 
 
 def test_a_section_that_python_writes_is_refused_in_the_same_words() -> None:

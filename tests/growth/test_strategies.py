@@ -620,6 +620,7 @@ def test_every_new_key_is_read_and_said_again() -> None:
         ({"activation": []}, "the list is empty; name at least one activation"),
         ({"activation": ["relu", "tnah"]}, f"there are {', '.join(ACTIVATIONS)}. Did you mean 'tanh'?"),
         ({"activation": 3}, "activation is 3: input should be a valid string"),
+        ({"neurons": "many"}, 'neurons is "many": it is a whole number above 0, or "double"'),
         ({"activation": ["relu", 3]}, 'activation is ["relu", 3]'),
         ({"ridge": 0}, "ridge is 0: input should be greater than 0"),
         ({"ridge": 11}, "ridge is 11: input should be less than or equal to 10"),

@@ -111,6 +111,14 @@ class DagConfig(PolicySettings):
         """Those of new states."""
         return (self.activation,) if isinstance(self.activation, str) else tuple(dict.fromkeys(self.activation))
 
+    @field_validator("neurons", mode="before")
+    @classmethod
+    def _number_or_double(cls, value: object) -> object:
+        # Of a word, the message for a wrong number would ask for a number alone.
+        if isinstance(value, str) and value != "double":
+            raise ValueError('it is a whole number above 0, or "double"')
+        return value
+
     @field_validator("activation")
     @classmethod
     def _known(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
