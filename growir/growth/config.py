@@ -129,8 +129,8 @@ class TrainConfig(Section):
         epochs_final: Passes over all training data by the found network. They are on a one-cycle schedule. By default
             30 to 60, by the number of samples.
         epochs_trial: Passes over the data by each network of a tournament, and in each of a schedule's trials. That is
-            two thirds of the training data, on the final schedule. By default half of epochs_final,
-            and at least 100 steps. What is ahead after a short fit may be behind after a long one.
+            two thirds of the training data, on the final schedule. By default half of epochs_final, and at least 100
+            steps. What is ahead after a short fit may be behind after a long one.
         learning_rate: Of AdamW between growths. Of another optimizer [optimizer] learning_rate says it.
         learning_rate_final: The peak of AdamW's final schedule. Of another optimizer it is its learning_rate.
         weight_decay: AdamW's decoupled weight decay, between growths and at the end.

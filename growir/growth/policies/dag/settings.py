@@ -69,7 +69,7 @@ class DagConfig(PolicySettings):
     samples: Count = 6000
     ridge: Rate | None = None
     significance: Share | None = None
-    trim: Annotated[bool, Field(strict=True)] = False
+    trim: Bool = False
 
     @property
     def select_share(self) -> float:
