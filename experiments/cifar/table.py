@@ -10,12 +10,14 @@ the latter for re-warmed rates, of the first network.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 from experiments.lines import Line, read
+from experiments.tables import Mean, grid, paired, spread
 from growir.plot import Axis, linear_axis
 from growir.render.axes import ABOVE, BELOW, HEAD, RIGHT, Panel, chart, marker
 
@@ -37,36 +39,33 @@ def table(lines: Sequence[Line]) -> Iterator[str]:
     """Means of all that ended, of one network and size."""
     heads = ["policy", "seeds", "parameters", "MACs", "TFLOP", "growing s"]
     heads += [f"equal {equal}, {rate}" for equal, rate in WAYS]
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
-    for arm in dict.fromkeys(sorted((line["arm"] for line in lines), key=lambda arm: ("scratch" in arm, arm))):
-        mine = [line for line in lines if line["arm"] == arm]
-        cells = [arm, str(len(mine)), f"{_mean(mine, 'parameters'):.0f}", f"{_mean(mine, 'macs') / 1e3:.0f} k"]
-        cells.append(f"{statistics.fmean(ending(line, WAYS[0])['teraflop'] for line in mine):.3f}")
-        cells.append(f"{_mean(mine, 'cpu_growing'):.1f}")
-        for way in WAYS:
-            found = list(accuracies(lines, arm, way).values())
-            cells.append(f"{statistics.fmean(found):.1f} ± {statistics.stdev(found) if len(found) > 1 else 0:.1f}")
-        yield f"| {' | '.join(cells)} |"
+
+    def rows() -> Iterator[Sequence[object]]:
+        for arm in dict.fromkeys(sorted((line["arm"] for line in lines), key=lambda arm: ("scratch" in arm, arm))):
+            mine = [line for line in lines if line["arm"] == arm]
+            cells = [arm, str(len(mine)), f"{_mean(mine, 'parameters'):.0f}", f"{_mean(mine, 'macs') / 1e3:.0f} k"]
+            cells.append(f"{statistics.fmean(ending(line, WAYS[0])['teraflop'] for line in mine):.3f}")
+            cells.append(f"{_mean(mine, 'cpu_growing'):.1f}")
+            yield [*cells, *(spread(list(accuracies(lines, arm, way).values())) for way in WAYS)]
+
+    yield from grid(heads, rows())
 
 
-def paired(lines: Sequence[Line], arm: str, yardstick: str, way: tuple[str, str]) -> tuple[float, float] | None:
-    """The mean difference of two, seed by seed, and its standard error; None of fewer than two seeds."""
-    one, other = accuracies(lines, arm, way), accuracies(lines, yardstick, way)
-    found = [one[seed] - other[seed] for seed in one if seed in other]
-    return (statistics.fmean(found), statistics.stdev(found) / len(found) ** 0.5) if len(found) > 1 else None
+def difference(lines: Sequence[Line], arm: str, yardstick: str, way: tuple[str, str]) -> Mean | None:
+    """One less another, seed by seed; None of fewer than two seeds, which have no error."""
+    found = paired(accuracies(lines, arm, way), accuracies(lines, yardstick, way))
+    return found if found is not None and math.isfinite(found.error) else None
 
 
 def differences(lines: Sequence[Line], yardstick: str) -> Iterator[str]:
     """Of each policy to another, seed by seed."""
-    yield f"| less {yardstick} | {' | '.join(f'equal {equal}, {rate}' for equal, rate in WAYS)} |"
-    yield "|---" * (1 + len(WAYS)) + "|"
-    for arm in dict.fromkeys(line["arm"] for line in lines if line["arm"] != yardstick):
-        cells: list[str] = []
-        for way in WAYS:
-            found = paired(lines, arm, yardstick, way)
-            cells.append("" if found is None else f"{found[0]:+.2f} ± {found[1]:.2f}")
-        yield f"| {arm} | {' | '.join(cells)} |"
+
+    def rows() -> Iterator[Sequence[str]]:
+        for arm in dict.fromkeys(line["arm"] for line in lines if line["arm"] != yardstick):
+            gaps = [difference(lines, arm, yardstick, way) for way in WAYS]
+            yield [arm, *("" if gap is None else gap.told() for gap in gaps)]
+
+    yield from grid([f"less {yardstick}", *(f"equal {equal}, {rate}" for equal, rate in WAYS)], rows())
 
 
 LOOKS = {"epochs": ("edge", "circle", False), "operations": ("selection", "square", True)}
@@ -75,12 +74,12 @@ NAMES, WIDTH, ROW = 250, 420, 24  # of the picture: room for names, the plot's w
 
 def figure(lines: Sequence[Line], yardstick: str = "even") -> str:
     """The differences to a yardstick as SVG, the best at equal operations on top, with standard errors."""
-    rows: dict[str, dict[str, tuple[float, float]]] = {}
+    rows: dict[str, dict[str, Mean]] = {}
     for arm in dict.fromkeys(line["arm"] for line in lines if line["arm"] != yardstick):
-        found = {equal: paired(lines, arm, yardstick, (equal, "rewarmed")) for equal in LOOKS}
+        found = {equal: difference(lines, arm, yardstick, (equal, "rewarmed")) for equal in LOOKS}
         if all(found.values()):
             rows[arm] = {equal: each for equal, each in found.items() if each is not None}
-    arms = sorted(rows, key=lambda arm: rows[arm]["operations"][0])
+    arms = sorted(rows, key=lambda arm: rows[arm]["operations"].mean)
     ends = [mean + side * error for row in rows.values() for mean, error in row.values() for side in (-1, 1)]
     y = Axis(-0.6, len(arms) - 0.4, tuple((float(k), arm) for k, arm in enumerate(arms)))
     panel = Panel(NAMES, HEAD + ABOVE, WIDTH, ROW * len(arms), linear_axis([0.0, *ends]), y)

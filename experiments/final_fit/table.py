@@ -9,17 +9,13 @@ problems, geometric ones since losses differ by problem.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 from experiments.final_fit.fits import SHARES, STARTS
-from experiments.lines import read
-
-Line = dict[str, Any]
+from experiments.lines import Line
+from experiments.tables import grid, print_table
 
 
 def ratios(lines: Sequence[Line]) -> dict[tuple[str, str, float], float]:
@@ -40,26 +36,21 @@ def table(lines: Sequence[Line]) -> Iterator[str]:
     """Rows of Markdown: a start and a length each, and last the best length for each problem."""
     found = ratios(lines)
     problems = list(dict.fromkeys(line["problem"] for line in lines))
-    yield f"| start | length | {' | '.join(problems)} | all |"
-    yield "|---" * (3 + len(problems)) + "|"
-    for start in STARTS:
-        rows = [[found[problem, start, share] for problem in problems] for share in SHARES]
-        for share, cells in zip(SHARES, rows, strict=True):
-            yield _row(start, f"{share:g}", cells)
-        yield _row(start, "best", [min(column) for column in zip(*rows, strict=True)])
+
+    def rows() -> Iterator[Sequence[str]]:
+        for start in STARTS:
+            each = {f"{share:g}": [found[problem, start, share] for problem in problems] for share in SHARES}
+            each["best"] = [min(column) for column in zip(*each.values(), strict=True)]
+            for length, cells in each.items():
+                every = math.exp(statistics.fmean(map(math.log, cells)))
+                yield [start, length, *(f"{cell:.2f}" for cell in [*cells, every])]
+
+    yield from grid(["start", "length", *problems, "all"], rows())
 
 
-def _row(start: str, length: str, cells: Sequence[float]) -> str:
-    every = math.exp(statistics.fmean(map(math.log, cells)))
-    return f"| {start} | {length} | {' | '.join(f'{cell:.2f}' for cell in cells)} | {every:.2f} |"
-
-
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lines", type=Path)
-    for row in table(read(parser.parse_args().lines)):
-        print(row)
+    print_table(__doc__, table, given)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ copy of the network, statistics of norms are taken anew, and the loss is measure
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from typing import Any
 import torch
 
 from experiments.cifar.compare import BATCH, FACTOR, WIDTHS, network_of, policy_of, session_of
+from experiments.lines import add
 from experiments.networks import NETS, cifar
+from experiments.tables import grid, spread
 from growir.data.parts import Data
 from growir.data.shuffling import generator
 from growir.growth.budget import Budget, BudgetConfig
@@ -67,16 +68,19 @@ def run(net: str, seed: int, data: Data) -> dict[str, Any]:
     }
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+HEADS = ("network", "seed", "chosen", "of them splits", "predicted", "measured", "random sets", "measured / random")
+
+
+def table(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
     """A row for each network and seed."""
-    rows = ["| network | seed | chosen | of them splits | predicted | measured | random sets | measured / random |"]
-    rows.append("|---" * 8 + "|")
-    for line in lines:
-        mean, spread = statistics.fmean(line["random"]), statistics.stdev(line["random"])
-        cells = [line["net"], line["seed"], f"{line['chosen']} of {line['candidates']}", line["splits"]]
-        cells += [f"{line['predicted']:.4f}", f"{line['measured']:.4f}", f"{mean:.4f} ± {spread:.4f}"]
-        rows.append(f"| {' | '.join(map(str, cells))} | {line['measured'] / mean:.1f} |")
-    return "\n".join(rows)
+
+    def rows() -> Iterator[Sequence[object]]:
+        for line in lines:
+            cells = [line["net"], line["seed"], f"{line['chosen']} of {line['candidates']}", line["splits"]]
+            cells += [f"{line['predicted']:.4f}", f"{line['measured']:.4f}", spread(line["random"], 4)]
+            yield [*cells, f"{line['measured'] / statistics.fmean(line['random']):.1f}"]
+
+    yield from grid(HEADS, rows())
 
 
 def main() -> None:
@@ -93,9 +97,8 @@ def main() -> None:
     for net in options.nets:
         for seed in options.seeds:
             lines.append(run(net, seed, data))
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(lines[-1]) + "\n")
-    print(table(lines))
+            add(options.out, lines[-1:])
+    print(*table(lines), sep="\n")
 
 
 if __name__ == "__main__":

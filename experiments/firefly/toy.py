@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from experiments.tables import grid
 from growir import live
 from growir.data.shuffling import generator
 from growir.data.source import Batch
@@ -272,17 +273,22 @@ def run_one(method: str, seed: int, steps: int) -> list[dict[str, object]]:
     return lines
 
 
-def table(lines: Sequence[Mapping[str, object]]) -> str:
+def table(lines: Sequence[Mapping[str, object]]) -> Iterator[str]:
     """The mean losses by method and size, with the standard error of the last, and the seconds of all sizes."""
-    rows = [f"| method | {' | '.join(f'{n} units' for n in SIZES)} | growing s | training s |", "|---|" + "---|" * 6]
-    for name in ALL:
-        mine = {line["units"]: line for line in lines if line["method"] == name}
-        cells = [f"{mine[n]['mean']:.3g} ± {mine[n]['error']:.1g}" for n in SIZES]
-        times = [
-            sum(float(str(line[what])) for line in mine.values()) for what in ("seconds_growing", "seconds_training")
-        ]
-        rows.append(f"| {name} | {' | '.join(cells)} | {times[0]:.1f} | {times[1]:.1f} |")
-    return "\n".join(rows)
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name in ALL:
+            mine = {line["units"]: line for line in lines if line["method"] == name}
+            yield [
+                name,
+                *(f"{mine[n]['mean']:.3g} ± {mine[n]['error']:.1g}" for n in SIZES),
+                *(f"{sum(float(str(line[what])) for line in mine.values()):.1f}" for what in SECONDS),
+            ]
+
+    yield from grid(["method", *(f"{n} units" for n in SIZES), "growing s", "training s"], rows())
+
+
+SECONDS = ("seconds_growing", "seconds_training")
 
 
 LOOKS = (
@@ -332,7 +338,8 @@ def main() -> None:
     written = "".join(json.dumps(line) + "\n" for line in lines)
     (given.out / "toy.jsonl").write_text(written, encoding="utf-8")
     (given.out / "toy.svg").write_text(figure(lines), encoding="utf-8")
-    print(f"{table(lines)}\n\n{time.perf_counter() - begun:.0f} s in all")
+    print(*table(lines), sep="\n")
+    print(f"\n{time.perf_counter() - begun:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import torch
 import growir
 from experiments.lines import add, read
 from experiments.networks import NETS, cifar
+from experiments.tables import grid
 from growir.data.parts import Data
 from growir.data.source import Source
 from growir.growth.config import parse_run
@@ -113,20 +114,23 @@ def layers(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     yield {"layer": ALL, **correlations(lines)}
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+HEADS = ("network", "directions", "trust", "all", "worst layer", "first order alone", "other samples", "slope")
+
+
+def table(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Correlations by network, directions and trust, over all channels and in the worst layer; means over seeds."""
-    rows = ["| network | directions | trust | all | worst layer | first order alone | other samples | slope |"]
-    rows.append("|---" * 8 + "|")
     found = [line for line in lines if "layer" in line]
-    for net, steepest, trust in dict.fromkeys((line["net"], line["steepest"], line["trust"]) for line in found):
-        mine = [line for line in found if (line["net"], line["steepest"], line["trust"]) == (net, steepest, trust)]
-        whole = [line for line in mine if line["layer"] == ALL]
-        least = min((line for line in mine if line["layer"] != ALL), key=lambda line: line["train"]["pearson"])
-        cells = [_over(whole, "train"), f"{least['train']['pearson']:.3f} ({least['layer']}, seed {least['seed']})"]
-        cells += [_over(whole, "first_order"), _over(whole, "other"), _over(whole, "train", "slope")]
-        kind = "steepest descent" if steepest else "Gauss-Newton"
-        rows.append(f"| {net} | {kind} | {trust:g} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+
+    def rows() -> Iterator[Sequence[str]]:
+        for net, steepest, trust in dict.fromkeys((line["net"], line["steepest"], line["trust"]) for line in found):
+            mine = [line for line in found if (line["net"], line["steepest"], line["trust"]) == (net, steepest, trust)]
+            whole = [line for line in mine if line["layer"] == ALL]
+            least = min((line for line in mine if line["layer"] != ALL), key=lambda line: line["train"]["pearson"])
+            cells = [_over(whole, "train"), f"{least['train']['pearson']:.3f} ({least['layer']}, seed {least['seed']})"]
+            cells += [_over(whole, "first_order"), _over(whole, "other"), _over(whole, "train", "slope")]
+            yield [net, "steepest descent" if steepest else "Gauss-Newton", f"{trust:g}", *cells]
+
+    yield from grid(HEADS, rows())
 
 
 def _over(lines: Sequence[dict[str, Any]], what: str, number: str = "pearson") -> str:
@@ -180,7 +184,7 @@ def main() -> None:
             add(path, more)
             lines += more
     (options.out / "scatter.svg").write_text(figure(lines, options.seeds[0]), encoding="utf-8")
-    print(table(lines))
+    print(*table(lines), sep="\n")
 
 
 def measured(session: Session, options: argparse.Namespace, head: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,14 +8,13 @@ parameters; and over all sets geometric means. Of a set on which all rules choos
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from experiments.lines import Line, read
+from experiments.lines import Line
 from experiments.rules.rules import ANY, RULES
+from experiments.tables import grid, mean_of, paired, print_table
 
 NAMES = [*RULES, ANY]
 
@@ -27,47 +26,42 @@ def shares(lines: Sequence[Line], table: str, rule: str) -> dict[int, float]:
     return {line["seed"]: math.log(line["test"] / lowest[line["seed"]]) for line in mine if line["rule"] == rule}
 
 
+def size(lines: Sequence[Line], table: str, rule: str) -> float:
+    """The median of the parameters that a rule chose."""
+    return statistics.median(float(x["parameters"]) for x in lines if x["set"] == table and x["rule"] == rule)
+
+
 def table(lines: Sequence[Line]) -> Iterator[str]:
-    """A row for each set, and one for all; parameters are medians."""
+    """A row for each set, and one for all; then what other rules lose and save beside the first."""
     sets = list(dict.fromkeys(line["set"] for line in lines))
-    yield f"| set | seeds | {' | '.join(NAMES)} |"
-    yield "|---" * (2 + len(NAMES)) + "|"
-    for name in sets:
-        cells = [name, str(len({line["seed"] for line in lines if line["set"] == name}))]
-        for rule in NAMES:
-            found = shares(lines, name, rule)
-            sizes = [line["parameters"] for line in lines if line["set"] == name and line["rule"] == rule]
-            cells.append(f"{math.exp(statistics.fmean(found.values())):.3f} ({statistics.median(sizes):.0f})")
-        yield f"| {' | '.join(cells)} |"
-    cells = ["all", ""]
-    for rule in NAMES:
-        means = [statistics.fmean(shares(lines, name, rule).values()) for name in sets]
-        cells.append(f"{math.exp(statistics.fmean(means)):.3f}")
-    yield f"| {' | '.join(cells)} |"
-    yield ""
-    yield f"| less {NAMES[0]} | percent of test loss | parameters |"
-    yield "|---" * 3 + "|"
-    for rule in NAMES[1:]:
-        gaps: list[float] = []
-        sizes = []
+    means = {(name, rule): statistics.fmean(shares(lines, name, rule).values()) for name in sets for rule in NAMES}
+
+    def by_set() -> Iterator[Sequence[object]]:
         for name in sets:
-            one, other = shares(lines, name, NAMES[0]), shares(lines, name, rule)
-            gaps.append(statistics.fmean(other[seed] - one[seed] for seed in one))
-            medians = [
-                statistics.median(x["parameters"] for x in lines if x["set"] == name and x["rule"] == each)
-                for each in (rule, NAMES[0])
+            seeds = len({line["seed"] for line in lines if line["set"] == name})
+            yield [
+                name,
+                seeds,
+                *(f"{math.exp(means[name, rule]):.3f} ({size(lines, name, rule):.0f})" for rule in NAMES),
             ]
-            sizes.append(math.log(medians[0] / medians[1]))
-        error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
-        more = f"{100 * statistics.fmean(gaps):+.1f} ± {100 * error:.1f}"
-        yield f"| {rule} | {more} | times {math.exp(statistics.fmean(sizes)):.2f} |"
+        alls = [statistics.fmean(means[name, rule] for name in sets) for rule in NAMES]
+        yield ["all", "", *(f"{math.exp(each):.3f}" for each in alls)]
+
+    def by_rule() -> Iterator[Sequence[object]]:
+        for rule in NAMES[1:]:
+            gaps = [paired(shares(lines, name, rule), shares(lines, name, NAMES[0])) for name in sets]
+            found = mean_of([100 * gap.mean for gap in gaps if gap is not None])
+            sizes = [math.log(size(lines, name, rule) / size(lines, name, NAMES[0])) for name in sets]
+            yield [rule, found.told(1) if found else "", f"times {math.exp(statistics.fmean(sizes)):.2f}"]
+
+    yield from grid(["set", "seeds", *NAMES], by_set())
+    yield ""
+    yield from grid([f"less {NAMES[0]}", "percent of test loss", "parameters"], by_rule())
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lines", type=Path)
-    print("\n".join(table(read(parser.parse_args(given).lines))))
+    print_table(__doc__, table, given)
 
 
 if __name__ == "__main__":

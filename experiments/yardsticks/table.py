@@ -14,33 +14,21 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from experiments.lines import read
+from experiments.lines import Line, read
+from experiments.tables import Mean, grid, mean_of, spread
 from experiments.yardsticks.arms import SHARES
 from experiments.yardsticks.problems import PROBLEMS
 
-Line = dict[str, Any]
 YARDSTICKS = ("fixed", "scratch", "random FLOPs", "random CPU", "optuna FLOPs", "optuna CPU", "trees")
 ERRORS = 2.0  # standard errors that growth may be behind by
 CLOSE = 0.001  # below a score that counts as that score: seeds differ by more
 NONE = ""  # a cell without a value
 
 
-class Difference(NamedTuple):
-    """Growth less a yardstick.
-
-    Attributes:
-        mean: Over seeds, in points.
-        error: The standard error of that mean; NaN of one seed.
-    """
-
-    mean: float
-    error: float
-
-    def no_worse(self, errors: float = ERRORS) -> bool:
-        """Whether growth is behind by no more than chance; of one seed whether it is not behind."""
-        return self.mean >= (-errors * self.error if math.isfinite(self.error) else 0.0)
+def no_worse(found: Mean, errors: float = ERRORS) -> bool:
+    """Whether growth is behind by no more than chance; of one seed whether it is not behind."""
+    return found.mean >= (-errors * found.error if math.isfinite(found.error) else 0.0)
 
 
 class Results:
@@ -74,26 +62,14 @@ class Results:
         ours, theirs = self.of(problem, self.growth), self.of(problem, arm)
         return [(ours[k][key], theirs[k][key]) for k in ours if k in theirs and key in theirs[k]]
 
-    def difference(self, problem: str, arm: str) -> Difference | None:
+    def difference(self, problem: str, arm: str) -> Mean | None:
         """Growth less a yardstick in points; None where they have no seed in common."""
-        found = [100 * (ours - theirs) for ours, theirs in self.paired(problem, arm)]
-        if not found:
-            return None
-        error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else math.nan
-        return Difference(statistics.fmean(found), error)
+        return mean_of([100 * (ours - theirs) for ours, theirs in self.paired(problem, arm)])
 
     def no_larger(self, problem: str, arm: str) -> bool:
         """Whether growth's net has, in the mean, at most as many parameters."""
         found = self.paired(problem, arm, "parameters")
         return statistics.fmean(ours - theirs for ours, theirs in found) <= 0 if found else False
-
-
-def grid(heads: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
-    """A table in Markdown."""
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
 
 
 def by_problem(results: Results, arms: Sequence[str], cell: Callable[[str, str], str]) -> Iterator[str]:
@@ -111,8 +87,7 @@ def scores(results: Results) -> Iterator[str]:
     """Means and standard deviations of the test scores."""
 
     def cell(problem: str, arm: str) -> str:
-        found = [100 * value for value in results.values(problem, arm, "score")]
-        return f"{statistics.fmean(found):.2f} ± {_spread(found):.2f}" if found else NONE
+        return spread([100 * value for value in results.values(problem, arm, "score")], 2)
 
     yield from by_problem(results, results.arms, cell)
 
@@ -124,8 +99,7 @@ def differences(results: Results) -> Iterator[str]:
         found = results.difference(problem, arm)
         if found is None:
             return NONE
-        text = f"{found.mean:+.2f}" + (f" ± {found.error:.2f}" if math.isfinite(found.error) else "")
-        return text if found.no_worse() else f"**{text}**"
+        return found.told() if no_worse(found) else f"**{found.told()}**"
 
     yield from by_problem(results, results.arms[1:], cell)
 
@@ -138,8 +112,8 @@ def verdicts(results: Results) -> Iterator[str]:
         for arm in results.arms[1:]:
             groups = counted(results, arm)
 
-            def sized(problem: str, found: Difference, arm: str = arm) -> bool:
-                return found.no_worse() and results.no_larger(problem, arm)
+            def sized(problem: str, found: Mean, arm: str = arm) -> bool:
+                return no_worse(found) and results.no_larger(problem, arm)
 
             cells = [str(_holding(groups, verdict)) for verdict in VERDICTS]
             yield [arm, str(len(groups)), *cells, str(_holding(groups, sized)) if arm != "trees" else NONE]
@@ -147,21 +121,21 @@ def verdicts(results: Results) -> Iterator[str]:
     yield from grid(heads, rows())
 
 
-def _holding(groups: Mapping[str, Mapping[str, Difference]], holds: Callable[[str, Difference], bool]) -> int:
+def _holding(groups: Mapping[str, Mapping[str, Mean]], holds: Callable[[str, Mean], bool]) -> int:
     """How many groups something holds of, in all parts."""
     return sum(all(holds(*part) for part in parts.items()) for parts in groups.values())
 
 
-VERDICTS: Sequence[Callable[[str, Difference], bool]] = (
-    lambda problem, found: found.no_worse(),
+VERDICTS: Sequence[Callable[[str, Mean], bool]] = (
+    lambda problem, found: no_worse(found),
     lambda problem, found: found.mean > ERRORS * found.error,
-    lambda problem, found: found.no_worse(1.0),
+    lambda problem, found: no_worse(found, 1.0),
 )
 
 
-def counted(results: Results, arm: str) -> Mapping[str, Mapping[str, Difference]]:
+def counted(results: Results, arm: str) -> Mapping[str, Mapping[str, Mean]]:
     """The differences to a yardstick by what the problems count as."""
-    found: dict[str, dict[str, Difference]] = {}
+    found: dict[str, dict[str, Mean]] = {}
     for problem in results.problems:
         difference = results.difference(problem, arm)
         if difference is not None:
@@ -263,10 +237,6 @@ def page(results: Results) -> Iterator[str]:
     for heading, part in parts.items():
         yield f"\n### {heading}\n"
         yield from part(results)
-
-
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _ratio(value: float) -> str:
