@@ -22,7 +22,19 @@ from growir.growth.policy import PolicySettings
 from growir.growth.recipe import OptimizerConfig, RateConfig, Stopping
 from growir.growth.registry import CONTEST, DEFAULT, GIVEN, Known, policy_names, settings_class
 from growir.growth.schedule import SCHEDULES, Alternating, Named, Scheduled, schedule_class
-from growir.growth.sections import MAX_CHOICES, MOST, Count, NonNegative, Positive, Rate, Section, Share, Whole, Word
+from growir.growth.sections import (
+    MAX_CHOICES,
+    MOST,
+    Count,
+    NonNegative,
+    Positive,
+    Rate,
+    Section,
+    Share,
+    Whole,
+    Word,
+    told_as,
+)
 from growir.moments import FreshState
 from growir.nearest import one_of
 
@@ -165,7 +177,7 @@ class TrainConfig(Section):
     learning_rate: Rate = 3e-3
     learning_rate_final: Rate = 1e-2
     weight_decay: NonNegative = 0.1
-    keep_final: Share | Literal["found"] | None = None
+    keep_final: Annotated[Share | Literal["found"], told_as('a share above 0 and at most 1, or "found"')] | None = None
     weights_final: Literal["grown", "new"] = "grown"
     fresh: FreshState | None = None
     rate: RateConfig = RateConfig()
@@ -174,16 +186,10 @@ class TrainConfig(Section):
     accumulate: Count = 1
     stopping: Stopping | None = None
     device: Word | None = None
-    checkpoint: Literal["phase", "epoch"] | Count = "phase"
+    checkpoint: Annotated[
+        Literal["phase", "epoch"] | Count, told_as('"phase", "epoch", or a whole number of steps above 0')
+    ] = "phase"
     recalibrate: Whole = 30
-
-    @field_validator("keep_final", mode="before")
-    @classmethod
-    def _share_or_found(cls, value: object) -> object:
-        # Of a word, the message for a wrong number would ask for a number alone.
-        if isinstance(value, str) and value != "found":
-            raise ValueError('it is a share above 0 and at most 1, or "found"')
-        return value
 
     @field_validator("rate", mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from growir.errors import GrowirError, Problem, RunError, listed
 from growir.fields import Record
@@ -20,6 +20,24 @@ Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, le=MAX_REAL, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, le=MAX_REAL, allow_inf_nan=False)]
+
+
+def told_as(what: str) -> WrapValidator:
+    """One message for a value that is neither a number nor one of the words of a union.
+
+    Pydantic's own would name one half of the union, by what was given.
+
+    Args:
+        what: What the value may be, which follows on "it is".
+    """
+
+    def validate(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"it is {what}") from None
+
+    return WrapValidator(validate)
 
 
 class Section(Record):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from growir.growth.policy import PolicySettings
-from growir.growth.sections import MAX_CHOICES, Count, Rate, Share, Word
+from growir.growth.sections import MAX_CHOICES, Count, Rate, Share, Word, told_as
 from growir.nearest import suggestion
 from growir.ops import ACTIVATIONS
 from growir.ops.base import Bool, PositiveInt
@@ -60,7 +60,7 @@ class DagConfig(PolicySettings):
     name: Literal["dag"] = "dag"
     strategy: Way = "tournament"
     branches: Annotated[tuple[Strategy, ...], Field(min_length=1, max_length=MAX_CHOICES)] = ("widen", "whole")
-    neurons: PositiveInt | Literal["double"] | None = None
+    neurons: Annotated[PositiveInt | Literal["double"], told_as('a whole number above 0, or "double"')] | None = None
     activation: Word | Annotated[tuple[Word, ...], Field(max_length=MAX_CHOICES)] = "relu"
     kernels: Annotated[tuple[Annotated[int, Field(strict=True, gt=0, le=31)], ...], Field(max_length=MAX_CHOICES)] = ()
     norm: Norm = "none"
@@ -110,14 +110,6 @@ class DagConfig(PolicySettings):
     def activations(self) -> tuple[str, ...]:
         """Those of new states."""
         return (self.activation,) if isinstance(self.activation, str) else tuple(dict.fromkeys(self.activation))
-
-    @field_validator("neurons", mode="before")
-    @classmethod
-    def _number_or_double(cls, value: object) -> object:
-        # Of a word, the message for a wrong number would ask for a number alone.
-        if isinstance(value, str) and value != "double":
-            raise ValueError('it is a whole number above 0, or "double"')
-        return value
 
     @field_validator("activation")
     @classmethod
