@@ -27,8 +27,8 @@ RATES = (3e-4, 1e-1)
 DEPTHS, STAGES, CONVOLUTIONS, KERNELS = (0, 3), (1, 3), (1, 2), (3, 5)
 NARROWEST = 2
 REDUCTION = 3  # of successive halving: a third of the trials goes on to three times the epochs
-MOST_TRIALS = 100  # that are begun: where nets are tiny, the operations of growth would pay for thousands
-REDRAWN = 50  # draws in a row that are too dear before a search ends
+MOST_TRIALS = 1000  # that are begun: where nets are tiny, the operations of growth would pay for more
+REDRAWN = 200  # draws in a row that are too dear before a search ends
 TIE = 1e-4  # of the loss beside the share of errors
 
 Unit = Literal["FLOPs", "CPU"]

@@ -24,8 +24,8 @@ from growir.growth.recipe import RateConfig, Recipe
 
 AT_ONCE = 1000  # samples that are measured together
 # The longest training, in steps of the optimizer, or in lengths of growth's final fit if that is more: a net of ten
-# weights could pass over its data for ever for the operations of growth.
-MOST_STEPS, MOST_FITS = 10_000, 4
+# weights could pass over its data for hours for the operations of growth.
+MOST_STEPS, MOST_FITS = 100_000, 4
 
 
 class Scores(NamedTuple):
