@@ -384,7 +384,17 @@ def test_the_way_to_the_fixed_nets_score_is_told_over_what_that_net_took() -> No
     assert table.ratios(found, "wine", 1 / 4, "flops") == [1.6]
     assert table.ratios(found, "wine", 1 / 2, "cpu") == [0.75]
     row = next(row for row in table.times(found) if row.startswith("| wine"))
-    assert row == "| wine | 1 | 0 | 0.80 | 1.60 | 0.80 | never | 1.00 | 1.50 | 0.75 | never |"
+    assert row == "| wine | 1 | 0 | 0.80 | 1.60 | 0.80 | never | never | 1.00 | 1.50 | 0.75 | never | never |"
+    runs[-1]["score"] = 0.9004  # no better than the one before, which has it for half
+    assert table.of_length(runs, None) == runs[2] | {"score": 0.9004}
+    assert table.ratios(found, "wine", None, "cpu") == [0.75]
+
+
+def test_an_arm_that_took_fewer_operations_says_the_least_share() -> None:
+    lines = [_line("wine", "growth", seed, 0.9, 9, trace=[]) for seed in (0, 1)]
+    lines += [_line("wine", "scratch", seed, 0.9, 9) | {"flops": share * 1e9} for seed, share in ((0, 0.98), (1, 0.5))]
+    row = next(row for row in table.costs(table.Results(lines, "growth")) if row.startswith("| wine"))
+    assert row == "| wine | 2 | 1, 2.0 s | 0.74 (from 0.50), 2.0 s |"
 
 
 def test_problems_say_what_growth_may_spend() -> None:

@@ -23,6 +23,7 @@ from experiments.yardsticks.problems import PROBLEMS
 YARDSTICKS = ("fixed", "scratch", "random FLOPs", "random CPU", "optuna FLOPs", "optuna CPU", "trees")
 ERRORS = 2.0  # standard errors that growth may be behind by
 CLOSE = 0.001  # below a score that counts as that score: seeds differ by more
+ALL = 0.97  # of growth's operations, which is as many: a training is of whole epochs
 NONE = ""  # a cell without a value
 
 
@@ -158,12 +159,16 @@ def sizes(results: Results) -> Iterator[str]:
 
 
 def costs(results: Results) -> Iterator[str]:
-    """Operations in units of 1e9, and CPU seconds."""
+    """Operations in units of 1e9, the least share of growth's over seeds where it is below all, and CPU seconds."""
 
     def cell(problem: str, arm: str) -> str:
         flops, cpu = results.values(problem, arm, "flops"), results.values(problem, arm, "cpu")
         seconds = f"{statistics.fmean(cpu):.1f} s" if cpu else NONE
-        return f"{statistics.fmean(flops) / 1e9:.3g}, {seconds}" if flops else seconds
+        if not flops:
+            return seconds
+        share = min(theirs / ours for ours, theirs in results.paired(problem, arm, "flops"))
+        least = f" (from {share:.2f})" if share < ALL else NONE
+        return f"{statistics.fmean(flops) / 1e9:.3g}{least}, {seconds}"
 
     yield from by_problem(results, results.arms, cell)
 
@@ -176,26 +181,35 @@ def reached(growth: Line, score: float, unit: str) -> float:
     return next((each[unit] for each in growth["trace"] if each["score"] >= score - CLOSE), math.inf)
 
 
-def ratios(results: Results, problem: str, share: float, unit: str) -> list[float]:
+def of_length(runs: Sequence[Line], share: float | None) -> Line:
+    """The fixed net that was trained so long; of None the shortest training that reaches the best of all scores."""
+    if share is not None:
+        return next(run for run in runs if run["share"] == share)
+    best = max(run["score"] for run in runs)
+    return next(run for run in runs if run["score"] >= best - CLOSE) | {"score": best}
+
+
+def ratios(results: Results, problem: str, share: float | None, unit: str) -> list[float]:
     """For each seed what growth took to the score of the fixed net trained so long, over what that net took."""
     ours, theirs = results.of(problem, results.growth), results.of(problem, "fixed")
     found: list[float] = []
     for seed in ours.keys() & theirs.keys():
-        run = next(run for run in theirs[seed]["runs"] if run["share"] == share)
+        run = of_length(theirs[seed]["runs"], share)
         found.append(reached(ours[seed], run["score"], unit) / run[unit])
     return found
 
 
 def times(results: Results) -> Iterator[str]:
     """Medians of these ratios over seeds, and over problems in the last row."""
+    lengths = (*SHARES, None)
     heads = ["problem", "seeds", "reached"]
-    heads += [f"{unit}, {share:g}" for unit in ("FLOPs", "CPU") for share in SHARES]
-    columns = [(unit, share) for unit in ("flops", "cpu") for share in SHARES]
+    heads += [f"{unit}, {'best' if share is None else f'{share:g}'}" for unit in ("FLOPs", "CPU") for share in lengths]
+    columns = [(unit, share) for unit in ("flops", "cpu") for share in lengths]
 
     def rows() -> Iterator[Sequence[str]]:
-        medians: dict[tuple[str, float], list[float]] = {column: [] for column in columns}
+        medians: dict[tuple[str, float | None], list[float]] = {column: [] for column in columns}
         for problem in results.problems:
-            found = {column: ratios(results, problem, column[1], column[0]) for column in columns}
+            found = {(unit, share): ratios(results, problem, share, unit) for unit, share in columns}
             whole = found["flops", 1]
             if not whole:
                 continue
