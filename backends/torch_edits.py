@@ -56,6 +56,9 @@ class TorchBackend:
             return made
         return made.to(self.like.device, self.like.dtype if made.is_floating_point() else None)
 
+    def copy(self, array: torch.Tensor) -> torch.Tensor:
+        return array.clone()
+
     def cast(self, block: torch.Tensor | NDArray[Any], array: torch.Tensor) -> torch.Tensor:
         return _tensor(block).to(array.device, array.dtype)
 

@@ -88,7 +88,20 @@ class Derive:
     sources: tuple[str, ...]
 
 
-Edit = Remap | Create | Drop | Rename | Shift | Derive
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A tensor that did not exist and starts as another one is, as do averages and masks of it.
+
+    Attributes:
+        key: The new tensor.
+        source: The tensor that it starts as.
+    """
+
+    key: str
+    source: str
+
+
+Edit = Remap | Create | Drop | Rename | Shift | Derive | Copy
 
 
 def within(edits: Sequence[Edit], k: int) -> list[Edit]:
@@ -160,6 +173,8 @@ def apply_edits(
                 out[key] = backend.add(out[key], by if shift is None else shift)
             case Derive(key, formula, sources):
                 out[key] = formula(backend, *(out[source] for source in sources))
+            case Copy(key, source):
+                out[key] = backend.copy(out[source])
             case _:
                 assert_never(edit)
     if strange := sorted(given.keys() - places):
@@ -204,6 +219,9 @@ class NumpyBackend:
 
     def create(self, block: NDArray[Any]) -> NDArray[Any]:
         return block
+
+    def copy(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.copy()
 
     def cast(self, block: NDArray[Any], array: NDArray[Any]) -> NDArray[Any]:
         return block.astype(array.dtype, copy=False)

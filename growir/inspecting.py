@@ -26,6 +26,7 @@ from growir.show import (
     step_text,
 )
 from growir.space_table import space_data, space_parts
+from growir.stage_table import stage_data, stage_parts
 
 MAX_LISTED_STEPS = 20
 
@@ -56,6 +57,7 @@ def page(graph: Graph, *, everything: bool = False, spaces: bool = False) -> lis
         parts.append(_module_grid(graph, costs))
         parts.append(f"{len(graph.nodes):,} nodes, collapsed; --all shows each")
     parts.append(_cost_text(costs))
+    parts += stage_parts(graph)
     if spaces:
         parts += space_parts(graph, everything)
     if graph.history is not None:
@@ -175,6 +177,8 @@ def inspection(graph: Graph, *, spaces: bool = False) -> Json:
         "costs": costs_data(costs),
         "nodes": nodes,
     }
+    if (staged := stage_data(graph))["stages"]:
+        whole |= staged
     if graph.train_differs:
         whole["train_differs"] = list(graph.train_differs)
     if graph.fixed_sizes:

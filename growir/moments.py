@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from growir.edits import AxisMap, Backend, Derive, Drop, Edit, Remap, Rename, Shift, apply_edits, mapped
+from growir.edits import AxisMap, Backend, Copy, Derive, Drop, Edit, Remap, Rename, Shift, apply_edits, mapped
 from growir.errors import GrowirError, cut
 
 T = TypeVar("T")
@@ -61,7 +61,8 @@ def carry_moments(
         follows: How it follows the gradient; gradients themselves are "gradient".
         backend: The array library.
         fresh: What fresh entries start with.
-        copies: What added copies start with; the first one of each unit goes on as the unit itself.
+        copies: What added copies start with; the first one of each unit goes on as the unit itself. A whole tensor
+            that is copied has what its source has, or none.
     """
     if follows == "weight":
         return _carry_weights(edits, moments, backend)
@@ -149,6 +150,8 @@ def _carry(
                 out.pop(key, None)
             case Rename(old, new) if old in out:
                 out[new] = out.pop(old)
+            case Copy(key, source) if source in out and not anew:
+                out[key] = backend.copy(out[source])
             case _:
                 pass
     return out
@@ -167,6 +170,9 @@ def _carry_weights(edits: Sequence[Edit], tensors: Mapping[str, T], backend: Bac
             case Rename(old, new) if old in keys:
                 keys.discard(old)
                 keys.add(new)
+                chosen.append(edit)
+            case Copy(key, source) if source in keys:
+                keys.add(key)
                 chosen.append(edit)
             case _:
                 pass
@@ -209,7 +215,8 @@ def carry_optimizer(
                     f"optimizer state {entry!r} of {cut(at)} is no scalar, and how it follows growth is unknown; "
                     f"known are {', '.join(entries) or 'none'}"
                 )
-            column = carry_moments([e for e in edits if not isinstance(e, Remap)], column, "update", backend)
+            left = [edit for edit in edits if not isinstance(edit, Remap)]
+            column = carry_moments(left, column, "update", backend, copies=copies)
         for key, array in column.items():
             out.setdefault(key, {})[entry] = array
     return out

@@ -155,6 +155,10 @@ class Backend(Protocol[T]):
         """A new array with these numbers and their dtype."""
         ...
 
+    def copy(self, array: T) -> T:
+        """A new array with the same numbers."""
+        ...
+
     def cast(self, block: T | NDArray[Any], array: T) -> T:
         """The block in the dtype, and on the device, of an array."""
         ...

@@ -24,6 +24,7 @@ from growir.passes.registry import (
 from growir.passes.remove_edge import RemoveEdge
 from growir.passes.sequence import Sequence
 from growir.passes.split import Split
+from growir.passes.stack import Stack, Unstack
 from growir.passes.update import Update
 from growir.passes.widen import Widen
 from growir.rewrite import Pass
@@ -34,6 +35,8 @@ PASSES: tuple[type[Pass], ...] = (
     RemoveEdge,
     InsertLayer,
     InsertBlock,
+    Stack,
+    Unstack,
     Widen,
     Extend,
     Split,
@@ -62,6 +65,8 @@ __all__ = [
     "RemoveEdge",
     "Sequence",
     "Split",
+    "Stack",
+    "Unstack",
     "Update",
     "Widen",
     "all_passes",

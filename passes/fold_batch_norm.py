@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 from growir.edits import Derive, Edit
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, Reference
+from growir.layers import channel_axis, has_bias, is_layer, shared_tensors
 from growir.nearest import alternatives
 from growir.ops import BatchNorm, Linear, Param
 from growir.passes.eliminate_dead import drops
-from growir.passes.layers import channel_axis, has_bias, is_layer, shared_tensors
 from growir.passes.state import repoint
 from growir.rewrite import Change, Pass, Preserves
 from growir.shapes import own_tables, shapes_of

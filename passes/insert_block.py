@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final, Self
 
 import numpy as np
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from growir import names
+from growir.blocks import renamed
 from growir.document import to_data
 from growir.errors import GraphError, PassRefused, cut
-from growir.graph import SCHEMA, Graph, Input, Node, Reference, Ties
-from growir.ops import Add, BatchNorm, Concat, Constant, Conv2d, Gelu, Linear, Mul, Op, Param, Shape, Sub
-from growir.ops.ranges import through_zero
-from growir.params import owners, param_table
-from growir.passes.layers import is_layer, shared_tensors
+from growir.graph import SCHEMA, Graph, Input, Node, Reference
+from growir.ops import Add, BatchNorm, Constant, Conv2d, Gelu, Linear, Op, Shape
+from growir.params import param_table
 from growir.passes.link import layer_of
 from growir.passes.simplify import simplified
 from growir.passes.state import check_value, is_linear, repoint
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name
-from growir.shapes import own_tables, shapes_of
+from growir.shapes import shapes_of
 from growir.verify import load, verify
+from growir.zeroing import zeros_of
 
-NORMS: Final = frozenset({"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"})
-VALUES: Final = frozenset({"parameter", "bias"})  # which are their own parameter
 # Where an input may make them infinite or NaN, zero times what they give is not zero.
 PARTIAL: Final = frozenset({"pow", "exp", "log", "sqrt", "rsqrt", "div"})
 
 
-def _fragment(value: object) -> Graph:
+def fragment(value: object) -> Graph:
+    """A graph that is put into another, of a graph or its document. Raises ValueError if it is none."""
     try:
         if isinstance(value, Graph):
             return verify(value.replace(history=None))
@@ -41,7 +40,7 @@ def _fragment(value: object) -> Graph:
     raise ValueError("a block is a graph, or a graph document as JSON has it")
 
 
-Fragment = Annotated[InstanceOf[Graph], BeforeValidator(_fragment), PlainSerializer(to_data)]
+Fragment = Annotated[InstanceOf[Graph], BeforeValidator(fragment), PlainSerializer(to_data)]
 
 
 class InsertBlock(Pass):
@@ -91,7 +90,7 @@ class InsertBlock(Pass):
 
     def _zeros(self) -> frozenset[str]:
         """The keys of the block's last parameters. Raises PassRefused if it cannot start at zero and learn."""
-        found = _last_parameters(self.block)
+        found = zeros_of(self.block, [node.name for node in self.block.nodes], self.block.outputs[0])
         if isinstance(found, str):
             raise PassRefused(
                 f"a block after {cut(self.after)} cannot start at zero, as a residual does: {found}; end it in a "
@@ -106,17 +105,13 @@ class InsertBlock(Pass):
             return Preserves.EXACT if empty else Preserves.NOTHING
         module = fresh_name(graph, "block")
         given = any(np.any(self.values.get(f"{module}.{key}", 0)) for key in self._zeros())
-        partial = any(node.op.kind() in PARTIAL for node in self.block.nodes)
-        if given or partial:
-            return Preserves.NOTHING
-        # What the block draws, others behind it and in later steps no longer do.
-        return Preserves.EVAL if any(node.op.draws for node in self.block.nodes) else Preserves.EXACT
+        return Preserves.NOTHING if given else kept_at_zero(self.block.nodes)
 
     def change(self, graph: Graph, step: int) -> Change:
         module = fresh_name(graph, "block")
         called = {node.name: f"{module}.{node.name}" for node in self.block.nodes}
         called[self.block.inputs[0].name] = self.after
-        nodes = [_renamed(node, module, called) for node in self.block.nodes]
+        nodes = [renamed(node, called, self.block.inputs[0].name, self.after) for node in self.block.nodes]
         value = called[self.block.outputs[0]]
         zeros = self._zeros() if self.residual else frozenset[str]()
         if self.residual:
@@ -142,49 +137,13 @@ class InsertBlock(Pass):
                 yield cls(after=name, block=two_layers(shape))
 
 
-def _renamed(node: Node, module: str, called: Mapping[str, str]) -> Node:
-    changes: dict[str, Any] = {
-        "name": called[node.name],
-        "inputs": tuple(called[name] for name in node.inputs),
-        "tied": Ties({name: f"{module}.{owner}" for name, owner in node.tied.items()}),
-    }
-    return node.model_copy(update=changes)
-
-
-def _last_parameters(block: Graph) -> frozenset[str] | str:
-    """The keys of parameters with which the output is zero, and learns from there; or why there are none."""
-    # By name, in topological order rather than by recursion: a block may be long.
-    found: dict[str, frozenset[str] | str] = {
-        entry.name: f"its input {cut(entry.name)} goes straight into its output" for entry in block.inputs
-    }
-    for node in block.nodes:
-        kind = node.op.kind()
-        before = [found[name] for name in node.inputs]
-        table = {name: param for name, param in own_tables(block)[node.name].items() if not param.buffer}
-        if is_layer(block, node.name) or kind in VALUES or (kind in NORMS and "weight" in table):
-            found[node.name] = _own_parameters(block, node, table)
-        elif isinstance(node.op, Add | Sub | Concat):
-            problem = next((one for one in before if isinstance(one, str)), None)
-            found[node.name] = problem or frozenset(key for one in before for key in one)
-        elif isinstance(node.op, Mul):
-            # One factor is enough; were two zero, neither would learn.
-            zero = [one for one in before if not isinstance(one, str)]
-            found[node.name] = zero[-1] if zero else before[-1]
-        elif through_zero(node.op):
-            found[node.name] = before[0]
-        else:
-            found[node.name] = (
-                f"{cut(node.name)} is {kind}, which is not zero, or has no slope, where its input is zero"
-            )
-    return found[block.outputs[0]]
-
-
-def _own_parameters(block: Graph, node: Node, table: Mapping[str, Param]) -> frozenset[str] | str:
-    if users := shared_tensors(block, node.name):
-        return f"{cut(node.name)} shares its parameters with {cut(users[0])}"
-    if held := sorted(set(node.frozen) & set(table)):
-        return f"{cut(node.name)} would stay at zero, because its {held[0]} is frozen"
-    return frozenset(owners(block)[f"{node.name}.{name}"] for name in table)
+def kept_at_zero(nodes: Iterable[Node]) -> Preserves:
+    """What is kept of a function where a block of these nodes is put that adds nothing."""
+    nodes = list(nodes)
+    if any(node.op.kind() in PARTIAL for node in nodes):
+        return Preserves.NOTHING
+    # What the block draws, others behind it and in later steps no longer do.
+    return Preserves.EVAL if any(node.op.draws for node in nodes) else Preserves.EXACT
 
 
 def two_layers(shape: Shape, width: int = 2) -> Graph:

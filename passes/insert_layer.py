@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from growir.edits import Create, Edit, Fresh
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, Reference
+from growir.layers import ranges_of
 from growir.ops import ACTIVATIONS, OP_BY_KIND, Add, BatchNorm, Constant, LayerNorm, Op, OpError, Param
 from growir.ops.base import PositiveInt
 from growir.ops.ranges import keeps
-from growir.passes.layers import ranges_of
 from growir.passes.link import SPATIAL, Layer, Link, Size, check_activation, checked_kernel, layer_of
 from growir.passes.state import check_value, is_linear, repoint
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name

@@ -13,11 +13,11 @@ from growir.channels import ChannelSpace, Slot, analyse
 from growir.edits import Derive, Edit
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node
+from growir.layers import has_bias, shared_tensors
 from growir.ops import Conv2d, Linear
 from growir.ops.base import NonNegativeInt
 from growir.ops.spaces import Space
 from growir.passes.constants import added_bias, constant_of
-from growir.passes.layers import has_bias, shared_tensors
 from growir.passes.resizing import MAX_UNITS, Resizing, check_strides, unit_size
 from growir.resize import Units
 from growir.rewrite import Preserves

@@ -7,11 +7,11 @@ from typing import ClassVar, Self
 
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node, Reference, Ties
+from growir.layers import channel_axis, has_bias, is_layer
 from growir.nearest import suggestion
 from growir.ops import Add, Bias, OpError
 from growir.params import owners
 from growir.passes.eliminate_dead import drops, unread_without
-from growir.passes.layers import channel_axis, has_bias, is_layer
 from growir.passes.state import find_state
 from growir.rewrite import Change, Pass, Preserves, fresh_name
 from growir.shapes import shapes_of

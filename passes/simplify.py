@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from growir.graph import Graph, Node
+from growir.layers import ranges_of
 from growir.ops import (
     Add,
     Affine,
@@ -42,7 +43,6 @@ from growir.ops import (
 )
 from growir.ops.pool import AdaptivePool, WindowPool
 from growir.ops.ranges import Range, keeps
-from growir.passes.layers import ranges_of
 from growir.shapes import own_tables, shapes_of
 
 

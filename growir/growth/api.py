@@ -146,7 +146,7 @@ def grow(
         "train": {**{key: value for key, value in place.items() if value is not None}, **(train or {})},
         "budget": budget or {},
     }
-    config = parse_run(over(base.model_dump(), given), "growir.grow", policies.known)
+    config = parse_run(over(base.model_dump(exclude={"schedule"}), given), "growir.grow", policies.known)
     if start is not None:
         check_trainable(start if isinstance(start, Graph) else start.graph, train_as_imported, RunError)
     minimised = objective if _is_object(objective) else objective_of(config.objective)

@@ -37,7 +37,7 @@ def checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
         "optimizer": optimizer.rest,
         "policy": remembered,
         "trials": [_trial(trial) for trial in progress.trials],
-        "log": [[entry.what, entry.epochs, dict(entry.metrics)] for entry in progress.log.entries],
+        "log": [_entry(entry) for entry in progress.log.entries],
         "phases": session.meter.to_json(),
         "threads": torch.get_num_threads(),
         "growir": __version__,
@@ -56,6 +56,11 @@ def checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
 def _key(number: int, name: str | None, ended: str | None) -> str:
     """What a checkpoint calls a trial: by its branch where that has one, at its end, else by number."""
     return name if name is not None and ended is not None else f"trial-{number:03}"
+
+
+def _entry(entry: Entry) -> list[Any]:
+    """An entry of the log as a checkpoint holds it."""
+    return [entry.what, entry.epochs, dict(entry.metrics), *([list(entry.chosen)] if entry.chosen else [])]
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
@@ -154,4 +159,9 @@ def _log(state: Mapping[str, Any]) -> Log:
 
 def log_of(found: Sequence[Any]) -> Log:
     """The log that a checkpoint holds as JSON. Raises ValueError or TypeError if it is none."""
-    return Log(tuple(Entry(str(what), operator.index(epochs), metrics) for what, epochs, metrics in found))
+    return Log(
+        tuple(
+            Entry(str(what), operator.index(epochs), metrics, tuple(map(str, chosen[0])) if chosen else ())
+            for what, epochs, metrics, *chosen in found
+        )
+    )

@@ -281,6 +281,7 @@ class RunConfig(Section):
 
         The weights of a given network are kept by the final fit, whose length is not tried, and neither are sizes.
         """
+        given = given or self.policy.ends_growth
         schedule = self.schedule.started_from(given, self.train.epochs_final)
         keep: object = self.train.keep_final
         if keep is None and schedule.trials:
@@ -454,6 +455,8 @@ def checked_run(data: Mapping[str, Any], known: Known | None = None) -> RunConfi
         if key == "policy" and isinstance(section, PolicySettings):
             valid[key] = section
             continue
+        if key == "schedule" and isinstance(section, dict) and "name" not in section and "policy" in valid:
+            section = {**cast("PolicySettings", valid["policy"]).usual_schedule, **section}
         if not isinstance(section, dict):
             given = cut(json.dumps(section, default=str))
             problems.append(Problem(key, f"this is a section, [{key}], but {given} is given"))

@@ -244,7 +244,13 @@ class Engine:
             step=step,
             seconds=progress.seconds + time.perf_counter() - started,
             growing=progress.growing + growing,
-            log=progress.noting(Entry(what, metrics={"parameters": float(session.graph.costs().parameters)})),
+            log=progress.noting(
+                Entry(
+                    what,
+                    metrics={"parameters": float(session.graph.costs().parameters)},
+                    chosen=tuple(score.candidate.name for score in decided.chosen),
+                )
+            ),
         )
 
     def _decided(self, step: int) -> _Decided | _Nothing:
@@ -259,6 +265,7 @@ class Engine:
         if limits.seconds is not None and progress.seconds >= limits.seconds * share:
             return _Nothing("seconds")
         budget = Budget(limits, session.graph)
+        session.log = progress.log
         with session.meter.phase("growing"):
             told = self._recalibrate(step, "before")
             if told is not None:

@@ -68,6 +68,16 @@ class PolicySettings(Section):
         """Whether what is grown from nothing reads samples as maps, so that they stay maps in the first network."""
         return False
 
+    @property
+    def ends_growth(self) -> bool:
+        """Whether the policy itself finds how large the network should be: by default nothing else limits it."""
+        return False
+
+    @property
+    def usual_schedule(self) -> Mapping[str, Any]:
+        """The settings of the schedule that it goes with, where nobody names another."""
+        return {}
+
     def contestants(self) -> Sequence[tuple[str | None, PolicySettings]]:
         """The settings of each of several ways to grow, by name, of which the best goes on; one without a name."""
         return [(None, self)]

@@ -33,6 +33,7 @@ _OURS = {
     "gauss_newton": "growir.growth.policies.gauss_newton:GaussNewton",
     "nash": "growir.growth.policies.nash:Nash",
     "tiny": "growir.growth.policies.tiny:Tiny",
+    "autogrow": "growir.growth.policies.autogrow:AutoGrow",
     "splitting_descent": "growir.growth.policies.splitting_descent:SplittingDescent",
 }
 

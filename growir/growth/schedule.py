@@ -85,11 +85,13 @@ class Entry:
             "trimmed" if something went, the parameters after it; of "tried" these, the loss after the fit, and by how
             much that is lower than of the last trial that was better than those before it, `gain`, with its standard
             error, `error`; of "selected" the loss of the trial.
+        chosen: Of "growth" the names of the candidates that it consists of.
     """
 
     what: str
     epochs: int = 0
     metrics: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
+    chosen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +420,10 @@ class Periodic(Scheduled):
     Attributes:
         name: Grow every few epochs while that helps.
         epochs: Between two growths (the paper's K).
-        window: Epochs over which something must have been gained (the paper's J); growth ends where it was not.
+        converged: Whether it grows only where the last so many epochs have gained no more than `by`, and trains for as
+            many more where they have: the paper's convergent policy.
+        window: Epochs over which something must have been gained (the paper's J); growth ends where it was not. 0:
+            what ends growth is the policy, or the budget.
         by: How much must have been gained, of the accuracy or of the loss (the paper's tau, 0.0005 of the accuracy).
         measure: What is looked at on the data that selects, "loss" or "accuracy".
         growths: The most growths. By default as the budget says.
@@ -426,7 +431,8 @@ class Periodic(Scheduled):
 
     name: Literal["periodic"] = "periodic"
     epochs: Count = 3
-    window: Count = 30
+    converged: bool = False
+    window: NoneOrMore = 30
     by: NonNegative = 0.0
     measure: Measure = "loss"
     growths: Count | None = None
@@ -434,8 +440,10 @@ class Periodic(Scheduled):
     def growing(self, log: Log) -> Phase:
         if log.last in ("started", "growth"):
             return Train(epochs=self.epochs)
-        if stagnant(log.entries, self.measure, self.window, self.by):
+        if self.window and stagnant(log.entries, self.measure, self.window, self.by):
             return Done("no gain")
+        if self.converged and not stagnant(log.entries, self.measure, self.epochs, self.by):
+            return Train(epochs=self.epochs)
         return Done("growths") if self.growths is not None and log.growths >= self.growths else Grow()
 
 

@@ -39,6 +39,7 @@ from growir.growth.rates import set_apart
 from growir.growth.reading import Reading, Ready, float_dtype
 from growir.growth.recalibrating import recalibrate
 from growir.growth.recipe import OptimizerConfig, Recipe, recipe_from
+from growir.growth.schedule import Entry, Log
 from growir.growth.training import train_by
 from growir.network import Network
 from growir.params import array_digest, frozen_keys, param_table
@@ -78,7 +79,7 @@ def resolved(config: RunConfig, problem: Problem, start: Network | None = None) 
         )
     found = config.resolved(problem.samples, shape, outputs, macs)
     update: dict[str, object] = {"threads": found.threads or min(torch.get_num_threads(), MAX_THREADS)}
-    if start is not None and found.budget.parameters is found.budget.macs is None:
+    if start is not None and found.budget.parameters is found.budget.macs is None and not config.policy.ends_growth:
         most = LARGER * start.graph.costs().parameters
         update["budget"] = found.budget.model_copy(update={"parameters": most})
     if data is not None and data.held_out is not None:
@@ -113,6 +114,7 @@ class Session:
         device: Where the module is.
         seed: Everything random is a function of it.
         meter: What it all costs.
+        log: What happened so far in this branch, as a schedule sees it; brought up to date before each growth.
 
     Args:
         network: What is grown.
@@ -150,6 +152,7 @@ class Session:
         self.tick = tick
         self.epoch = epoch
         self.meter = Meter()
+        self.log = Log((Entry("started"),))
         self.optimizer: torch.optim.Optimizer
         self.reading = Reading(self.data, self.device)
         self._first: tuple[torch.Tensor, ...] | None = None

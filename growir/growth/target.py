@@ -56,7 +56,8 @@ def read_target(target: str) -> Target:
         RunError: With every wrong or unknown key of the run file.
     """
     if target == "digits":
-        return Target(target, {"data": {"path": target}}, DIGITS.model_dump(mode="json", exclude_none=True))
+        usual = DIGITS.model_dump(mode="json", exclude_none=True, exclude={"schedule"})
+        return Target(target, {"data": {"path": target}}, usual)
     path = Path(target)
     usual = {"name": _run_name(path)}
     if path.suffix.lower() == ".npz" or is_table(path):

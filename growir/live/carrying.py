@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from growir.backends.torch_edits import TORCH, TorchBackend
 from growir.document import function_hash
-from growir.edits import Create, Derive, Drop, Edit, Rename, apply_edits
+from growir.edits import Copy, Create, Derive, Drop, Edit, Rename, apply_edits
 from growir.errors import GrowirError, ModelError, cut
 from growir.graph import Graph
 from growir.live.modules import Live, Tensors, find, rebuilt
@@ -31,7 +31,7 @@ def heirs_of(edits: Sequence[Edit], keys: Sequence[str]) -> dict[str, str]:
         match edit:
             case Drop(key):
                 found.pop(key, None)
-            case Create(key):
+            case Create(key) | Copy(key):
                 found.pop(key, None)  # made anew under a name that was dropped
             case Rename(old, new) if old in found:
                 found[new] = found.pop(old)
@@ -86,7 +86,9 @@ def grown_tensors(live: Live, done: Rewrite, heirs: Mapping[str, str]) -> Tensor
             f"{cut(sparse[0])} has a sparse gradient, which cannot follow; zero the gradients before growing"
         )
     after = edited(before, done.edits)
-    grads = carry_moments(done.edits, {k: t.grad for k, t in before.items() if t.grad is not None}, "gradient", TORCH)
+    # A copied tensor stands elsewhere: what its source has accumulated is not its gradient.
+    moved = [edit for edit in done.edits if not isinstance(edit, Copy)]
+    grads = carry_moments(moved, {k: t.grad for k, t in before.items() if t.grad is not None}, "gradient", TORCH)
     old_keys = {new: old for old, new in heirs.items()}
     found: Tensors = {}
     for key, param in param_table(done.graph).items():
@@ -184,6 +186,8 @@ def _touches(edit: Edit, buffers: Sequence[str], done: Rewrite) -> bool:
             return True
         case Rename(old, _):
             return old in buffers
+        case Copy(_, source):
+            return source in buffers
         case Derive(_, _, sources):
             if any(source in buffers for source in sources):
                 raise ModelError("the rewrite works weights out from buffers, which an average must then hold too")

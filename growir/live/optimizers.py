@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from growir.backends.torch_edits import TORCH
-from growir.edits import Derive, Edit
+from growir.edits import Copy, Derive, Drop, Edit, Rename
 from growir.errors import GrowirError, ModelError, cut
 from growir.graph import Graph
 from growir.live.groups import Groups, asked, weakness
@@ -124,12 +124,19 @@ class OptimizerPlan:
         fresh, copies = self._grown.fresh, self._grown.copies
         grown = carry_optimizer(self._grown.edits, tensors, TORCH, self._row.entries, fresh, copies)
         carried: dict[str, Slots] = {key: dict(slots) for key, slots in grown.items()}
-        anew = {edit.key for edit in self._grown.edits if isinstance(edit, Derive)}
-        for key, slots in old.items():
-            heir = self._grown.heirs.get(key)
-            if heir is not None and heir not in anew:
-                rest = {entry: value for entry, value in slots.items() if not isinstance(value, torch.Tensor)}
-                carried.setdefault(heir, {}).update(rest)
+        rest = {k: {e: v for e, v in s.items() if not isinstance(v, torch.Tensor)} for k, s in old.items()}
+        for edit in self._grown.edits:
+            match edit:
+                case Drop(key) | Derive(key):
+                    rest.pop(key, None)
+                case Rename(before, after) if before in rest:
+                    rest[after] = rest.pop(before)
+                case Copy(key, source) if source in rest and copies == "carried":
+                    rest[key] = dict(rest[source])
+                case _:
+                    pass
+        for key, slots in rest.items():
+            carried.setdefault(key, {}).update(slots)
         return carried
 
     def _slots(self, key: str) -> Slots:
@@ -228,9 +235,10 @@ class OptimizerPlan:
         for tensor in self._grown.before.values():
             if id(tensor) not in kept:
                 state.pop(tensor, None)
+        trained = self.places  # a copy of a parameter may be trained by another optimizer than its source
         for key, slots in self._state.items():
             tensor = self._grown.after[key]
-            if tensor not in state:
+            if tensor not in state and key in trained:
                 state[tensor] = slots
         for group, members in zip(self.optimizer.param_groups, self.groups, strict=True):
             # The list itself stays: some hold on to it.
@@ -244,8 +252,8 @@ def plan_optimizers(
 ) -> tuple[list[OptimizerPlan], list[str]]:
     """What each optimizer will be, with the parameters that come into being, and notes on those it is unsure of.
 
-    One goes where `groups` says. Without that, one that is worked out from others joins the first of them, and any
-    other its nearest relative.
+    One goes where `groups` says. Without that, one that is worked out from others joins the first of them, a copy its
+    source, and any other its nearest relative.
 
     Raises:
         GrowirError: An optimizer is none of this module, or has state that cannot follow; or there is no such group.
@@ -256,6 +264,7 @@ def plan_optimizers(
         return plans, notes
     given = [plan.optimizer.param_groups for plan in plans]
     sources = {edit.key: edit.sources for edit in grown.edits if isinstance(edit, Derive)}
+    sources |= {edit.key: (edit.source,) for edit in grown.edits if isinstance(edit, Copy)}
     old = set(grown.heirs.values())
     settled = places_of(plans)
     for key, tensor in grown.after.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +36,7 @@ from growir.ops import (
     OpError,
     Parameter,
     Prelu,
+    Relu,
     Reshape,
     Select,
     Shape,
@@ -44,10 +46,11 @@ from growir.ops import (
     Standardise,
 )
 from growir.passes import AddNode, Extend, Prune, Split, Widen
+from growir.passes.state import is_linear
 from growir.rewrite import Pass
 from growir.shapes import shapes_of
 from growir.testing.blocks import BLOCKS, BLOCKS_ON_IMAGES, BLOCKS_ON_ROWS
-from growir.testing.sketch import Move, Sketch, divisors
+from growir.testing.sketch import SMOOTH, Move, Sketch, divisors
 from growir.verify import verify
 
 P = TypeVar("P", bound=Pass)
@@ -108,6 +111,26 @@ def _layer(s: Sketch, x: str, out: Shape) -> str:
 def _residual(s: Sketch, x: str) -> str:
     inner = _layer(s, _dense(s, x) if s.shapes[x].rank != 4 else _conv(s, x), s.shapes[x])
     return s.add(Add(), *((x, inner) if s.flag() else (inner, x)))
+
+
+def _stage(s: Sketch, x: str) -> str:
+    """Equal blocks one behind the other, numbered in a module, residual or not."""
+    shape, width, activation = s.shapes[x], s.width(), ACTIVATIONS[s.one_of(SMOOTH)]
+    if not is_linear(shape):
+        raise OpError("no layer leads here")
+    on_maps, residual, norm, last = shape.rank == 4 and s.flag(), s.flag(), s.flag(), s.flag() and not s.smooth
+    module = f"stage_{len(s.nodes)}"
+    for k in range(s.number(2, 3)):
+        s.module = f"{module}.{k}."
+        value = x
+        for out in (width, shape.size(1 if on_maps else -1)):
+            value = s.add(activation(), value) if value != x else value
+            layer: Op = Conv2d(out_channels=out, kernel_size=3, padding=1) if on_maps else Linear(out_features=out)
+            value = s.add(layer, value)
+        value = s.add(LayerNorm(), value) if norm else value
+        value = s.add(Add(), x, value) if residual else value
+        x = s.add(Relu(), value) if last else value
+    return x
 
 
 def _join(s: Sketch, x: str) -> str:
@@ -291,6 +314,10 @@ def graphs(draw: Callable[[st.SearchStrategy[Any]], Any], *, moves: int = 7, smo
         except OpError:
             continue
     s.module = ""
+    if s.number(0, 3) == 3:
+        with suppress(OpError):
+            values.append(_stage(s, values[-1]))
+        s.module = ""
     if s.number(0, 4):
         # A head over everything: widths behind it are free unless something inside pins them.
         flat = s.add(Flatten(), values[-1]) if s.shapes[values[-1]].rank > 2 else values[-1]

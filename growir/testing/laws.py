@@ -16,7 +16,7 @@ from growir.backends.torch_fx import lower
 from growir.backends.torch_fx.probe import lengthened, old_entries
 from growir.channels import analyse
 from growir.document import dumps
-from growir.edits import NUMPY, Edit, Remap, Rename
+from growir.edits import NUMPY, Copy, Edit, Remap, Rename
 from growir.entries import UNCHANGED, Entries
 from growir.graph import Graph
 from growir.moments import Follows, carry_moments
@@ -230,7 +230,8 @@ def carried_pairs(
 
     Along an axis that is normalised as a whole only the sum over a channel's copies is determined.
     """
-    carried = carry_moments(done.edits, before, FOLLOWS[power], NUMPY)
+    moved = [edit for edit in done.edits if not isinstance(edit, Copy)]  # what is new elsewhere has its own gradient
+    carried = carry_moments(moved, before, FOLLOWS[power], NUMPY)
     analysis = analyse(graph)
     uniform: set[Space | None] = {s.space for s in analysis.spaces if s.uniform}
     names = {edit.new: edit.old for edit in done.edits if isinstance(edit, Rename)}

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from growir.data.arrays import SMALLEST, varying
 from growir.data.dataset import Dataset
-from growir.errors import DataError
+from growir.errors import DataError, GraphError
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig
 from growir.growth.data import target_statistics
+from growir.images import CHANNELS, to_maps
 from growir.network import Network
-from growir.ops import Bias, Flatten, Op, Permute, Select, Standardise, Unsqueeze
-
-CHANNELS = (1, 3, 4)  # of images, which tells (C, H, W) from (H, W, C)
+from growir.ops import Bias, Flatten, Op, Select, Standardise
 
 
 def kept(array: NDArray[np.float32], share: float) -> NDArray[np.intp]:
@@ -66,7 +63,10 @@ def empty_network(data: Dataset, config: DataConfig, name: str, *, maps: bool = 
     if how == "auto":
         how = "global" if len(sample) > 1 else "feature"
     if maps:
-        brought = _to_maps(sample)
+        try:
+            brought = to_maps(sample)
+        except GraphError as error:
+            raise DataError(f"[policy] kernels: {error}; leave kernels out") from None
         if how == "feature":
             raise DataError(
                 "[policy] kernels: convolutions read maps, which one mean and std serves; [data] standardise "
@@ -106,17 +106,3 @@ def empty_network(data: Dataset, config: DataConfig, name: str, *, maps: bool = 
     graph = Graph(name=name, inputs=(Input(name="x", shape=("N", *sample)),), nodes=tuple(nodes), outputs=(last,))
     network = Network.init(graph)
     return network.with_arrays(arrays)
-
-
-def _to_maps(sample: Sequence[int]) -> list[Op]:
-    """What makes (N, C, H, W) of samples, if anything needs to. Raises DataError if they are no images."""
-    if len(sample) == 2:
-        return [Unsqueeze(dim=1)]
-    if len(sample) == 3 and sample[0] in CHANNELS:
-        return []
-    if len(sample) == 3 and sample[-1] in CHANNELS:
-        return [Permute(dims=(0, 3, 1, 2))]
-    raise DataError(
-        f"[policy] kernels: convolutions read images, (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels, but "
-        f"samples are {tuple(sample)}; leave kernels out"
-    )

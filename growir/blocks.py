@@ -1,0 +1,172 @@
+"""Blocks: nodes of a graph that read one value of a chain and give one, such as `layer1.0` of a ResNet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from growir import names
+from growir.errors import cut
+from growir.graph import Graph, Input, Node, Ties, per_graph
+from growir.layers import is_layer
+from growir.shapes import owners, shapes_of
+
+ENTRY = "x"  # what the one input of a block's own document is called
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Where a block stands in its graph.
+
+    Attributes:
+        nodes: Its nodes, in the order of the document.
+        input: The value of the chain that it reads.
+        output: The node whose value others read.
+        beside: What else it reads from outside.
+    """
+
+    nodes: tuple[str, ...]
+    input: str
+    output: str
+    beside: tuple[str, ...] = ()
+
+
+def members(graph: Graph, module: str) -> tuple[str, ...]:
+    """The nodes that stand in a module, by its path."""
+    return tuple(node.name for node in graph.nodes if node.name.startswith(f"{module}."))
+
+
+def block_of(graph: Graph, nodes: Iterable[str], entry: str | None = None) -> Block | str:
+    """The block that some nodes of a graph form, or why they form none.
+
+    Args:
+        graph: The graph.
+        nodes: Their names.
+        entry: The value of the chain that they read. Where they read several and nobody says which, it is one of the
+            output's shape, and of several of these the last, since masks and angles are made before the first block.
+    """
+    inside = set(nodes)
+    ordered = tuple(node.name for node in graph.nodes if node.name in inside)
+    if not ordered:
+        return "there are no nodes in it"
+    outputs = [name for name in ordered if name in graph.outputs or not inside.issuperset(graph.consumers[name])]
+    if len(outputs) != 1:
+        listed = ", ".join(cut(name) for name in outputs) or "none"
+        return f"a block has one output, but of these nodes others read {listed}"
+    outside = list(dict.fromkeys(name for node in ordered for name in graph[node].inputs if name not in inside))
+    if not outside:
+        return "a block has an input, but these nodes read nothing from outside"
+    chosen = _entry(graph, outside, outputs[0]) if entry is None else entry
+    if chosen not in outside:
+        return f"the block does not read {cut(chosen)}; it reads {', '.join(cut(name) for name in outside)}"
+    return Block(ordered, chosen, outputs[0], tuple(name for name in outside if name != chosen))
+
+
+def _entry(graph: Graph, outside: Sequence[str], output: str) -> str:
+    """Which of the values that a block reads is the one of its chain."""
+    shapes, order = shapes_of(graph), _order(graph)
+    alike = [name for name in outside if shapes[name] == shapes[output]]
+    return max(alike or outside, key=order.__getitem__)
+
+
+@per_graph
+def _order(graph: Graph) -> Mapping[str, int]:
+    listed = (*(entry.name for entry in graph.inputs), *(node.name for node in graph.nodes))
+    return {name: k for k, name in enumerate(listed)}
+
+
+def keeps_shape(graph: Graph, block: Block) -> bool:
+    """Whether a block gives a value of the shape that it reads, so that it can be repeated."""
+    shapes = shapes_of(graph)
+    return shapes[block.input] == shapes[block.output]
+
+
+def layer_count(graph: Graph, block: Block) -> int:
+    """How many linear layers and convolutions a block has."""
+    return sum(is_layer(graph, name) for name in block.nodes)
+
+
+def structure(graph: Graph, block: Block) -> str:
+    """A text that is the same for equal blocks: operators, shapes, ties and wiring, whatever the names.
+
+    Nodes are numbered as they are met on the way back from the output, so that their order in the document counts for
+    nothing.
+    """
+    shapes, own = shapes_of(graph), owners(graph)
+    inside, number = set(block.nodes), dict[str, int]()
+    stack = [block.output]
+    while stack:
+        name = stack.pop()
+        if name in inside and name not in number:
+            number[name] = len(number)
+            stack.extend(reversed(graph[name].inputs))
+    told: list[Any] = []
+    for name in number:
+        node = graph[name]
+        reads = [number.get(value, "entry" if value == block.input else value) for value in node.inputs]
+        ties: dict[str, Any] = {}
+        for parameter in node.tied:
+            host, _, what = own[f"{name}.{parameter}"].rpartition(".")
+            ties[parameter] = [number.get(host, host), what]
+        told.append([node.op.kind(), node.op.attributes(), str(shapes[name]), reads, ties])
+    return json.dumps(told, sort_keys=True)
+
+
+def document_of(graph: Graph, block: Block) -> Graph | str:
+    """A block as a graph of its own with one input, which is called "x"; or why it is none."""
+    if block.beside:
+        return f"it reads {', '.join(cut(name) for name in block.beside)} beside {cut(block.input)}"
+    shape = shapes_of(graph)[block.input]
+    if not shape.batched:
+        return f"it reads {cut(block.input)}, which has no batch axis"
+    inside, stem = set(block.nodes), _stem(block.nodes)
+    called = {name: name.removeprefix(stem) for name in block.nodes}
+    if ENTRY in called.values() or any(map(names.fault, called.values())):
+        called = {name: f"part.{called[name]}" for name in block.nodes}  # of "0", "1", say
+    nodes: list[Node] = []
+    for name in block.nodes:
+        node = graph[name]
+        outer = next((owner for owner in node.tied.values() if owner.rpartition(".")[0] not in inside), None)
+        if outer is not None:
+            return f"{cut(name)} uses {cut(outer)}, which is outside of it"
+        nodes.append(renamed(node, called, block.input, ENTRY).model_copy(update={"frozen": ()}))
+    entry = Input(name=ENTRY, shape=("N", *shape.sizes), dtype=shape.dtype)
+    return Graph(name="block", inputs=(entry,), nodes=tuple(nodes), outputs=(called[block.output],))
+
+
+def _stem(nodes: Sequence[str]) -> str:
+    """What stands before the names of a module's nodes, the dot included; nothing where they share no module."""
+    parts = [name.split(".")[:-1] for name in nodes]
+    shared = [same[0] for same in zip(*parts, strict=False) if len(set(same)) == 1]
+    while shared and any(part[: len(shared)] != shared for part in parts):
+        shared.pop()
+    return "".join(f"{part}." for part in shared)
+
+
+def module_of(block: Block) -> str:
+    """The path of the module that holds all nodes of a block; empty where there is none."""
+    return _stem(block.nodes)[:-1]
+
+
+def renamed(node: Node, called: Mapping[str, str], entry: str, reads: str) -> Node:
+    """A node of a block under another name.
+
+    Args:
+        node: The node.
+        called: The new names of the block's nodes; what it reads or shares outside of it keeps its own.
+        entry: The value that the block reads.
+        reads: The value that it reads instead.
+    """
+
+    def key(owner: str) -> str:
+        host, _, parameter = owner.rpartition(".")
+        return f"{called.get(host, host)}.{parameter}"
+
+    changes: dict[str, Any] = {
+        "name": called[node.name],
+        "inputs": tuple(reads if name == entry else called.get(name, name) for name in node.inputs),
+        "tied": Ties({name: key(owner) for name, owner in node.tied.items()}),
+    }
+    return node.model_copy(update=changes)

@@ -1,0 +1,312 @@
+"""Stack and Unstack: one block more, or one fewer, in a chain of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Self, cast
+
+import numpy as np
+from pydantic import BeforeValidator, InstanceOf, StrictBool, field_serializer
+
+from growir import names
+from growir.blocks import Block, block_of, keeps_shape, members, module_of, renamed
+from growir.document import to_data
+from growir.edits import Copy, Edit
+from growir.errors import PassRefused, cut
+from growir.graph import Graph, Name, Node, Reference
+from growir.layers import ranges_of
+from growir.nearest import alternatives
+from growir.ops import Constant
+from growir.params import owners, param_table
+from growir.passes.eliminate_dead import drops
+from growir.passes.insert_block import fragment, kept_at_zero
+from growir.passes.state import check_value, repoint
+from growir.rewrite import Change, Pass, Preserves, create, fresh_name
+from growir.shapes import shapes_of
+from growir.stages import stages_of
+from growir.zeroing import identity_at
+
+MOST_NODES = 10_000
+Nodes = tuple[str, ...]
+
+
+def _place(value: object) -> object:
+    """A module by its path, or nodes by their names."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple):
+        listed = cast("Sequence[object]", value)
+        if 1 <= len(listed) <= MOST_NODES and all(isinstance(name, str) for name in listed):
+            return tuple(listed)
+    raise ValueError("a block is a module by its path, or a list of the names of its nodes")
+
+
+def _place_or_document(value: object) -> object:
+    """The same, or a graph or its document."""
+    if isinstance(value, Graph | Mapping):
+        return fragment(value)
+    try:
+        return _place(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or a graph document with one input") from None
+
+
+Where = Annotated[str | Nodes, BeforeValidator(_place)]
+
+
+class Stack(Pass):
+    """Put one more block behind a value, so that all that read the value read the block's.
+
+    The block is one that stands in the graph, fresh or with its trained weights, or a document. An exact one starts as
+    the identity: where it is x + f(x), the last weights of f are zero, those of a layer or of the norm behind it, and
+    learn at once; the others do once these have moved.
+
+    Attributes:
+        block: A block of the graph, as the module that it stands in or as its nodes; or a document with one input.
+        after: The value that it is put behind, of the shape that it reads. By default what the block itself gives.
+        input: Which value the block of the graph reads in its chain, where it reads several. By default one of the
+            shape that it gives, of several the last.
+        copy_weights: Whether it has the weights and buffers of the block of the graph, and its optimizer state. Else
+            weights start from the operators' initialisers, or as given by `values`.
+        exact: Whether the function is kept, which needs a residual block; else it changes.
+        module: What the new block is called. By default the next number of the module that lists the blocks.
+    """
+
+    name: ClassVar[str] = "stack"
+
+    block: Annotated[str | Nodes | InstanceOf[Graph], BeforeValidator(_place_or_document)]
+    after: Reference | None = None
+    input: Reference | None = None
+    copy_weights: StrictBool = False
+    exact: StrictBool = True
+    module: Name | None = None
+
+    @field_serializer("block")
+    def _as_data(self, block: str | Nodes | Graph) -> Any:
+        return to_data(block) if isinstance(block, Graph) else block
+
+    def resolved(self, graph: Graph) -> Self:
+        host, block = self._found(graph)
+        changes: dict[str, Any] = {"after": self._after(graph, block), "module": self._module(graph, block)}
+        if host is graph:
+            changes |= {"block": block.nodes, "input": block.input}
+        return self.model_copy(update=changes)
+
+    def check(self, graph: Graph) -> None:
+        host, block = self._found(graph)
+        after = self._after(graph, block)
+        check_value(graph, after, "after")
+        here, shapes = shapes_of(graph)[after], shapes_of(host)
+        where = f"a block after {cut(after)}"
+        if host is not graph and self.copy_weights:
+            raise PassRefused(f"{where}: a document has no weights to copy; name a block of the graph instead")
+        for what, name in (("takes", block.input), ("gives", block.output)):
+            if shapes[name] != here:
+                raise PassRefused(
+                    f"{where}: the value is {here}, but the block {what} {shapes[name]} ({cut(name)}); it must take "
+                    "and give the value's shape"
+                )
+        if host is graph:
+            early = [name for name in block.beside if not _before(graph, name, after)]
+            if early:
+                raise PassRefused(f"{where}: the block reads {cut(early[0])} too, which comes later there")
+        module = self._module(graph, block)
+        for name in self._called(host, block, module).values():
+            if wrong := names.fault(name):
+                raise PassRefused(f"{where}: a node would be called {cut(name)}: {wrong}")
+            if name in graph.used_names:
+                raise PassRefused(f"{where}: the name {cut(name)} has been used; give another module")
+        if self.exact:
+            self._zeros(graph, host, block)
+
+    def _found(self, graph: Graph) -> tuple[Graph, Block]:
+        """The graph that the block stands in, this one or a document, and where. Raises PassRefused if it is none."""
+        if isinstance(self.block, Graph):
+            return self.block, _whole(self.block)
+        return graph, found(graph, self.block, self.input)
+
+    def _after(self, graph: Graph, block: Block) -> str:
+        if self.after is not None:
+            return self.after
+        if isinstance(self.block, Graph):
+            raise PassRefused("stack: a document needs a place; say the value that it is put behind by after")
+        return block.output
+
+    def _module(self, graph: Graph, block: Block) -> str:
+        """What the new block is called: layer1.2 beside layer1.0 and layer1.1, or else block_1."""
+        if self.module is not None:
+            return self.module
+        return fresh_name(graph, "block") if isinstance(self.block, Graph) else next_module(graph, block)
+
+    def _called(self, host: Graph, block: Block, module: str) -> dict[str, str]:
+        """The names of the new nodes by those of the old."""
+        stem = "" if isinstance(self.block, Graph) else module_of(block)
+        return {name: f"{module}.{name[len(stem) + 1 :] if stem else name}" for name in block.nodes}
+
+    def zeros(self, graph: Graph) -> frozenset[str]:
+        """The keys of the new parameters at whose zero the block is the identity, whether they start so or not.
+
+        Raises:
+            PassRefused: There is no such block, or it is never the identity.
+        """
+        host, block = self._found(graph)
+        called = self._called(host, block, self._module(graph, block))
+        return frozenset(_key(key, called) for key in self._zeros(graph, host, block))
+
+    def _zeros(self, graph: Graph, host: Graph, block: Block) -> frozenset[str]:
+        """The same by the keys of the block that is repeated. Raises PassRefused if there are none."""
+        after = self._after(graph, block)
+        keys = identity_at(host, block, ranges_of(graph)[after])
+        if isinstance(keys, str):
+            raise PassRefused(
+                f"a block after {cut(after)} cannot start as the identity, as an exact one does: {keys}; use "
+                "exact=False, which changes the function, or a block that adds to what it reads"
+            )
+        return keys
+
+    def preserves(self, graph: Graph) -> Preserves:
+        if not self.exact:
+            return Preserves.NOTHING
+        host, block = self._found(graph)
+        given = any(np.any(self.values.get(key, 0)) for key in self.zeros(graph))
+        return Preserves.NOTHING if given else kept_at_zero(host[name] for name in block.nodes)
+
+    def change(self, graph: Graph, step: int) -> Change:
+        host, block = self._found(graph)
+        after = self._after(graph, block)
+        called = self._called(host, block, self._module(graph, block))
+        zeros = self._zeros(graph, host, block) if self.exact else frozenset[str]()
+        nodes = [renamed(host[name], called, block.input, after) for name in block.nodes]
+        if host is graph and not self.copy_weights:
+            nodes = [node.model_copy(update={"frozen": ()}) for node in nodes]
+        table, own, edits = param_table(host), owners(host), list[Edit]()
+        for key, owner in own.items():
+            # What is shared with a node outside of the block is shared with the new one too.
+            if owner != key or key.rpartition(".")[0] not in called:
+                continue
+            param, new = table[key], _key(key, called)
+            if self.copy_weights and key not in zeros and new not in self.values:
+                edits.append(Copy(new, key))
+            else:
+                start = replace(param, init=Constant(0.0)) if key in zeros else param
+                edits.append(create(new, start, self.seed, step, self.values))
+        old, outputs = repoint(graph, after, called[block.output])
+        return Change([*old, *nodes], outputs, edits, [node.name for node in nodes])
+
+    @classmethod
+    def candidates(cls, graph: Graph) -> Iterator[Self]:
+        for stage in stages_of(graph):
+            block = stage.repeated
+            if block is None:
+                continue
+            for copy_weights in (False, True):
+                step = cls(block=block.nodes, input=block.input, copy_weights=copy_weights)
+                try:
+                    step.check(graph)
+                except PassRefused:
+                    continue
+                if step.preserves(graph) is not Preserves.NOTHING:
+                    yield step
+
+
+class Unstack(Pass):
+    """Take a block out of a chain, so that all that read its output read its input.
+
+    The function is kept where the block gives back what it reads; `measure` says how far the outputs move.
+
+    Attributes:
+        block: The block, as the module that it stands in or as its nodes.
+        input: Which value it reads in its chain, where it reads several; as for `stack`.
+    """
+
+    name: ClassVar[str] = "unstack"
+
+    block: Where
+    input: Reference | None = None
+
+    def resolved(self, graph: Graph) -> Self:
+        block = found(graph, self.block, self.input)
+        return self.model_copy(update={"block": block.nodes, "input": block.input})
+
+    def check(self, graph: Graph) -> None:
+        block = found(graph, self.block, self.input)
+        if not keeps_shape(graph, block):
+            shapes = shapes_of(graph)
+            raise PassRefused(
+                f"the block up to {cut(block.output)} cannot go: it reads {shapes[block.input]} and gives "
+                f"{shapes[block.output]}, and what follows needs that shape"
+            )
+
+    def preserves(self, graph: Graph) -> Preserves:
+        return Preserves.APPROXIMATE  # only measuring can tell that a block gives back what it reads
+
+    def change(self, graph: Graph, step: int) -> Change:
+        block = found(graph, self.block, self.input)
+        gone = set(block.nodes)
+        nodes, outputs = repoint(graph, block.output, block.input)
+        kept: list[Node] = [node for node in nodes if node.name not in gone]
+        return Change(kept, outputs, drops(graph, {node.name for node in kept}))
+
+    @classmethod
+    def candidates(cls, graph: Graph) -> Iterator[Self]:
+        for stage in stages_of(graph):
+            if stage.depth > 1:
+                yield cls(block=stage.blocks[-1].nodes, input=stage.blocks[-1].input)
+
+
+def next_module(graph: Graph, block: Block) -> str:
+    """What one more block of the kind is called: the next number that the module which lists them never had."""
+    parent, _, number = module_of(block).rpartition(".")
+    if not parent or not number.isdigit():
+        return fresh_name(graph, "block")
+    used = (name[len(parent) + 1 :].split(".")[0] for name in graph.used_names if name.startswith(f"{parent}."))
+    return f"{parent}.{1 + max(int(one) for one in used if one.isdigit())}"
+
+
+def found(graph: Graph, where: str | Nodes, entry: str | None) -> Block:
+    """A block of a graph. Raises PassRefused, saying why, if there is none."""
+    if isinstance(where, str):
+        nodes, what = members(graph, where), f"module {cut(where)!r}"
+        if not nodes:
+            modules = sorted({name.rpartition(".")[0] for name in graph.by_name} - {""})
+            raise PassRefused(f"there is no {what} in the graph.{alternatives(where, modules)}")
+    else:
+        nodes, what = where, f"the nodes {cut(where[0])} to {cut(where[-1])}"
+        for name in nodes:
+            if name not in graph:
+                raise PassRefused(f"block: there is no node {cut(name)!r}.{alternatives(name, graph.by_name)}")
+    block = block_of(graph, nodes, entry)
+    if isinstance(block, str):
+        raise PassRefused(f"{what} is no block: {block}" if isinstance(where, str) else f"{what} are no block: {block}")
+    return block
+
+
+def _whole(document: Graph) -> Block:
+    """A document as a block. Raises PassRefused if it has not one input and one output."""
+    for what, many in (("input", [entry.name for entry in document.inputs]), ("output", document.outputs)):
+        if len(many) != 1:
+            listed = ", ".join(cut(name) for name in many)
+            raise PassRefused(f"a block has one {what}, but this one has {len(many)}: {listed}")
+    block = block_of(document, [node.name for node in document.nodes], document.inputs[0].name)
+    if isinstance(block, str):
+        raise PassRefused(f"the document is no block: {block}")
+    return block
+
+
+def _key(key: str, called: Mapping[str, str]) -> str:
+    host, _, parameter = key.rpartition(".")
+    return f"{called[host]}.{parameter}"
+
+
+def _before(graph: Graph, name: str, after: str) -> bool:
+    """Whether a value is there where a block is put behind another, which must not depend on it the other way round."""
+    seen, stack = set[str](), [name]
+    while stack:
+        at = stack.pop()
+        if at == after:
+            return False
+        if at in graph and at not in seen:
+            seen.add(at)
+            stack.extend(graph[at].inputs)
+    return True
