@@ -29,10 +29,10 @@ def zeros_of(graph: Graph, nodes: Sequence[str], output: str) -> Keys | str:
         nodes: The nodes that count, in topological order; what they read from outside is never zero.
         output: The one whose value is to be zero.
     """
-    return _zeros(graph, nodes)[output]
+    return _zeros(graph, nodes, thawed=False)[output]
 
 
-def _zeros(graph: Graph, nodes: Sequence[str]) -> Mapping[str, Keys | str]:
+def _zeros(graph: Graph, nodes: Sequence[str], *, thawed: bool) -> Mapping[str, Keys | str]:
     # By name, in topological order rather than by recursion: a block may be long.
     found: dict[str, Keys | str] = {}
     for name in nodes:
@@ -41,7 +41,7 @@ def _zeros(graph: Graph, nodes: Sequence[str]) -> Mapping[str, Keys | str]:
         before = [found.get(value, f"its input {cut(value)} goes straight into its output") for value in node.inputs]
         table = {parameter: param for parameter, param in own_tables(graph)[name].items() if not param.buffer}
         if is_layer(graph, name) or kind in VALUES or (kind in NORMS and "weight" in table):
-            found[name] = _own(graph, node, table)
+            found[name] = _own(graph, node, table, () if thawed else node.frozen)
         elif isinstance(node.op, Add | Sub | Concat):
             problem = next((one for one in before if isinstance(one, str)), None)
             found[name] = problem or frozenset(key for one in before for key in one)
@@ -56,15 +56,15 @@ def _zeros(graph: Graph, nodes: Sequence[str]) -> Mapping[str, Keys | str]:
     return found
 
 
-def _own(graph: Graph, node: Node, table: Mapping[str, Param]) -> Keys | str:
+def _own(graph: Graph, node: Node, table: Mapping[str, Param], frozen: Sequence[str]) -> Keys | str:
     if users := shared_tensors(graph, node.name):
         return f"{cut(node.name)} shares its parameters with {cut(users[0])}"
-    if held := sorted(set(node.frozen) & set(table)):
+    if held := sorted(set(frozen) & set(table)):
         return f"{cut(node.name)} would stay at zero, because its {held[0]} is frozen"
     return frozenset(owners(graph)[f"{node.name}.{name}"] for name in table)
 
 
-def identity_at(graph: Graph, block: Block, numbers: Range) -> Keys | str:
+def identity_at(graph: Graph, block: Block, numbers: Range, *, thawed: bool = False) -> Keys | str:
     """The keys of the parameters at whose zero a block gives back what it reads; or why there are none.
 
     A block x + f(x) does where the last parameters of f are zero; relu(x + f(x)) does too where no x is negative, as
@@ -74,8 +74,9 @@ def identity_at(graph: Graph, block: Block, numbers: Range) -> Keys | str:
         graph: The graph.
         block: Where it stands.
         numbers: The range of what it reads where it is put.
+        thawed: Whether what is frozen in it learns there.
     """
-    zeros = _zeros(graph, block.nodes)
+    zeros = _zeros(graph, block.nodes, thawed=thawed)
     found: dict[str, Keys | str] = {block.input: frozenset()}
     for name in block.nodes:
         node = graph[name]

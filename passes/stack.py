@@ -157,7 +157,8 @@ class Stack(Pass):
     def _zeros(self, graph: Graph, host: Graph, block: Block) -> frozenset[str]:
         """The same by the keys of the block that is repeated. Raises PassRefused if there are none."""
         after = self._after(graph, block)
-        keys = identity_at(host, block, ranges_of(graph)[after])
+        thawed = host is graph and not self.copy_weights
+        keys = identity_at(host, block, ranges_of(graph)[after], thawed=thawed)
         if isinstance(keys, str):
             raise PassRefused(
                 f"a block after {cut(after)} cannot start as the identity, as an exact one does: {keys}; use "

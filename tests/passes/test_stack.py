@@ -192,6 +192,11 @@ def test_what_is_frozen_stays_so_in_a_copy_and_learns_where_it_is_fresh() -> Non
     graph = TWO.replace(nodes=held)
     assert Stack(block="layers.1", copy_weights=True).rewrite(graph).graph["layers.2.up"].frozen == ("weight",)
     assert Stack(block="layers.1").rewrite(graph).graph["layers.2.up"].frozen == ()
+    last = [n.model_copy(update={"frozen": ("bias",)}) if n.name.endswith("down") else n for n in TWO.nodes]
+    graph = TWO.replace(nodes=last)
+    assert_preserves(Stack(block="layers.1"), graph)
+    with pytest.raises(PassRefused, match=r"layers\.1\.down would stay at zero, because its bias is frozen"):
+        Stack(block="layers.1", copy_weights=True).rewrite(graph)
 
 
 @pytest.mark.parametrize("name", ["resnet", "decoder_rotary", "encoder_rms_swiglu", "vit_packed", "convnext"])
