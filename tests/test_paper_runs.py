@@ -13,15 +13,21 @@ from tests.cli.command import growir
 PAPERS = Path(__file__).parent.parent / "experiments" / "papers"
 SHORT = {
     "schedule.epochs": 1,
-    "schedule.growths": 1,
     "train.device": "cpu",
     "train.batch_size": 8,
     "train.recalibrate": 1,
-    "policy.learn_steps": 2,
 }
 MORE: dict[str, dict[str, object]] = {
-    "firefly": {"policy.fresh_units": 2, "policy.judge_batches": 1},
-    "gauss_newton": {"policy.learn_batch": 8, "policy.verify": False, "train.epochs_final": 1, "policy.price": 0.0},
+    "autogrow": {"policy.window": 0, "budget.steps": 1, "train.epochs_final": 1},
+    "firefly": {"schedule.growths": 1, "policy.learn_steps": 2, "policy.fresh_units": 2, "policy.judge_batches": 1},
+    "gauss_newton": {
+        "schedule.growths": 1,
+        "policy.learn_steps": 2,
+        "policy.learn_batch": 8,
+        "policy.verify": False,
+        "train.epochs_final": 1,
+        "policy.price": 0.0,
+    },
 }
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 import growir
 from growir.data.parts import Data
 from growir.data.shuffling import generator
+from growir.families import network as family_network
 from growir.graph import Graph, Input, Node
 from growir.network import Network
 from growir.ops import Gaussian, Linear
@@ -60,6 +61,16 @@ def _imported(layers: Sequence[nn.Module], width: int) -> Network:
     torch.manual_seed(0)
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
     return growir.from_torch(model, torch.zeros(2, 3, 32, 32))
+
+
+def basic3() -> Graph:
+    """AutoGrow's seed Basic3ResNet-1-1-1 for CIFAR."""
+    return family_network("Basic3ResNet", (3, 32, 32), 10)
+
+
+def plain3() -> Graph:
+    """AutoGrow's seed Plain3Net-1-1-1 for CIFAR."""
+    return family_network("Plain3Net", (3, 32, 32), 10)
 
 
 class Images(Dataset[tuple[torch.Tensor, int]]):
