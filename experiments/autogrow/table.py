@@ -1,0 +1,72 @@
+"""The table of what `experiments.autogrow.depths` has written.
+
+    python -m experiments.autogrow.table depths.jsonl
+
+Accuracies are of the test images, in per cent: means and standard deviations over seeds, and growth less the found
+network from scratch, seed by seed, with standard errors. *Cost* is what all of growth took in operations over the final
+fit.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+
+from experiments.lines import Line
+from experiments.tables import grid, mean_of, print_table, spread
+
+HEADS = (
+    "data",
+    "net",
+    "arm",
+    "seeds",
+    "found",
+    "accuracy",
+    "before the fit",
+    "less from scratch, equal epochs",
+    "less from scratch, equal FLOPs",
+    "cost",
+    "CPU s",
+)
+
+
+def table(lines: Sequence[Line]) -> Iterator[str]:
+    """A row for each arm, in the order in which they were run."""
+    groups: dict[tuple[str, str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line["data"], line["net"], line["arm"]), []).append(line)
+    yield from grid(HEADS, (_row(*key, found) for key, found in groups.items()))
+
+
+def _row(data: str, net: str, arm: str, lines: Sequence[Line]) -> list[str]:
+    found = ", ".join(line["found"].partition("-")[2] for line in lines)
+    accuracies = [line["accuracy"] for line in lines]
+    fits = [line["flops"] - line["growing_flops"] for line in lines]
+    cost = statistics.median(line["flops"] / fit for line, fit in zip(lines, fits, strict=True))
+    seconds = statistics.fmean(line["cpu"] for line in lines)
+    return [
+        data,
+        net,
+        arm,
+        str(len(lines)),
+        found,
+        spread(accuracies, 2),
+        spread([line["before_fit"] for line in lines], 2),
+        *(_less(lines, how) for how in ("equal epochs", "equal FLOPs")),
+        f"{cost:.2f}",
+        f"{seconds:.1f}",
+    ]
+
+
+def _less(lines: Sequence[Line], how: str) -> str:
+    found = mean_of([line["accuracy"] - line["scratch"][how]["accuracy"] for line in lines])
+    return "" if found is None else found.told()
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Print it."""
+    print_table(__doc__, table, given)
+
+
+if __name__ == "__main__":
+    main()

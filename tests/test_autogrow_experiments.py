@@ -1,0 +1,50 @@
+"""The experiments on AutoGrow: the policy's table, and one arm as the command runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.autogrow import depths, synthetic, table
+from experiments.lines import read
+
+
+def test_growth_on_a_curve_that_saturates() -> None:
+    """The depths of the README's table."""
+    text = (Path(synthetic.__file__).parent / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(synthetic.table()) in text
+    assert [synthetic.run(period).depths for period in (3, 10, 50)] == [(35, 34, 34), (24, 23, 23), (16, 15, 15)]
+
+
+def test_the_figure_is_the_one_that_is_kept() -> None:
+    kept = (Path(synthetic.__file__).parent / "synthetic.svg").read_text(encoding="utf-8")
+    assert synthetic.figure() == kept
+
+
+def test_an_arm_is_run_once_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    archive, out = tmp_path / "mnist.npz", tmp_path / "lines.jsonl"
+    x, y = rng.integers(0, 256, (90, 8, 8), dtype=np.uint8), np.arange(90) % 10
+    np.savez(archive, x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    for name, value in {"SAMPLES": 60, "SELECTS": 30, "BATCH": 30, "WIDTH": 2, "WINDOW": 2, "FITTED": 1}.items():
+        monkeypatch.setattr(depths, name, value)
+    monkeypatch.setattr(depths, "arms", lambda: [depths.Arm("Plain3Net", 1, "default")])
+    asked = ["--mnist", str(archive), "--out", str(out), "--seeds", "0"]
+    for _ in range(2):
+        depths.main([*asked[:-1], "0-0"])
+    (line,) = read(out)
+    assert line["epochs"] == line["growths"] + 1 + 1  # one behind each growth and before the first, and the fit
+    assert line["scratch"]["equal epochs"]["epochs"] == line["epochs"]
+    spent = line["scratch"]["equal FLOPs"]["flops"] / line["flops"]
+    assert abs(spent - 1) < 0.5 / line["scratch"]["equal FLOPs"]["epochs"] + 1e-9
+    rows = list(table.table([line]))
+    assert rows[2].startswith("| mnist | Plain3Net | period 1, default | 1 | ")
+
+
+def test_arms_have_names_of_their_own() -> None:
+    names = [(arm.net, arm.name) for arm in depths.arms()]
+    assert len(set(names)) == len(names)
+    assert ("Basic3ResNet", "period 6, gaussian, 0.5 of the images") in names
+    assert ("Basic3ResNet", "converged, zero") in names
