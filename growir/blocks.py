@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +46,9 @@ def block_of(graph: Graph, nodes: Iterable[str], entry: str | None = None) -> Bl
         entry: The value of the chain that they read. Where they read several and nobody says which, it is one of the
             output's shape, and of several of these the last, since masks and angles are made before the first block.
     """
-    inside = set(nodes)
-    ordered = tuple(node.name for node in graph.nodes if node.name in inside)
+    order = _order(graph)
+    inside = {name for name in nodes if name in graph}
+    ordered = tuple(sorted(inside, key=order.__getitem__))
     if not ordered:
         return "there are no nodes in it"
     outputs = [name for name in ordered if name in graph.outputs or not inside.issuperset(graph.consumers[name])]
@@ -66,9 +66,9 @@ def block_of(graph: Graph, nodes: Iterable[str], entry: str | None = None) -> Bl
 
 def _entry(graph: Graph, outside: Sequence[str], output: str) -> str:
     """Which of the values that a block reads is the one of its chain."""
-    shapes, order = shapes_of(graph), _order(graph)
+    shapes = shapes_of(graph)
     alike = [name for name in outside if shapes[name] == shapes[output]]
-    return max(alike or outside, key=order.__getitem__)
+    return max(alike or outside, key=_order(graph).__getitem__)
 
 
 @per_graph
@@ -88,8 +88,11 @@ def layer_count(graph: Graph, block: Block) -> int:
     return sum(is_layer(graph, name) for name in block.nodes)
 
 
-def structure(graph: Graph, block: Block) -> str:
-    """A text that is the same for equal blocks: operators, shapes, ties and wiring, whatever the names.
+Structure = tuple[object, ...]
+
+
+def structure(graph: Graph, block: Block) -> Structure:
+    """What is the same for equal blocks: operators, shapes, ties and wiring, whatever the names.
 
     Nodes are numbered as they are met on the way back from the output, so that their order in the document counts for
     nothing.
@@ -102,16 +105,16 @@ def structure(graph: Graph, block: Block) -> str:
         if name in inside and name not in number:
             number[name] = len(number)
             stack.extend(reversed(graph[name].inputs))
-    told: list[Any] = []
+    told: list[object] = []
     for name in number:
         node = graph[name]
-        reads = [number.get(value, "entry" if value == block.input else value) for value in node.inputs]
-        ties: dict[str, Any] = {}
-        for parameter in node.tied:
+        reads = tuple(number.get(value, "entry" if value == block.input else value) for value in node.inputs)
+        ties: list[object] = []
+        for parameter in sorted(node.tied):
             host, _, what = own[f"{name}.{parameter}"].rpartition(".")
-            ties[parameter] = [number.get(host, host), what]
-        told.append([node.op.kind(), node.op.attributes(), str(shapes[name]), reads, ties])
-    return json.dumps(told, sort_keys=True)
+            ties.append((parameter, number.get(host, host), what))
+        told.append((node.op, shapes[name], reads, tuple(ties)))
+    return tuple(told)
 
 
 def document_of(graph: Graph, block: Block) -> Graph | str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from growir.blocks import Block, block_of, document_of, keeps_shape, layer_count, members, structure
+from growir.blocks import Block, Structure, block_of, document_of, keeps_shape, layer_count, structure
 from growir.errors import GraphError, cut
 from growir.graph import Graph, Node, per_graph
 from growir.layers import is_layer, ranges_of
@@ -81,14 +81,15 @@ def stages_of(graph: Graph) -> tuple[Stage, ...]:
 
 def _by_modules(graph: Graph) -> Iterator[Stage]:
     """The stages of every module whose children are numbers."""
-    lists: dict[str, dict[str, None]] = {}
+    lists: dict[str, dict[str, list[str]]] = {}
     for node in graph.nodes:
         parts = node.name.split(".")
         for k in range(1, len(parts) - 1):
             if parts[k].isdigit():
-                lists.setdefault(".".join(parts[:k]), {})[".".join(parts[: k + 1])] = None
+                children = lists.setdefault(".".join(parts[:k]), {})
+                children.setdefault(".".join(parts[: k + 1]), []).append(node.name)
     for name, children in lists.items():
-        blocks = [block for child in children if isinstance(block := block_of(graph, members(graph, child)), Block)]
+        blocks = [block for nodes in children.values() if isinstance(block := block_of(graph, nodes), Block)]
         runs = [run for chain in _chains(blocks) for run in _runs(graph, chain)]
         for run in runs:
             headed = not _repeats(graph, run)
@@ -120,21 +121,19 @@ def _chains(blocks: Sequence[Block]) -> Iterator[list[Block]]:
 def _runs(graph: Graph, chain: Sequence[Block]) -> Iterator[list[Block]]:
     """A chain cut where a block is neither equal to the one before it nor what a head is followed by."""
     run: list[Block] = []
+    before: Structure = ()  # of the last block of the run
     for block in chain:
-        if run and not _follows(graph, run, block):
+        now = structure(graph, block)
+        follows = bool(run) and keeps_shape(graph, block)
+        if follows and now != before:
+            follows = len(run) == 1 and _heads(graph, run[0], block)
+        if run and not follows:
             yield run
             run = []
         run.append(block)
+        before = now
     if run:
         yield run
-
-
-def _follows(graph: Graph, run: Sequence[Block], block: Block) -> bool:
-    if not keeps_shape(graph, block):
-        return False
-    if structure(graph, run[-1]) == structure(graph, block):
-        return True
-    return len(run) == 1 and _heads(graph, run[0], block)
 
 
 def _heads(graph: Graph, head: Block, block: Block) -> bool:
@@ -164,10 +163,14 @@ def _by_structure(graph: Graph, taken: set[str]) -> list[Stage]:
     found: list[Stage] = []
     for parts in _spine(graph, taken):
         blocks = [block_of(graph, part) for part in parts]
-        texts = [structure(graph, block) if isinstance(block, Block) else None for block in blocks]
+        known: dict[Structure, int] = {}  # numbers, which are quick to compare
+        kinds = [
+            known.setdefault(structure(graph, block), len(known)) if isinstance(block, Block) else None
+            for block in blocks
+        ]
         at = 0
         while at < len(parts):
-            period, count = _repetition(texts, at)
+            period, count = _repetition(kinds, at)
             units = [
                 block_of(graph, [name for part in parts[k : k + period] for name in part])
                 for k in range(at, at + period * count, period)
@@ -203,15 +206,15 @@ def _spine(graph: Graph, taken: set[str]) -> Iterator[list[list[str]]]:
         yield run
 
 
-def _repetition(texts: Sequence[str | None], at: int) -> tuple[int, int]:
+def _repetition(kinds: Sequence[int | None], at: int) -> tuple[int, int]:
     """How many parts from one on repeat, and how often: what covers most, and of these the shortest."""
     best = (1, 1)
-    for period in range(1, min(PERIOD, (len(texts) - at) // 2) + 1):
-        unit = texts[at : at + period]
+    for period in range(1, min(PERIOD, (len(kinds) - at) // 2) + 1):
+        unit = kinds[at : at + period]
         if None in unit:
             break
         count = 1
-        while texts[at + count * period : at + (count + 1) * period] == unit:
+        while kinds[at + count * period : at + (count + 1) * period] == unit:
             count += 1
         if count > 1 and count * period > best[0] * best[1]:
             best = (period, count)
