@@ -100,11 +100,11 @@ WRONG = [
     ("[data]\ntask = 'ranking'", "'classification' or 'regression'"),
     (
         "[policy]\nname = 'glowworm'",
-        "[policy] name: there is no policy 'glowworm'; there are dag, firefly, gauss_newton, ",
+        "[policy] name: there is no policy 'glowworm'; there are autogrow, dag, firefly, gauss_newton, ",
     ),
     (
         "[policy]\nname = 'dga'",
-        "there is no policy 'dga'; there are dag, firefly, gauss_newton, ",
+        "there is no policy 'dga'; there are autogrow, dag, firefly, gauss_newton, ",
     ),
     ("[policy]\nname = 'dga'", "\"package.module:Class\". Did you mean 'dag'?"),
     ("[[policy]]\nname = 'glowworm'", "there is no policy 'glowworm'"),

@@ -123,7 +123,7 @@ number = 3
     [
         (
             "randm",
-            r"no policy 'randm'; there are dag, firefly, .*random.*Did you mean 'random'\?",
+            r"no policy 'randm'; there are autogrow, dag, firefly, .*random.*Did you mean 'random'\?",
         ),
         ("contest", '"contest" is no policy; it holds several'),
         ("nowhere:Policy", "policy: nowhere:Policy cannot be imported .No module named 'nowhere'.; write it as"),

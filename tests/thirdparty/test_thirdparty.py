@@ -163,7 +163,7 @@ def test_its_policy_is_run_by_its_name(site: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert gone.returncode == 2
-    assert "there is no policy 'alphabet'; there are dag, " in " ".join(gone.stderr.split())
+    assert "there is no policy 'alphabet'; there are autogrow, " in " ".join(gone.stderr.split())
     assert "Traceback" not in gone.stderr
 
 
