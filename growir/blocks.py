@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from growir import names
 from growir.errors import cut
 from growir.graph import Graph, Input, Node, Ties, per_graph
-from growir.layers import is_layer
-from growir.shapes import owners, shapes_of
+from growir.layers import is_layer, users_of
+from growir.ops import Add
+from growir.ops.ranges import keeps
+from growir.shapes import own_tables, owners, shapes_of
 
+NORMS: Final = frozenset({"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"})
 ENTRY = "x"  # what the one input of a block's own document is called
 
 
@@ -44,7 +48,8 @@ def block_of(graph: Graph, nodes: Iterable[str], entry: str | None = None) -> Bl
         graph: The graph.
         nodes: Their names.
         entry: The value of the chain that they read. Where they read several and nobody says which, it is one of the
-            output's shape, and of several of these the last, since masks and angles are made before the first block.
+            output's shape: the one that the block adds to, and else the last, since masks and angles are made before
+            the first block.
     """
     order = _order(graph)
     inside = {name for name in nodes if name in graph}
@@ -65,10 +70,26 @@ def block_of(graph: Graph, nodes: Iterable[str], entry: str | None = None) -> Bl
 
 
 def _entry(graph: Graph, outside: Sequence[str], output: str) -> str:
-    """Which of the values that a block reads is the one of its chain."""
+    """Which of the values that a block reads is the one of its chain: the one that it adds to, if it does."""
     shapes = shapes_of(graph)
     alike = [name for name in outside if shapes[name] == shapes[output]]
-    return max(alike or outside, key=_order(graph).__getitem__)
+    added = [name for name in alike if name in _summands(graph, output, outside)]
+    return max(added or alike or outside, key=_order(graph).__getitem__)
+
+
+def _summands(graph: Graph, output: str, outside: Collection[str]) -> set[str]:
+    """What a value is a sum of, back to values from outside, through norms and activations behind the sums."""
+    found, stack = set[str](), [output]
+    while stack:
+        name = stack.pop()
+        if name in found or name not in graph or name in outside:
+            found.add(name)
+        else:
+            found.add(name)
+            node = graph[name]
+            if isinstance(node.op, Add) or node.op.kind() in NORMS or keeps(node.op) is not None:
+                stack.extend(node.inputs)
+    return found
 
 
 @per_graph
@@ -105,16 +126,29 @@ def structure(graph: Graph, block: Block) -> Structure:
         if name in inside and name not in number:
             number[name] = len(number)
             stack.extend(reversed(graph[name].inputs))
+    shared = shared_outside(graph, inside)
     told: list[object] = []
     for name in number:
         node = graph[name]
         reads = tuple(number.get(value, "entry" if value == block.input else value) for value in node.inputs)
         ties: list[object] = []
-        for parameter in sorted(node.tied):
-            host, _, what = own[f"{name}.{parameter}"].rpartition(".")
-            ties.append((parameter, number.get(host, host), what))
+        for parameter in own_tables(graph)[name]:
+            key = f"{name}.{parameter}"
+            owner = own[key]
+            host, _, what = owner.rpartition(".")
+            if owner in shared or host not in number:
+                ties.append((parameter, owner))
+            elif owner != key:
+                ties.append((parameter, number[host], what))
         told.append((node.op, shapes[name], reads, tuple(ties)))
     return tuple(told)
+
+
+def shared_outside(graph: Graph, nodes: Collection[str]) -> frozenset[str]:
+    """The keys of the tensors that some of these nodes have in common with others, by their owners."""
+    users, own = users_of(graph), owners(graph)
+    mine = {own[f"{name}.{parameter}"] for name in nodes for parameter in own_tables(graph)[name]}
+    return frozenset(key for key in mine if not set(nodes).issuperset(users[key]))
 
 
 def document_of(graph: Graph, block: Block) -> Graph | str:
@@ -124,16 +158,15 @@ def document_of(graph: Graph, block: Block) -> Graph | str:
     shape = shapes_of(graph)[block.input]
     if not shape.batched:
         return f"it reads {cut(block.input)}, which has no batch axis"
-    inside, stem = set(block.nodes), _stem(block.nodes)
+    if outer := sorted(shared_outside(graph, block.nodes)):
+        return f"it shares {cut(outer[0])} with nodes outside of it"
+    stem = _stem(block.nodes)
     called = {name: name.removeprefix(stem) for name in block.nodes}
     if ENTRY in called.values() or any(map(names.fault, called.values())):
         called = {name: f"part.{called[name]}" for name in block.nodes}  # of "0", "1", say
     nodes: list[Node] = []
     for name in block.nodes:
         node = graph[name]
-        outer = next((owner for owner in node.tied.values() if owner.rpartition(".")[0] not in inside), None)
-        if outer is not None:
-            return f"{cut(name)} uses {cut(outer)}, which is outside of it"
         nodes.append(renamed(node, called, block.input, ENTRY).model_copy(update={"frozen": ()}))
     entry = Input(name=ENTRY, shape=("N", *shape.sizes), dtype=shape.dtype)
     return Graph(name="block", inputs=(entry,), nodes=tuple(nodes), outputs=(called[block.output],))
@@ -153,7 +186,9 @@ def module_of(block: Block) -> str:
     return _stem(block.nodes)[:-1]
 
 
-def renamed(node: Node, called: Mapping[str, str], entry: str, reads: str) -> Node:
+def renamed(
+    node: Node, called: Mapping[str, str], entry: str, reads: str, shared: Mapping[str, str] = MappingProxyType({})
+) -> Node:
     """A node of a block under another name.
 
     Args:
@@ -161,6 +196,7 @@ def renamed(node: Node, called: Mapping[str, str], entry: str, reads: str) -> No
         called: The new names of the block's nodes; what it reads or shares outside of it keeps its own.
         entry: The value that the block reads.
         reads: The value that it reads instead.
+        shared: The owner of each of its tensors that stays the same one, by parameter.
     """
 
     def key(owner: str) -> str:
@@ -170,6 +206,6 @@ def renamed(node: Node, called: Mapping[str, str], entry: str, reads: str) -> No
     changes: dict[str, Any] = {
         "name": called[node.name],
         "inputs": tuple(reads if name == entry else called.get(name, name) for name in node.inputs),
-        "tied": Ties({name: key(owner) for name, owner in node.tied.items()}),
+        "tied": Ties({**{name: key(owner) for name, owner in node.tied.items()}, **shared}),
     }
     return node.model_copy(update=changes)

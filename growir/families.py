@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from growir.blocks import layer_count
 from growir.errors import GraphError, GrowirError, counted, cut
@@ -21,7 +21,7 @@ LAYERS: Final[Mapping[str, int]] = {"Basic": 2, "Bottleneck": 3, "Plain": 2}
 EXPANSION = 4  # of the last layer of a bottleneck
 LARGE = 64  # pixels from which on images are first made smaller
 DEEPEST = 1000  # blocks of a stage
-_NAME = re.compile(r"(Basic|Bottleneck|Plain)([1-9])(ResNet|Net)((?:-[0-9]{1,6})*)\Z")
+_NAME = re.compile(r"(Basic|Bottleneck|Plain)([1-9])(ResNet|Net)((?:-[1-9][0-9]{0,5})*)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ def family(name: str) -> Family:
     Raises:
         GrowirError: It is no such name, or its depths are not one number for each stage.
     """
-    found = _NAME.match(name)
+    found = _NAME.match(name) if isinstance(cast("object", name), str) else None
     if found is None or (found[1] == "Plain") != (found[3] == "Net"):
         known = ["Basic3ResNet", "Basic4ResNet", "Bottleneck4ResNet", "Plain3Net", "Plain4Net"]
         raise GrowirError(
             f"{cut(name)!r} names no network; a name is Basic3ResNet-2-3-2, Bottleneck4ResNet or Plain3Net-1-1-1, say."
-            f"{suggestion(name, known)}"
+            f"{suggestion(str(name), known)}"
         )
     stages, depths = int(found[2]), tuple(int(depth) for depth in found[4].split("-")[1:])
     if depths and len(depths) != stages:
@@ -120,8 +120,8 @@ def network(
     """
     found = family(name)
     try:
-        front = to_maps(shape)
-    except GraphError as error:
+        front = to_maps(tuple(shape))
+    except (GraphError, TypeError) as error:
         raise GrowirError(f"{found}: {error}") from None
     if type(classes) is not int or classes < 1:
         raise GrowirError(f"{found}: it has one class or more, but classes is {classes!r}")

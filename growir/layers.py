@@ -41,7 +41,7 @@ def ranges_of(graph: Graph) -> Mapping[str, Range]:
 
 
 @per_graph
-def _users(graph: Graph) -> Mapping[str, tuple[str, ...]]:
+def users_of(graph: Graph) -> Mapping[str, tuple[str, ...]]:
     """The nodes that use each stored tensor."""
     found: dict[str, list[str]] = {}
     for key, owner in owners(graph).items():
@@ -51,6 +51,6 @@ def _users(graph: Graph) -> Mapping[str, tuple[str, ...]]:
 
 def shared_tensors(graph: Graph, node: str) -> list[str]:
     """Other nodes that use a node's tensors."""
-    own, users = owners(graph), _users(graph)
+    own, users = owners(graph), users_of(graph)
     mine = (own[f"{node}.{name}"] for name in own_tables(graph)[node])
     return [name for name in dict.fromkeys(user for key in mine for user in users[key]) if name != node]

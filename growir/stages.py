@@ -89,13 +89,24 @@ def _by_modules(graph: Graph) -> Iterator[Stage]:
                 children = lists.setdefault(".".join(parts[:k]), {})
                 children.setdefault(".".join(parts[: k + 1]), []).append(node.name)
     for name, children in lists.items():
-        blocks = [block for nodes in children.values() if isinstance(block := block_of(graph, nodes), Block)]
+        blocks = _linked(graph, [b for nodes in children.values() if isinstance(b := block_of(graph, nodes), Block)])
         runs = [run for chain in _chains(blocks) for run in _runs(graph, chain)]
         for run in runs:
             headed = not _repeats(graph, run)
             if len(run) == 1 and (layer_count(graph, run[0]) < LEAST or isinstance(repeat_of(graph, run[0]), str)):
                 continue
             yield Stage(name if len(runs) == 1 else _child(name, run[0]), tuple(run), headed)
+
+
+def _linked(graph: Graph, blocks: Sequence[Block]) -> list[Block]:
+    """The same blocks, of which each that reads what another gives reads that as the value of its chain."""
+    outputs = {block.output for block in blocks}
+    found: list[Block] = []
+    for block in blocks:
+        given = [name for name in block.beside if name in outputs and block.input not in outputs]
+        other = block_of(graph, block.nodes, given[0]) if len(given) == 1 else block
+        found.append(other if isinstance(other, Block) else block)
+    return found
 
 
 def _child(name: str, block: Block) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from growir.blocks import Block
+from growir.blocks import NORMS, Block
 from growir.errors import cut
 from growir.graph import Graph, Node
 from growir.layers import is_layer, shared_tensors
@@ -13,7 +13,6 @@ from growir.ops import Add, Concat, Mul, Param, Sub
 from growir.ops.ranges import Range, keeps, through_zero
 from growir.shapes import own_tables, owners
 
-NORMS: Final = frozenset({"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"})
 VALUES: Final = frozenset({"parameter", "bias"})  # which are their own parameter
 
 Keys = frozenset[str]
@@ -46,14 +45,21 @@ def _zeros(graph: Graph, nodes: Sequence[str], *, thawed: bool) -> Mapping[str, 
             problem = next((one for one in before if isinstance(one, str)), None)
             found[name] = problem or frozenset(key for one in before for key in one)
         elif isinstance(node.op, Mul):
-            # One factor is enough; were two zero, neither would learn.
-            zero = [one for one in before if not isinstance(one, str)]
-            found[name] = zero[-1] if zero else before[-1]
+            found[name] = _product(name, before)
         elif through_zero(node.op):
             found[name] = before[0]
         else:
             found[name] = f"{cut(name)} is {kind}, which is not zero, or has no slope, where its input is zero"
     return found
+
+
+def _product(name: str, before: Sequence[Keys | str]) -> Keys | str:
+    """One factor is enough. Were two zero, neither would learn; so no other may be zero where this one is."""
+    zero = [(k, one) for k, one in enumerate(before) if not isinstance(one, str)]
+    for k, keys in reversed(zero):
+        if not any(other <= keys for j, other in zero if j != k):
+            return keys
+    return f"{cut(name)} multiplies values that are zero together, so that none learns" if zero else before[-1]
 
 
 def _own(graph: Graph, node: Node, table: Mapping[str, Param], frozen: Sequence[str]) -> Keys | str:

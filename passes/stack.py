@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self, cast
 
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, InstanceOf, StrictBool, field_serializer
 
 from growir import names
-from growir.blocks import Block, block_of, keeps_shape, members, module_of, renamed
+from growir.blocks import Block, block_of, keeps_shape, members, module_of, renamed, shared_outside
 from growir.document import to_data
 from growir.edits import Copy, Edit
 from growir.errors import PassRefused, cut
@@ -23,7 +23,7 @@ from growir.passes.eliminate_dead import drops
 from growir.passes.insert_block import fragment, kept_at_zero
 from growir.passes.state import check_value, repoint
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name
-from growir.shapes import shapes_of
+from growir.shapes import own_tables, shapes_of
 from growir.stages import stages_of
 from growir.zeroing import identity_at
 
@@ -101,6 +101,8 @@ class Stack(Pass):
         where = f"a block after {cut(after)}"
         if host is not graph and self.copy_weights:
             raise PassRefused(f"{where}: a document has no weights to copy; name a block of the graph instead")
+        if host is not graph and self.input is not None:
+            raise PassRefused(f"{where}: a document says itself what it reads; leave input out")
         for what, name in (("takes", block.input), ("gives", block.output)):
             if shapes[name] != here:
                 raise PassRefused(
@@ -110,8 +112,11 @@ class Stack(Pass):
         if host is graph:
             early = [name for name in block.beside if not _before(graph, name, after)]
             if early:
-                raise PassRefused(f"{where}: the block reads {cut(early[0])} too, which comes later there")
+                raise PassRefused(f"{where}: the block reads {cut(early[0])} too, which would then read the block")
         module = self._module(graph, block)
+        taken = next((path for path in _paths(module) if path in graph), None)
+        if taken is not None:
+            raise PassRefused(f"{where}: module {cut(module)!r} cannot be one, since {cut(taken)!r} is a node")
         for name in self._called(host, block, module).values():
             if wrong := names.fault(name):
                 raise PassRefused(f"{where}: a node would be called {cut(name)}: {wrong}")
@@ -130,7 +135,7 @@ class Stack(Pass):
         if self.after is not None:
             return self.after
         if isinstance(self.block, Graph):
-            raise PassRefused("stack: a document needs a place; say the value that it is put behind by after")
+            raise PassRefused("stack: a document needs a place; give after, the value that it is put behind")
         return block.output
 
     def _module(self, graph: Graph, block: Block) -> str:
@@ -144,25 +149,29 @@ class Stack(Pass):
         stem = "" if isinstance(self.block, Graph) else module_of(block)
         return {name: f"{module}.{name[len(stem) + 1 :] if stem else name}" for name in block.nodes}
 
-    def zeros(self, graph: Graph) -> frozenset[str]:
-        """The keys of the new parameters at whose zero the block is the identity, whether they start so or not.
+    def identity(self, graph: Graph) -> frozenset[str] | str:
+        """The keys of the new parameters at whose zero the block gives back what it reads; or why there are none.
 
         Raises:
-            PassRefused: There is no such block, or it is never the identity.
+            PassRefused: There is no such block.
         """
         host, block = self._found(graph)
         called = self._called(host, block, self._module(graph, block))
-        return frozenset(_key(key, called) for key in self._zeros(graph, host, block))
+        keys = self._keys(graph, host, block)
+        return keys if isinstance(keys, str) else frozenset(_key(key, called) for key in keys)
+
+    def _keys(self, graph: Graph, host: Graph, block: Block) -> frozenset[str] | str:
+        """The same by the keys of the block that is repeated."""
+        thawed = host is graph and not self.copy_weights
+        return identity_at(host, block, ranges_of(graph)[self._after(graph, block)], thawed=thawed)
 
     def _zeros(self, graph: Graph, host: Graph, block: Block) -> frozenset[str]:
-        """The same by the keys of the block that is repeated. Raises PassRefused if there are none."""
-        after = self._after(graph, block)
-        thawed = host is graph and not self.copy_weights
-        keys = identity_at(host, block, ranges_of(graph)[after], thawed=thawed)
+        """The same. Raises PassRefused if there are none."""
+        keys = self._keys(graph, host, block)
         if isinstance(keys, str):
             raise PassRefused(
-                f"a block after {cut(after)} cannot start as the identity, as an exact one does: {keys}; use "
-                "exact=False, which changes the function, or a block that adds to what it reads"
+                f"a block after {cut(self._after(graph, block))} cannot start as the identity, as an exact one does: "
+                f"{keys}; with exact=False the function changes"
             )
         return keys
 
@@ -170,7 +179,9 @@ class Stack(Pass):
         if not self.exact:
             return Preserves.NOTHING
         host, block = self._found(graph)
-        given = any(np.any(self.values.get(key, 0)) for key in self.zeros(graph))
+        called = self._called(host, block, self._module(graph, block))
+        zeros = (_key(key, called) for key in self._zeros(graph, host, block))
+        given = any(np.any(self.values.get(key, 0)) for key in zeros)
         return Preserves.NOTHING if given else kept_at_zero(host[name] for name in block.nodes)
 
     def change(self, graph: Graph, step: int) -> Change:
@@ -178,13 +189,14 @@ class Stack(Pass):
         after = self._after(graph, block)
         called = self._called(host, block, self._module(graph, block))
         zeros = self._zeros(graph, host, block) if self.exact else frozenset[str]()
-        nodes = [renamed(host[name], called, block.input, after) for name in block.nodes]
+        outer = shared_outside(host, block.nodes)
+        nodes = [renamed(host[name], called, block.input, after, _shared(host, name, outer)) for name in block.nodes]
         if host is graph and not self.copy_weights:
             nodes = [node.model_copy(update={"frozen": ()}) for node in nodes]
         table, own, edits = param_table(host), owners(host), list[Edit]()
         for key, owner in own.items():
             # What is shared with a node outside of the block is shared with the new one too.
-            if owner != key or key.rpartition(".")[0] not in called:
+            if owner != key or key in outer or key.rpartition(".")[0] not in called:
                 continue
             param, new = table[key], _key(key, called)
             if self.copy_weights and key not in zeros and new not in self.values:
@@ -295,9 +307,22 @@ def _whole(document: Graph) -> Block:
     return block
 
 
+def _shared(graph: Graph, node: str, outer: Collection[str]) -> dict[str, str]:
+    """The owners of a node's tensors that are shared with nodes outside of its block, by parameter."""
+    own = owners(graph)
+    mine = {parameter: own[f"{node}.{parameter}"] for parameter in own_tables(graph)[node]}
+    return {parameter: owner for parameter, owner in mine.items() if owner in outer}
+
+
 def _key(key: str, called: Mapping[str, str]) -> str:
     host, _, parameter = key.rpartition(".")
     return f"{called[host]}.{parameter}"
+
+
+def _paths(module: str) -> list[str]:
+    """A module and all that it stands in."""
+    parts = module.split(".")
+    return [".".join(parts[: k + 1]) for k in range(len(parts))]
 
 
 def _before(graph: Graph, name: str, after: str) -> bool:

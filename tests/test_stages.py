@@ -80,7 +80,7 @@ def test_blocks_differ_by_their_ties_and_by_what_they_read_beside() -> None:
     nodes = [*residual("layers.0", "x"), *residual("layers.1", "layers.0.sum"), *residual("layers.2", "layers.1.sum")]
     nodes[11] = nodes[11].model_copy(update={"tied": {"weight": "layers.0.up.weight"}})
     graph = of((4,), *nodes)
-    assert found(graph) == [("layers.0", 2, False)]
+    assert found(graph) == [("layers.0", 2, True)]  # the first shares a weight with the third
     beside = [*residual("layers.0", "x"), *residual("layers.1", "layers.0.sum")]
     beside[-1] = beside[-1].with_inputs(["layers.0.sum", "layers.1.down", "layers.0.down"])
     graph = of((4,), *beside)
@@ -188,12 +188,14 @@ def test_the_networks_are_those_of_the_papers() -> None:
             "names no network; a name is Basic3ResNet-2-3-2, Bottleneck4ResNet or Plain3Net-1-1-1, say. Did you mean ",
         ),
         ("Plain3ResNet", "names no network"),
+        ("Basic3ResNet-01-1-1", "names no network"),
+        (3, "names no network"),
         ("Basic3ResNet-1-2", "it has 3 stages, but 2 depths; one each is needed"),
-        ("Basic3ResNet-1-2-0", "a stage has 1 to 1000 blocks"),
+        ("Basic3ResNet-1-2-0", "names no network"),
         ("Basic3ResNet-1-2-99999", "a stage has 1 to 1000 blocks"),
     ],
 )
-def test_a_wrong_name_is_refused(name: str, message: str) -> None:
+def test_a_wrong_name_is_refused(name: Any, message: str) -> None:
     with pytest.raises(growir.GrowirError) as refused:
         family(name)
     assert message in str(refused.value)

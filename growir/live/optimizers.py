@@ -268,7 +268,7 @@ def plan_optimizers(
     old = set(grown.heirs.values())
     settled = places_of(plans)
     for key, tensor in grown.after.items():
-        if key in old or not isinstance(tensor, nn.Parameter):
+        if key in old or not isinstance(tensor, nn.Parameter) or not tensor.requires_grad:
             continue
         place = None if groups is None else asked(groups, key, tensor, given)
         parents = [grown.heirs[s] for s in sources.get(key, ()) if grown.heirs.get(s) in settled]

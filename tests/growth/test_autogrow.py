@@ -262,6 +262,7 @@ def test_a_transformer_s_layers_are_a_stage_like_any_other() -> None:
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
+        ({"deepest": 1}, "policy autogrow: deepest is 1, and no stage has fewer blocks"),
         (
             {"window": 2},
             "policy autogrow: window is 2, less than the 3 epochs between two growths; make",

@@ -17,7 +17,7 @@ from growir.errors import PassRefused
 from growir.families import family_of, network
 from growir.graph import Graph, Input, Node
 from growir.network import Network
-from growir.ops import Add, BatchNorm, Dropout, Gelu, LayerNorm, Linear, Op, Relu
+from growir.ops import Add, BatchNorm, Dropout, Gelu, LayerNorm, Linear, Mul, Op, Relu
 from growir.passes import Sequence, Stack, Unstack, pass_from_data
 from growir.replay import check_history
 from growir.rewrite import Preserves
@@ -187,6 +187,56 @@ def test_what_a_block_shares_inside_it_shares_again_and_what_is_outside_stays_sh
         Stack(block="layers.0").rewrite(graph)
 
 
+def decoder(k: int, x: str) -> list[Node]:
+    """A block that adds to x what it makes of it and of a memory that comes later in the document."""
+    name = f"dec.{k}"
+    return [
+        node(f"{name}.query", Linear(out_features=4), x),
+        node(f"{name}.key", Linear(out_features=4), "memory"),
+        node(f"{name}.product", Mul(), f"{name}.query", f"{name}.key"),
+        node(f"{name}.out", Linear(out_features=4), f"{name}.product"),
+        node(f"{name}.sum", Add(), x, f"{name}.out"),
+    ]
+
+
+def test_what_a_block_adds_to_is_its_chain_whatever_it_reads_beside() -> None:
+    stem = [node("stem", Linear(out_features=4), "x"), node("memory", Linear(out_features=4), "x")]
+    graph = of(*stem, *decoder(0, "stem"), *decoder(1, "dec.0.sum"))
+    (stage,) = stages_of(graph)
+    assert [block.input for block in stage.blocks] == ["stem", "dec.0.sum"]
+    assert not stage.headed
+    done = Stack(block="dec.0", copy_weights=True).rewrite(graph)
+    assert [done.graph[f"dec.2.{name}"].inputs[0] for name in ("query", "key")] == ["dec.0.sum", "memory"]
+    assert_preserves(Stack(block="dec.0"), graph)
+    assert Unstack(block="dec.0").rewrite(graph).graph["dec.1.query"].inputs == ("stem",)
+
+
+def test_blocks_that_share_their_tensors_share_them_with_one_more() -> None:
+    parts = [*residual("layers.0", "x"), *residual("layers.1", "layers.0.sum")]
+    for k, each in enumerate(parts[5:], 5):
+        owned = {"weight", "bias"} if each.op.kind() in ("linear", "layer_norm") else set()
+        shared = {name: f"{parts[k - 5].name}.{name}" for name in owned}
+        parts[k] = each.model_copy(update={"tied": shared})
+    graph = of(*parts)
+    (stage,) = stages_of(graph)
+    assert (stage.depth, stage.headed) == (2, False)
+    before = random_network(graph)
+    for block in ("layers.0", "layers.1"):
+        after = before.apply(Stack(block=block, exact=False, copy_weights=True))
+        assert set(after.arrays) == set(before.arrays)
+        assert stages_of(after.graph)[0].depth == 3
+
+
+def test_a_product_of_what_is_zero_together_never_learns() -> None:
+    graph = of(
+        node("b.0.a", Linear(out_features=4), "x"),
+        node("b.0.square", Mul(), "b.0.a", "b.0.a"),
+        node("b.0.sum", Add(), "x", "b.0.square"),
+    )
+    with pytest.raises(PassRefused, match=r"b\.0\.square multiplies values that are zero together"):
+        Stack(block="b.0").rewrite(graph)
+
+
 def test_what_is_frozen_stays_so_in_a_copy_and_learns_where_it_is_fresh() -> None:
     held = [n.model_copy(update={"frozen": ("weight",)}) if n.name.endswith("up") else n for n in TWO.nodes]
     graph = TWO.replace(nodes=held)
@@ -311,7 +361,9 @@ def test_averages_and_masks_are_copied() -> None:
         ({"block": "layers.0", "module": "x" * 64 + ".1" * 67}, "a node would be called xxxx"),
         ({"block": 3}, "stack: block is 3: a block is a module by its path, or a list of the names of its nodes, or a"),
         ({"block": []}, "a block is a module by its path, or a list of the names of its nodes, or a graph document"),
-        ({"block": TWO}, "stack: a document needs a place; say the value that it is put behind by after"),
+        ({"block": TWO}, "stack: a document needs a place; give after, the value that it is put behind"),
+        ({"block": TWO, "after": "x", "input": "x"}, "a document says itself what it reads; leave input out"),
+        ({"block": "layers.0", "module": "layers.0.up"}, "module 'layers.0.up' cannot be one, since 'layers.0.up' is"),
         ({"block": TWO, "after": "x", "copy_weights": True}, "a document has no weights to copy; name a block of the"),
     ],
 )  # fmt: skip
@@ -332,8 +384,7 @@ def test_a_plain_block_cannot_be_exact() -> None:
         Stack(block="stage1.1").rewrite(PLAIN)
     assert str(refused.value) == (
         "a block after stage1.1.act cannot start as the identity, as an exact one does: stage1.1.norm2 is batch_norm, "
-        "which does not give back what it reads; use exact=False, which changes the function, or a block that adds to "
-        "what it reads"
+        "which does not give back what it reads; with exact=False the function changes"
     )
 
 
@@ -341,7 +392,7 @@ def test_a_block_is_not_put_before_what_it_reads_beside() -> None:
     late = [*residual("layers.0", "x"), node("mask", Relu(), "layers.0.sum"), *residual("layers.1", "layers.0.sum")]
     late[-1] = late[-1].with_inputs(["layers.0.sum", "layers.1.down", "mask"])
     graph = of(*late)
-    with pytest.raises(PassRefused, match=r"a block after layers\.0\.sum: the block reads mask too, which comes later"):
+    with pytest.raises(PassRefused, match=r"layers\.0\.sum: the block reads mask too, which would then read the"):
         Stack(block="layers.1", input="layers.0.sum", after="layers.0.sum", exact=False).rewrite(graph)
 
 

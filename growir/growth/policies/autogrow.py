@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from growir.errors import GrowirError, PassRefused, RunError, cut
+from growir.errors import GrowirError, RunError, cut
 from growir.families import network
 from growir.graph import Graph
 from growir.growth.budget import Budget
@@ -142,13 +142,14 @@ class AutoGrow:
             step = next_block(session.graph, stage, session.seed)
             if self.settings.initialiser not in ("zero", "adam"):
                 continue
-            try:
-                step.zeros(session.graph)
-            except PassRefused as error:
+            keys = step.identity(session.graph)
+            if isinstance(keys, str):
                 raise RunError(
                     f"policy autogrow: initialiser {self.settings.initialiser!r} needs residual blocks, but in stage "
-                    f"{cut(stage.name)} {error}"
-                ) from None
+                    f'{cut(stage.name)} {keys}; with "default" new blocks start as ever'
+                )
+        if all(stage.depth >= self.settings.deepest for stage in stages.values()):
+            raise RunError(f"policy autogrow: deepest is {self.settings.deepest}, and no stage has fewer blocks")
 
     def _stages(self, graph: Graph) -> dict[str, Stage]:
         """The stages that grow, by name. Raises RunError if there is none of a name that is said."""
@@ -196,7 +197,8 @@ class AutoGrow:
         step: Stack = chosen[0].candidate.part
         if not step.exact:
             return step  # without a shortcut nothing starts apart
-        keys = step.zeros(session.graph)
+        keys = step.identity(session.graph)
+        assert not isinstance(keys, str), "it is exact"
         initialiser, key = self.settings.initialiser, len(session.graph.history.steps) if session.graph.history else 0
         if initialiser == "zero":
             return step
