@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self, cast
 
 import numpy as np
-from pydantic import BeforeValidator, InstanceOf, StrictBool, field_serializer
+from pydantic import BeforeValidator, Field, InstanceOf, StrictBool, field_serializer
 
-from growir import names
+from growir import names as naming
 from growir.blocks import Block, block_of, keeps_shape, members, module_of, renamed, shared_outside
 from growir.document import to_data
 from growir.edits import Copy, Edit
 from growir.errors import PassRefused, cut
-from growir.graph import Graph, Name, Node, Reference
+from growir.graph import MAX_REFERENCE, Graph, Name, Node, Reference
 from growir.layers import ranges_of
 from growir.nearest import alternatives
 from growir.ops import Constant
@@ -28,16 +28,18 @@ from growir.stages import stages_of
 from growir.zeroing import identity_at
 
 MOST_NODES = 10_000
-Nodes = tuple[str, ...]
+Nodes = Annotated[tuple[Reference, ...], Field(min_length=1, max_length=MOST_NODES)]
 
 
 def _place(value: object) -> object:
     """A module by its path, or nodes by their names."""
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= MAX_REFERENCE:
         return value
     if isinstance(value, list | tuple):
         listed = cast("Sequence[object]", value)
-        if 1 <= len(listed) <= MOST_NODES and all(isinstance(name, str) for name in listed):
+        if 1 <= len(listed) <= MOST_NODES and all(
+            isinstance(name, str) and len(name) <= MAX_REFERENCE for name in listed
+        ):
             return tuple(listed)
     raise ValueError("a block is a module by its path, or a list of the names of its nodes")
 
@@ -52,7 +54,7 @@ def _place_or_document(value: object) -> object:
         raise ValueError(f"{error}, or a graph document with one input") from None
 
 
-Where = Annotated[str | Nodes, BeforeValidator(_place)]
+Where = Annotated[Reference | Nodes, BeforeValidator(_place)]
 
 
 class Stack(Pass):
@@ -75,7 +77,7 @@ class Stack(Pass):
 
     name: ClassVar[str] = "stack"
 
-    block: Annotated[str | Nodes | InstanceOf[Graph], BeforeValidator(_place_or_document)]
+    block: Annotated[Reference | Nodes | InstanceOf[Graph], BeforeValidator(_place_or_document)]
     after: Reference | None = None
     input: Reference | None = None
     copy_weights: StrictBool = False
@@ -118,7 +120,7 @@ class Stack(Pass):
         if taken is not None:
             raise PassRefused(f"{where}: module {cut(module)!r} cannot be one, since {cut(taken)!r} is a node")
         for name in self._called(host, block, module).values():
-            if wrong := names.fault(name):
+            if wrong := naming.fault(name):
                 raise PassRefused(f"{where}: a node would be called {cut(name)}: {wrong}")
             if name in graph.used_names:
                 raise PassRefused(f"{where}: the name {cut(name)} has been used; give another module")
