@@ -47,7 +47,7 @@ def _place(value: object) -> object:
 def _place_or_document(value: object) -> object:
     """The same, or a graph or its document."""
     if isinstance(value, Graph | Mapping):
-        return fragment(value)
+        return fragment(cast("object", value))
     try:
         return _place(value)
     except ValueError as error:

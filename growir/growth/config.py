@@ -456,7 +456,8 @@ def checked_run(data: Mapping[str, Any], known: Known | None = None) -> RunConfi
             valid[key] = section
             continue
         if key == "schedule" and isinstance(section, dict) and "name" not in section and "policy" in valid:
-            section = {**cast("PolicySettings", valid["policy"]).usual_schedule, **section}
+            usual_schedule = cast("PolicySettings", valid["policy"]).usual_schedule
+            section = {**usual_schedule, **cast("dict[str, Any]", section)}
         if not isinstance(section, dict):
             given = cut(json.dumps(section, default=str))
             problems.append(Problem(key, f"this is a section, [{key}], but {given} is given"))
