@@ -82,13 +82,12 @@ def _summands(graph: Graph, output: str, outside: Collection[str]) -> set[str]:
     found, stack = set[str](), [output]
     while stack:
         name = stack.pop()
-        if name in found or name not in graph or name in outside:
-            found.add(name)
-        else:
-            found.add(name)
-            node = graph[name]
-            if isinstance(node.op, Add) or node.op.kind() in NORMS or keeps(node.op) is not None:
-                stack.extend(node.inputs)
+        if name in found:
+            continue
+        found.add(name)
+        node = None if name in outside else graph[name]
+        if node is not None and (isinstance(node.op, Add) or node.op.kind() in NORMS or keeps(node.op) is not None):
+            stack.extend(node.inputs)
     return found
 
 

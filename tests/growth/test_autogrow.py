@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import growir
+from growir.blocks import Block, block_of
 from growir.data import Data
 from growir.errors import RunError
 from growir.families import family_of, network
@@ -18,13 +19,13 @@ from growir.graph import Graph, Input, Node
 from growir.growth.checkpointing import log_of
 from growir.growth.circle import Circle, circle, unrewarded
 from growir.growth.config import parse_run
+from growir.growth.measure.stacking import next_block
 from growir.growth.policies.autogrow import AutoGrow
 from growir.growth.schedule import Done, Entry, Grow, Log, Periodic, Train
 from growir.network import Network
-from growir.ops import Add, Gelu, LayerNorm, Linear
-from growir.passes import Stack
+from growir.ops import Add, Conv2d, Gelu, LayerNorm, Linear, Relu
 from growir.runs.records import Growth
-from growir.stages import stages_of
+from growir.stages import Stage, stages_of
 from growir.testing import policy_law
 from growir.verify import verify
 
@@ -302,4 +303,11 @@ def test_data_without_classes_is_refused() -> None:
 
 
 def test_a_head_that_cannot_repeat_is_refused() -> None:
-    assert Stack(block="stage1.0", module="stage1.5").rewrite(network("Basic3ResNet", (1, 6, 6), 3)).created
+    conv = Conv2d(out_channels=4, kernel_size=2, stride=2)
+    nodes = (Node(name="b.0.conv", op=conv, inputs=("x",)), Node(name="b.0.act", op=Relu(), inputs=("b.0.conv",)))
+    entry = Input(name="x", shape=("N", 2, 8, 8))
+    graph = verify(Graph(inputs=(entry,), nodes=nodes, outputs=("b.0.act",)))
+    block = block_of(graph, [node.name for node in nodes])
+    assert isinstance(block, Block)
+    with pytest.raises(RunError, match="stage b cannot become deeper: behind itself it gives"):
+        next_block(graph, Stage("b", (block,), headed=True), 0)
