@@ -130,7 +130,7 @@ def test_of_nested_lists_the_inner_one_counts() -> None:
             self.parts = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + self.parts(x)
+            return torch.add(x, self.parts(x))
 
     class Net(torch.nn.Module):
         def __init__(self, *depths: int) -> None:
@@ -138,7 +138,8 @@ def test_of_nested_lists_the_inner_one_counts() -> None:
             self.stages = torch.nn.Sequential(*(torch.nn.Sequential(*(Block() for _ in range(n))) for n in depths))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.stages(x)
+            out: torch.Tensor = self.stages(x)
+            return out
 
     for depths in ((2, 3), (2, 2)):
         graph = growir.from_torch(Net(*depths), torch.zeros(2, 4)).graph

@@ -118,11 +118,11 @@ def test_names_go_on_where_they_never_were() -> None:
     graph = Unstack(block="layers.2").rewrite(graph).graph
     assert [b.output for b in stages_of(Stack(block="layers.1").rewrite(graph).graph)[0].blocks][-1] == "layers.3.sum"
     nameless = of(node("a", Linear(out_features=4), "x"), node("s", Add(), "x", "a"))
-    assert Stack(block=["a", "s"]).rewrite(nameless).created == ("block_1.a", "block_1.s")
+    assert Stack(block=("a", "s")).rewrite(nameless).created == ("block_1.a", "block_1.s")
 
 
 def test_blocks_go_between_all_others_in_one_rewrite() -> None:
-    steps = [Stack(block=f"layers.{k}", copy_weights=True) for k in (0, 1)]
+    steps = tuple(Stack(block=f"layers.{k}", copy_weights=True) for k in (0, 1))
     grown = assert_preserves(Sequence(passes=steps), TWO)
     order = [block.output.split(".")[1] for block in stages_of(grown.graph)[0].blocks]
     assert order == ["0", "2", "1", "3"]
