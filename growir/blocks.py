@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
 from growir import names
+from growir.channels import analyse
 from growir.errors import cut
 from growir.graph import Graph, Input, Node, Ties, per_graph
 from growir.layers import is_layer, users_of
-from growir.ops import Add
+from growir.ops import Add, Op
 from growir.ops.ranges import keeps
+from growir.ops.spaces import Axis, Space, Term, length, spaces_on
 from growir.shapes import own_tables, owners, shapes_of
 
 NORMS: Final = frozenset({"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"})
@@ -115,9 +117,14 @@ def structure(graph: Graph, block: Block) -> Structure:
     """What is the same for equal blocks: operators, shapes, ties and wiring, whatever the names.
 
     Nodes are numbered as they are met on the way back from the output, so that their order in the document counts for
-    nothing.
+    nothing. So do widths that are a block's own affair, which can grow in one block alone: of two blocks
+
+        x -> conv 16 -> relu -> conv 8 -> + x          x -> conv 17 -> relu -> conv 8 -> + x
+
+    the 16 and the 17 are told as "the first width inside", and only the 8 as what it is.
     """
     shapes, own = shapes_of(graph), owners(graph)
+    widths = _Widths(graph, block)
     inside, number = set(block.nodes), dict[str, int]()
     stack = [block.output]
     while stack:
@@ -139,8 +146,54 @@ def structure(graph: Graph, block: Block) -> Structure:
                 ties.append((parameter, owner))
             elif owner != key:
                 ties.append((parameter, number[host], what))
-        told.append((node.op, shapes[name], reads, tuple(ties)))
+        told.append((widths.of_op(node), *widths.of_value(name), shapes[name].dtype, reads, tuple(ties)))
     return tuple(told)
+
+
+class _Widths:
+    """The widths in a block, those that no value outside of it holds by number in the order in which they are met."""
+
+    def __init__(self, graph: Graph, block: Block) -> None:
+        self.graph, self.values = graph, analyse(graph).values
+        inside = set(block.nodes) - {block.output}
+        self.inner = {space for space, nodes in _holders(graph).items() if inside.issuperset(nodes)}
+        self.numbers: dict[Space, int] = {}
+
+    def of_op(self, node: Node) -> Op:
+        """An operator without the attributes that follow inner widths."""
+        op = node.op
+        for attribute, index, axis in _following(self.graph).get(node.name, ()):
+            if not self.inner.isdisjoint(spaces_on(axis)):
+                value = getattr(op, attribute)
+                left = None if index is None else (*value[:index], None, *value[index + 1 :])
+                op = op.model_copy(update={attribute: left})
+        return op
+
+    def of_value(self, name: str) -> Iterator[object]:
+        """What each axis of a value is: how long, or which inner widths lie on it."""
+        for size, axis in zip(shapes_of(self.graph)[name].dims, self.values[name], strict=True):
+            found = [[space for space in spaces_on((term,)) if space in self.inner] for term in axis]
+            yield size if not any(found) else tuple(map(self._told, axis, found))
+
+    def _told(self, term: Term, inner: Sequence[Space]) -> object:
+        """A part of an axis: the numbers of the inner widths on it, or how long it is."""
+        numbers = tuple(self.numbers.setdefault(space, len(self.numbers)) for space in inner)
+        return numbers or length((term,))
+
+
+@per_graph
+def _holders(graph: Graph) -> Mapping[Space, frozenset[str]]:
+    """The nodes whose values hold a space, for each space."""
+    return {space.space: frozenset(space.nodes) for space in analyse(graph).spaces}
+
+
+@per_graph
+def _following(graph: Graph) -> Mapping[str, Sequence[tuple[str, int | None, Axis]]]:
+    """The attributes of each node that are the width of an axis."""
+    found: dict[str, list[tuple[str, int | None, Axis]]] = {}
+    for each in analyse(graph).followers:
+        found.setdefault(each.node, []).append((each.attribute, each.index, each.axis))
+    return found
 
 
 def shared_outside(graph: Graph, nodes: Collection[str]) -> frozenset[str]:

@@ -12,6 +12,7 @@ from growir.blocks import Block, block_of, document_of, members, structure
 from growir.families import family, family_of, network
 from growir.graph import Graph, Input, Node
 from growir.ops import Add, BatchNorm, Conv2d, Gelu, LayerNorm, Linear, Mul, Op, Relu
+from growir.passes import Widen
 from growir.shapes import shapes_of
 from growir.stages import Stage, repeat_of, stages_of
 from growir.verify import verify
@@ -31,11 +32,11 @@ def found(graph: Graph) -> list[tuple[str, int, bool]]:
     return [(stage.name, stage.depth, stage.headed) for stage in stages_of(graph)]
 
 
-def residual(module: str, x: str, width: int = 6) -> list[Node]:
+def residual(module: str, x: str, width: int = 6, act: Op = Gelu()) -> list[Node]:  # noqa: B008  # it is frozen
     return [
         node(f"{module}.norm", LayerNorm(), x),
         node(f"{module}.up", Linear(out_features=width), f"{module}.norm"),
-        node(f"{module}.act", Gelu(), f"{module}.up"),
+        node(f"{module}.act", act, f"{module}.up"),
         node(f"{module}.down", Linear(out_features=4), f"{module}.act"),
         node(f"{module}.sum", Add(), x, f"{module}.down"),
     ]
@@ -50,10 +51,18 @@ def test_the_children_of_a_module_that_are_equal_are_a_stage() -> None:
 
 
 def test_a_module_lists_several_stages_where_its_children_differ() -> None:
-    wide = residual("layers.2", "layers.1.sum", width=5)
-    parts = [*residual("layers.0", "x"), *residual("layers.1", "layers.0.sum"), *wide]
-    graph = of((4,), *parts, *residual("layers.3", "layers.2.sum", width=5))
+    sharp = residual("layers.2", "layers.1.sum", act=Relu())
+    parts = [*residual("layers.0", "x"), *residual("layers.1", "layers.0.sum"), *sharp]
+    graph = of((4,), *parts, *residual("layers.3", "layers.2.sum", act=Relu()))
     assert found(graph) == [("layers.0", 2, False), ("layers.2", 2, False)]
+
+
+def test_blocks_may_differ_by_what_is_wide_inside() -> None:
+    parts = [*residual("layers.0", "x"), *residual("layers.1", "layers.0.sum", width=7)]
+    graph = of((4,), *parts, *residual("layers.2", "layers.1.sum", width=9))
+    assert found(graph) == [("layers", 3, False)]
+    grown = Widen(node="layers.1.up", by=2).rewrite(graph).graph
+    assert found(grown) == [("layers", 3, False)]
 
 
 def test_what_repeats_without_names_is_a_stage() -> None:

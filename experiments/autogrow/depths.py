@@ -3,7 +3,7 @@
     python -m experiments.autogrow.depths --mnist mnist.npz --cifar cifar10.npz --out depths.jsonl --seeds 0-2
     python -m experiments.autogrow.table depths.jsonl
 
-Images are means of two by two pixels; 1000 train, 500 others select, and all test images are read once. A stage is
+Images are means of four by four pixels; 1000 train, 500 others select, and all test images are read once. A stage is
 closed where WINDOW epochs have gained nothing of the accuracy on what selects. Training is SGD with momentum, at a
 constant rate while the network grows, and a one-cycle fit of FITTED epochs after that. The arms are
 
@@ -12,8 +12,8 @@ constant rate while the network grows, and a one-cycle fit of FITTED epochs afte
     seed 3                     the same as period 3, from three blocks in each stage
     half, quarter              of the training images, with as many batches between two growths
 
-and of each the found network from scratch, for as many epochs and for as many operations. A line of JSON is written for
-each. What is there already is not run again.
+and of periods 1 and 3 with the paper's initialiser the found network from scratch, for as many epochs and for as many
+operations. A line of JSON is written for each. What is there already is not run again.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from growir.growth.training import Keeping, train_final
 from growir.network import Network
 from growir.runs.records import Trained
 
-SAMPLES, SELECTS, BATCH = 1000, 500, 50
+SAMPLES, SELECTS, BATCH, POOLED = 1000, 500, 50, 4
 WIDTH, RATES = 4, {"Basic3ResNet": 0.1, "Plain3Net": 0.01}
-WINDOW, FITTED, MOST_GROWTHS = 9, 15, 60
+WINDOW, FITTED, MOST_GROWTHS = 9, 12, 60
 INITIALISERS = ("zero", "adam", "uniform", "gaussian")
 
 
@@ -64,6 +64,12 @@ class Arm(NamedTuple):
     converged: bool = False
     seed_depth: int = 1
     share: float = 1.0
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether the found network is trained from scratch too."""
+        usual = self.initialiser in ("gaussian", "default") and not self.converged
+        return usual and self.seed_depth == 1 and self.share == 1
 
     @property
     def name(self) -> str:
@@ -89,12 +95,12 @@ def arms() -> Iterator[Arm]:
 
 
 def images(archive: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Means of two by two pixels (n, channels, height, width), as floats, and labels."""
+    """Means of POOLED by POOLED pixels (n, channels, height, width), as floats, and labels."""
     with np.load(archive) as found:
         x, y = found[f"x_{part}"], found[f"y_{part}"].astype(np.int64)
     x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
     count, channels, height, width = x.shape
-    x = x.reshape(count, channels, height // 2, 2, width // 2, 2).mean((3, 5)) / 255
+    x = x.reshape(count, channels, height // POOLED, POOLED, width // POOLED, POOLED).mean((3, 5)) / 255
     return np.ascontiguousarray(x, np.float32), y
 
 
@@ -169,9 +175,11 @@ def flops_of(session: Session, epochs: int) -> float:
 
 
 def line(archive: Path, arm: Arm, seed: int) -> Line:
-    """Growth, and its network from scratch by epochs and by operations."""
+    """Growth, and where it has twins its network from scratch by epochs and by operations."""
     data = parts(archive, seed, arm.share)
     net, told = grown(data, arm, seed)
+    if not arm.has_twins:
+        return told
     each = 6.0 * net.graph.costs().macs * (len(data.train) + SELECTS)
     scratch = {
         "equal epochs": from_scratch(data, arm, told["found"], told["epochs"], seed),

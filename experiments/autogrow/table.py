@@ -59,7 +59,8 @@ def _row(data: str, net: str, arm: str, lines: Sequence[Line]) -> list[str]:
 
 
 def _less(lines: Sequence[Line], how: str) -> str:
-    found = mean_of([line["accuracy"] - line["scratch"][how]["accuracy"] for line in lines])
+    twins = [line for line in lines if "scratch" in line]
+    found = mean_of([line["accuracy"] - line["scratch"][how]["accuracy"] for line in twins])
     return "" if found is None else found.told()
 
 
