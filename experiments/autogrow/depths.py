@@ -3,7 +3,7 @@
     python -m experiments.autogrow.depths --mnist mnist.npz --cifar cifar10.npz --out depths.jsonl --seeds 0-2
     python -m experiments.autogrow.table depths.jsonl
 
-Images are means of four by four pixels; 1000 train, 500 others select, and all test images are read once. A stage is
+Images are means of four by four pixels; 600 train, 300 others select, and all test images are read once. A stage is
 closed where WINDOW epochs have gained nothing of the accuracy on what selects. Training is SGD with momentum, at a
 constant rate while the network grows, and a one-cycle fit of FITTED epochs after that. The arms are
 
@@ -40,9 +40,9 @@ from growir.growth.training import Keeping, train_final
 from growir.network import Network
 from growir.runs.records import Trained
 
-SAMPLES, SELECTS, BATCH, POOLED = 1000, 500, 50, 4
+SAMPLES, SELECTS, BATCH, POOLED = 600, 300, 50, 4
 WIDTH, RATES = 4, {"Basic3ResNet": 0.1, "Plain3Net": 0.01}
-WINDOW, FITTED, MOST_GROWTHS = 9, 12, 60
+WINDOW, FITTED, MOST_GROWTHS = 6, 10, 60
 INITIALISERS = ("zero", "adam", "uniform", "gaussian")
 
 

@@ -37,7 +37,7 @@ def checkpoint_of(session: Session, progress: Progress) -> Checkpoint:
         "optimizer": optimizer.rest,
         "policy": remembered,
         "trials": [_trial(trial) for trial in progress.trials],
-        "log": [_entry(entry) for entry in progress.log.entries],
+        "log": of_log(progress.log),
         "phases": session.meter.to_json(),
         "threads": torch.get_num_threads(),
         "growir": __version__,
@@ -58,9 +58,12 @@ def _key(number: int, name: str | None, ended: str | None) -> str:
     return name if name is not None and ended is not None else f"trial-{number:03}"
 
 
-def _entry(entry: Entry) -> list[Any]:
-    """An entry of the log as a checkpoint holds it."""
-    return [entry.what, entry.epochs, dict(entry.metrics), *([list(entry.chosen)] if entry.chosen else [])]
+def of_log(log: Log) -> list[list[Any]]:
+    """A log as JSON, which `log_of` reads."""
+    return [
+        [entry.what, entry.epochs, dict(entry.metrics), *([list(entry.chosen)] if entry.chosen else [])]
+        for entry in log.entries
+    ]
 
 
 def _trial(trial: Trial) -> dict[str, Any]:

@@ -27,10 +27,12 @@ class Circle:
     Attributes:
         growing: Their names, in order.
         following: The one that is next; None where none is left.
+        barren: The one that the last growth was of, where that has brought nothing.
     """
 
     growing: tuple[str, ...]
     following: str | None
+    barren: str | None = None
 
     def turns(self) -> tuple[str, ...]:
         """All of them, the next one first."""
@@ -53,12 +55,14 @@ def circle(log: Log, names: Sequence[str], stops: Stops) -> Circle:
     growing, at = list(names), 0
     last: str | None = None
 
-    def close(stopped: bool) -> None:
+    def close(stopped: bool) -> bool:
         nonlocal at
-        if stopped and last in growing:
-            gone = growing.index(last)
-            del growing[gone]
-            at = at - 1 if gone < at else at
+        if not stopped or last not in growing:
+            return False
+        gone = growing.index(last)
+        del growing[gone]
+        at = at - 1 if gone < at else at
+        return True
 
     for k, entry in enumerate(log.entries):
         if entry.what == "growth":
@@ -68,8 +72,8 @@ def circle(log: Log, names: Sequence[str], stops: Stops) -> Circle:
                 at = growing.index(last) + 1
         elif entry.what == "undone":
             close(stopped=True)
-    close(stops(log.entries))
-    return Circle(tuple(growing), growing[at % len(growing)] if growing else None)
+    barren = last if close(stops(log.entries)) else None
+    return Circle(tuple(growing), growing[at % len(growing)] if growing else None, barren)
 
 
 def unrewarded(entries: Sequence[Entry], measure: Measure, window: int, by: float) -> bool:

@@ -48,11 +48,12 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Decided:
-    """What a policy decided: all scores, those chosen, and the rewrite that does it."""
+    """What a policy decided: all scores, those chosen, the rewrite that does it, and of trimming the reason."""
 
     scores: Sequence[Score]
     chosen: Sequence[Score]
     rewrite: Pass
+    because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +207,14 @@ class Engine:
         if not isinstance(policy, Trims) or not progress.log.untrimmed:
             return False
         started, budget = time.perf_counter(), Budget(session.config.budget, session.graph)
+        session.log = progress.log
         with session.meter.phase("growing"):
             found = policy.trim(session, budget)
         if found is None:
             return False
         if found.step is not None:
-            decided = _Decided(found.scores, found.chosen, checked_pass(policy, found.step, budget))
+            rewrite = checked_pass(policy, found.step, budget)
+            decided = _Decided(found.scores, found.chosen, rewrite, found.because)
             self._carry_out(decided, "trimmed", started)
             self._keep(self.progress)
             return True
@@ -234,7 +237,8 @@ class Engine:
             told = self._recalibrate(step, "after")
         growing = time.perf_counter() - started
         after = self._stands()
-        grown = Grown(decided.scores, decided.chosen, report.created, before, after, costs, growing)
+        trims, because = what == "trimmed", decided.because
+        grown = Grown(decided.scores, decided.chosen, report.created, before, after, costs, growing, trims, because)
         self.tell(recording.of_growth(session, policy, self.branch.name, step, grown))
         if told is not None:
             self.tell(told)
@@ -259,7 +263,7 @@ class Engine:
         limits = session.config.budget
         if progress.log.growths >= limits.steps:
             return _Nothing("steps")
-        if progress.log.in_vain >= IN_VAIN:
+        if progress.log.in_vain >= IN_VAIN and not session.config.policy.ends_growth:
             return _Nothing("no larger")
         share = (progress.branch + 1) / len(self.branches)
         if limits.seconds is not None and progress.seconds >= limits.seconds * share:

@@ -21,7 +21,7 @@ from torch import fx, nn
 from growir.data.parts import Data
 from growir.errors import RunError
 from growir.growth.api import Policies, schedule_section
-from growir.growth.checkpointing import log_of
+from growir.growth.checkpointing import log_of, of_log
 from growir.growth.config import parse_run
 from growir.growth.engine import Engine
 from growir.growth.given import given_policy
@@ -143,7 +143,7 @@ class Grower:
         """What going on needs besides the module and its optimizer, as JSON values (and a policy's own)."""
         progress, policy = self._engine.progress, self._engine.branches[0].policy
         return {
-            "log": [[entry.what, entry.epochs, dict(entry.metrics)] for entry in progress.log.entries],
+            "log": of_log(progress.log),
             "growths": progress.step,
             "ended": progress.ended,
             "epochs": self._epochs,

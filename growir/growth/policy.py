@@ -220,11 +220,13 @@ class Trimmed:
         scores: All that could go.
         chosen: Those that go.
         step: The rewrite that takes them away; None where nothing goes.
+        because: Why they can go, as the log tells it; by default that the part that selects does not miss them.
     """
 
     scores: Sequence[Score]
     chosen: Sequence[Score]
     step: Pass | None
+    because: str | None = None
 
 
 @runtime_checkable

@@ -35,6 +35,8 @@ class Grown:
         after: How it stands now.
         costs: What the network cost before it.
         seconds: How long it took.
+        trims: Whether it only takes away what the network does as well without.
+        because: Why that could go, where the policy says it.
     """
 
     scores: Sequence[Score]
@@ -44,6 +46,8 @@ class Grown:
     after: Standing
     costs: Costs
     seconds: float
+    trims: bool = False
+    because: str | None = None
 
 
 def of_start(session: Session) -> records.Started:
@@ -95,7 +99,7 @@ def of_growth(session: Session, policy: Policy, branch: str | None, step: int, g
         hash=graph.hash,
         seconds=round(grown.seconds, 4),
         units=_units(grown.scores, grown.chosen),
-        notes=_notes(policy, grown.scores, grown.chosen),
+        notes=_notes(policy, grown),
     )
 
 
@@ -198,13 +202,14 @@ def _described(policy: Policy, session: Session) -> Mapping[str, Any]:
     return policy.describe(session) if isinstance(policy, Describes) else dict[str, Any]()
 
 
-def _notes(policy: Policy, scores: Sequence[Score], chosen: Sequence[Score]) -> Mapping[str, Any]:
+def _notes(policy: Policy, grown: Grown) -> Mapping[str, Any]:
+    reason = {} if grown.because is None else {"because": grown.because}
     if isinstance(policy, Explains):
-        return policy.explain(scores, chosen)
-    best = sorted(scores, key=lambda score: -score.gain)[:MOST_NOTED]
-    picked = {id(score) for score in chosen}
+        return {**policy.explain(grown.scores, grown.chosen), **reason}
+    best = sorted(grown.scores, key=lambda score: -score.gain)[:MOST_NOTED]
+    picked = {id(score) for score in grown.chosen}
     return {
-        "tried": [
+        "trimmed" if grown.trims else "tried": [
             {
                 **_chosen(score).to_json(),
                 **({"rank": score.gain} if score.ordinal else {}),
@@ -212,7 +217,8 @@ def _notes(policy: Policy, scores: Sequence[Score], chosen: Sequence[Score]) -> 
                 "outcome": "chosen" if id(score) in picked else "left",
             }
             for score in best
-        ]
+        ],
+        **reason,
     }
 
 

@@ -354,6 +354,12 @@ class Growth(Event):
         """Whether it takes away what the network does as well without, and adds nothing."""
         return "trimmed" in self.notes
 
+    @property
+    def because(self) -> str | None:
+        """Why that can go, where the policy says it."""
+        found = self.notes.get("because")
+        return found if isinstance(found, str) else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped(Event):

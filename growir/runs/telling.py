@@ -157,7 +157,8 @@ class Teller:
         if event.probation:
             yield from self._explained("probation", PROBATION)
         elif event.trims:
-            yield from self._explained("trimmed", TRIMMED)
+            because = TRIMMED if event.because is None else f"trimmed: {cut(event.because, 200)}"
+            yield from self._explained("trimmed", because)
         elif (event.candidates or 0) > 1:
             yield from self._explained(
                 "best", f"of {event.candidates} candidates that were measured, this one did best"

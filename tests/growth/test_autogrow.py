@@ -24,7 +24,8 @@ from growir.growth.policies.autogrow import AutoGrow
 from growir.growth.schedule import Done, Entry, Grow, Log, Periodic, Train
 from growir.network import Network
 from growir.ops import Add, Conv2d, Gelu, LayerNorm, Linear, Relu
-from growir.runs.records import Growth
+from growir.runs.records import Growth, Trained
+from growir.runs.telling import Teller
 from growir.stages import Stage, stages_of
 from growir.testing import policy_law
 from growir.verify import verify
@@ -207,6 +208,38 @@ def test_a_stage_that_brings_nothing_is_closed_and_the_rest_goes_on() -> None:
     assert found.summary["ended"] == "no move"
 
 
+def test_a_block_that_brought_nothing_goes_again_where_that_is_asked() -> None:
+    policy = {"name": "autogrow", "width": 2, "window": 1, "by": 2.0, "shrink": True}
+    found = growir.grow(None, images(), policy=policy, **{**SHORT, "budget": {"steps": 20}})
+    assert str(family_of(found.network.graph)) == "Basic3ResNet-1-1-1"
+    growths = [event for event in found.events if isinstance(event, Growth)]
+    assert [(event.chosen[0].name, event.trims) for event in growths] == [
+        (name, trims) for name in ("stage1", "stage2", "stage3") for trims in (False, True)
+    ]
+    assert found.summary["ended"] == "no move"  # two in a row in vain end nothing here: the stages do
+    teller = Teller()
+    told = " ".join(" ".join(line for event in found.events for line in teller.lines(event)).split())
+    assert told.count("trimmed: a block that brought nothing goes again, and its stage grows no more") == 1
+
+
+def test_a_block_that_paid_stays() -> None:
+    policy = {"name": "autogrow", "width": 2, "window": 0, "by": 0.0, "measure": "loss", "shrink": True}
+    found = growir.grow(None, images(), policy=policy, seed=1, **{**SHORT, "budget": {"steps": 6}})
+    losses: list[float] = []
+    at, went, paid = 0, 0, 0
+    for event in found.events:
+        if isinstance(event, Trained):
+            assert event.selection_loss is not None
+            losses.append(event.selection_loss)
+        elif isinstance(event, Growth):
+            gained = at > 0 and min(losses[at:]) < min(losses[:at])
+            assert event.trims is (at > 0 and not gained)
+            went, paid = went + event.trims, paid + gained
+            at = 0 if event.trims else len(losses)
+    assert went, "one has gone"
+    assert paid, "one has stayed"
+
+
 def test_only_stages_that_are_named_grow_and_no_deeper_than_said() -> None:
     policy = {"name": "autogrow", "width": 2, "stages": ["stage3"], "deepest": 2, "by": 0.0}
     found = growir.grow(None, images(), policy=policy, **SHORT)
@@ -244,6 +277,7 @@ def blocks(count: int, width: int) -> Graph:
 DEEP = st.builds(blocks, st.integers(2, 3), st.integers(1, 3))
 test_law = policy_law(AutoGrow, graphs=DEEP)
 test_law_zero = policy_law(AutoGrow, settings={"initialiser": "zero", "copy_weights": True}, graphs=DEEP)
+test_law_shrink = policy_law(AutoGrow, settings={"window": 0, "shrink": True}, graphs=DEEP)
 test_law_adam = policy_law(AutoGrow, settings={"initialiser": "adam"}, graphs=DEEP)
 
 

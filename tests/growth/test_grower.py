@@ -12,8 +12,10 @@ import torch.nn.functional as F
 
 from growir.data import Data
 from growir.errors import ModelError, RunError
+from growir.families import family_of, network
 from growir.growth.grower import Grower
 from growir.live import network_of
+from growir.network import Network
 from growir.runs import records
 from tests.growth.nets import Residual, imported, maps
 
@@ -79,6 +81,25 @@ def test_going_on_grows_alike() -> None:
     assert network_of(whole.module).graph.hash == network_of(again.module).graph.hash
     for one, two in zip(whole.module.parameters(), again.module.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_going_on_knows_what_grew() -> None:
+    """Whose turn it is follows from what grew before."""
+    x, y = torch.randn(60, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+    start = Network.init(network("Basic3ResNet", (1, 6, 6), 3, width=2), 0).to_torch()
+    optimizer = torch.optim.SGD(start.parameters(), lr=0.05)
+    settings: dict[str, Any] = {"policy": "autogrow", "schedule": {"name": "periodic", "epochs": 1, "window": 0}}
+
+    def made(module: torch.fx.GraphModule, optimizer: torch.optim.Optimizer) -> Grower:
+        return Grower(module, optimizer, "cross_entropy", Data.from_arrays(x, y), **settings)
+
+    found = made(start, optimizer)
+    for _ in range(4):
+        state = json.loads(json.dumps(found.state_dict()))
+        found = made(found.module, optimizer)
+        found.load_state_dict(state)
+        assert found.step()
+    assert str(family_of(network_of(found.module).graph)) == "Basic3ResNet-3-2-2"
 
 
 def test_what_is_wrong_is_said() -> None:

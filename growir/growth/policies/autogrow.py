@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,14 +13,14 @@ from growir.errors import GrowirError, RunError, cut
 from growir.families import network
 from growir.graph import Graph
 from growir.growth.budget import Budget
-from growir.growth.circle import circle, unrewarded
+from growir.growth.circle import Circle, circle, unrewarded
 from growir.growth.measure.stacking import drawn, learned_alone, next_block
-from growir.growth.policy import Candidate, PolicySettings, Score
+from growir.growth.policy import Candidate, PolicySettings, Score, Trimmed
 from growir.growth.schedule import Measure, NoneOrMore
 from growir.growth.sections import Count, NonNegative, Word
 from growir.nearest import alternatives
 from growir.network import Network
-from growir.passes import Stack
+from growir.passes import Stack, Unstack
 from growir.rewrite import Pass
 from growir.stages import Stage, stages_of
 
@@ -52,6 +52,7 @@ class AutoGrowSettings(PolicySettings):
         by: What counts as something, of the accuracy or of the loss (the paper's tau).
         measure: What is looked at on the data that selects, "accuracy" or "loss". By default accuracy of classes.
         deepest: The most blocks of a stage.
+        shrink: Whether the block that brought nothing goes again when its stage is closed for that.
     """
 
     name: str = "autogrow"
@@ -64,6 +65,7 @@ class AutoGrowSettings(PolicySettings):
     by: NonNegative = 0.0005
     measure: Measure | None = None
     deepest: Count = 1000
+    shrink: bool = False
 
     @field_validator("stages")
     @classmethod
@@ -165,16 +167,19 @@ class AutoGrow:
 
     def propose(self, session: Session, budget: Budget) -> list[Candidate]:
         """The next block of the stage whose turn it is, or of the first behind it that can have one."""
-        stages, settings = self._stages(session.graph), self.settings
-        measure = settings.measure or ("accuracy" if session.problem.task == "classification" else "loss")
-        turns = circle(
-            session.log, tuple(stages), lambda entries: unrewarded(entries, measure, settings.window, settings.by)
-        ).turns()
-        for name in turns:
+        stages = self._stages(session.graph)
+        for name in self._circle(session, stages).turns():
             step = self._step(session, stages[name])
-            if stages[name].depth < settings.deepest and budget.fits(step):
+            if stages[name].depth < self.settings.deepest and budget.fits(step):
                 return [Candidate(name, budget.cost(step), step)]
         return []
+
+    def _circle(self, session: Session, stages: Iterable[str]) -> Circle:
+        settings = self.settings
+        measure = settings.measure or ("accuracy" if session.problem.task == "classification" else "loss")
+        return circle(
+            session.log, tuple(stages), lambda entries: unrewarded(entries, measure, settings.window, settings.by)
+        )
 
     def _step(self, session: Session, stage: Stage) -> Stack:
         return next_block(session.graph, stage, session.seed, copy_weights=self.settings.copy_weights)
@@ -211,3 +216,16 @@ class AutoGrow:
         else:
             values = drawn(session.graph, step, keys, initialiser, session.seed, key)
         return step.model_validate({**dict(step), "values": values})
+
+    def trim(self, session: Session, budget: Budget) -> Trimmed | None:
+        """The last block of a stage that is closed because that block has brought nothing, where `shrink` says so."""
+        if not self.settings.shrink:
+            return None
+        stages = self._stages(session.graph)
+        barren = self._circle(session, stages).barren
+        if barren is None:
+            return Trimmed((), (), None)
+        block = stages[barren].blocks[-1]
+        step = Unstack(block=block.nodes, input=block.input)
+        gone = [Score(Candidate(barren, budget.cost(step), step), 0.0, ordinal=True)]
+        return Trimmed(gone, gone, step, "a block that brought nothing goes again, and its stage grows no more")
