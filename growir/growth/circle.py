@@ -45,7 +45,7 @@ class Circle:
 def circle(log: Log, names: Sequence[str], stops: Stops) -> Circle:
     """What the log of a run leaves of a circle of stages.
 
-    A growth that was taken back closes its stage too.
+    A growth that was taken back, or a block that went again, closes its stage too.
 
     Args:
         log: What happened so far; growths are of candidates called as their stages.
@@ -70,7 +70,7 @@ def circle(log: Log, names: Sequence[str], stops: Stops) -> Circle:
             last = entry.chosen[0] if entry.chosen else None
             if last in growing:
                 at = growing.index(last) + 1
-        elif entry.what == "undone":
+        elif entry.what == "undone" or (entry.what == "trimmed" and entry.chosen):
             close(stopped=True)
     barren = last if close(stops(log.entries)) else None
     return Circle(tuple(growing), growing[at % len(growing)] if growing else None, barren)

@@ -34,6 +34,7 @@ _OURS = {
     "nash": "growir.growth.policies.nash:Nash",
     "tiny": "growir.growth.policies.tiny:Tiny",
     "autogrow": "growir.growth.policies.autogrow:AutoGrow",
+    "turns": "growir.growth.policies.turns:Turns",
     "splitting_descent": "growir.growth.policies.splitting_descent:SplittingDescent",
 }
 
@@ -155,16 +156,13 @@ def settings_class(section: Mapping[str, Any], known: Known | None = None) -> ty
     return ContestSettings if name == CONTEST else settings_of(policy_class(name))
 
 
-class ContestSettings(PolicySettings):
-    """Several policies from one start, of which the one that ends best goes on: policy = ["random", "dag"].
+class SeveralSettings(PolicySettings):
+    """What is told of several policies in one run.
 
     Attributes:
-        name: A contest.
-        policies: The policies, by name or with their settings, the simplest first. A later one must be better by more
-            than chance.
+        policies: The policies, by name or with their settings.
     """
 
-    name: Literal["contest"] = "contest"
     policies: tuple[SerializeAsAny[PolicySettings], ...]
 
     @field_validator("policies", mode="before")
@@ -186,16 +184,33 @@ class ContestSettings(PolicySettings):
     def reads_maps(self) -> bool:
         return any(each.reads_maps for each in self.policies)
 
+
+class ContestSettings(SeveralSettings):
+    """Several policies from one start, of which the one that ends best goes on: policy = ["random", "dag"].
+
+    Attributes:
+        name: A contest.
+        policies: The policies, by name or with their settings, the simplest first. A later one must be better by more
+            than chance.
+    """
+
+    name: Literal["contest"] = "contest"
+
     def contestants(self) -> Sequence[tuple[str | None, PolicySettings]]:
         found: list[tuple[str | None, PolicySettings]] = []
         if len(self.policies) == 1:
             return self.policies[0].contestants()
         for each in self.policies:
             for name, settings in each.contestants():
-                stem = each.name.rpartition(":")[2] + (f"-{name}" if name else "")
                 taken = [known for known, _ in found if known is not None]
-                found.append((allot(stem, taken) if stem in taken else stem, settings))
+                found.append((short_name(each, taken, f"-{name}" if name else ""), settings))
         return found
+
+
+def short_name(settings: PolicySettings, taken: Sequence[str], more: str = "") -> str:
+    """What one of several policies is called in a run, other than those that are taken."""
+    stem = settings.name.rpartition(":")[2] + more
+    return allot(stem, taken) if stem in taken else stem
 
 
 def _settings_of(given: object, known: Known | None) -> PolicySettings:

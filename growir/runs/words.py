@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -85,6 +86,11 @@ def describe_step(found: Mapping[str, Any], depth: int = 0) -> str:
             return f"no edge {source} -> {target}"
         case "insert_block":
             return f"{'residual ' if found.get('residual', True) else ''}block behind {short(found.get('after', '?'))}"
+        case "stack":
+            what = "copy" if found.get("copy_weights") is True else "block"
+            return f"{what} {_module(found.get('module'), made)} behind {short(found.get('after', '?'))}"
+        case "unstack":
+            return f"no block {_module(found.get('block'), '?')}"
         case "widen":
             return f"{node} wider by {cut(found.get('by', '?'))}"
         case "prune" | "split" as name:
@@ -100,6 +106,15 @@ def describe_step(found: Mapping[str, Any], depth: int = 0) -> str:
         case name:
             fields = {k: v for k, v in found.items() if k not in _UNSAID and v not in ([], {}, None, False)}
             return " ".join(filter(None, (cut(name), field_text(fields))))
+
+
+def _module(told: object, other: str) -> str:
+    """The module that a block stands in, which a pass tells by its path or by its nodes; another word if by neither."""
+    if isinstance(told, list) and told:
+        nodes = [str(name).split(".") for name in cast("list[object]", told)]
+        shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*nodes, strict=False))
+        return short(".".join(parts[0] for parts in shared) or ".".join(nodes[-1]))
+    return short(told) if isinstance(told, str) else other
 
 
 def describe(passes: Sequence[Json], depth: int = 0) -> str:

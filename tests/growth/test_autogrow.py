@@ -77,6 +77,11 @@ def test_where_a_growth_was_taken_back_its_stage_is_closed() -> None:
     log = of(trained(0.1), grown("a"), trained(0.2), Entry("undone"))
     assert circle(log, ABC, lambda entries: False) == Circle(("b", "c"), "b")
     assert Circle(("b", "c"), "c").turns() == ("c", "b")
+    went = of(trained(0.1), grown("a"), trained(0.1), Entry("trimmed", chosen=("a",)), trained(0.9))
+    assert circle(went, ABC, lambda entries: False) == Circle(("b", "c"), "b")
+    looked = of(trained(0.1), grown("a"), trained(0.2), Entry("trimmed"))
+    assert circle(looked, ABC, lambda entries: False) == Circle(ABC, "b")
+    assert circle(of(trained(0.1), grown("a"), trained(0.1)), ABC, lambda entries: len(entries) > 3).barren == "a"
     assert circle(of(), (), lambda entries: False).turns() == ()
 
 

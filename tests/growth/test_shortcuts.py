@@ -158,5 +158,18 @@ def test_a_run_with_blocks() -> None:
     assert found.network.replayed().graph.hash == found.network.graph.hash
 
 
+def test_blocks_of_a_stage_in_words() -> None:
+    nodes = ["layer1.1.conv", "layer1.1.bn.scale"]
+    stack = {"pass": "stack", "block": nodes, "after": "layer1.1.bn.scale", "module": "layer1.2"}
+    assert describe_step(stack) == "block layer1.2 behind layer1.1.bn.scale"
+    assert describe_step({**stack, "copy_weights": True}) == "copy layer1.2 behind layer1.1.bn.scale"
+    assert describe_step({"pass": "stack", "created": ["block_1.a"]}) == "block block_1.a behind ?"
+    assert describe_step({"pass": "unstack", "block": nodes}) == "no block layer1.1"
+    assert describe_step({"pass": "unstack", "block": "layer1.1"}) == "no block layer1.1"
+    assert describe_step({"pass": "unstack", "block": ["a", "b"]}) == "no block b"
+    assert describe_step({"pass": "unstack", "block": [1]}) == "no block 1"
+    assert describe_step({"pass": "unstack"}) == "no block ?"
+
+
 def test_a_block_in_words() -> None:
     assert describe_step({"pass": "insert_block", "after": "node_1.act"}) == "residual block behind node_1"
