@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.autogrow import depths, synthetic, table
+from experiments.autogrow import deepen, depths, killed, synthetic, table
 from experiments.lines import read
 
 
@@ -23,13 +23,25 @@ def test_the_figure_is_the_one_that_is_kept() -> None:
     assert synthetic.figure() == kept
 
 
-def test_an_arm_is_run_once_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SMALL = {"SAMPLES": 60, "SELECTS": 30, "BATCH": 30, "WIDTH": 2, "WINDOW": 2, "FITTED": 1}
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A few images by chance, as MNIST has them, for small networks."""
     rng = np.random.default_rng(0)
-    archive, out = tmp_path / "mnist.npz", tmp_path / "lines.jsonl"
+    path = tmp_path / "mnist.npz"
     x, y = rng.integers(0, 256, (90, 8, 8), dtype=np.uint8), np.arange(90) % 10
-    np.savez(archive, x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
-    for name, value in {"SAMPLES": 60, "SELECTS": 30, "BATCH": 30, "WIDTH": 2, "WINDOW": 2, "FITTED": 1}.items():
+    np.savez(path, x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    for name, value in SMALL.items():
         monkeypatch.setattr(depths, name, value)
+    monkeypatch.setattr(deepen, "WIDTH", 2)
+    monkeypatch.setattr(deepen, "EPOCHS", 1)
+    return path
+
+
+def test_an_arm_is_run_once_and_told(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "lines.jsonl"
     monkeypatch.setattr(depths, "arms", lambda: [depths.Arm("Plain3Net", 1, "default")])
     asked = ["--mnist", str(archive), "--out", str(out), "--seeds", "0"]
     for _ in range(2):
@@ -41,6 +53,31 @@ def test_an_arm_is_run_once_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert abs(spent - 1) < 0.5 / line["scratch"]["equal FLOPs"]["epochs"] + 1e-9
     rows = list(table.table([line]))
     assert rows[2].startswith("| mnist | Plain3Net | period 1, default | 1 | ")
+
+
+def test_a_shallow_network_is_deepened_once(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lines.jsonl"
+    monkeypatch.setattr(deepen, "DEPTHS", (1,))
+    for _ in range(2):
+        deepen.main(["--mnist", str(archive), "--out", str(out), "--seeds", "0-0"])
+    found = {line["arm"]: line for line in read(out)}
+    assert list(found) == ["shallow", "zero", "adam", "gaussian", "default", "scratch", "scratch, equal FLOPs"]
+    assert {line["net"] for line in found.values()} == {"Basic3ResNet-1-1-1", "Basic3ResNet-2-2-2"}
+    assert found["zero"]["flops"] > found["scratch"]["flops"] > found["shallow"]["flops"]
+    capsys.readouterr()
+    deepen.main(["--table", str(out)])
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 2 + len(found)
+    assert rows[3].startswith("| mnist | 2 in each | zero | ")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_is_the_same(archive: Path, tmp_path: Path) -> None:
+    found = killed.compared(archive, tmp_path / "runs", 2, 0)
+    assert found["same graph"]
+    assert found["same weights"]
 
 
 def test_arms_have_names_of_their_own() -> None:

@@ -11,6 +11,7 @@ constant rate while the network grows, and a one-cycle fit of FITTED epochs afte
     converged                  growth only where WINDOW epochs have gained nothing
     seed 3                     the same as period 3, from three blocks in each stage
     half, quarter              of the training images, with as many batches between two growths
+    AdamW                      period 3, where what is new starts with small second moments, or the old ones' mean
 
 and of periods 1 and 3 with the paper's initialiser the found network from scratch, for as many epochs and for as many
 operations. A line of JSON is written for each. What is there already is not run again.
@@ -56,6 +57,7 @@ class Arm(NamedTuple):
         converged: Whether it grows only where nothing is gained any more.
         seed_depth: Blocks in each stage of the seed.
         share: Of the training images.
+        fresh: How AdamW's second moments of new weights start, where it trains instead of SGD.
     """
 
     net: str
@@ -64,12 +66,13 @@ class Arm(NamedTuple):
     converged: bool = False
     seed_depth: int = 1
     share: float = 1.0
+    fresh: str | None = None
 
     @property
     def has_twins(self) -> bool:
         """Whether the found network is trained from scratch too."""
         usual = self.initialiser in ("gaussian", "default") and not self.converged
-        return usual and self.seed_depth == 1 and self.share == 1
+        return usual and self.seed_depth == 1 and self.share == 1 and self.fresh is None
 
     @property
     def name(self) -> str:
@@ -77,6 +80,7 @@ class Arm(NamedTuple):
         parts = [f"period {self.period}" if not self.converged else "converged", self.initialiser]
         parts += [f"seed {self.seed_depth}"] if self.seed_depth > 1 else []
         parts += [f"{self.share:g} of the images"] if self.share < 1 else []
+        parts += [f"AdamW with {self.fresh} second moments"] if self.fresh is not None else []
         return ", ".join(parts)
 
 
@@ -92,6 +96,9 @@ def arms() -> Iterator[Arm]:
         yield Arm(net, 3, initialiser, seed_depth=3)
         for share in (0.5, 0.25):
             yield Arm(net, round(3 / share), initialiser, share=share)
+    for fresh in ("small", "mean"):
+        for initialiser in ("zero", "gaussian"):
+            yield Arm("Basic3ResNet", 3, initialiser, fresh=fresh)
 
 
 def images(archive: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -117,13 +124,14 @@ def parts(archive: Path, seed: int, share: float) -> Data:
 
 def settings(arm: Arm) -> dict[str, Any]:
     """What a run is told."""
+    sgd = {"name": "SGD", "learning_rate": RATES[arm.net], "momentum": 0.9, "weight_decay": 1e-4}
     return {
         "policy": {"name": "autogrow", "window": 0 if arm.converged else max(WINDOW, arm.period), "by": 0.0,
                    "initialiser": arm.initialiser},
         "schedule": {"name": "periodic", "window": 0, "measure": "accuracy",
                      **({"epochs": WINDOW, "converged": True} if arm.converged else {"epochs": arm.period})},
-        "optimizer": {"name": "SGD", "learning_rate": RATES[arm.net], "momentum": 0.9, "weight_decay": 1e-4},
-        "train": {"batch_size": BATCH, "epochs_final": FITTED},
+        "optimizer": sgd if arm.fresh is None else {"name": "AdamW"},
+        "train": {"batch_size": BATCH, "epochs_final": FITTED, **({} if arm.fresh is None else {"fresh": arm.fresh})},
         "budget": {"steps": MOST_GROWTHS},
     }  # fmt: skip
 

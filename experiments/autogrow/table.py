@@ -3,8 +3,8 @@
     python -m experiments.autogrow.table depths.jsonl
 
 Accuracies are of the test images, in per cent: means and standard deviations over seeds, and growth less the found
-network from scratch, seed by seed, with standard errors. *Cost* is what all of growth took in operations over the final
-fit.
+network from scratch, seed by seed, with standard errors. *Cost* is the median of what all of the run took, in
+operations, over training the found network for as many epochs.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ def table(lines: Sequence[Line]) -> Iterator[str]:
 def _row(data: str, net: str, arm: str, lines: Sequence[Line]) -> list[str]:
     found = ", ".join(line["found"].partition("-")[2] for line in lines)
     accuracies = [line["accuracy"] for line in lines]
-    fits = [line["flops"] - line["growing_flops"] for line in lines]
-    cost = statistics.median(line["flops"] / fit for line, fit in zip(lines, fits, strict=True))
+    costs = [line["flops"] / line["scratch"]["equal epochs"]["flops"] for line in lines if "scratch" in line]
     seconds = statistics.fmean(line["cpu"] for line in lines)
     return [
         data,
@@ -53,7 +52,7 @@ def _row(data: str, net: str, arm: str, lines: Sequence[Line]) -> list[str]:
         spread(accuracies, 2),
         spread([line["before_fit"] for line in lines], 2),
         *(_less(lines, how) for how in ("equal epochs", "equal FLOPs")),
-        f"{cost:.2f}",
+        f"{statistics.median(costs):.2f}" if costs else "",
         f"{seconds:.1f}",
     ]
 
