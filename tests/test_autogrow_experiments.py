@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.autogrow import deepen, depths, killed, synthetic, table
+from experiments.autogrow import deepen, depths, killed, selecting, synthetic, table
 from experiments.lines import read
 
 
@@ -85,3 +85,28 @@ def test_arms_have_names_of_their_own() -> None:
     assert len(set(names)) == len(names)
     assert ("Basic3ResNet", "period 6, gaussian, 0.5 of the images") in names
     assert ("Basic3ResNet", "converged, zero") in names
+
+
+def test_selecting_on_test_images(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lines.jsonl"
+    monkeypatch.setattr(selecting, "SELECTING", 10)
+    for _ in range(2):
+        selecting.main(["--mnist", str(archive), "--out", str(out), "--seeds", "0-0"])
+    found = read(out)
+    assert [line["arm"] for line in found] == ["held out", "test"]
+    capsys.readouterr()
+    selecting.main(["--table", str(out)])
+    rows = capsys.readouterr().out.splitlines()
+    ahead = [found[1]["accuracy"][part] - found[0]["accuracy"][part] for part in ("selecting", "others")]
+    assert rows[4] == f"| mnist | ahead |  | {ahead[0]:+.2f} | {ahead[1]:+.2f} |"
+    assert rows[5].endswith(f"| {ahead[0] - ahead[1]:+.2f} |  |")
+
+
+def test_the_images_of_a_part_are_in_no_other(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selecting, "SELECTING", 10)
+    of = selecting.parts(archive, 0)
+    assert [len(labels) for _, labels in of.values()] == [60, 30, 10, 10]
+    seen = [image.tobytes() for name in ("train", "held") for image in of[name][0]]
+    assert len(set(seen)) > 80, "images by chance differ"
