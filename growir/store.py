@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,33 +94,47 @@ def is_network(path: Path) -> bool:
     return (path / GRAPH).is_file() and (path / PARAMS).is_file()
 
 
-def is_document(path: Path) -> bool:
-    """Whether a file is a graph document of growir, of whatever version."""
+def is_document(path: Path, kind: str = "growir") -> bool:
+    """Whether a file is a document of growir, of a graph if no other kind is said, and of whatever version."""
     try:
-        return str(decode(path.read_bytes()).get("schema")).startswith("growir/")
+        return str(decode(path.read_bytes()).get("schema")).startswith(f"{kind}/")
     except (GraphError, OSError):
         return False
 
 
 def check_place(path: Path) -> None:
     """Raise ExportError unless `path` is free, an empty folder, or a network and nothing else."""
+    check_folder(path, [GRAPH, PARAMS], [HISTORY], "network")
+
+
+def check_folder(path: Path, needed: Sequence[str], more: Collection[str], what: str, kind: str = "growir") -> None:
+    """Raise ExportError unless `path` is free, an empty folder, or one of growir's and nothing else.
+
+    Args:
+        path: Where it is to be.
+        needed: The files that it has at least, its document first.
+        more: Those that it may have.
+        what: What it is called.
+        kind: What the schema of its document begins with.
+    """
     if not path.exists():
         return
-    if not is_network(path):
+    if not all((path / name).is_file() for name in needed):
         if path.is_dir() and not any(path.iterdir()):
             return
         kind = "a folder with other files" if path.is_dir() else "a file"
-        raise ExportError(f"{path}: is {kind}, not a growir network, and is not overwritten; choose another place")
-    if not is_document(path / GRAPH):
+        raise ExportError(f"{path}: is {kind}, not a growir {what}, and is not overwritten; choose another place")
+    if not is_document(path / needed[0], kind):
         raise ExportError(
-            f"{path}: its {GRAPH} is damaged or another tool's, so the folder is not overwritten; choose another place"
+            f"{path}: its {needed[0]} is damaged or another tool's, so the folder is not overwritten; "
+            "choose another place"
         )
-    ours = {GRAPH, PARAMS, HISTORY}
+    ours = {*needed, *more}
     for entry in sorted(path.iterdir()):
         leftover = any(entry.name.startswith(f".{name}.new-") for name in ours)  # of a `write_file` cut short
         if not entry.is_file() or not (entry.name in ours or leftover):
             raise ExportError(
-                f"{path}: is not overwritten, for {cut(entry.name)!r} in it is no part of a network; "
+                f"{path}: is not overwritten, for {cut(entry.name)!r} in it is no part of a {what}; "
                 "move that away, or choose another place"
             )
 
