@@ -62,8 +62,8 @@ def _idle(network: Network, masks: dict[str, Mask]) -> dict[str, tuple[int, ...]
     """The units that all who read them read with weights of zero, by the name of their space.
 
     Their own weights are taken out of the masks on the way, since a unit that goes may have been the last to read
-    others: of x -> a -> b -> y where b's unit 3 is not read, nothing else may read a's unit 1. One of a space stays, with
-    weights of zero: which one must not depend on the way, or a view would not be its own view.
+    others: of x -> a -> b -> y where b's unit 3 is not read, nothing else may read a's unit 1. One of a space stays,
+    with weights of zero: which one must not depend on the way, or a view would not be its own view.
     """
     arrays = {key: (array != 0) & masks.get(key, True) for key, array in network.arrays.items()}
     spaces = [space for space in analyse(network.graph).spaces if _can_shrink(network.graph, space)]
