@@ -67,23 +67,21 @@ def _idle(network: Network, masks: dict[str, Mask]) -> dict[str, tuple[int, ...]
     """
     arrays = {key: (array != 0) & masks.get(key, True) for key, array in network.arrays.items()}
     spaces = [space for space in analyse(network.graph).spaces if _can_shrink(network.graph, space)]
-    found: dict[str, tuple[int, ...]] = {}
-    while True:
-        before = dict(found)
+    found: dict[str, NDArray[np.bool_]] = {}
+    count = -1
+    while count < (count := sum(int(idle.sum()) for idle in found.values())):
         for space in spaces:
             idle = np.ones(space.units, bool)
             for slot in space.consumers:
                 idle &= ~_read(arrays[slot.parameter], slot)
-            if not idle.any():
-                continue
-            for slot in space.producers:
+            for slot in space.producers if idle.any() else ():
                 _leave(arrays[slot.parameter], slot, idle)
                 if slot.parameter in masks:
                     _leave(masks[slot.parameter], slot, idle)
-            idle[0] &= not idle.all()
-            found[space.name] = tuple(map(int, np.flatnonzero(idle)))
-        if found == before:
-            return found
+            found[space.name] = idle
+    for idle in found.values():
+        idle[0] &= not idle.all()
+    return {name: tuple(map(int, np.flatnonzero(idle))) for name, idle in found.items() if idle.any()}
 
 
 def _can_shrink(graph: Graph, space: ChannelSpace) -> bool:
