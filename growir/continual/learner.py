@@ -1,0 +1,183 @@
+"""A task in training: what others have learned as it is, behind gates, and everything else free to move.
+
+    weight = where(locked, learned, free) * gate        of each layer that tasks share
+    all else, norms and biases and the head, is the task's own
+
+What is locked is no parameter, so that no optimizer has it: neither its weight decay nor momentum nor a second moment
+from before can move it, and the statistics of norms are the task's own. `master.learned` compares the bits again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.func import functional_call
+
+from growir.backends.torch_arrays import to_array, to_tensor
+from growir.continual.gates import OPEN, TEMPERATURE, closed_or_open, sampled
+from growir.continual.masks import Mask, mask_shapes
+from growir.continual.master import Master
+from growir.data.shuffling import generator
+from growir.errors import GraphError, cut
+from growir.graph import Graph
+from growir.layers import is_layer
+from growir.network import Network
+from growir.params import param_table
+from growir.passes import EliminateDead
+from growir.passes.eliminate_dead import live_nodes
+
+
+class Result(TypedDict):
+    """What a task has come to, as `Master.learned` is told.
+
+    Attributes:
+        arrays: The tensors that tasks share, as they are now.
+        own: The task's own.
+        masks: Which of the shared weights it uses.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    own: dict[str, NDArray[Any]]
+    masks: dict[str, Mask]
+
+
+class Learner(nn.Module):
+    """A module to be trained on one task, as any other.
+
+    Attributes:
+        free: What may move of the shared weights, by key, with `_` for `.`; where a weight is locked it counts for
+            nothing.
+        gates: The gates' numbers, of the masks' shapes.
+        own: The task's own parameters.
+    """
+
+    def __init__(
+        self,
+        master: Master,
+        output: str,
+        *,
+        gated: Mapping[str, Mask] | None = None,
+        used: Mapping[str, Mask] | None = None,
+        start: float = OPEN,
+        temperature: float = TEMPERATURE,
+        seed: int = 0,
+    ) -> None:
+        """Begin a task.
+
+        Args:
+            master: What was learned before.
+            output: The task's head.
+            gated: Which weights have a gate, by key; by default those that are locked. All others are used.
+            used: Which weights take part at all; by default all.
+            start: The gates' first number.
+            temperature: Of the gates.
+            seed: Of their noise.
+
+        Raises:
+            GraphError: The graph has no such output, or masks are of other shapes.
+        """
+        super().__init__()
+        self.output, self.temperature = output, temperature
+        alone = _alone(master, output)
+        self._lowered = (alone.to_torch(),)  # in a tuple: its tensors are none of those that learn
+        self._graph, self._noise = alone.graph, generator(70, seed)
+        table, head = param_table(self._graph), head_of(self._graph, output)
+        shapes = {key: shape for key, shape in mask_shapes(self._graph).items() if key.rpartition(".")[0] not in head}
+        locked = {key: mask for key, mask in master.locked.items() if key in shapes}
+        gated = locked if gated is None else gated
+        for name, given in (("gated", gated), ("used", used or {})):
+            for key, mask in given.items():
+                if shapes.get(key) != mask.shape:
+                    needs = f"{shapes[key]} is needed" if key in shapes else "it is no weight that tasks share"
+                    raise GraphError(f"{name}: {cut(key)} is {mask.shape}, but {needs}")
+        self.free, self.gates, self.own = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
+        self._keys = {key: key.replace(".", "_") for key in table}
+        for key, name in self._keys.items():
+            tensor = to_tensor(alone.arrays[key])
+            if key not in shapes:
+                if table[key].buffer:
+                    self.register_buffer(f"own_{name}", tensor)
+                else:
+                    self.own[name] = nn.Parameter(tensor)
+                continue
+            self.free[name] = nn.Parameter(tensor.clone())
+            self.register_buffer(f"learned_{name}", tensor)
+            self._mask(f"locked_{name}", locked.get(key), shapes[key])
+            self._mask(f"gated_{name}", gated.get(key), shapes[key])
+            self._mask(f"used_{name}", (used or {}).get(key, np.ones(shapes[key], bool)), shapes[key])
+            if key in gated and gated[key].any():
+                self.gates[name] = nn.Parameter(torch.full(shapes[key], start))
+        self._shapes = shapes
+
+    def _mask(self, name: str, mask: Mask | None, shape: tuple[int, ...]) -> None:
+        self.register_buffer(name, torch.from_numpy(np.zeros(shape, bool) if mask is None else mask.copy()))
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """The task's outputs: with noise on the gates in training, as they are in use otherwise."""
+        (module,) = self._lowered
+        module.train(self.training)
+        return functional_call(module, self._tensors(), inputs)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for key, name in self._keys.items():
+            if key not in self._shapes:
+                found[key] = self.own[name] if name in self.own else self.get_buffer(f"own_{name}")
+            else:
+                found[key] = self._merged(name) * self._open(name)
+        return found
+
+    def _merged(self, name: str) -> torch.Tensor:
+        locked = self.get_buffer(f"locked_{name}")
+        return torch.where(locked, self.get_buffer(f"learned_{name}"), self.free[name])
+
+    def _open(self, name: str) -> torch.Tensor:
+        used = self.get_buffer(f"used_{name}").to(self.free[name])
+        if name not in self.gates:
+            return used
+        gates = self.gates[name]
+        opened = sampled(gates, self._noise, self.temperature) if self.training else closed_or_open(gates)
+        return torch.where(self.get_buffer(f"gated_{name}"), opened, torch.ones_like(opened)) * used
+
+    def result(self) -> Result:
+        """What `Master.learned` is told."""
+        arrays: dict[str, NDArray[Any]] = {}
+        own: dict[str, NDArray[Any]] = {}
+        masks: dict[str, Mask] = {}
+        with torch.no_grad():
+            for key, name in self._keys.items():
+                if key in self._shapes:
+                    training, self.training = self.training, False
+                    masks[key] = to_array(self._open(name)).astype(bool)
+                    self.training = training
+                    arrays[key] = to_array(self._merged(name))
+                else:
+                    own[key] = to_array(self.own[name] if name in self.own else self.get_buffer(f"own_{name}"))
+        return Result(arrays=arrays, own=own, masks=masks)
+
+
+def head_of(graph: Graph, output: str) -> frozenset[str]:
+    """The nodes of a head: from its output back to the first layers, these included."""
+    found, stack = set[str](), [output]
+    while stack:
+        name = stack.pop()
+        if name in found or name not in graph:
+            continue
+        found.add(name)
+        if not is_layer(graph, name):
+            stack.extend(graph[name].inputs)
+    return frozenset(found)
+
+
+def _alone(master: Master, output: str) -> Network:
+    """The master's network up to one head. Raises GraphError if there is no such output."""
+    if output not in master.graph.outputs:
+        raise GraphError(f"there is no output {cut(output)!r}; there are {', '.join(map(cut, master.graph.outputs))}")
+    alone = Network(master.graph.replace(outputs=(output,)), master.arrays)
+    dead = len(live_nodes(alone.graph) & set(alone.graph.by_name)) < len(alone.graph.nodes)
+    return alone.apply(EliminateDead()) if dead else alone
