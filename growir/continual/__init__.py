@@ -1,6 +1,21 @@
 """Continual learning: a master network that grows over a sequence of tasks, and a view of it for each."""
 
+from growir.continual.experiences import Experience, by_classes
+from growir.continual.grown import GrownSettings
+from growir.continual.learning import ContinualResult, learn
 from growir.continual.masks import mask_shapes
 from growir.continual.master import Master, Task
+from growir.continual.measures import Measures, measures
 
-__all__ = ["Master", "Task", "mask_shapes"]
+__all__ = [
+    "ContinualResult",
+    "Experience",
+    "GrownSettings",
+    "Master",
+    "Measures",
+    "Task",
+    "by_classes",
+    "learn",
+    "mask_shapes",
+    "measures",
+]

@@ -9,7 +9,8 @@ from before can move it, and the statistics of norms are the task's own. `master
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -46,6 +47,28 @@ class Result(TypedDict):
     masks: dict[str, Mask]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Channels:
+    """Channels that have a gate each: where it is closed, all who would read the channel read zero.
+
+    Attributes:
+        name: Of their space.
+        readers: For each weight that reads them, by key: its axis, and for each channel its positions there.
+    """
+
+    name: str
+    readers: Sequence[tuple[str, int, Sequence[Sequence[int]]]]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.readers[0][2])
+
+    def read_by(self, keys: Container[str]) -> Channels:
+        """The same with those of the readers that are among some keys: other tasks' heads are not there in training."""
+        return Channels(self.name, [reader for reader in self.readers if reader[0] in keys])
+
+
 class Learner(nn.Module):
     """A module to be trained on one task, as any other.
 
@@ -53,6 +76,7 @@ class Learner(nn.Module):
         free: What may move of the shared weights, by key, with `_` for `.`; where a weight is locked it counts for
             nothing.
         gates: The gates' numbers, of the masks' shapes.
+        channels: The numbers of the channels' gates, by the names of their spaces.
         own: The task's own parameters.
     """
 
@@ -63,6 +87,7 @@ class Learner(nn.Module):
         *,
         gated: Mapping[str, Mask] | None = None,
         used: Mapping[str, Mask] | None = None,
+        channels: Sequence[Channels] = (),
         start: float = OPEN,
         temperature: float = TEMPERATURE,
         seed: int = 0,
@@ -74,6 +99,7 @@ class Learner(nn.Module):
             output: The task's head.
             gated: Which weights have a gate, by key; by default those that are locked. All others are used.
             used: Which weights take part at all; by default all.
+            channels: Those that have gates.
             start: The gates' first number.
             temperature: Of the gates.
             seed: Of their noise.
@@ -113,6 +139,10 @@ class Learner(nn.Module):
             if key in gated and gated[key].any():
                 self.gates[name] = nn.Parameter(torch.full(shapes[key], start))
         self._shapes = shapes
+        self._channels = [each for given in channels if (each := given.read_by(table)).readers]
+        self.channels = nn.ParameterDict(
+            {each.name.replace(".", "_"): nn.Parameter(torch.full((each.count,), start)) for each in self._channels}
+        )
 
     def _mask(self, name: str, mask: Mask | None, shape: tuple[int, ...]) -> None:
         self.register_buffer(name, torch.from_numpy(np.zeros(shape, bool) if mask is None else mask.copy()))
@@ -130,6 +160,11 @@ class Learner(nn.Module):
                 found[key] = self.own[name] if name in self.own else self.get_buffer(f"own_{name}")
             else:
                 found[key] = self._merged(name) * self._open(name)
+        for each in self._channels:
+            gates = self.channels[each.name.replace(".", "_")]
+            opened = sampled(gates, self._noise, self.temperature) if self.training else closed_or_open(gates)
+            for key, axis, positions in each.readers:
+                found[key] = found[key] * _along(opened, found[key], axis, positions)
         return found
 
     def _merged(self, name: str) -> torch.Tensor:
@@ -150,15 +185,29 @@ class Learner(nn.Module):
         own: dict[str, NDArray[Any]] = {}
         masks: dict[str, Mask] = {}
         with torch.no_grad():
+            training, self.training = self.training, False
+            tensors = self._tensors()
             for key, name in self._keys.items():
                 if key in self._shapes:
-                    training, self.training = self.training, False
                     masks[key] = to_array(self._open(name)).astype(bool)
-                    self.training = training
                     arrays[key] = to_array(self._merged(name))
                 else:
-                    own[key] = to_array(self.own[name] if name in self.own else self.get_buffer(f"own_{name}"))
+                    own[key] = to_array(tensors[key])
+            for each in self._channels:
+                opened = closed_or_open(self.channels[each.name.replace(".", "_")])
+                for key, axis, positions in each.readers:
+                    if key in masks:
+                        masks[key] = masks[key] & to_array(_along(opened, tensors[key], axis, positions)).astype(bool)
+            self.training = training
         return Result(arrays=arrays, own=own, masks=masks)
+
+
+def _along(opened: torch.Tensor, weight: torch.Tensor, axis: int, positions: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Zeros and ones of channels as a factor of a weight that reads them, in which all else is one."""
+    factor = torch.ones(weight.shape[axis], dtype=weight.dtype, device=weight.device)
+    places = torch.tensor([at for channel in positions for at in channel])
+    factor = factor.index_copy(0, places, opened.repeat_interleave(len(positions[0])).to(factor))
+    return factor.reshape([-1 if k == axis else 1 for k in range(weight.ndim)])
 
 
 def head_of(graph: Graph, output: str) -> frozenset[str]:
