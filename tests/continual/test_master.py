@@ -18,7 +18,7 @@ from growir.continual import Master, mask_shapes
 from growir.continual.masks import Mask, packed, unpacked
 from growir.errors import ExportError, GraphError, PassRefused
 from growir.families import network
-from growir.graph import Graph, Node
+from growir.graph import Graph, Input, Node
 from growir.network import Network
 from growir.ops import Conv2d, Linear
 from growir.params import param_table
@@ -123,6 +123,19 @@ def test_of_a_space_that_nobody_reads_one_channel_stays() -> None:
     told["masks"]["stage1.0.conv2.weight"][:] = False
     view = start.learned("one", "head", **told).view("one")
     assert param_table(view.graph)["stage1.0.conv1.weight"].shape[0] == 1
+
+
+def test_what_only_unread_channels_read_is_unread() -> None:
+    nodes = [Node(name=f"fc{k}", op=Linear(out_features=4), inputs=(f"fc{k - 1}" if k else "x",)) for k in range(3)]
+    graph = Graph(inputs=(Input(name="x", shape=("N", 3)),), nodes=tuple(nodes), outputs=("fc2",))
+    start = started(graph)
+    own = {key: array for key, array in start.arrays.items() if key.endswith("bias")}
+    masks = {key: np.ones(shape, bool) for key, shape in mask_shapes(graph).items()}
+    masks["fc2.weight"][:] = False
+    master = start.learned("one", "fc2", own=own, masks=masks)
+    view = master.view("one")
+    assert [view.arrays[f"fc{k}.weight"].shape for k in range(3)] == [(1, 3), (1, 1), (4, 1)]
+    assert not any(mask.any() for mask in master.tasks["one"].masks.values())
 
 
 # -- nothing is forgotten ---------------------------------------------------------------------------------------------
