@@ -179,7 +179,7 @@ def accuracy_of(module: nn.Module, source: Source, batch_size: int = 512) -> flo
     return right / count
 
 
-def _given(inputs: Any) -> Sequence[torch.Tensor]:
+def _given(inputs: tuple[torch.Tensor, ...] | Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
     return list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
 
 

@@ -54,7 +54,7 @@ def view_of(graph: Graph, arrays: Arrays, output: str, own: Arrays, masks: Mappi
         {key: np.where(mask, array := network.arrays[key], np.zeros((), array.dtype)) for key, mask in used.items()}
     )
     if steps := tuple(Prune(node=node, channels=units) for node, units in idle.items()):
-        network = network.apply(Sequence(passes=steps) if len(steps) > 1 else steps[0])
+        network = network.apply(Sequence(passes=steps))
     return View(Network(network.graph.replace(history=None), network.arrays), used)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -66,7 +66,7 @@ class TurnsSettings(SeveralSettings):
 
     @property
     def usual_schedule(self) -> Mapping[str, Any]:
-        return next((found for each in self.policies if (found := each.usual_schedule)), {})
+        return next((found for each in self.policies if (found := each.usual_schedule)), dict[str, Any]())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,11 +155,13 @@ class Turns:
         """What the candidates of one policy are worth: of the first that chooses any; of the last where none does."""
         found: list[Score] = []
         self._chosen = ()
-        for k in dict.fromkeys(candidate.part.member for candidate in candidates):
-            theirs = {each.part.candidate.name: each for each in candidates if each.part.member == k}
+        offered: list[tuple[_Part, Candidate]] = [(candidate.part, candidate) for candidate in candidates]
+        for k in dict.fromkeys(part.member for part, _ in offered):
+            own_candidates = [part.candidate for part, _ in offered if part.member == k]
+            theirs = {part.candidate.name: candidate for part, candidate in offered if part.member == k}
             member = self.members[k]
             with self._alone(session, k):
-                scores = member.score(session, [each.part.candidate for each in theirs.values()], key)
+                scores = member.score(session, own_candidates, key)
                 chosen = {id(each) for each in member.select(session, scores, self._budget)}
             found = [_told(score, theirs[score.candidate.name]) for score in scores]
             self._chosen = [score for score, own in zip(found, scores, strict=True) if id(own) in chosen]
@@ -226,7 +228,7 @@ class Turns:
         return Log(tuple(entries))
 
     @contextmanager
-    def _alone(self, session: Session, member: int) -> Iterator[None]:
+    def _alone(self, session: Session, member: int) -> Generator[None]:
         """One of the policies reads the log as its own."""
         log = session.log
         session.log = self.log_of(log, member)
@@ -238,7 +240,7 @@ class Turns:
     # -- what some of them do -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def around(self, session: Session) -> Iterator[None]:
+    def around(self, session: Session) -> Generator[None]:
         """All that holds for any of them while a phase trains."""
         with ExitStack() as stack:
             for each in self.members:
