@@ -75,7 +75,7 @@ def learn(
         parameters.append(size_of(master))
         for k, earlier in enumerate(experiences[: t + 1]):
             assert earlier.data.test is not None, "it was checked"
-            accuracy[t, k] = accuracy_of(master.view(earlier.name).to_torch(), earlier.data.test)
+            accuracy[t, k] = accuracy_of(master.task(earlier.name).to_torch(), earlier.data.test)
     return ContinualResult(master, accuracy, selected, channels, parameters)
 
 

@@ -2,7 +2,7 @@
 
 master = Master.start(graph, {"zero or one": "head_0"})
 master = master.learned("zero or one", arrays, own=[...], masks={...})
-master.view("zero or one").to_onnx("zero_or_one.onnx")
+master.task("zero or one").to_onnx("zero_or_one.onnx")
 """
 
 from __future__ import annotations
@@ -126,11 +126,11 @@ class Master:
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
-    def view(self, task: str) -> Network:
+    def task(self, name: str) -> Network:
         """The network of a task, with what it does not use pruned away. Raises GraphError if there is no such task."""
-        if task not in self._views:
-            raise GraphError(f"there is no task {cut(task)!r}.{alternatives(task, self.tasks)}")
-        return self._views[task]
+        if name not in self._views:
+            raise GraphError(f"there is no task {cut(name)!r}.{alternatives(name, self.tasks)}")
+        return self._views[name]
 
     @property
     def locked(self) -> Mapping[str, Mask]:
@@ -138,7 +138,7 @@ class Master:
         shapes, table = mask_shapes(self.graph), param_table(self.graph)
         found: dict[str, list[Mask]] = {}
         for task in self.tasks.values():
-            for key in set(self.view(task.name).arrays) - set(task.own):
+            for key in set(self.task(task.name).arrays) - set(task.own):
                 whole = np.ones(shapes.get(key, (1,) * len(table[key].shape)), bool)
                 found.setdefault(key, []).append(task.masks.get(key, whole))
         return {key: bits.union(used[0].shape, used) for key, used in found.items()}
@@ -206,7 +206,7 @@ class Master:
 
     def _moved(self, k: int, name: str) -> list[Problem]:
         """What of a task's view is not as it was when it was learned."""
-        task, seen = self.tasks[name], self.view(name)
+        task, seen = self.tasks[name], self.task(name)
         if not task.digests:
             return []
         again = "put back the weights that its view was learned with"

@@ -80,7 +80,7 @@ def after_first(optimizer: str = "adamw") -> Master:
 
 def logits(master: Master, task: str) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = master.view(task).to_torch().eval()(X)
+        found: torch.Tensor = master.task(task).to_torch().eval()(X)
     return found
 
 
@@ -97,7 +97,7 @@ def test_a_second_task_leaves_the_first_as_it_is(name: str) -> None:
     assert torch.equal(logits(after, "one"), before)
     moved = [key for key, array in after.arrays.items() if not np.array_equal(array, master.arrays[key])]
     assert "fc0.weight" in moved, "what no task used was free"
-    assert right(after.view("two").to_torch(), SECOND) > 0.6
+    assert right(after.task("two").to_torch(), SECOND) > 0.6
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
@@ -209,7 +209,7 @@ def test_a_residual_network_learns_behind_masks() -> None:
     after = master.learned("one", "head", **learner.result())
     learner.eval()
     with torch.no_grad():
-        torch.testing.assert_close(after.view("one").to_torch().eval()(x), learner(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(after.task("one").to_torch().eval()(x), learner(x), rtol=1e-4, atol=1e-5)
 
 
 # -- gates ------------------------------------------------------------------------------------------------------------

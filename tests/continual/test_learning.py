@@ -75,7 +75,7 @@ def test_every_task_gives_the_bits_that_it_gave_when_it_was_learned(monkeypatch:
 
 def logits(master: Master, task: str) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = master.view(task).to_torch().eval()(torch.from_numpy(X))
+        found: torch.Tensor = master.task(task).to_torch().eval()(torch.from_numpy(X))
     return found
 
 

@@ -53,7 +53,7 @@ def learned(master: Master, name: str, output: str = "head", seed: int = 0) -> M
 
 def logits(master: Master, task: str) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = master.view(task).to_torch().eval()(torch.from_numpy(X))
+        found: torch.Tensor = master.task(task).to_torch().eval()(torch.from_numpy(X))
     return found
 
 
@@ -86,7 +86,7 @@ def test_a_view_computes_what_masks_and_own_tensors_say() -> None:
     whole = Network(NET, arrays).to_torch().eval()
     with torch.no_grad():
         torch.testing.assert_close(logits(master, "one"), whole(torch.from_numpy(X)), rtol=1e-4, atol=1e-4)
-    view = master.view("one").graph
+    view = master.task("one").graph
     assert view.costs().parameters < NET.costs().parameters, "channels that nothing reads have gone"
     assert view.outputs == ("head",)
 
@@ -94,14 +94,14 @@ def test_a_view_computes_what_masks_and_own_tensors_say() -> None:
 def test_a_view_is_a_network_like_any_other(tmp_path: Path) -> None:
     master = two()
     for task in master.tasks:
-        view = master.view(task)
+        view = master.task(task)
         view.to_onnx(tmp_path / f"{task}.onnx")
         session = onnxruntime.InferenceSession(tmp_path / f"{task}.onnx", providers=["CPUExecutionProvider"])
         (given,) = session.run(None, {"image": X})
         np.testing.assert_allclose(given, logits(master, task).numpy(), rtol=1e-4, atol=1e-4)
         view.save(tmp_path / task)
         assert Network.load(tmp_path / task).graph.hash == view.graph.hash
-    assert [master.view(task).graph.outputs for task in master.tasks] == [("head",), ("second",)]
+    assert [master.task(task).graph.outputs for task in master.tasks] == [("head",), ("second",)]
 
 
 def test_weights_that_nothing_reads_are_not_locked() -> None:
@@ -114,14 +114,14 @@ def test_weights_that_nothing_reads_are_not_locked() -> None:
     master = start.learned("one", "head", **told)
     assert not master.tasks["one"].masks["stage1.0.conv1.weight"][1].any()
     assert master.tasks["one"].masks["stage1.0.conv1.weight"][0].all()
-    assert master.view("one").graph["stage1.0.conv1"].op == Conv2d(out_channels=3, kernel_size=3, padding=1, bias=False)
+    assert master.task("one").graph["stage1.0.conv1"].op == Conv2d(out_channels=3, kernel_size=3, padding=1, bias=False)
 
 
 def test_of_a_space_that_nobody_reads_one_channel_stays() -> None:
     start = started()
     told = drawn(start, "head", 0)
     told["masks"]["stage1.0.conv2.weight"][:] = False
-    view = start.learned("one", "head", **told).view("one")
+    view = start.learned("one", "head", **told).task("one")
     assert param_table(view.graph)["stage1.0.conv1.weight"].shape[0] == 1
 
 
@@ -133,7 +133,7 @@ def test_what_only_unread_channels_read_is_unread() -> None:
     masks = {key: np.ones(shape, bool) for key, shape in mask_shapes(graph).items()}
     masks["fc2.weight"][:] = False
     master = start.learned("one", "fc2", own=own, masks=masks)
-    view = master.view("one")
+    view = master.task("one")
     assert [view.arrays[f"fc{k}.weight"].shape for k in range(3)] == [(1, 3), (1, 1), (4, 1)]
     assert not any(mask.any() for mask in master.tasks["one"].masks.values())
 
@@ -158,7 +158,7 @@ def test_no_growth_of_any_graph_moves_what_was_learned(data: st.DataObject) -> N
     master = Master(first.graph, first.arrays)
     output = data.draw(st.sampled_from(graph.outputs))
     master = master.learned("one", output, **drawn(master, output, data.draw(st.integers(0, 5))))
-    seen = master.view("one")
+    seen = master.task("one")
     assume(next(Widen.candidates(master.graph), None) is not None)
     step = data.draw(candidates(Widen, master.graph))
     try:
@@ -166,7 +166,7 @@ def test_no_growth_of_any_graph_moves_what_was_learned(data: st.DataObject) -> N
     except PassRefused as refused:
         assert "would not stay as it is" in str(refused)  # noqa: PT017  # which growth is refused depends on the graph
         return
-    after = grown.view("one")
+    after = grown.task("one")
     assert after.graph.hash == seen.graph.hash
     for key, array in seen.arrays.items():
         assert array.tobytes() == after.arrays[key].tobytes()
@@ -206,7 +206,7 @@ def test_a_master_is_saved_and_loaded(tmp_path: Path) -> None:
     (tmp_path / "other" / "file").write_text("")
     with pytest.raises(ExportError, match="is a folder with other files, not a growir master"):
         master.save(tmp_path / "other")
-    master.view("one").save(tmp_path / "network")
+    master.task("one").save(tmp_path / "network")
     with pytest.raises(ExportError, match="not a growir master"):
         master.save(tmp_path / "network")
 
@@ -300,7 +300,7 @@ def test_a_locked_weight_that_moves_is_named() -> None:
     with pytest.raises(GraphError, match=r"'one': stage2\.0\.conv2\.weight has other numbers than when it was learned"):
         master.learned("three", "head", arrays=moved(master, "stage2.0.conv2.weight", used=True))
     with pytest.raises(GraphError, match=r"there is no task 'on'\. Did you mean 'one'"):
-        master.view("on")
+        master.task("on")
 
 
 # -- masks ------------------------------------------------------------------------------------------------------------
