@@ -1,6 +1,8 @@
 """Continual learning: a master network that grows over a sequence of tasks, and a view of it for each."""
 
+from growir.continual.baselines import EwcSettings
 from growir.continual.experiences import Experience, by_classes
+from growir.continual.fitting import FitSettings
 from growir.continual.grown import GrownSettings
 from growir.continual.learning import ContinualResult, learn
 from growir.continual.masks import mask_shapes
@@ -9,7 +11,9 @@ from growir.continual.measures import Measures, measures
 
 __all__ = [
     "ContinualResult",
+    "EwcSettings",
     "Experience",
+    "FitSettings",
     "GrownSettings",
     "Master",
     "Measures",

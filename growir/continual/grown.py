@@ -18,33 +18,27 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import nn
 
 from growir.channels import ChannelSpace, analyse
 from growir.continual.experiences import Experience
+from growir.continual.fitting import FitSettings, accuracy_of, fit
 from growir.continual.gates import expected_open
 from growir.continual.learner import Channels, Learner, head_of
 from growir.continual.masks import Mask, mask_shapes
 from growir.continual.master import Master
 from growir.data.parts import Data
-from growir.data.shuffling import Shuffle
-from growir.data.source import Source
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
-from growir.growth.sections import Count, NonNegative, Positive, Section, Share
+from growir.growth.sections import Count, NonNegative, Positive, Share
 from growir.passes import Prune, Widen
 from growir.passes import Sequence as Passes
 
 
-class GrownSettings(Section):
-    """How a task is learned.
+class GrownSettings(FitSettings):
+    """How a task is learned; each stage has all the epochs.
 
     Attributes:
-        epochs: Of each stage.
-        batch_size: Samples of a step.
-        learning_rate: Of weights, by Adam.
         gate_rate: Of gates, by Adam.
         target: The accuracy on the samples that select from which on nothing grows; 1 lets every task grow.
         select: Whether the kernels of earlier tasks have gates; else a task uses all of them.
@@ -53,12 +47,8 @@ class GrownSettings(Section):
         offered: New channels that are offered, as a share of each width, at least one.
         penalty: On open gates of new channels, as a share of them.
         growths: Times that a task may grow.
-        select_share: The share of the training samples that selects.
     """
 
-    epochs: Count = 20
-    batch_size: Count = 32
-    learning_rate: Positive = 1e-3
     gate_rate: Positive = 1e-2
     target: Share = 1.0
     select: bool = True
@@ -67,7 +57,6 @@ class GrownSettings(Section):
     offered: Positive = 0.3
     penalty: NonNegative = 0.1
     growths: Count = 1
-    select_share: Share = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,38 +138,20 @@ class Grown:
 
     def _fit(self, learner: Learner, data: Data, task: int, growth: int) -> float:
         """Train; returns the accuracy on the samples that select."""
-        settings = self.settings
-        gates = [*learner.gates.parameters(), *learner.channels.parameters()]
-        weights = [*learner.free.parameters(), *learner.own.parameters()]
-        groups = [{"params": weights, "lr": settings.learning_rate}]
-        optimizer = torch.optim.Adam([*groups, *([{"params": gates, "lr": settings.gate_rate}] if gates else [])])
-        shuffle, offered = Shuffle((self.seed, 71, task, growth)), sum(p.numel() for p in learner.channels.parameters())
-        learner.train()
-        for epoch in range(settings.epochs):
-            for inputs, target in data.train.batches(settings.batch_size, shuffle, epoch):
-                optimizer.zero_grad()
-                loss = F.cross_entropy(learner(*_given(inputs)), target)
-                for channels in learner.channels.parameters():
-                    loss = loss + settings.penalty * expected_open(channels) / offered
-                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
-                optimizer.step()
+        settings, channels = self.settings, list(learner.channels.parameters())
+        gates = [*learner.gates.parameters(), *channels]
+        groups: list[dict[str, object]] = [{"params": [*learner.free.parameters(), *learner.own.parameters()]}]
+        if gates:
+            groups.append({"params": gates, "lr": settings.gate_rate})
+
+        def penalty() -> torch.Tensor:
+            offered = torch.cat([gate.flatten() for gate in channels])
+            return settings.penalty * expected_open(offered) / len(offered)
+
+        key = (self.seed, 71, task, growth)
+        fit(learner, groups, data.train, settings, key, penalty if channels else None)
         assert data.select is not None, "the data is cut"
         return accuracy_of(learner, data.select)
-
-
-def accuracy_of(module: nn.Module, source: Source, batch_size: int = 512) -> float:
-    """The share of samples whose class a module tells, in use."""
-    module.eval()
-    right = count = 0
-    with torch.no_grad():
-        for inputs, target in source.batches(batch_size, None):
-            right += int((module(*_given(inputs)).argmax(1) == target).sum())
-            count += len(target)
-    return right / count
-
-
-def _given(inputs: tuple[torch.Tensor, ...] | Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
-    return list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
 
 
 def _trunk(graph: Graph, output: str) -> dict[str, tuple[int, ...]]:

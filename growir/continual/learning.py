@@ -2,21 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from growir.continual.baselines import Consolidated, EwcSettings, FineTuned, Joint, Separate
 from growir.continual.experiences import Experience
-from growir.continual.grown import Grown, GrownSettings, accuracy_of, heads
+from growir.continual.fitting import FitSettings, accuracy_of
+from growir.continual.grown import Grown, GrownSettings, Learned, heads
 from growir.continual.master import Master
 from growir.continual.measures import Measures, measures
-from growir.errors import DataError, GraphError, cut
+from growir.errors import DataError, GraphError, RunError, cut
 from growir.graph import Graph
+from growir.nearest import alternatives
 from growir.network import Network
 from growir.params import param_table
 from growir.shapes import shapes_of
+
+
+class Method(Protocol):
+    """A way to learn one task after the other."""
+
+    def learn(self, task: int, experience: Experience) -> None:
+        """One task more, by its number."""
+        ...
+
+    def network(self, task: int) -> Network:
+        """What there is for a task that was learned."""
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are kept for all that was learned."""
+        ...
+
+
+class Growing:
+    """GROWN as a method."""
+
+    def __init__(self, graph: Graph, outputs: Sequence[str], settings: GrownSettings, seed: int) -> None:
+        first = Network.init(graph, seed)
+        self.master, self.outputs = Master(first.graph, first.arrays), outputs
+        self.names: list[str] = []
+        self.grown, self.learned = Grown(settings, seed), list[Learned]()
+
+    def learn(self, task: int, experience: Experience) -> None:
+        """One task more."""
+        self.learned.append(self.grown.learn(self.master, self.outputs[task], experience))
+        self.master = self.learned[-1].master
+        self.names.append(experience.name)
+
+    def network(self, task: int) -> Network:
+        """The master's view."""
+        return self.master.task(self.names[task])
+
+    @property
+    def parameters(self) -> int:
+        """Shared weights that any task uses, once, and each task's own tensors."""
+        return size_of(self.master)
+
+
+_Made = Callable[[Graph, Sequence[str], Any, int], Method]
+GROW_ONLY: Mapping[str, bool] = {"select": False, "retrain": False, "sparse": False}
+METHODS: Mapping[str, tuple[_Made, type[FitSettings], Mapping[str, Any]]] = {
+    "grown": (Growing, GrownSettings, {}),
+    "grow_only": (Growing, GrownSettings, GROW_ONLY),
+    "separate": (Separate, FitSettings, {}),
+    "fine_tuned": (FineTuned, FitSettings, {}),
+    "ewc": (Consolidated, EwcSettings, {}),
+    "joint": (Joint, FitSettings, {}),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,18 +82,20 @@ class ContinualResult:
     """What came of a sequence.
 
     Attributes:
-        master: With all tasks.
+        networks: For each task, by its name, what there is for it at the end.
         accuracy: (tasks, tasks), on the test data, of the column's task after the row's was learned; NaN before it was.
-        selected: Of each task, its accuracy on the samples that select after each stage.
-        channels: Of each task, how many channels it added, by space.
-        parameters: Of the master's weights that a task uses and of all tasks' own tensors, after each task.
+        parameters: How many numbers were kept after each task.
+        master: With all tasks, where the method has one.
+        selected: Of each task that a master learned, its accuracy on the samples that select after each stage.
+        channels: Of each such task, how many channels it added, by space.
     """
 
-    master: Master
+    networks: Mapping[str, Network]
     accuracy: NDArray[np.float64]
-    selected: Sequence[Sequence[float]]
-    channels: Sequence[dict[str, int]]
     parameters: Sequence[int]
+    master: Master | None = None
+    selected: Sequence[Sequence[float]] = ()
+    channels: Sequence[Mapping[str, int]] = ()
 
     @property
     def measures(self) -> Measures:
@@ -44,39 +104,49 @@ class ContinualResult:
 
 
 def learn(
-    graph: Graph, experiences: Sequence[Experience], *, settings: GrownSettings | None = None, seed: int = 0
+    graph: Graph,
+    experiences: Sequence[Experience],
+    *,
+    method: str = "grown",
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> ContinualResult:
-    """Learn one task after the other by GROWN, forgetting nothing.
+    """Learn one task after the other.
 
     Args:
-        graph: A small network with one output, whose last layer is as wide as a task has classes; each task has a head
-            like it.
+        graph: A network with one output, a small one where it is to grow; each task has a head like its last layer, as
+            wide as it has classes.
         experiences: The tasks, in their order; each has test data.
-        settings: How each is learned.
+        method: "grown"; "grow_only", GROWN without gates and without what no task uses; "separate", a network for each
+            task; "fine_tuned", one that nothing protects; "ewc"; or "joint", all tasks so far at once.
+        settings: Of the method: fields of GrownSettings, EwcSettings or FitSettings.
         seed: Of all that is drawn.
 
     Raises:
-        GraphError: The graph has not one output, or its inputs are not what the data has.
-        DataError: There are no tasks, two have one name, or one lacks test data.
+        GraphError: The graph has not one input and one output.
+        DataError: There are no tasks, two have one name, or one lacks test data or has other inputs than the graph.
+        RunError: There is no such method or setting.
     """
+    if method not in METHODS:
+        raise RunError(f"there is no method {cut(method)!r}.{alternatives(method, METHODS)}")
     _check(graph, experiences)
+    made, kind, preset = METHODS[method]
     wide, outputs = heads(graph, graph.outputs[0], [len(each.classes) for each in experiences])
-    first = Network.init(wide, seed)
-    master, method = Master(first.graph, first.arrays), Grown(settings, seed)
+    learner = made(wide, outputs, kind(**{**preset, **(settings or {})}), seed)
     accuracy = np.full((len(experiences), len(experiences)), np.nan)
-    selected: list[Sequence[float]] = []
-    channels: list[dict[str, int]] = []
     parameters: list[int] = []
-    for t, (experience, output) in enumerate(zip(experiences, outputs, strict=True)):
-        learned = method.learn(master, output, experience)
-        master = learned.master
-        selected.append(learned.selected)
-        channels.append(dict(learned.channels))
-        parameters.append(size_of(master))
+    for t, experience in enumerate(experiences):
+        learner.learn(t, experience)
+        parameters.append(learner.parameters)
         for k, earlier in enumerate(experiences[: t + 1]):
             assert earlier.data.test is not None, "it was checked"
-            accuracy[t, k] = accuracy_of(master.task(earlier.name).to_torch(), earlier.data.test)
-    return ContinualResult(master, accuracy, selected, channels, parameters)
+            accuracy[t, k] = accuracy_of(learner.network(k).to_torch(), earlier.data.test)
+    networks = {each.name: learner.network(k) for k, each in enumerate(experiences)}
+    if not isinstance(learner, Growing):
+        return ContinualResult(networks, accuracy, parameters)
+    selected = [each.selected for each in learner.learned]
+    channels = [each.channels for each in learner.learned]
+    return ContinualResult(networks, accuracy, parameters, learner.master, selected, channels)
 
 
 def size_of(master: Master) -> int:

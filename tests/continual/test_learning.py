@@ -26,7 +26,7 @@ RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(6, 8)) * 2
 Y = np.arange(240) % 6
 X = (CENTRES[Y] + RNG.normal(size=(240, 8))).astype(np.float32)
-SHORT = GrownSettings(epochs=4, batch_size=16, learning_rate=0.01)
+SHORT: dict[str, Any] = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01}
 
 
 def mlp(width: int = 4, outputs: int = 2) -> Graph:
@@ -45,7 +45,7 @@ def tasks(count: int = 3) -> list[Experience]:
 
 
 def learned(**more: Any) -> ContinualResult:
-    return learn(mlp(), tasks(), settings=SHORT.model_copy(update=more))
+    return learn(mlp(), tasks(), settings={**SHORT, **more})
 
 
 # -- a sequence -------------------------------------------------------------------------------------------------------
@@ -62,6 +62,7 @@ def test_every_task_gives_the_bits_that_it_gave_when_it_was_learned(monkeypatch:
 
     monkeypatch.setattr(Grown, "learn", told)
     found = learned()
+    assert found.master is not None
     assert list(found.master.tasks) == ["0, 1", "2, 3", "4, 5"]
     for name, before in zip(found.master.tasks, given, strict=True):
         assert torch.equal(logits(found.master, name), before)
@@ -91,18 +92,22 @@ def test_what_stays_closed_is_pruned_again() -> None:
     found = learned(penalty=1e4, gate_rate=1.0)
     assert any(len(stages) > 1 for stages in found.selected), "channels were offered"
     assert not any(found.channels)
+    assert found.master is not None
     assert found.master.graph["fc0"].op == Linear(out_features=4)
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
-    one, two = learned(), learned()
-    assert one.master.to_data() == two.master.to_data()
-    for key, array in one.master.arrays.items():
-        assert np.array_equal(array, two.master.arrays[key])
+    one, two = learned().master, learned().master
+    assert one is not None
+    assert two is not None
+    assert one.to_data() == two.to_data()
+    for key, array in one.arrays.items():
+        assert np.array_equal(array, two.arrays[key])
 
 
 def test_without_gates_a_task_uses_all_that_others_do() -> None:
     master = learned(select=False, sparse=False).master
+    assert master is not None
     first, *_, last = master.tasks.values()
     for key, mask in first.masks.items():
         assert (last.masks[key] | ~mask).all()
@@ -114,7 +119,7 @@ def test_what_no_task_uses_is_trained_or_left_out(retrain: bool) -> None:
     half = {"fc0.weight": np.arange(32).reshape(4, 8) % 2 == 0, "fc1.weight": np.arange(16).reshape(4, 4) % 3 > 0}
     own = {key: array for key, array in net.arrays.items() if key not in half and not key.startswith("task_1")}
     master = Master(net.graph, net.arrays).learned("one", "task_0.head", own=own, masks=half)
-    grown = Grown(SHORT.model_copy(update={"retrain": retrain, "growths": 1, "target": 0.01}))
+    grown = Grown(GrownSettings(**{**SHORT, "retrain": retrain, "target": 0.01}))
     after = grown.learn(master, "task_1.head", tasks()[1]).master
     free = ~master.tasks["one"].masks["fc0.weight"]
     assert after.tasks["2, 3"].masks["fc0.weight"][free].any() == retrain
@@ -128,8 +133,9 @@ def test_convolutions_learn_too() -> None:
     x = (rng.normal(size=(48, 1, 8, 8)) + y[:, None, None, None]).astype(np.float32)
     pairs = by_classes(x, y, [[0, 1], [2, 3]], test=(x, y))
     graph = network("Basic3ResNet-1-1-1", (1, 8, 8), 2, width=2)
-    found = learn(graph, pairs, settings=GrownSettings(epochs=1, batch_size=8))
+    found = learn(graph, pairs, settings={"epochs": 1, "batch_size": 8})
     assert found.measures.forgetting == 0
+    assert found.master is not None
     assert len(found.master.graph.outputs) == 2
 
 

@@ -1,0 +1,204 @@
+"""What growth is compared with: a network for each task, one for all at once, and one that nothing protects, or EWC.
+
+All have the graph's trunk and a head for each task, and are trained by the settings that GROWN is trained by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from growir.continual.experiences import Experience
+from growir.continual.fitting import FitSettings, fit, given
+from growir.data.shuffling import Shuffle
+from growir.data.source import Batch, Source
+from growir.graph import Graph
+from growir.growth.sections import Count, NonNegative
+from growir.live import network_of
+from growir.network import Network
+from growir.passes import EliminateDead
+from growir.passes.eliminate_dead import live_nodes
+
+
+class EwcSettings(FitSettings):
+    """How a task is learned by elastic weight consolidation.
+
+    Attributes:
+        strength: Of the penalty, times the Fisher information; lambda of Kirkpatrick et al. 2017, equation 3.
+        fisher_samples: Training samples of each task that its Fisher information is measured on, one by one.
+    """
+
+    strength: NonNegative = 1000.0
+    fisher_samples: Count = 200
+
+
+class Separate:
+    """A network of its own for each task: nothing is forgotten, and nothing shared."""
+
+    def __init__(self, graph: Graph, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        self.networks = [alone(Network.init(graph, seed), output) for output in outputs]
+        self.learned: set[int] = set()
+
+    def learn(self, task: int, experience: Experience) -> None:
+        """Train the task's network."""
+        module = self.networks[task].to_torch()
+        data = experience.data.cut(self.seed, self.settings.select_share)
+        fit(module, [{"params": list(module.parameters())}], data.train, self.settings, (self.seed, 72, task))
+        self.networks[task] = network_of(module)
+        self.learned.add(task)
+
+    def network(self, task: int) -> Network:
+        """The task's, learned or not."""
+        return self.networks[task]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are kept."""
+        return sum(array.size for task in self.learned for array in self.networks[task].arrays.values())
+
+
+class FineTuned:
+    """One trunk, which each task goes on training: what that forgets is what protection is worth."""
+
+    def __init__(self, graph: Graph, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
+        self.outputs, self.settings, self.seed = outputs, settings, seed
+        self.whole = Network.init(graph, seed)
+        self.learned: set[int] = set()
+
+    def learn(self, task: int, experience: Experience) -> None:
+        """Train the trunk and the task's head."""
+        module = self.network(task).to_torch()
+        data = experience.data.cut(self.seed, self.settings.select_share)
+        groups = [{"params": list(module.parameters())}]
+        fit(module, groups, data.train, self.settings, (self.seed, 73, task), self.penalty(module))
+        self.whole = self.whole.with_arrays(network_of(module).arrays)
+        self.learned.add(task)
+
+    def penalty(self, module: nn.Module) -> Callable[[], torch.Tensor] | None:
+        """What is added to the loss; nothing here."""
+        return None
+
+    def network(self, task: int) -> Network:
+        """Trunk and head as they are now."""
+        return alone(self.whole, self.outputs[task])
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are kept: the trunk, and the heads of what was learned."""
+        kept = {key: array.size for task in self.learned for key, array in self.network(task).arrays.items()}
+        return sum(kept.values())
+
+
+class Consolidated(FineTuned):
+    """The same, with a penalty on moving what counted for earlier tasks (EWC, Kirkpatrick et al. 2017).
+
+    Of each task that was learned the weights are kept and the diagonal of their Fisher information, the mean square of
+    the gradient of one sample's log-likelihood.
+    """
+
+    def __init__(self, graph: Graph, outputs: Sequence[str], settings: EwcSettings, seed: int) -> None:
+        super().__init__(graph, outputs, settings, seed)
+        self.strength, self.samples = settings.strength, settings.fisher_samples
+        self.kept: list[dict[str, tuple[torch.Tensor, torch.Tensor]]] = []  # weights and Fisher information, by key
+
+    def learn(self, task: int, experience: Experience) -> None:
+        """Train as before, and keep what counts."""
+        super().learn(task, experience)
+        data = experience.data.cut(self.seed, self.settings.select_share)
+        module = self.network(task).to_torch().eval()
+        weights = {key: parameter.detach().clone() for key, parameter in module.named_parameters()}
+        squares = {key: torch.zeros_like(weight) for key, weight in weights.items()}
+        count = 0
+        for inputs, target in _samples(data.train, self.samples, (self.seed, 74, task)):
+            module.zero_grad()
+            F.cross_entropy(module(*inputs), target).backward()  # type: ignore[no-untyped-call]  # torch's own
+            for key, parameter in module.named_parameters():
+                squares[key] += 0 if parameter.grad is None else parameter.grad**2
+            count += 1
+        self.kept.append({key: (weight, squares[key] / count) for key, weight in weights.items()})
+
+    def penalty(self, module: nn.Module) -> Callable[[], torch.Tensor] | None:
+        """Half the strength times the Fisher information times the squared way from each earlier task's weights."""
+        now = dict(module.named_parameters())
+        terms = [(now[key], *each) for kept in self.kept for key, each in kept.items() if key in now]
+        if not terms:
+            return None
+
+        def added() -> torch.Tensor:
+            total = torch.zeros(())
+            for parameter, weight, fisher in terms:
+                total = total + (fisher * (parameter - weight) ** 2).sum()
+            return 0.5 * self.strength * total
+
+        return added
+
+
+class Joint(FineTuned):
+    """All tasks at once, which no sequence can: each time a task comes, one network is trained on all so far, anew."""
+
+    def __init__(self, graph: Graph, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
+        super().__init__(graph, outputs, settings, seed)
+        self.first: Network = self.whole
+        self.seen: list[tuple[int, Experience]] = []
+
+    def learn(self, task: int, experience: Experience) -> None:
+        """Train on this task and all before it, with samples of each in every batch."""
+        self.seen.append((task, experience))
+        whole = self.first.to_torch()
+        sources = [each.data.cut(self.seed, self.settings.select_share).train for _, each in self.seen]
+        optimizer = torch.optim.Adam(whole.parameters(), lr=self.settings.learning_rate)
+        whole.train()
+        for epoch in range(self.settings.epochs):
+            for batches in _together(sources, self.settings.batch_size, (self.seed, 75, task), epoch):
+                optimizer.zero_grad()
+                parts = [list(given(inputs)) for _, (inputs, _) in batches]
+                found: torch.Tensor | Sequence[torch.Tensor]
+                found = whole(*(torch.cat(same) for same in zip(*parts, strict=True)))
+                heads = [found] if isinstance(found, torch.Tensor) else found
+                loss, at = torch.zeros(()), 0
+                for k, batch in batches:
+                    logits = heads[self.seen[k][0]][at : at + len(batch)]
+                    loss = loss + F.cross_entropy(logits, batch.target, reduction="sum")
+                    at += len(batch)
+                (loss / at).backward()  # type: ignore[no-untyped-call]  # torch's own
+                optimizer.step()
+        self.whole = network_of(whole)
+        self.learned.add(task)
+
+
+def alone(network: Network, output: str) -> Network:
+    """A network up to one of its outputs."""
+    found = Network(network.graph.replace(outputs=(output,), history=None), network.arrays)
+    live = live_nodes(found.graph) & set(found.graph.by_name)
+    if len(live) == len(found.graph.nodes):
+        return found
+    found = found.apply(EliminateDead())
+    return Network(found.graph.replace(history=None), found.arrays)
+
+
+def _samples(source: Source, count: int, key: Sequence[int]) -> Iterator[tuple[Sequence[torch.Tensor], torch.Tensor]]:
+    """Some samples, one by one, whatever the size of the source's batches."""
+    left = count
+    for inputs, target in source.batches(64, Shuffle(tuple(key))):
+        for k in range(min(left, len(target))):
+            yield [each[k : k + 1] for each in given(inputs)], target[k : k + 1]
+        left -= min(left, len(target))
+        if not left:
+            return
+
+
+def _together(
+    sources: Sequence[Source], size: int, key: Sequence[int], epoch: int
+) -> Iterator[list[tuple[int, Batch]]]:
+    """Batches of several sources at a time, about `size` in all, until the longest is at its end."""
+    share = max(1, size // len(sources))
+    walks = [iter(source.batches(share, Shuffle((*key, k)), epoch)) for k, source in enumerate(sources)]
+    while True:
+        found = [(k, batch) for k, walk in enumerate(walks) if (batch := next(walk, None)) is not None]
+        if not found:
+            return
+        yield found
