@@ -13,14 +13,13 @@ from torch import nn
 
 from growir.continual.experiences import Experience
 from growir.continual.fitting import FitSettings, fit, given
+from growir.continual.views import up_to
 from growir.data.shuffling import Shuffle
 from growir.data.source import Batch, Source
 from growir.graph import Graph
 from growir.growth.sections import Count, NonNegative
 from growir.live import network_of
 from growir.network import Network
-from growir.passes import EliminateDead
-from growir.passes.eliminate_dead import live_nodes
 
 
 class EwcSettings(FitSettings):
@@ -40,7 +39,7 @@ class Separate:
 
     def __init__(self, graph: Graph, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
         self.settings, self.seed = settings, seed
-        self.networks = [alone(Network.init(graph, seed), output) for output in outputs]
+        self.networks = [up_to(Network.init(graph, seed), output) for output in outputs]
         self.learned: set[int] = set()
 
     def learn(self, task: int, experience: Experience) -> None:
@@ -84,7 +83,7 @@ class FineTuned:
 
     def network(self, task: int) -> Network:
         """Trunk and head as they are now."""
-        return alone(self.whole, self.outputs[task])
+        return up_to(self.whole, self.outputs[task])
 
     @property
     def parameters(self) -> int:
@@ -168,16 +167,6 @@ class Joint(FineTuned):
                 optimizer.step()
         self.whole = network_of(whole)
         self.learned.add(task)
-
-
-def alone(network: Network, output: str) -> Network:
-    """A network up to one of its outputs."""
-    found = Network(network.graph.replace(outputs=(output,), history=None), network.arrays)
-    live = live_nodes(found.graph) & set(found.graph.by_name)
-    if len(live) == len(found.graph.nodes):
-        return found
-    found = found.apply(EliminateDead())
-    return Network(found.graph.replace(history=None), found.arrays)
 
 
 def _samples(source: Source, count: int, key: Sequence[int]) -> Iterator[tuple[Sequence[torch.Tensor], torch.Tensor]]:

@@ -23,14 +23,13 @@ from growir.backends.torch_arrays import to_array, to_tensor
 from growir.continual.gates import OPEN, TEMPERATURE, closed_or_open, sampled
 from growir.continual.masks import Mask, mask_shapes
 from growir.continual.master import Master
+from growir.continual.views import up_to
 from growir.data.shuffling import generator
 from growir.errors import GraphError, cut
 from growir.graph import Graph
 from growir.layers import is_layer
 from growir.network import Network
 from growir.params import param_table
-from growir.passes import EliminateDead
-from growir.passes.eliminate_dead import live_nodes
 
 
 class Result(TypedDict):
@@ -109,7 +108,10 @@ class Learner(nn.Module):
         """
         super().__init__()
         self.output, self.temperature = output, temperature
-        alone = _alone(master, output)
+        if output not in master.graph.outputs:
+            outputs = ", ".join(map(cut, master.graph.outputs))
+            raise GraphError(f"there is no output {cut(output)!r}; there are {outputs}")
+        alone = up_to(Network(master.graph, master.arrays), output)
         self._lowered = (alone.to_torch(),)  # in a tuple: its tensors are none of those that learn
         self._graph, self._noise = alone.graph, generator(70, seed)
         table, head = param_table(self._graph), head_of(self._graph, output)
@@ -221,12 +223,3 @@ def head_of(graph: Graph, output: str) -> frozenset[str]:
         if not is_layer(graph, name):
             stack.extend(graph[name].inputs)
     return frozenset(found)
-
-
-def _alone(master: Master, output: str) -> Network:
-    """The master's network up to one head. Raises GraphError if there is no such output."""
-    if output not in master.graph.outputs:
-        raise GraphError(f"there is no output {cut(output)!r}; there are {', '.join(map(cut, master.graph.outputs))}")
-    alone = Network(master.graph.replace(outputs=(output,)), master.arrays)
-    dead = len(live_nodes(alone.graph) & set(alone.graph.by_name)) < len(alone.graph.nodes)
-    return alone.apply(EliminateDead()) if dead else alone

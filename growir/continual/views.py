@@ -44,10 +44,8 @@ def view_of(graph: Graph, arrays: Arrays, output: str, own: Arrays, masks: Mappi
         masks: By key; weights without one are used whole.
         name: What the network is called.
     """
-    alone = verify(graph.replace(name=name, outputs=(output,), history=None))
-    network = Network(alone, {key: own.get(key, array) for key, array in arrays.items()})
-    if len(live_nodes(alone) & set(alone.by_name)) < len(alone.nodes):
-        network = network.apply(EliminateDead())
+    seen = {key: own.get(key, array) for key, array in arrays.items()}
+    network = up_to(Network(verify(graph.replace(name=name, history=None)), seen), output)
     used = {key: mask.copy() for key, mask in masks.items() if key in network.arrays}
     idle = _idle(network, used)
     network = network.with_arrays(
@@ -56,6 +54,15 @@ def view_of(graph: Graph, arrays: Arrays, output: str, own: Arrays, masks: Mappi
     if steps := tuple(Prune(node=node, channels=units) for node, units in idle.items()):
         network = network.apply(Sequence(passes=steps))
     return View(Network(network.graph.replace(history=None), network.arrays), used)
+
+
+def up_to(network: Network, output: str) -> Network:
+    """A network with one of its outputs and what that depends on, without a history."""
+    found = Network(network.graph.replace(outputs=(output,), history=None), network.arrays)
+    if live_nodes(found.graph).issuperset(found.graph.by_name):
+        return found
+    found = found.apply(EliminateDead())
+    return Network(found.graph.replace(history=None), found.arrays)
 
 
 def _idle(network: Network, masks: dict[str, Mask]) -> dict[str, tuple[int, ...]]:

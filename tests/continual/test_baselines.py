@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad, vmap
 
-from growir.continual.baselines import Consolidated, EwcSettings, FineTuned, alone
+from growir.continual.baselines import Consolidated, EwcSettings, FineTuned
 from growir.continual.fitting import FitSettings
 from growir.continual.grown import heads
 from growir.continual.learning import METHODS, ContinualResult, learn
+from growir.continual.views import up_to
 from growir.errors import RunError
 from growir.network import Network
 from tests.continual.test_learning import X, mlp, tasks
@@ -100,14 +101,14 @@ def test_joint_training_knows_all_tasks_so_far() -> None:
     assert found.accuracy[-1].min() > 0.7
 
 
-def test_alone_is_the_network_up_to_one_output() -> None:
+def test_up_to_is_the_network_up_to_one_output() -> None:
     wide, outputs = heads(mlp(4), "head", [2, 3])
     net = Network.init(wide, 0)
-    second = alone(net, outputs[1])
+    second = up_to(net, outputs[1])
     assert "task_0.head.weight" not in second.arrays
     assert second.arrays["task_1.head.weight"].shape == (3, 4)
     single = Network.init(mlp(4), 0)
-    assert alone(single, "head").graph.hash == single.graph.hash
+    assert up_to(single, "head").graph.hash == single.graph.hash
 
 
 def test_what_there_is_not_is_refused() -> None:
