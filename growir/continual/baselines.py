@@ -1,16 +1,22 @@
 """What growth is compared with: a network for each task, one for all at once, and one that nothing protects, or EWC.
 
-All have the graph's trunk and a head for each task, and are trained by the settings that GROWN is trained by.
+All have the graph's trunk and a head for each task, and are trained by the settings that GROWN is trained by. What each
+keeps can be saved after a task and loaded into a new one of its kind, which then goes on to the bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
+from growir import store
+from growir.backends.torch_arrays import to_array, to_tensor
 from growir.continual.experiences import Experience
 from growir.continual.fitting import FitSettings, fit, given
 from growir.continual.views import up_to
@@ -59,6 +65,22 @@ class Separate:
         """How many numbers are kept."""
         return sum(array.size for task in self.learned for array in self.networks[task].arrays.values())
 
+    @property
+    def size(self) -> int:
+        """How many bytes these are."""
+        return sum(array.nbytes for task in self.learned for array in self.networks[task].arrays.values())
+
+    def save(self, folder: Path) -> None:
+        """Keep what was learned, in a folder of its own."""
+        for task in sorted(self.learned):
+            self.networks[task].save(folder / str(task))
+
+    def load(self, folder: Path, learned: Iterable[Experience]) -> None:
+        """Go on from there, when so many tasks were learned."""
+        for task, _ in enumerate(learned):
+            self.networks[task] = Network.load(folder / str(task))
+            self.learned.add(task)
+
 
 class FineTuned:
     """One trunk, which each task goes on training: what that forgets is what protection is worth."""
@@ -88,8 +110,24 @@ class FineTuned:
     @property
     def parameters(self) -> int:
         """How many numbers are kept: the trunk, and the heads of what was learned."""
-        kept = {key: array.size for task in self.learned for key, array in self.network(task).arrays.items()}
-        return sum(kept.values())
+        return sum(array.size for array in self._kept().values())
+
+    @property
+    def size(self) -> int:
+        """How many bytes these are."""
+        return sum(array.nbytes for array in self._kept().values())
+
+    def _kept(self) -> dict[str, NDArray[Any]]:
+        return {key: array for task in self.learned for key, array in self.network(task).arrays.items()}
+
+    def save(self, folder: Path) -> None:
+        """Keep what was learned, in a folder of its own."""
+        self.whole.save(folder / "whole")
+
+    def load(self, folder: Path, learned: Iterable[Experience]) -> None:
+        """Go on from there, when these tasks were learned."""
+        self.whole = Network.load(folder / "whole")
+        self.learned |= {task for task, _ in enumerate(learned)}
 
 
 class Consolidated(FineTuned):
@@ -119,6 +157,28 @@ class Consolidated(FineTuned):
                 squares[key] += 0 if parameter.grad is None else parameter.grad**2
             count += 1
         self.kept.append({key: (weight, squares[key] / count) for key, weight in weights.items()})
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are, with weights and information of each task."""
+        numbers = (tensor for kept in self.kept for pair in kept.values() for tensor in pair)
+        return super().size + sum(tensor.nbytes for tensor in numbers)
+
+    def save(self, folder: Path) -> None:
+        """Keep what was learned, in a folder of its own."""
+        super().save(folder)
+        for task, kept in enumerate(self.kept):
+            pairs = {f"{k}/{key}": to_array(pair[k]) for key, pair in kept.items() for k in range(2)}
+            store.write_tensors(folder / f"{task}.safetensors", pairs)
+
+    def load(self, folder: Path, learned: Iterable[Experience]) -> None:
+        """Go on from there, when these tasks were learned."""
+        super().load(folder, learned)
+        self.kept = []
+        for task in sorted(self.learned):
+            arrays, _ = store.read_tensors(folder / f"{task}.safetensors")
+            keys = [key.removeprefix("0/") for key in arrays if key.startswith("0/")]
+            self.kept.append({key: (to_tensor(arrays[f"0/{key}"]), to_tensor(arrays[f"1/{key}"])) for key in keys})
 
     def penalty(self, module: nn.Module) -> Callable[[], torch.Tensor] | None:
         """Half the strength times the Fisher information times the squared way from each earlier task's weights."""
@@ -167,6 +227,12 @@ class Joint(FineTuned):
                 optimizer.step()
         self.whole = network_of(whole)
         self.learned.add(task)
+
+    def load(self, folder: Path, learned: Iterable[Experience]) -> None:
+        """Go on from there, when these tasks were learned."""
+        seen = list(learned)
+        super().load(folder, seen)
+        self.seen = list(enumerate(seen))
 
 
 def _samples(source: Source, count: int, key: Sequence[int]) -> Iterator[tuple[Sequence[torch.Tensor], torch.Tensor]]:

@@ -12,45 +12,54 @@ Each task goes through two stages (GROWN, "Continual learning based on learnable
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from pydantic import Field
 
-from growir.channels import ChannelSpace, analyse
+from growir.channels import analyse
 from growir.continual.experiences import Experience
-from growir.continual.fitting import FitSettings, accuracy_of, fit
-from growir.continual.gates import expected_open
-from growir.continual.learner import Channels, Learner, head_of
-from growir.continual.masks import Mask, mask_shapes
-from growir.continual.master import Master
+from growir.continual.fitting import FitSettings, accuracy_of
+from growir.continual.fitting import fit as trained
+from growir.continual.gates import OPEN, expected_open
+from growir.continual.learner import Learner
+from growir.continual.masks import Mask
+from growir.continual.master import MAX_TASKS, Master
+from growir.continual.offering import added, fresh_channels, fresh_weights, pruned, trunk, with_more
 from growir.data.parts import Data
-from growir.errors import PassRefused
-from growir.graph import Graph, Node
-from growir.growth.sections import Count, NonNegative, Positive, Share
-from growir.passes import Prune, Widen
-from growir.passes import Sequence as Passes
+from growir.errors import RunError
+from growir.graph import Graph
+from growir.growth.sections import Count, NonNegative, Positive, Share, told_as
+
+GATE_RATE = 1e-2  # of gates, at least
+Runs = Literal["scratch", "fine_tuned", "best"]  # that a target comes from
 
 
 class GrownSettings(FitSettings):
     """How a task is learned; each stage has all the epochs.
 
     Attributes:
-        gate_rate: Of gates, by Adam.
-        target: The accuracy on the samples that select from which on nothing grows; 1 lets every task grow.
+        gate_rate: Of gates, by Adam. By default as much as lets a gate go from open to closed four times in a training,
+            and .01 at least.
+        target: The accuracy on the samples that select from which on nothing grows; 1 lets every task grow. "scratch"
+            is what a network of the task's own has, "fine_tuned" what one has that goes on from the task before, and
+            "best" the better of the two. A list has one for each task.
         select: Whether the kernels of earlier tasks have gates; else a task uses all of them.
         retrain: Whether kernels that no task uses are trained; else a task leaves them out.
         sparse: Whether new kernels have gates of their own, beside those of their channels.
-        offered: New channels that are offered, as a share of each width, at least one.
+        offered: New channels that a growth offers, as a share of each width of the first network, at least one.
         penalty: On open gates of new channels, as a share of them.
-        growths: Times that a task may grow.
+        growths: Times that a task may grow: its budget is `growths` times what is offered.
     """
 
-    gate_rate: Positive = 1e-2
-    target: Share = 1.0
+    gate_rate: Positive | None = None
+    target: Annotated[
+        Share | Runs | Annotated[tuple[Share, ...], Field(min_length=1, max_length=MAX_TASKS)],
+        told_as('a share above 0 and at most 1, a list of them, or "scratch", "fine_tuned" or "best"'),
+    ] = 1.0
     select: bool = True
     retrain: bool = True
     sparse: bool = True
@@ -75,52 +84,81 @@ class Learned:
 
 
 class Grown:
-    """Learns one task after the other; see GrownSettings."""
+    """Learns one task after the other; see GrownSettings.
 
-    def __init__(self, settings: GrownSettings | None = None, seed: int = 0) -> None:
-        self.settings, self.seed = settings or GrownSettings(), seed
+    Attributes:
+        first: The network that learning began from: what a growth offers is a share of its widths.
+    """
 
-    def learn(self, master: Master, output: str, experience: Experience) -> Learned:
+    def __init__(self, settings: GrownSettings | None = None, seed: int = 0, first: Graph | None = None) -> None:
+        self.settings, self.seed, self.first = settings or GrownSettings(), seed, first
+
+    def learn(self, master: Master, output: str, experience: Experience, target: float | None = None) -> Learned:
         """One task more.
 
         Args:
             master: What was learned before.
             output: The task's head, as wide as its classes.
             experience: The task.
+            target: The accuracy from which on nothing grows; by default as the settings say it, where they do.
         """
         settings, task = self.settings, len(master.tasks)
+        enough = _told(settings.target, task) if target is None else target
         data = experience.data.cut(self.seed, settings.select_share)
-        shapes = _trunk(master.graph, output)
-        learner = self._learner(master, output, shapes, task, 0)
-        selected = [self._fit(learner, data, task, 0)]
+        learner = self.learner(master, output, task, 0)
+        selected = [self.fit(learner, data, task, 0)]
         before = {space.name: space.units for space in analyse(master.graph).spaces}
         for growth in range(1, settings.growths + 1):
-            if selected[-1] >= settings.target:
+            if selected[-1] >= enough:
                 break
-            told = learner.result()
-            # The task's own tensors go on from here; what others have of the same names is theirs.
-            master = Master(master.graph, {**master.arrays, **told["arrays"], **told["own"]}, [*master.tasks.values()])
-            master, fresh = _offered(master, settings.offered, self.seed + 1000 * task + growth)
+            master = going_on(master, learner)
+            master, fresh = self.offered(master, task, growth)
             if not fresh:
                 break
-            learner = self._learner(master, output, _trunk(master.graph, output), task, growth, fresh)
-            selected.append(self._fit(learner, data, task, growth))
+            learner = self.learner(master, output, task, growth, fresh)
+            selected.append(self.fit(learner, data, task, growth))
+        master, learner, more = self.compacted(master, learner, data, task, min(selected[-1], enough))
         done = master.learned(experience.name, output, classes=experience.classes, **learner.result())
-        done = _pruned(done, before)
-        after = {space.name: space.units for space in analyse(done.graph).spaces}
-        return Learned(done, selected, {name: after[name] - n for name, n in before.items() if after.get(name, n) > n})
+        done = pruned(done, before)
+        return Learned(done, [*selected, *more], added(before, done))
 
-    def _learner(
+    def weights(
+        self, graph: Graph, shapes: Mapping[str, tuple[int, ...]], fresh: Mapping[str, Sequence[int]]
+    ) -> dict[str, Mask]:
+        """Which weights of fresh channels are trained."""
+        return fresh_weights(graph, shapes, fresh)
+
+    def offered(self, master: Master, task: int, growth: int) -> tuple[Master, dict[str, list[int]]]:
+        """The master with what a growth offers, and which channels that is, by space."""
+        return with_more(master, self.settings.offered, self.seed + 1000 * task + growth, self.first)
+
+    def compacted(
+        self, master: Master, learner: Learner, data: Data, task: int, wanted: float
+    ) -> tuple[Master, Learner, Sequence[float]]:
+        """What of a task stays, when it was learned; here all of it.
+
+        Args:
+            master: What was learned before.
+            learner: The task.
+            data: Its samples.
+            task: Its number.
+            wanted: The accuracy on the samples that select that it has to keep.
+        """
+        return master, learner, ()
+
+    def learner(
         self,
         master: Master,
         output: str,
-        shapes: Mapping[str, tuple[int, ...]],
         task: int,
         growth: int,
         fresh: Mapping[str, Sequence[int]] | None = None,
+        *,
+        gates: bool = True,
     ) -> Learner:
         """What is trained: gates in front of what is locked, and in front of what is new."""
-        settings, new = self.settings, _new(master.graph, shapes, fresh or {})
+        shapes = trunk(master.graph, output)
+        settings, new = self.settings, self.weights(master.graph, shapes, fresh or {})
         locked = {key: mask for key, mask in master.locked.items() if key in shapes}
         gated: dict[str, Mask] = {}
         used: dict[str, Mask] = {}
@@ -130,125 +168,45 @@ class Grown:
             gated[key] = (held if settings.select else np.zeros(shape, bool)) | (added & settings.sparse)
             free = bool(settings.retrain or not task)
             used[key] = held | added | (np.ones(shape, bool) if free else np.zeros(shape, bool))
-        channels = list(_channels(master.graph, fresh or {}))
-        return Learner(master, output, gated=gated, used=used, channels=channels, seed=self._key(task, growth))
+        channels = list(fresh_channels(master.graph, fresh or {})) if gates else []
+        return Learner(master, output, gated=gated, used=used, channels=channels, seed=self.key(task, growth))
 
-    def _key(self, task: int, growth: int) -> int:
+    def key(self, task: int, growth: int) -> int:
         return 1_000_000 * self.seed + 1000 * task + growth
 
-    def _fit(self, learner: Learner, data: Data, task: int, growth: int) -> float:
+    def fit(self, learner: Learner, data: Data, task: int, growth: int) -> float:
         """Train; returns the accuracy on the samples that select."""
         settings, channels = self.settings, list(learner.channels.parameters())
         gates = [*learner.gates.parameters(), *channels]
         groups: list[dict[str, object]] = [{"params": [*learner.free.parameters(), *learner.own.parameters()]}]
+        steps = settings.epochs * math.ceil(len(data.train) / settings.batch_size)
         if gates:
-            groups.append({"params": gates, "lr": settings.gate_rate})
+            groups.append({"params": gates, "lr": settings.gate_rate or max(GATE_RATE, 4 * OPEN / steps)})
 
         def penalty() -> torch.Tensor:
             offered = torch.cat([gate.flatten() for gate in channels])
             return settings.penalty * expected_open(offered) / len(offered)
 
         key = (self.seed, 71, task, growth)
-        fit(learner, groups, data.train, settings, key, penalty if channels else None)
+        trained(learner, groups, data.train, settings, key, penalty if channels else None)
         assert data.select is not None, "the data is cut"
         return accuracy_of(learner, data.select)
 
 
-def _trunk(graph: Graph, output: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of the masks of all that tasks share and that this head reads."""
-    heads = {name for out in graph.outputs for name in head_of(graph, out)}
-    return {key: shape for key, shape in mask_shapes(graph).items() if key.rpartition(".")[0] not in heads}
+def _told(target: float | Runs | tuple[float, ...], task: int) -> float:
+    """What settings say of a task's target. Raises RunError where that takes other runs, or it is not there."""
+    if isinstance(target, str):
+        raise RunError(f"the target {target!r} comes from runs that `learn` makes; give a share here")
+    if isinstance(target, tuple) and task >= len(target):
+        raise RunError(f"target has {len(target)} entries, but there is a task more; give one for each")
+    return target[task] if isinstance(target, tuple) else target
 
 
-def _free(graph: Graph) -> Iterator[ChannelSpace]:
-    """The widths that can grow by themselves."""
-    for space in analyse(graph).spaces:
-        if not space.pins and space.consumers and not space.uniform:
-            yield space
+def going_on(master: Master, learner: Learner) -> Master:
+    """The master with what a task in training has come to.
 
-
-def _offered(master: Master, share: float, seed: int) -> tuple[Master, dict[str, list[int]]]:
-    """The master with fresh channels at each width, and which they are. Widths at which a view would move stay."""
-    fresh: dict[str, list[int]] = {}
-    for name in [space.name for space in _free(master.graph)]:
-        space = analyse(master.graph).find(name, master.graph)
-        by = math.ceil(share * space.width / space.stride) * space.stride
-        try:
-            master = master.apply(Widen(node=name, by=by, seed=seed))
-        except PassRefused:
-            continue
-        units = analyse(master.graph).find(name, master.graph).units
-        fresh[name] = list(range(space.units, units))
-    return master, fresh
-
-
-def _new(graph: Graph, shapes: Mapping[str, tuple[int, ...]], fresh: Mapping[str, Sequence[int]]) -> dict[str, Mask]:
-    """Which weights make or read fresh channels."""
-    found: dict[str, Mask] = {}
-    for space in analyse(graph).spaces:
-        for slot in (*space.producers, *space.consumers) if space.name in fresh else ():
-            if slot.parameter in shapes:
-                mask = found.setdefault(slot.parameter, np.zeros(shapes[slot.parameter], bool))
-                places = [at for unit in fresh[space.name] for at in slot.positions[unit]]
-                mask[(slice(None),) * slot.axis + (places,)] = True
-    return found
-
-
-def _channels(graph: Graph, fresh: Mapping[str, Sequence[int]]) -> Iterator[Channels]:
-    """A gate for each fresh channel, at all that reads it."""
-    for space in analyse(graph).spaces:
-        if space.name in fresh:
-            readers = [
-                (slot.parameter, slot.axis, [slot.positions[unit] for unit in fresh[space.name]])
-                for slot in space.consumers
-            ]
-            yield Channels(space.name, readers)
-
-
-def _pruned(master: Master, before: Mapping[str, int]) -> Master:
-    """The master without those of the channels behind `before` that no view has."""
-    steps: list[Prune] = []
-    for space in analyse(master.graph).spaces:
-        first = before.get(space.name, space.units)
-        idle = [unit for unit in range(first, space.units) if not _in_use(master, space, unit)]
-        if idle:
-            steps.append(Prune(node=space.name, channels=tuple(idle)))
-    if not steps:
-        return master
-    try:
-        return master.apply(Passes(passes=tuple(steps)) if len(steps) > 1 else steps[0])
-    except PassRefused:
-        return master  # a channel goes only with others, which a task uses
-
-
-def _in_use(master: Master, space: ChannelSpace, unit: int) -> bool:
-    """Whether any task reads a channel."""
-    for task in master.tasks.values():
-        for slot in space.consumers:
-            used: NDArray[Any] = task.masks.get(slot.parameter, task.own.get(slot.parameter, np.zeros(0)))
-            if used.size and np.take(used, list(slot.positions[unit]), axis=slot.axis).any():
-                return True
-    return False
-
-
-def heads(graph: Graph, output: str, classes: Sequence[int]) -> tuple[Graph, list[str]]:
-    """A graph with one head for each task, each as the one that is there but for its width.
-
-    Args:
-        graph: With one output.
-        output: Its head.
-        classes: How many classes each task has.
+    The task's own tensors lie in the place of shared ones, from where its next learner takes them up; what other tasks
+    have of the same names is theirs.
     """
-    mine = [node for node in graph.nodes if node.name in head_of(graph, output)]
-    rest = [node for node in graph.nodes if node.name not in head_of(graph, output)]
-    nodes: list[Node] = [*rest]
-    outputs: list[str] = []
-    for k, count in enumerate(classes):
-        called = {node.name: f"task_{k}.{node.name}" for node in mine}
-        for node in mine:
-            wide = {"out_features": count} if node.name == mine[0].name else {}
-            inputs = [called.get(name, name) for name in node.inputs]
-            copy = node.with_op(**wide) if wide else node
-            nodes.append(copy.model_copy(update={"name": called[node.name], "inputs": tuple(inputs)}))
-        outputs.append(called[output])
-    return graph.replace(nodes=tuple(nodes), outputs=tuple(outputs), history=None), outputs
+    told = learner.result()
+    return Master(master.graph, {**master.arrays, **told["arrays"], **told["own"]}, [*master.tasks.values()])

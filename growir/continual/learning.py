@@ -1,26 +1,47 @@
-"""A sequence of tasks, learned one after the other; what each could do after each is measured on the test data."""
+"""A sequence of tasks, learned one after the other; what each could do after each is measured on the test data.
+
+What is kept after each task lies in a folder, if one is given, whole or not at all: a sequence that was stopped, in the
+middle of a task or between two, goes on from there and ends with the same bits.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from growir.backends.torch_arrays import to_array
 from growir.continual.baselines import Consolidated, EwcSettings, FineTuned, Joint, Separate
+from growir.continual.checking import check_experiences
+from growir.continual.columns import Columns
+from growir.continual.compacting import Compacting, CpgSettings
 from growir.continual.experiences import Experience
 from growir.continual.fitting import FitSettings, accuracy_of
-from growir.continual.grown import Grown, GrownSettings, Learned, heads
+from growir.continual.grown import Grown, GrownSettings, Learned
+from growir.continual.heads import heads
+from growir.continual.keeping import STATE, Kept, keep, kept, method_folder, row
+from growir.continual.masks import packed
 from growir.continual.master import Master
 from growir.continual.measures import Measures, measures
-from growir.errors import DataError, GraphError, RunError, cut
+from growir.continual.targets import Targets
+from growir.continual.views import up_to
+from growir.data.nests import tensors_of
+from growir.errors import RunError, cut
 from growir.graph import Graph
 from growir.nearest import alternatives
 from growir.network import Network
-from growir.params import param_table
-from growir.shapes import shapes_of
+from growir.params import array_digest, param_table
+
+DIGESTED = 64  # samples that tell a task from another
 
 
 class Method(Protocol):
@@ -31,7 +52,7 @@ class Method(Protocol):
         ...
 
     def network(self, task: int) -> Network:
-        """What there is for a task that was learned."""
+        """What there is for a task, learned or not."""
         ...
 
     @property
@@ -39,37 +60,89 @@ class Method(Protocol):
         """How many numbers are kept for all that was learned."""
         ...
 
+    @property
+    def size(self) -> int:
+        """How many bytes are kept for it, masks and whatever else protects it among them."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Keep what was learned, in an empty folder."""
+        ...
+
+    def load(self, folder: Path, learned: Sequence[Experience]) -> None:
+        """Go on from there, when these tasks were learned."""
+        ...
+
 
 class Growing:
-    """GROWN as a method."""
+    """A master that learns, by GROWN or what else has its call."""
 
-    def __init__(self, graph: Graph, outputs: Sequence[str], settings: GrownSettings, seed: int) -> None:
+    def __init__(
+        self, made: Callable[..., Grown], graph: Graph, outputs: Sequence[str], settings: Any, seed: int
+    ) -> None:
         first = Network.init(graph, seed)
         self.master, self.outputs = Master(first.graph, first.arrays), outputs
         self.names: list[str] = []
-        self.grown, self.learned = Grown(settings, seed), list[Learned]()
+        self.method, self.learned = made(settings, seed, first.graph), list[Learned]()
+        kind = getattr(settings, "target", None)
+        self.targets = Targets(kind, graph, outputs, settings, seed) if isinstance(kind, str) else None
 
     def learn(self, task: int, experience: Experience) -> None:
         """One task more."""
-        self.learned.append(self.grown.learn(self.master, self.outputs[task], experience))
+        target = None if self.targets is None else self.targets.of(task, experience)
+        self.learned.append(self.method.learn(self.master, self.outputs[task], experience, target))
         self.master = self.learned[-1].master
         self.names.append(experience.name)
 
     def network(self, task: int) -> Network:
-        """The master's view."""
-        return self.master.task(self.names[task])
+        """The master's view, or what a task would start from."""
+        if task < len(self.names):
+            return self.master.task(self.names[task])
+        return up_to(Network(self.master.graph, self.master.arrays), self.outputs[task])
 
     @property
     def parameters(self) -> int:
         """Shared weights that any task uses, once, and each task's own tensors."""
         return size_of(self.master)
 
+    @property
+    def size(self) -> int:
+        """Of the shared tensors that any task reads, whole, of each task's own, and of its masks as bits."""
+        master = self.master
+        tasks = master.tasks.values()
+        own = sum(array.nbytes for task in tasks for array in task.own.values())
+        masks = sum(packed(mask).nbytes for task in tasks for mask in task.masks.values())
+        return own + masks + sum(master.arrays[key].nbytes for key in master.locked)
 
-_Made = Callable[[Graph, Sequence[str], Any, int], Method]
+    def save(self, folder: Path) -> None:
+        """Keep the master, and what is told of the tasks."""
+        self.master.save(folder / "master")
+        told = [{"selected": list(each.selected), "channels": dict(each.channels)} for each in self.learned]
+        (folder / "tasks.json").write_text(json.dumps(told), encoding="utf-8")
+        if self.targets is not None:
+            (folder / "targets").mkdir()
+            self.targets.save(folder / "targets")
+
+    def load(self, folder: Path, learned: Sequence[Experience]) -> None:
+        """Go on from there."""
+        self.master = Master.load(folder / "master")
+        told: list[Any] = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
+        self.learned = [Learned(self.master, each["selected"], each["channels"]) for each in told]
+        self.names = [each.name for each in learned]
+        if self.targets is not None:
+            self.targets.load(folder / "targets", learned)
+
+
+def _growing(made: Callable[..., Grown]) -> Callable[..., Method]:
+    return functools.partial(Growing, made)
+
+
 GROW_ONLY: Mapping[str, bool] = {"select": False, "retrain": False, "sparse": False}
-METHODS: Mapping[str, tuple[_Made, type[FitSettings], Mapping[str, Any]]] = {
-    "grown": (Growing, GrownSettings, {}),
-    "grow_only": (Growing, GrownSettings, GROW_ONLY),
+METHODS: Mapping[str, tuple[Callable[..., Method], type[FitSettings], Mapping[str, Any]]] = {
+    "grown": (_growing(Grown), GrownSettings, {}),
+    "grow_only": (_growing(Grown), GrownSettings, GROW_ONLY),
+    "columns": (_growing(Columns), FitSettings, {}),
+    "cpg": (_growing(Compacting), CpgSettings, {}),
     "separate": (Separate, FitSettings, {}),
     "fine_tuned": (FineTuned, FitSettings, {}),
     "ewc": (Consolidated, EwcSettings, {}),
@@ -83,8 +156,11 @@ class ContinualResult:
 
     Attributes:
         networks: For each task, by its name, what there is for it at the end.
-        accuracy: (tasks, tasks), on the test data, of the column's task after the row's was learned; NaN before it was.
+        accuracy: (tasks, tasks), on the test data, of the column's task after the row's was learned. Of the tasks to
+            come only the next is measured, with a head that is not trained; the others are NaN.
+        untrained: (tasks,) what networks had before any training.
         parameters: How many numbers were kept after each task.
+        sizes: How many bytes were kept after each.
         master: With all tasks, where the method has one.
         selected: Of each task that a master learned, its accuracy on the samples that select after each stage.
         channels: Of each such task, how many channels it added, by space.
@@ -92,7 +168,9 @@ class ContinualResult:
 
     networks: Mapping[str, Network]
     accuracy: NDArray[np.float64]
+    untrained: NDArray[np.float64]
     parameters: Sequence[int]
+    sizes: Sequence[int]
     master: Master | None = None
     selected: Sequence[Sequence[float]] = ()
     channels: Sequence[Mapping[str, int]] = ()
@@ -100,7 +178,7 @@ class ContinualResult:
     @property
     def measures(self) -> Measures:
         """Accuracy at the end, forgetting, and transfer."""
-        return measures(self.accuracy)
+        return measures(self.accuracy, self.untrained)
 
 
 def learn(
@@ -110,6 +188,9 @@ def learn(
     method: str = "grown",
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    told: Callable[[Kept], None] | None = None,
 ) -> ContinualResult:
     """Learn one task after the other.
 
@@ -117,36 +198,103 @@ def learn(
         graph: A network with one output, a small one where it is to grow; each task has a head like its last layer, as
             wide as it has classes.
         experiences: The tasks, in their order; each has test data.
-        method: "grown"; "grow_only", GROWN without gates and without what no task uses; "separate", a network for each
-            task; "fine_tuned", one that nothing protects; "ewc"; or "joint", all tasks so far at once.
-        settings: Of the method: fields of GrownSettings, EwcSettings or FitSettings.
+        method: "grown"; "grow_only", GROWN without gates and without what no task uses; "columns", progressive
+            networks; "cpg", which thins out what was learned; "separate", a network for each task; "fine_tuned", one
+            that nothing protects; "ewc"; or "joint", all tasks so far at once.
+        settings: Of the method: fields of GrownSettings, CpgSettings, EwcSettings or FitSettings.
         seed: Of all that is drawn.
+        out: A folder that keeps the state after each task; a new or empty one, unless `resume`.
+        resume: Whether to go on in `out`, behind the last task that was finished there.
+        told: Called after each task, and after those that were there already.
 
     Raises:
         GraphError: The graph has not one input and one output.
-        DataError: There are no tasks, two have one name, or one lacks test data or has other inputs than the graph.
-        RunError: There is no such method or setting.
+        DataError: There are no tasks, two have one name, or one has no test data, or samples that the network or its
+            classes cannot take.
+        RunError: There is no such method or setting, or `out` cannot be used.
+        ExportError: The state could not be written; that of the task before is there.
     """
     if method not in METHODS:
         raise RunError(f"there is no method {cut(method)!r}.{alternatives(method, METHODS)}")
-    _check(graph, experiences)
+    if resume and out is None:
+        raise RunError("a sequence is resumed in its folder; give it as out")
+    check_experiences(graph, experiences)
     made, kind, preset = METHODS[method]
+    given = kind(**{**preset, **(settings or {})})
     wide, outputs = heads(graph, graph.outputs[0], [len(each.classes) for each in experiences])
-    learner = made(wide, outputs, kind(**{**preset, **(settings or {})}), seed)
-    accuracy = np.full((len(experiences), len(experiences)), np.nan)
-    parameters: list[int] = []
-    for t, experience in enumerate(experiences):
-        learner.learn(t, experience)
-        parameters.append(learner.parameters)
-        for k, earlier in enumerate(experiences[: t + 1]):
-            assert earlier.data.test is not None, "it was checked"
-            accuracy[t, k] = accuracy_of(learner.network(k).to_torch(), earlier.data.test)
+    learner = made(wide, outputs, given, seed)
+    place = None if out is None else Path(out)
+    state = Kept(given=_digest(graph, experiences, method, given, seed))
+    if place is not None:
+        state = _begun(place, state, resume=resume)
+    if state.names:
+        assert place is not None, "it was there"
+        learner.load(method_folder(place), experiences[: len(state.names)])
+    else:
+        untrained = [_tested(learner, k, each) for k, each in enumerate(experiences)]
+        state = state.model_copy(update={"untrained": row(untrained)})
+    if told is not None and state.names:
+        told(state)
+    for t in range(len(state.names), len(experiences)):
+        learner.learn(t, experiences[t])
+        figures = [_tested(learner, k, each) for k, each in enumerate(experiences[: t + 2])]
+        figures += [math.nan] * (len(experiences) - len(figures))
+        more = {
+            "names": (*state.names, experiences[t].name),
+            "accuracy": (*state.accuracy, row(figures)),
+            "parameters": (*state.parameters, learner.parameters),
+            "sizes": (*state.sizes, learner.size),
+        }
+        state = state.model_copy(update=more)
+        if place is not None:
+            keep(place, state, learner.save)
+        if told is not None:
+            told(state)
+    return _result(state, learner, experiences)
+
+
+def _begun(place: Path, state: Kept, *, resume: bool) -> Kept:
+    """The state in a folder; the given one where there is none. Raises RunError."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if not resume and any(each.name == STATE for each in place.iterdir()):
+            raise RunError(f"{place}: there is a sequence in this folder; choose another one, or resume it")
+    except OSError as error:
+        raise RunError(f"{place}: cannot be used: {error.strerror or error}; give a folder") from None
+    found = kept(place, state.given) if resume else None
+    return found or state
+
+
+def _tested(learner: Method, task: int, experience: Experience) -> float:
+    assert experience.data.test is not None, "it was checked"
+    return accuracy_of(learner.network(task).to_torch(), experience.data.test)
+
+
+def _result(state: Kept, learner: Method, experiences: Sequence[Experience]) -> ContinualResult:
     networks = {each.name: learner.network(k) for k, each in enumerate(experiences)}
+    accuracy = np.array([[math.nan if x is None else x for x in each] for each in state.accuracy])
+    untrained = np.array(state.untrained, dtype=float)
+    found = ContinualResult(networks, accuracy, untrained, state.parameters, state.sizes)
     if not isinstance(learner, Growing):
-        return ContinualResult(networks, accuracy, parameters)
+        return found
     selected = [each.selected for each in learner.learned]
     channels = [each.channels for each in learner.learned]
-    return ContinualResult(networks, accuracy, parameters, learner.master, selected, channels)
+    return replace(found, master=learner.master, selected=selected, channels=channels)
+
+
+def _digest(graph: Graph, experiences: Sequence[Experience], method: str, settings: FitSettings, seed: int) -> str:
+    """What tells one sequence from another; of each task's samples the first count."""
+    said = hashlib.sha256()
+    for text in (graph.hash, method, settings.model_dump_json(), str(seed)):
+        said.update(f"{text};".encode())
+    for each in experiences:
+        said.update(f"{each.name};{each.classes!r};".encode())
+        for part in (each.data.train, each.data.select, each.data.test):
+            if part is not None:
+                batch = next(iter(part.batches(DIGESTED, None)))
+                for tensor in (*tensors_of(batch.inputs), *tensors_of(batch.target)):
+                    said.update(f"{len(part)};{array_digest(to_array(tensor))};".encode())
+    return said.hexdigest()
 
 
 def size_of(master: Master) -> int:
@@ -154,28 +302,3 @@ def size_of(master: Master) -> int:
     table = param_table(master.graph)
     shared = sum(int(np.broadcast_to(mask, table[key].shape).sum()) for key, mask in master.locked.items())
     return shared + sum(array.size for task in master.tasks.values() for array in task.own.values())
-
-
-def _check(graph: Graph, experiences: Sequence[Experience]) -> None:
-    """Refuse what cannot be learned, before anything is."""
-    if len(graph.outputs) != 1 or len(graph.inputs) != 1:
-        raise GraphError(
-            f"a network of one input and one output is needed, but {cut(graph.name)} has {len(graph.inputs)} and "
-            f"{len(graph.outputs)}"
-        )
-    if not experiences:
-        raise DataError("there are no experiences to learn")
-    takes, names = shapes_of(graph)[graph.inputs[0].name].dims[1:], [each.name for each in experiences]
-    for k, each in enumerate(experiences):
-        if each.name in names[:k]:
-            raise DataError(f"two experiences are called {cut(each.name)!r}; give each its own name")
-        if each.data.test is None:
-            raise DataError(f"experience {cut(each.name)!r} has no test data")
-        for part in (each.data.train, each.data.test):
-            given, _ = next(iter(part.batches(2, None)))
-            (x,) = given.values() if not isinstance(given, tuple) else given
-            if tuple(x.shape[1:]) != tuple(takes):
-                raise DataError(
-                    f"experience {cut(each.name)!r}: its samples are {tuple(x.shape[1:])}, but the network takes "
-                    f"{tuple(takes)}"
-                )

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, vmap
 
 from growir.continual.baselines import Consolidated, EwcSettings, FineTuned
 from growir.continual.fitting import FitSettings
-from growir.continual.grown import heads
+from growir.continual.heads import heads
 from growir.continual.learning import METHODS, ContinualResult, learn
 from growir.continual.views import up_to
 from growir.errors import RunError
@@ -32,7 +32,9 @@ def test_every_method_learns_its_tasks(method: str) -> None:
     assert np.diag(found.accuracy).min() > 0.7
     assert list(found.networks) == ["0, 1", "2, 3", "4, 5"]
     assert list(found.parameters) == sorted(found.parameters)
-    assert (found.master is not None) == method.startswith("grow")
+    assert (found.master is not None) == (method not in {"separate", "fine_tuned", "ewc", "joint"})
+    assert all(size >= 4 * count for size, count in zip(found.sizes, found.parameters, strict=True))
+    assert list(found.sizes) == sorted(found.sizes)
     for network in found.networks.values():
         assert network.to_torch().eval()(torch.from_numpy(X)).shape == (len(X), 2)
 
@@ -41,7 +43,9 @@ def test_what_is_separate_forgets_nothing_and_shares_nothing() -> None:
     found = ran("separate")
     assert found.measures.forgetting == 0
     one = sum(array.size for array in found.networks["0, 1"].arrays.values())
-    assert found.parameters == [one, 2 * one, 3 * one]
+    assert list(found.parameters) == [one, 2 * one, 3 * one]
+    size = sum(array.nbytes for array in found.networks["0, 1"].arrays.values())
+    assert list(found.sizes) == [size, 2 * size, 3 * size]
 
 
 def test_one_trunk_is_kept_once() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from growir.continual.experiences import Experience, by_classes
-from growir.continual.grown import Grown, GrownSettings, Learned, heads
+from growir.continual.grown import Grown, GrownSettings, Learned
+from growir.continual.heads import heads
 from growir.continual.learning import ContinualResult, learn, size_of
 from growir.continual.master import Master
 from growir.continual.measures import Measures, measures
@@ -55,20 +57,21 @@ def test_every_task_gives_the_bits_that_it_gave_when_it_was_learned(monkeypatch:
     given: list[torch.Tensor] = []
     real = Grown.learn
 
-    def told(self: Grown, master: Master, output: str, experience: Experience) -> Learned:
-        found = real(self, master, output, experience)
+    def told(self: Grown, master: Master, output: str, experience: Experience, target: float | None) -> Learned:
+        found = real(self, master, output, experience, target)
         given.append(logits(found.master, experience.name))
         return found
 
     monkeypatch.setattr(Grown, "learn", told)
-    found = learned()
+    found = learned(penalty=0.0)
     assert found.master is not None
     assert list(found.master.tasks) == ["0, 1", "2, 3", "4, 5"]
     for name, before in zip(found.master.tasks, given, strict=True):
         assert torch.equal(logits(found.master, name), before)
     assert found.measures.forgetting == 0
     assert found.measures.accuracy > 0.7
-    assert np.isnan(found.accuracy[0, 1:]).all()
+    assert np.isnan(found.accuracy[0, 2:]).all()
+    assert found.measures.forward is not None
     assert any(found.channels), "it has grown"
     assert list(found.parameters) == sorted(found.parameters)
     assert found.parameters[-1] == size_of(found.master)
@@ -181,15 +184,27 @@ def test_the_measures_of_the_worked_example() -> None:
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
+def given(x: NDArray[Any], y: Sequence[float]) -> list[Experience]:
+    arrays = x.astype(np.float32), np.array(y)
+    return [Experience("one", Data.from_arrays(*arrays, test=arrays), (0, 1))]
+
+
 def wrong_tasks() -> Sequence[tuple[list[Experience], str]]:
     good = tasks(2)
     narrow = by_classes(X[:, :5], Y, [[0, 1]], test=(X, Y))
     untested = by_classes(X, Y, [[0, 1]])
     return [
         ([], "there are no experiences"),
+        (given(np.full((6, 8), np.nan), [0, 1, 0, 1, 0, 1]), r"48 of its 48 numbers are NaN or infinite"),
+        (given(np.ones((6, 8)), [0, 1, 0, 1, 0, 2]), "has a sample of class 2, but its classes are numbered 0 to 1"),
+        (given(np.ones((6, 8)), [0, 1, 0, 1, 0, -1]), "has a sample of class -1, but its classes are numbered 0 to 1"),
+        (
+            given(np.ones((6, 8)), [0.5] * 6),
+            r"targets are numbers of .*, \(n,\), but these are \(6,\)",
+        ),
         ([good[0], good[0]], "two experiences are called '0, 1'"),
         (untested, "experience '0, 1' has no test data"),
-        (narrow, r"its samples are \(5,\), but the network takes \(8,\)"),
+        (narrow, r"experience '0, 1': the training data.* input x is .*5\), but the network takes \(N, 8\)"),
     ]
 
 

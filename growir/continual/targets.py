@@ -1,0 +1,55 @@
+"""What a task is to reach, where that comes from other runs: GROWN takes the better of two for each task.
+
+"scratch" trains a network for the task alone, "fine_tuned" goes on from the network of the task before; nothing
+protects that one, so it counts only when it was just trained. Both are judged on the samples that select.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from growir.continual.baselines import FineTuned, Separate
+from growir.continual.experiences import Experience
+from growir.continual.fitting import FitSettings, accuracy_of
+from growir.graph import Graph
+
+
+class Targets:
+    """The runs that give targets.
+
+    Args:
+        kind: "scratch", "fine_tuned" or "best".
+        graph: With a head for each task.
+        outputs: The heads.
+        settings: Of the training.
+        seed: Of all that is drawn.
+    """
+
+    def __init__(self, kind: str, graph: Graph, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
+        plain = FitSettings(**{name: getattr(settings, name) for name in FitSettings.model_fields})
+        kinds: dict[str, type[Separate | FineTuned]] = {"scratch": Separate, "fine_tuned": FineTuned}
+        self.settings, self.seed = plain, seed
+        self.runs: dict[str, Separate | FineTuned] = {
+            name: made(graph, outputs, plain, seed) for name, made in kinds.items() if kind in (name, "best")
+        }
+
+    def of(self, task: int, experience: Experience) -> float:
+        """The accuracy that a task is to reach on the samples that select."""
+        data = experience.data.cut(self.seed, self.settings.select_share)
+        assert data.select is not None, "the data is cut"
+        found: list[float] = []
+        for run in self.runs.values():
+            run.learn(task, experience)
+            found.append(accuracy_of(run.network(task).to_torch(), data.select))
+        return max(found)
+
+    def save(self, folder: Path) -> None:
+        """Keep what the next task needs, in an empty folder."""
+        for name, run in self.runs.items():
+            run.save(folder / name)
+
+    def load(self, folder: Path, learned: Sequence[Experience]) -> None:
+        """Go on from there, when these tasks were learned."""
+        for name, run in self.runs.items():
+            run.load(folder / name, learned)

@@ -1,0 +1,134 @@
+"""Methods beside GROWN that grow a master, and where targets come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from growir.continual.compacting import Compacting, CpgSettings
+from growir.continual.fitting import FitSettings, accuracy_of
+from growir.continual.grown import Grown, GrownSettings
+from growir.continual.heads import heads
+from growir.continual.learning import ContinualResult, Growing, learn
+from growir.continual.master import Master
+from growir.continual.targets import Targets
+from growir.errors import RunError
+from growir.network import Network
+from growir.ops import Linear
+from tests.continual.test_learning import mlp, tasks
+
+SHORT: dict[str, Any] = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01}
+
+
+def ran(method: str, **more: Any) -> ContinualResult:
+    return learn(mlp(), tasks(), method=method, settings={**SHORT, **more})
+
+
+def test_columns_add_the_first_network_again_and_read_all_that_is_there() -> None:
+    found = ran("columns")
+    assert found.master is not None
+    assert found.measures.forgetting == 0
+    assert list(found.channels) == [{}, {"fc0": 4, "fc1": 4}, {"fc0": 4, "fc1": 4}]
+    first, _, third = found.master.tasks.values()
+    assert first.masks["fc1.weight"].sum() == 16, "its own column alone"
+    assert third.masks["fc1.weight"][8:].all(), "the new column reads every one"
+    assert not third.masks["fc1.weight"][:4, 4:].any(), "nothing old reads what is new"
+
+
+def test_what_a_task_releases_the_next_may_use() -> None:
+    kept = ran("cpg", growths=1, target=0.01, release=0.5, releases=1, tolerance=1.0)
+    assert kept.master is not None
+    first, second, _ = kept.master.tasks.values()
+    assert first.masks["fc0.weight"].sum() <= 16, "half of 32 weights"
+    free = ~first.masks["fc0.weight"]
+    assert (second.masks["fc0.weight"] & free).any()
+    assert kept.measures.forgetting == 0
+
+
+def test_what_is_released_are_the_weakest_kernels_that_no_other_task_uses() -> None:
+    net = Network.init(heads(mlp(), "head", [2])[0], 0)
+    weight = np.arange(1, 33, dtype=np.float32).reshape(4, 8)
+    compacting = Compacting(CpgSettings(**SHORT, release=0.25, releases=1, tolerance=1.0))
+    master = Master(net.graph, {**net.arrays, "fc0.weight": weight})
+    learner = compacting.learner(master, "task_0.head", 0, 0)
+    data = tasks()[0].data.cut(0, 0.1)
+    _, thinner, selected = compacting.compacted(master, learner, data, 0, 0.0)
+    mask = thinner.result()["masks"]["fc0.weight"]
+    assert not mask.ravel()[:8].any()
+    assert mask.ravel()[8:].all()
+    assert len(selected) == 1
+
+
+def test_nothing_is_released_where_the_task_would_miss_what_it_has_to_keep() -> None:
+    found = ran("cpg", release=1.0, releases=1, tolerance=0.0)
+    assert found.master is not None
+    assert found.master.tasks["0, 1"].masks["fc0.weight"].sum() == 32, "without a weight nothing is told apart"
+
+
+def test_targets_come_from_runs_beside() -> None:
+    graph, outputs = heads(mlp(), "head", [2, 2, 2])
+    best = Targets("best", graph, outputs, GrownSettings(**SHORT), 0)
+    each = {kind: Targets(kind, graph, outputs, FitSettings(**SHORT), 0) for kind in ("scratch", "fine_tuned")}
+    for k, task in enumerate(tasks()):
+        alone = {kind: targets.of(k, task) for kind, targets in each.items()}
+        assert best.of(k, task) == max(alone.values())
+        data = task.data.cut(0, 0.1)
+        assert data.select is not None
+        run = each["scratch"].runs["scratch"]
+        assert alone["scratch"] == accuracy_of(run.network(k).to_torch(), data.select)
+
+
+def test_a_task_grows_where_it_is_below_the_target_of_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Targets, "of", lambda self, task, experience: [0.01, 2.0, 0.01][task])
+    found = ran("grown", target="best", penalty=0.0)
+    assert [len(stages) for stages in found.selected] == [1, 2, 1]
+    listed = ran("grown", target=(0.01, 1.0, 0.01))
+    assert [len(stages) > 1 for stages in listed.selected][::2] == [False, False]
+
+
+def test_targets_that_are_not_there_are_refused() -> None:
+    net = Network.init(heads(mlp(), "head", [2])[0], 0)
+    master = Master(net.graph, net.arrays)
+    with pytest.raises(RunError, match="'best' comes from runs"):
+        Grown(GrownSettings(target="best")).learn(master, "task_0.head", tasks()[0])
+    with pytest.raises(RunError, match="target has 1 entries, but there is a task more"):
+        learn(mlp(), tasks(2), settings={**SHORT, "epochs": 1, "target": (0.01,)})
+    with pytest.raises(RunError, match='a share above 0 and at most 1, a list of them, or "scratch"'):
+        GrownSettings(target="worst")  # type: ignore[arg-type]
+
+
+def test_what_is_offered_is_a_share_of_the_first_widths() -> None:
+    found = ran("grown", penalty=0.0, sparse=False, offered=0.5, target=(0.01, 1.0, 1.0))
+    offered = [set(each.values()) for each in found.channels]
+    assert all(sizes <= {1, 2} for sizes in offered), "half of 4, however wide the master has become"
+    assert any(offered)
+
+
+def test_gates_can_close_within_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[object] = []
+
+    def told(module: object, groups: Any, *rest: object) -> None:
+        rates.extend(group["lr"] for group in groups if "lr" in group)
+
+    monkeypatch.setattr("growir.continual.grown.trained", told)
+    net = Network.init(heads(mlp(), "head", [2])[0], 0)
+    data = tasks()[0].data.cut(0, 0.1)
+    for rate in (None, 0.5):
+        grown = Grown(GrownSettings(**SHORT, gate_rate=rate))
+        master, fresh = grown.offered(Master(net.graph, net.arrays), 0, 1)
+        grown.fit(grown.learner(master, "task_0.head", 0, 1, fresh), data, 0, 1)
+    assert rates == [4 * 2.0 / (4 * 4), 0.5]
+
+
+def test_a_grown_master_is_counted_as_it_is_stored() -> None:
+    found = ran("grow_only", penalty=0.0)
+    assert found.master is not None
+    growing = Growing(Grown, found.master.graph, [], GrownSettings(), 0)
+    growing.master = found.master
+    tensors = sum(found.master.arrays[key].nbytes for key in found.master.locked)
+    own = sum(array.nbytes for task in found.master.tasks.values() for array in task.own.values())
+    bits = sum(-(-mask.size // 8) for task in found.master.tasks.values() for mask in task.masks.values())
+    assert growing.size == tensors + own + bits == found.sizes[-1]
+    assert found.master.graph["fc0"].op != Linear(out_features=4)
