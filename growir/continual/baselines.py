@@ -22,7 +22,6 @@ from growir.continual.fitting import FitSettings, fit, given
 from growir.continual.views import up_to
 from growir.data.shuffling import Shuffle
 from growir.data.source import Batch, Source
-from growir.graph import Graph
 from growir.growth.sections import Count, NonNegative
 from growir.live import network_of
 from growir.network import Network
@@ -43,9 +42,9 @@ class EwcSettings(FitSettings):
 class Separate:
     """A network of its own for each task: nothing is forgotten, and nothing shared."""
 
-    def __init__(self, graph: Graph, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
+    def __init__(self, first: Network, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
         self.settings, self.seed = settings, seed
-        self.networks = [up_to(Network.init(graph, seed), output) for output in outputs]
+        self.networks = [up_to(first, output) for output in outputs]
         self.learned: set[int] = set()
 
     def learn(self, task: int, experience: Experience) -> None:
@@ -85,9 +84,9 @@ class Separate:
 class FineTuned:
     """One trunk, which each task goes on training: what that forgets is what protection is worth."""
 
-    def __init__(self, graph: Graph, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
+    def __init__(self, first: Network, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
         self.outputs, self.settings, self.seed = outputs, settings, seed
-        self.whole = Network.init(graph, seed)
+        self.whole = first
         self.learned: set[int] = set()
 
     def learn(self, task: int, experience: Experience) -> None:
@@ -137,8 +136,8 @@ class Consolidated(FineTuned):
     the gradient of one sample's log-likelihood.
     """
 
-    def __init__(self, graph: Graph, outputs: Sequence[str], settings: EwcSettings, seed: int) -> None:
-        super().__init__(graph, outputs, settings, seed)
+    def __init__(self, first: Network, outputs: Sequence[str], settings: EwcSettings, seed: int) -> None:
+        super().__init__(first, outputs, settings, seed)
         self.strength, self.samples = settings.strength, settings.fisher_samples
         self.kept: list[dict[str, tuple[torch.Tensor, torch.Tensor]]] = []  # weights and Fisher information, by key
 
@@ -199,9 +198,9 @@ class Consolidated(FineTuned):
 class Joint(FineTuned):
     """All tasks at once, which no sequence can: each time a task comes, one network is trained on all so far, anew."""
 
-    def __init__(self, graph: Graph, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
-        super().__init__(graph, outputs, settings, seed)
-        self.first: Network = self.whole
+    def __init__(self, first: Network, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
+        super().__init__(first, outputs, settings, seed)
+        self.first = first
         self.seen: list[tuple[int, Experience]] = []
 
     def learn(self, task: int, experience: Experience) -> None:

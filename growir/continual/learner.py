@@ -139,11 +139,14 @@ class Learner(nn.Module):
             self._mask(f"gated_{name}", gated.get(key), shapes[key])
             self._mask(f"used_{name}", (used or {}).get(key, np.ones(shapes[key], bool)), shapes[key])
             if key in gated and gated[key].any():
-                self.gates[name] = nn.Parameter(torch.full(shapes[key], start))
+                self.gates[name] = nn.Parameter(torch.full(shapes[key], float(start)))
         self._shapes = shapes
         self._channels = [each for given in channels if (each := given.read_by(table)).readers]
         self.channels = nn.ParameterDict(
-            {each.name.replace(".", "_"): nn.Parameter(torch.full((each.count,), start)) for each in self._channels}
+            {
+                each.name.replace(".", "_"): nn.Parameter(torch.full((each.count,), float(start)))
+                for each in self._channels
+            }
         )
 
     def _mask(self, name: str, mask: Mask | None, shape: tuple[int, ...]) -> None:

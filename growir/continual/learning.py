@@ -78,14 +78,13 @@ class Growing:
     """A master that learns, by GROWN or what else has its call."""
 
     def __init__(
-        self, made: Callable[..., Grown], graph: Graph, outputs: Sequence[str], settings: Any, seed: int
+        self, made: Callable[..., Grown], first: Network, outputs: Sequence[str], settings: Any, seed: int
     ) -> None:
-        first = Network.init(graph, seed)
         self.master, self.outputs = Master(first.graph, first.arrays), outputs
         self.names: list[str] = []
         self.method, self.learned = made(settings, seed, first.graph), list[Learned]()
         kind = getattr(settings, "target", None)
-        self.targets = Targets(kind, graph, outputs, settings, seed) if isinstance(kind, str) else None
+        self.targets = Targets(kind, first, outputs, settings, seed) if isinstance(kind, str) else None
 
     def learn(self, task: int, experience: Experience) -> None:
         """One task more."""
@@ -182,7 +181,7 @@ class ContinualResult:
 
 
 def learn(
-    graph: Graph,
+    network: Graph | Network,
     experiences: Sequence[Experience],
     *,
     method: str = "grown",
@@ -195,8 +194,8 @@ def learn(
     """Learn one task after the other.
 
     Args:
-        graph: A network with one output, a small one where it is to grow; each task has a head like its last layer, as
-            wide as it has classes.
+        network: With one output, a small one where it is to grow; each task has a head of its own like its last layer,
+            as wide as the task has classes. A Network's weights are what learning begins from, but for its head's.
         experiences: The tasks, in their order; each has test data.
         method: "grown"; "grow_only", GROWN without gates and without what no task uses; "columns", progressive
             networks; "cpg", which thins out what was learned; "separate", a network for each task; "fine_tuned", one
@@ -218,13 +217,14 @@ def learn(
         raise RunError(f"there is no method {cut(method)!r}.{alternatives(method, METHODS)}")
     if resume and out is None:
         raise RunError("a sequence is resumed in its folder; give it as out")
+    graph = network.graph if isinstance(network, Network) else network
     check_experiences(graph, experiences)
     made, kind, preset = METHODS[method]
     given = kind(**{**preset, **(settings or {})})
-    wide, outputs = heads(graph, graph.outputs[0], [len(each.classes) for each in experiences])
-    learner = made(wide, outputs, given, seed)
+    first, outputs = _first(network, experiences, seed)
+    learner = made(first, outputs, given, seed)
     place = None if out is None else Path(out)
-    state = Kept(given=_digest(graph, experiences, method, given, seed))
+    state = Kept(given=_digest(first, experiences, method, given, seed))
     if place is not None:
         state = _begun(place, state, resume=resume)
     if state.names:
@@ -251,6 +251,16 @@ def learn(
         if told is not None:
             told(state)
     return _result(state, learner, experiences)
+
+
+def _first(network: Graph | Network, experiences: Sequence[Experience], seed: int) -> tuple[Network, list[str]]:
+    """What learning begins from, with a head for each task, and these heads."""
+    graph = network.graph if isinstance(network, Network) else network
+    wide, outputs = heads(graph, graph.outputs[0], [len(each.classes) for each in experiences])
+    first = Network.init(wide, seed)
+    if isinstance(network, Network):
+        first = first.with_arrays({key: array for key, array in network.arrays.items() if key in first.arrays})
+    return first, outputs
 
 
 def _begun(place: Path, state: Kept, *, resume: bool) -> Kept:
@@ -282,10 +292,11 @@ def _result(state: Kept, learner: Method, experiences: Sequence[Experience]) -> 
     return replace(found, master=learner.master, selected=selected, channels=channels)
 
 
-def _digest(graph: Graph, experiences: Sequence[Experience], method: str, settings: FitSettings, seed: int) -> str:
+def _digest(first: Network, experiences: Sequence[Experience], method: str, settings: FitSettings, seed: int) -> str:
     """What tells one sequence from another; of each task's samples the first count."""
     said = hashlib.sha256()
-    for text in (graph.hash, method, settings.model_dump_json(), str(seed)):
+    weights = "".join(array_digest(array) for array in first.arrays.values())
+    for text in (first.graph.hash, weights, method, settings.model_dump_json(), str(seed)):
         said.update(f"{text};".encode())
     for each in experiences:
         said.update(f"{each.name};{each.classes!r};".encode())

@@ -12,7 +12,7 @@ from pathlib import Path
 from growir.continual.baselines import FineTuned, Separate
 from growir.continual.experiences import Experience
 from growir.continual.fitting import FitSettings, accuracy_of
-from growir.graph import Graph
+from growir.network import Network
 
 
 class Targets:
@@ -20,18 +20,18 @@ class Targets:
 
     Args:
         kind: "scratch", "fine_tuned" or "best".
-        graph: With a head for each task.
+        first: What learning begins from, with a head for each task.
         outputs: The heads.
         settings: Of the training.
         seed: Of all that is drawn.
     """
 
-    def __init__(self, kind: str, graph: Graph, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
+    def __init__(self, kind: str, first: Network, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
         plain = FitSettings(**{name: getattr(settings, name) for name in FitSettings.model_fields})
         kinds: dict[str, type[Separate | FineTuned]] = {"scratch": Separate, "fine_tuned": FineTuned}
         self.settings, self.seed = plain, seed
         self.runs: dict[str, Separate | FineTuned] = {
-            name: made(graph, outputs, plain, seed) for name, made in kinds.items() if kind in (name, "best")
+            name: made(first, outputs, plain, seed) for name, made in kinds.items() if kind in (name, "best")
         }
 
     def of(self, task: int, experience: Experience) -> float:

@@ -33,6 +33,7 @@ from growir.growth.sections import (
     Share,
     Whole,
     Word,
+    run_file,
     told_as,
 )
 from growir.moments import FreshState
@@ -340,23 +341,7 @@ class RunConfig(Section):
 
     def to_toml(self) -> str:
         """The run file that gives this configuration."""
-        data = self.model_dump(mode="json", exclude_none=True)
-        lines = [f"{key} = {_toml(value)}" for key, value in data.items() if not isinstance(value, dict)]
-        for key, value in data.items():
-            if isinstance(value, dict):
-                section = cast("dict[str, object]", value)
-                lines += ["", f"[{key}]", *(f"{name} = {_toml(entry)}" for name, entry in section.items())]
-        return "\n".join(lines) + "\n"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, dict):
-        entries = cast("dict[str, object]", value).items()
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in entries) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, cast("list[object]", value))) + "]"
-    # JSON's spelling is TOML's, but for characters: surrogate pairs are none, and DEL must be escaped.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return run_file(self.model_dump(mode="json", exclude_none=True))
 
 
 DIGITS = RunConfig(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
@@ -38,6 +39,26 @@ def told_as(what: str) -> WrapValidator:
             raise ValueError(f"it is {what}") from None
 
     return WrapValidator(validate)
+
+
+def run_file(data: Mapping[str, Any]) -> str:
+    """The text of a run file with these entries, those that are mappings as sections."""
+    lines = [f"{key} = {_toml(value)}" for key, value in data.items() if not isinstance(value, dict)]
+    for key, value in data.items():
+        if isinstance(value, dict):
+            section = cast("dict[str, object]", value)
+            lines += ["", f"[{key}]", *(f"{name} = {_toml(entry)}" for name, entry in section.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        entries = cast("dict[str, object]", value).items()
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in entries) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, cast("list[object]", value))) + "]"
+    # JSON's spelling is TOML's, but for characters: surrogate pairs are none, and DEL must be escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 class Section(Record):

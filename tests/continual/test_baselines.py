@@ -66,9 +66,9 @@ def test_consolidation_holds_weights_where_they_counted() -> None:
     for name, strength in (("fine_tuned", None), ("none", 0.0), ("strong", 1e5)):
         told = SHORT if strength is None else {**SHORT, "strength": strength}
         method = (
-            FineTuned(wide, outputs, FitSettings(**told), 0)
+            FineTuned(Network.init(wide, 0), outputs, FitSettings(**told), 0)
             if strength is None
-            else Consolidated(wide, outputs, EwcSettings(**told), 0)
+            else Consolidated(Network.init(wide, 0), outputs, EwcSettings(**told), 0)
         )
         first, second, _ = tasks()
         method.learn(0, first)
@@ -81,7 +81,7 @@ def test_consolidation_holds_weights_where_they_counted() -> None:
 
 def test_fisher_information_is_the_mean_square_of_each_sample_s_gradient() -> None:
     wide, outputs = heads(mlp(4), "head", [2, 2])
-    method = Consolidated(wide, outputs, EwcSettings(**{**SHORT, "fisher_samples": 10_000}), 0)
+    method = Consolidated(Network.init(wide, 0), outputs, EwcSettings(**{**SHORT, "fisher_samples": 10_000}), 0)
     first, _ = tasks(2)
     method.learn(0, first)
     module = method.network(0).to_torch().eval()

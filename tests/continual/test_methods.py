@@ -69,8 +69,9 @@ def test_nothing_is_released_where_the_task_would_miss_what_it_has_to_keep() -> 
 
 def test_targets_come_from_runs_beside() -> None:
     graph, outputs = heads(mlp(), "head", [2, 2, 2])
-    best = Targets("best", graph, outputs, GrownSettings(**SHORT), 0)
-    each = {kind: Targets(kind, graph, outputs, FitSettings(**SHORT), 0) for kind in ("scratch", "fine_tuned")}
+    first = Network.init(graph, 0)
+    best = Targets("best", first, outputs, GrownSettings(**SHORT), 0)
+    each = {kind: Targets(kind, first, outputs, FitSettings(**SHORT), 0) for kind in ("scratch", "fine_tuned")}
     for k, task in enumerate(tasks()):
         alone = {kind: targets.of(k, task) for kind, targets in each.items()}
         assert best.of(k, task) == max(alone.values())
@@ -119,13 +120,13 @@ def test_gates_can_close_within_a_training(monkeypatch: pytest.MonkeyPatch) -> N
         grown = Grown(GrownSettings(**SHORT, gate_rate=rate))
         master, fresh = grown.offered(Master(net.graph, net.arrays), 0, 1)
         grown.fit(grown.learner(master, "task_0.head", 0, 1, fresh), data, 0, 1)
-    assert rates == [4 * 2.0 / (4 * 4), 0.5]
+    assert rates == [4 * 3.0 / (4 * 4), 0.5]
 
 
 def test_a_grown_master_is_counted_as_it_is_stored() -> None:
     found = ran("grow_only", penalty=0.0)
     assert found.master is not None
-    growing = Growing(Grown, found.master.graph, [], GrownSettings(), 0)
+    growing = Growing(Grown, Network(found.master.graph, found.master.arrays), [], GrownSettings(), 0)
     growing.master = found.master
     tensors = sum(found.master.arrays[key].nbytes for key in found.master.locked)
     own = sum(array.nbytes for task in found.master.tasks.values() for array in task.own.values())
