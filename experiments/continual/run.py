@@ -9,6 +9,7 @@ A line of JSON for each network, method and order; what is there is not run agai
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,22 +22,23 @@ from numpy.typing import NDArray
 
 from experiments.continual.nets import NETS, graph_of
 from experiments.lines import Line, add, read
-from growir.continual import Experience, by_classes, learn
+from growir.continual import Experience, FitSettings, by_classes, learn
+from growir.continual.learning import METHODS, first_of
+from growir.continual.targets import Targets
 
 TRAIN, TEST = 500, 250  # samples of each class, others with each order
 EPOCHS: Mapping[str, int] = {"mlp": 10, "lenet": 10, "vgg16": 5}
 TRAINING: Mapping[str, Any] = {"batch_size": 64, "learning_rate": 0.002}
 PAIRS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 Arm = tuple[str, Mapping[str, Any]]  # a method, and settings of its own
-GROWS: Mapping[str, Any] = {"target": "best"}
 ARMS: Mapping[str, Arm] = {
-    "grown": ("grown", GROWS),
-    "firefly": ("firefly", GROWS),
-    "grow only": ("grow_only", GROWS),
-    "+ select": ("grow_only", {**GROWS, "select": True}),
-    "+ sparse": ("grow_only", {**GROWS, "select": True, "sparse": True}),
+    "grown": ("grown", {}),
+    "firefly": ("firefly", {}),
+    "grow only": ("grow_only", {}),
+    "+ select": ("grow_only", {"select": True}),
+    "+ sparse": ("grow_only", {"select": True, "sparse": True}),
     "columns": ("columns", {}),
-    "cpg": ("cpg", GROWS),
+    "cpg": ("cpg", {"releases": 2}),
     "separate": ("separate", {}),
     "fine-tuned": ("fine_tuned", {}),
     "ewc": ("ewc", {}),
@@ -78,7 +80,9 @@ def run(path: Path, net: str, arm: str, order: int, more: Mapping[str, Any] | No
     shape = inputs[0].shape[1:]
     began, cpu = time.perf_counter(), time.process_time()
     graph = graph_of(net, (shape[0], shape[1], shape[2]))
-    given = {"epochs": EPOCHS[net], **settings, **(more or {})}
+    given = {**TRAINING, "epochs": EPOCHS[net], **settings, **(more or {})}
+    if "target" in METHODS[method][1].model_fields:
+        given = {"target": targets(str(path), net, order), **given}
     found = learn(graph, experiences, method=method, settings=given, seed=order)
     return {
         "accuracy": [[None if np.isnan(x) else float(x) for x in row] for row in found.accuracy],
@@ -91,6 +95,19 @@ def run(path: Path, net: str, arm: str, order: int, more: Mapping[str, Any] | No
         "cpu": round(time.process_time() - cpu, 2),
         "seconds": round(time.perf_counter() - began, 2),
     }
+
+
+@functools.cache
+def targets(path: str, net: str, order: int) -> tuple[float, ...]:
+    """What each task is to reach, by GROWN's rule: the better of a network of its own and one that is fine-tuned."""
+    experiences = tasks(Path(path), order)
+    inputs = next(iter(experiences[0].data.train.batches(2, None))).inputs
+    assert isinstance(inputs, tuple), "they are arrays"
+    shape = inputs[0].shape[1:]
+    graph = graph_of(net, (shape[0], shape[1], shape[2]))
+    first, outputs = first_of(graph, experiences, order)
+    found = Targets("best", first, outputs, FitSettings(**{**TRAINING, "epochs": EPOCHS[net]}), order)
+    return tuple(max(found.of(k, each), 1e-6) for k, each in enumerate(experiences))
 
 
 def wanted(options: argparse.Namespace) -> Iterator[tuple[str, Path, str, str, int]]:

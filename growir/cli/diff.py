@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from growir.cli.output import MAX_PARAMETERS, PATH_HELP, AsJson, MaxParameters, line_width, print_json
+from growir.cli.masters import master_of, opened
+from growir.cli.output import MAX_PARAMETERS, PATH_HELP, AsJson, MaxParameters, line_width, print_json, print_lines
 from growir.staging import replaceable
 
 if TYPE_CHECKING:
@@ -41,20 +42,28 @@ def diff(
     Exits with 0 if they are the same, 1 if they differ, 2 if one cannot be read.
     """
     difference = _difference(a, b, max_parameters)
+    apart = _tasks_apart(a, b)
     if html is not None:
         _write_page(difference, html)
     if as_json:
-        print_json(difference.to_json())
+        print_json(difference.to_json() | ({} if apart is None else {"tasks": apart}))
     else:
         _print(difference)
-    raise typer.Exit(SAME if difference.same else DIFFERENT)
+        for line in apart or ():
+            print_lines(line)
+    raise typer.Exit(SAME if difference.same and not apart else DIFFERENT)
+
+
+def _tasks_apart(a: Path, b: Path) -> list[str] | None:
+    """What the tasks of two masters have not in common; None where one of the two is none."""
+    first, second = (master_of(path) if path.is_dir() else None for path in (a, b))
+    return None if first is None or second is None else first.tasks_apart(second)
 
 
 def _difference(a: Path, b: Path, max_parameters: int) -> Difference:
     from growir.difference import diff as difference_of
-    from growir.network import open_path
 
-    first, second = (open_path(path, max_parameters=max_parameters) for path in (a, b))
+    first, second = (opened(path, max_parameters=max_parameters) for path in (a, b))
     exported = [_exported(path, found) for path, found in ((a, first), (b, second))]
     return difference_of(exported[0] or _as_in(exported[1], first), exported[1] or _as_in(exported[0], second))
 

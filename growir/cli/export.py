@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from growir.cli.masters import network_at
 from growir.cli.output import MAX_PARAMETERS, MaxParameters, print_lines, printable
 from growir.staging import replaceable
 
@@ -41,14 +42,13 @@ def export(
     Only files that growir wrote are ever replaced.
     """
     from growir.errors import ExportError
-    from growir.network import Network
 
     suffix = out.suffix.lower()
     if suffix not in (".onnx", ".py"):
         raise ExportError(
             f"{out}: only .onnx files and .py files with their weights can be written; give a name that ends in one"
         )
-    network = Network.load(net, max_parameters=max_parameters)
+    network = network_at(net, max_parameters=max_parameters)
     if suffix == ".py":
         _export_source(network, out, check=not no_check)
     else:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from growir.cli.masters import graph_at
 from growir.cli.output import MAX_PARAMETERS, AsJson, GraphPath, MaxParameters, print_json, print_page
 
 
@@ -21,9 +22,8 @@ def inspect(
     Over 200 nodes are collapsed by module.
     """
     from growir.inspecting import inspection, page
-    from growir.network import load_graph
 
-    graph = load_graph(path, max_parameters=max_parameters)
+    graph = graph_at(path, max_parameters=max_parameters)
     if as_json:
         print_json(inspection(graph, spaces=spaces))
         return

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from growir.columns import Grid
 
-PATH_HELP = "A graph document, a network or run directory, or an .onnx file that growir wrote."
+PATH_HELP = "A graph document, a network or run directory, an .onnx file that growir wrote, or MASTER@TASK."
 
 GraphPath = Annotated[Path, typer.Argument(metavar="PATH", help=PATH_HELP, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

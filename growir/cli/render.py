@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from growir.cli.masters import graph_at
 from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, printable
 from growir.staging import replaceable
 
@@ -44,7 +45,6 @@ def render(
     one that growir wrote is ever replaced.
     """
     from growir.errors import ExportError, RunError
-    from growir.network import load_graph
     from growir.render import draw, graph_page
     from growir.render.svg import WRITTEN
     from growir.store import write_file
@@ -56,7 +56,7 @@ def render(
         raise ExportError(f"{out}: scores are drawn as .svg; give a name that ends so")
     if growth is not None and not scores:
         raise RunError("--growth says of which growth --scores are drawn; give both")
-    graph = load_graph(path, max_parameters=max_parameters)
+    graph = graph_at(path, max_parameters=max_parameters)
     replaceable(out, is_picture)
     if scores:
         from growir.runs.reading import read_run

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from growir.cli.masters import opened
 from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, print_lines, printable
 from growir.staging import replaceable
 
@@ -32,11 +33,10 @@ def validate(
         _write(_without_history(path, max_parameters), out)
         return
     from growir.graph import Graph
-    from growir.network import open_path
     from growir.replay import missing_values
     from growir.show import some
 
-    found = open_path(path, max_parameters=max_parameters)
+    found = opened(path, max_parameters=max_parameters)
     graph, what = (found, "document") if isinstance(found, Graph) else (found.graph, "network")
     parameters = f"{graph.costs().parameters:,} parameters"
     print(printable(f"{path}: a valid {what}: {len(graph.nodes):,} nodes, {parameters}\nhash {graph.hash}"))

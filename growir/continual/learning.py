@@ -221,7 +221,7 @@ def learn(
     check_experiences(graph, experiences)
     made, kind, preset = METHODS[method]
     given = kind(**{**preset, **(settings or {})})
-    first, outputs = _first(network, experiences, seed)
+    first, outputs = first_of(network, experiences, seed)
     learner = made(first, outputs, given, seed)
     place = None if out is None else Path(out)
     state = Kept(given=_digest(first, experiences, method, given, seed))
@@ -253,7 +253,7 @@ def learn(
     return _result(state, learner, experiences)
 
 
-def _first(network: Graph | Network, experiences: Sequence[Experience], seed: int) -> tuple[Network, list[str]]:
+def first_of(network: Graph | Network, experiences: Sequence[Experience], seed: int) -> tuple[Network, list[str]]:
     """What learning begins from, with a head for each task, and these heads."""
     graph = network.graph if isinstance(network, Network) else network
     wide, outputs = heads(graph, graph.outputs[0], [len(each.classes) for each in experiences])

@@ -255,6 +255,21 @@ class Master:
         fresh = initial_arrays(graph, seed, dtype)
         return Master(graph, {**fresh, **self.arrays}, list(self.tasks.values()))
 
+    def tasks_apart(self, other: Master) -> list[str]:
+        """What the tasks of this master and of another have not in common, a line for each; empty if nothing."""
+        found = [f"task {cut(name)!r} is in the first alone" for name in self.tasks if name not in other.tasks]
+        found += [f"task {cut(name)!r} is in the second alone" for name in other.tasks if name not in self.tasks]
+        for name, task in self.tasks.items():
+            there = other.tasks.get(name)
+            if there is None or (task.graph == there.graph and task.digests == there.digests):
+                continue
+            moved = [key for key, digest in task.digests.items() if there.digests.get(key, digest) != digest]
+            what = "another network" if task.graph != there.graph else f"other numbers in {', '.join(map(cut, moved))}"
+            found.append(f"task {cut(name)!r} has {what}")
+        if not found and list(self.tasks) != list(other.tasks):
+            found.append("the tasks were learned in another order")
+        return found
+
     # -- files --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:

@@ -1,0 +1,129 @@
+"""The tables of a file of lines that `run` has written.
+
+python -m experiments.continual.table experiments/continual/five_tasks.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+
+from experiments.continual.run import ARMS
+from experiments.lines import Line
+from experiments.tables import grid, mean_of, paired, print_table, spread
+
+Key = tuple[str, str]  # data and network
+ABLATION = ("grow only", "+ select", "+ sparse", "grown")
+AGAINST = ("grow only", "fine-tuned", "columns", "cpg", "separate", "ewc", "joint")
+
+
+def end(line: Line) -> float:
+    """Mean accuracy over tasks at the end, in percent."""
+    return 100 * fmean(line["accuracy"][-1])
+
+
+def when_learned(line: Line) -> float:
+    """Mean accuracy of each task when it was learned, in percent."""
+    return 100 * fmean(row[t] for t, row in enumerate(line["accuracy"]))
+
+
+def of(lines: Sequence[Line], key: Key, arm: str) -> dict[int, Line]:
+    """The lines of an arm, by order."""
+    return {line["order"]: line for line in lines if (line["data"], line["net"], line["arm"]) == (*key, arm)}
+
+
+def tables(lines: Sequence[Line]) -> Iterator[str]:
+    """All of them."""
+    keys = list(dict.fromkeys((line["data"], line["net"]) for line in lines))
+    arms = [arm for arm in ARMS if any(line["arm"] == arm for line in lines)]
+    heads = ["arm", *(" ".join(key) for key in keys)]
+    yield "### Accuracy at the end, mean over five tasks, mean ± standard deviation over orders"
+    yield ""
+    yield from grid(heads, _rows(lines, keys, arms, lambda found: spread([end(line) for line in found])))
+    yield ""
+    yield "### Forgetting: accuracy when learned less at the end, in points"
+    yield ""
+    yield from grid(
+        heads, _rows(lines, keys, arms, lambda found: f"{fmean(when_learned(x) - end(x) for x in found):.1f}")
+    )
+    yield ""
+    yield "### Numbers kept at the end, over those of one network"
+    yield ""
+    ones = {key: fmean(x["parameters"][0] for x in of(lines, key, "separate").values()) for key in keys}
+
+    def sizes(key: Key, found: Sequence[Line]) -> str:
+        return f"{fmean(x['parameters'][-1] for x in found) / ones[key]:.2f}"
+
+    yield from grid(heads, [[arm, *(_cell(lines, key, arm, sizes) for key in keys)] for arm in arms])
+    yield ""
+    yield "### Bytes kept at the end, masks and what else protects among them, over those of one network"
+    yield ""
+    bytes_of = {key: fmean(x["bytes"][0] for x in of(lines, key, "separate").values()) for key in keys}
+
+    def stored(key: Key, found: Sequence[Line]) -> str:
+        return f"{fmean(x['bytes'][-1] for x in found) / bytes_of[key]:.2f}"
+
+    yield from grid(heads, [[arm, *(_cell(lines, key, arm, stored) for key in keys)] for arm in arms])
+    yield ""
+    for arm in ("grown", "firefly"):
+        if arm in arms:
+            yield f"### {arm} less others at the end, in points, mean ± standard error over orders"
+            yield ""
+            yield from _against(lines, keys, arm, [each for each in AGAINST if each in arms])
+            yield ""
+    yield "### The parts of GROWN, each with those above it: accuracy at the end, and numbers kept over one network"
+    yield ""
+    yield from grid(heads, [[arm, *(_part(lines, key, arm, ones[key]) for key in keys)] for arm in ABLATION])
+    yield ""
+    yield "### CPU seconds of a sequence"
+    yield ""
+    yield from grid(heads, _rows(lines, keys, arms, lambda found: f"{fmean(x['cpu'] for x in found):.0f}"))
+    total = sum(line["cpu"] for line in lines)
+    yield ""
+    yield f"In all {len(lines)} sequences, {total / 60:.0f} CPU minutes."
+
+
+def _rows(lines: Sequence[Line], keys: Sequence[Key], arms: Sequence[str], told: object) -> Iterator[list[str]]:
+    assert callable(told)
+    for arm in arms:
+        found = [list(of(lines, key, arm).values()) for key in keys]
+        yield [arm, *(str(told(each)) if each else "" for each in found)]
+
+
+def _cell(lines: Sequence[Line], key: Key, arm: str, told: object) -> str:
+    assert callable(told)
+    found = list(of(lines, key, arm).values())
+    return str(told(key, found)) if found else ""
+
+
+def _against(lines: Sequence[Line], keys: Sequence[Key], arm: str, others: Sequence[str]) -> Iterator[str]:
+    """Paired differences by order; the last column has all networks and orders together."""
+    rows: list[list[str]] = []
+    for other in others:
+        both = {key: (ends(lines, key, arm), ends(lines, key, other)) for key in keys}
+        cells = [paired(*each) for each in both.values()]
+        every = [one[k] - two[k] for one, two in both.values() for k in one if k in two]
+        whole = mean_of(every)
+        rows.append([other, *("" if cell is None else cell.told() for cell in (*cells, whole))])
+    yield from grid(["less", *(" ".join(key) for key in keys), "all"], rows)
+
+
+def ends(lines: Sequence[Line], key: Key, arm: str) -> Mapping[int, float]:
+    """What an arm has at the end, by order."""
+    return {order: end(line) for order, line in of(lines, key, arm).items()}
+
+
+def _part(lines: Sequence[Line], key: Key, arm: str, one: float) -> str:
+    found = list(of(lines, key, arm).values())
+    if not found:
+        return ""
+    return f"{fmean(map(end, found)):.1f}, {fmean(x['parameters'][-1] for x in found) / one:.2f}"
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    print_table(__doc__, tables, given)
+
+
+if __name__ == "__main__":
+    main()
