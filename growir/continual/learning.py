@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from growir.continual.baselines import Consolidated, EwcSettings, FineTuned, Joint, Separate
 from growir.continual.experiences import Experience
+from growir.continual.firefly import Firefly, FireflySettings
 from growir.continual.fitting import FitSettings, accuracy_of
 from growir.continual.grown import Grown, GrownSettings, Learned, heads
 from growir.continual.master import Master
@@ -41,13 +42,16 @@ class Method(Protocol):
 
 
 class Growing:
-    """GROWN as a method."""
+    """GROWN or Firefly as a method."""
 
-    def __init__(self, graph: Graph, outputs: Sequence[str], settings: GrownSettings, seed: int) -> None:
+    def __init__(
+        self, graph: Graph, outputs: Sequence[str], settings: GrownSettings | FireflySettings, seed: int
+    ) -> None:
         first = Network.init(graph, seed)
         self.master, self.outputs = Master(first.graph, first.arrays), outputs
         self.names: list[str] = []
-        self.grown, self.learned = Grown(settings, seed), list[Learned]()
+        self.grown = Firefly(settings, seed) if isinstance(settings, FireflySettings) else Grown(settings, seed)
+        self.learned = list[Learned]()
 
     def learn(self, task: int, experience: Experience) -> None:
         """One task more."""
@@ -70,6 +74,7 @@ GROW_ONLY: Mapping[str, bool] = {"select": False, "retrain": False, "sparse": Fa
 METHODS: Mapping[str, tuple[_Made, type[FitSettings], Mapping[str, Any]]] = {
     "grown": (Growing, GrownSettings, {}),
     "grow_only": (Growing, GrownSettings, GROW_ONLY),
+    "firefly": (Growing, FireflySettings, {}),
     "separate": (Separate, FitSettings, {}),
     "fine_tuned": (FineTuned, FitSettings, {}),
     "ewc": (Consolidated, EwcSettings, {}),
@@ -117,9 +122,10 @@ def learn(
         graph: A network with one output, a small one where it is to grow; each task has a head like its last layer, as
             wide as it has classes.
         experiences: The tasks, in their order; each has test data.
-        method: "grown"; "grow_only", GROWN without gates and without what no task uses; "separate", a network for each
-            task; "fine_tuned", one that nothing protects; "ewc"; or "joint", all tasks so far at once.
-        settings: Of the method: fields of GrownSettings, EwcSettings or FitSettings.
+        method: "grown"; "grow_only", GROWN without gates and without what no task uses; "firefly", which copies and
+            changes old units or adds new ones; "separate", a network for each task; "fine_tuned", one that nothing
+            protects; "ewc"; or "joint", all tasks so far at once.
+        settings: Of the method: fields of GrownSettings, FireflySettings, EwcSettings or FitSettings.
         seed: Of all that is drawn.
 
     Raises:

@@ -32,7 +32,7 @@ def test_every_method_learns_its_tasks(method: str) -> None:
     assert np.diag(found.accuracy).min() > 0.7
     assert list(found.networks) == ["0, 1", "2, 3", "4, 5"]
     assert list(found.parameters) == sorted(found.parameters)
-    assert (found.master is not None) == method.startswith("grow")
+    assert (found.master is not None) == method.startswith(("grow", "firefly"))
     for network in found.networks.values():
         assert network.to_torch().eval()(torch.from_numpy(X)).shape == (len(X), 2)
 
