@@ -454,11 +454,11 @@ def offered_sites(master: Master, network: Network) -> list[Site]:
         space = whole.get(site.name)
         single = len(site.space.growth) == 1 and site.space.growth[site.space.space] == 1
         plain = all(slot.groups == 1 for slot in (*site.makes, *site.carries, *site.reads))
-        if space is None or space.units != site.space.units or not (single and plain):
+        if space is None or space.pins or space.units != site.space.units or not (single and plain):
             continue
         try:
             master.apply(Widen(node=site.name, by=site.space.stride))
-        except PassRefused:  # a view would move, or another head holds the width
+        except PassRefused:  # a view would move
             continue
         found.append(site)
     return found

@@ -29,8 +29,9 @@ from growir.data import Data
 from growir.errors import GrowirError, RunError
 from growir.families import network
 from growir.graph import Graph, Input, Node
+from growir.growth.measure.sites import sites
 from growir.network import Network
-from growir.ops import Conv2d, Flatten, Linear, Relu
+from growir.ops import Concat, Conv2d, Flatten, GroupNorm, Linear, Relu
 from growir.shapes import shapes_of
 from growir.verify import verify
 from tests.continual.test_learning import SHORT, logits, mlp, tasks
@@ -111,15 +112,36 @@ def depthwise() -> Graph:
 
 
 def grouped() -> Graph:
-    """Groups that take different channels."""
+    """Units that lie in each of the groups."""
     return second_kernel(Conv2d(out_channels=4, groups=2, kernel_size=3))
+
+
+def balanced() -> Graph:
+    """Groups that read different channels, which are normed in pairs: a's grow with b's or not at all."""
+    nodes = (
+        Node(name="a", op=Conv2d(out_channels=6, kernel_size=3), inputs=("x",)),
+        Node(name="b", op=Conv2d(out_channels=4, kernel_size=3), inputs=("x",)),
+        Node(name="norm_a", op=GroupNorm(num_groups=3), inputs=("a",)),
+        Node(name="norm_b", op=GroupNorm(num_groups=2), inputs=("b",)),
+        Node(name="both", op=Concat(), inputs=("norm_a", "norm_b")),
+        Node(name="grouped", op=Conv2d(out_channels=4, groups=2, kernel_size=1), inputs=("both",)),
+        Node(name="flat", op=Flatten(), inputs=("grouped",)),
+        Node(name="head", op=Linear(out_features=2), inputs=("flat",)),
+    )
+    return verify(Graph(inputs=(Input(name="x", shape=("N", 1, 6, 6)),), nodes=nodes, outputs=("head",)))
 
 
 def resnet() -> Graph:
     return network("Basic3ResNet-1-1-1", (1, 8, 8), 2, width=2)
 
 
-GRAPHS: dict[str, Callable[[], Graph]] = {"mlp": mlp, "resnet": resnet, "depthwise": depthwise, "grouped": grouped}
+GRAPHS: dict[str, Callable[[], Graph]] = {
+    "mlp": mlp,
+    "resnet": resnet,
+    "depthwise": depthwise,
+    "grouped": grouped,
+    "balanced": balanced,
+}
 
 
 def drawn(net: Network, seed: int) -> dict[str, NDArray[Any]]:
@@ -238,6 +260,23 @@ def test_of_a_residual_sum_each_producer_gets_the_copy() -> None:
         assert 0 < np.abs(rows[0] - rows[1]).max() < 0.2
 
 
+def test_channels_that_grow_only_with_others_are_left_out() -> None:
+    """Also before the first task, when there is no view that they could move."""
+    assert len(sites(balanced()).sites) > 1
+    none = Stage(Master(balanced(), Network.init(balanced(), 0).arrays), "head", {})
+    for stage in (none, second_stage(balanced())):
+        assert [site.name for site in offered_sites(stage.master, stage.network(stage.learner()))] == ["grouped"]
+
+
+def test_what_another_head_holds_is_left_out() -> None:
+    graph = mlp().replace(outputs=("head", "fc1"))
+    master = Master(graph, Network.init(graph, 0).arrays)
+    stage = Stage(master, "head", {})
+    net = stage.network(stage.learner())
+    assert [site.name for site in sites(net.graph).sites] == ["fc0", "fc1"]
+    assert [site.name for site in offered_sites(master, net)] == ["fc0"]
+
+
 # -- what is chosen ---------------------------------------------------------------------------------------------------
 
 
@@ -317,20 +356,22 @@ def test_what_is_chosen_lowers_the_loss(strength: float, monkeypatch: pytest.Mon
     assert after < before
 
 
-def test_directions_are_no_longer_than_a_layer_s_weights() -> None:
-    stage = second_stage(resnet())
+@pytest.mark.parametrize("name", ["resnet", "depthwise"])
+def test_directions_are_no_longer_than_a_layer_s_weights(name: str) -> None:
+    """Of each unit by itself, which in front of neurons has a column for each position of a map."""
+    stage = second_stage(GRAPHS[name]())
     candidates = candidates_of(stage, stage.network(stage.learner()))
-    short = {name: 0.1 * direction for name, direction in candidates.directions.items()}
-    for name in candidates.directions:
-        candidates.directions[name] = short[name].clone()
+    short = {address: 0.01 * direction for address, direction in candidates.directions.items()}
+    candidates.directions |= short
+    before = {address: direction.clone() for address, direction in short.items()}
     candidates.bound()
-    for name, direction in candidates.directions.items():
-        assert torch.equal(direction, short[name])
-        candidates.directions[name] = 1000 * direction
+    for address, direction in before.items():
+        assert torch.equal(candidates.directions[address], direction)
+        candidates.directions[address] = 1e5 * direction
     candidates.bound()
-    for name, direction in candidates.directions.items():
-        each = direction.square().flatten(1).mean(1).sqrt()
-        torch.testing.assert_close(each, torch.full_like(each, candidates.spreads[name]))
+    for address, direction in candidates.directions.items():
+        found = direction.square().mean().sqrt()
+        torch.testing.assert_close(found, torch.full_like(found, candidates.spreads[address]))
 
 
 def test_the_first_task_is_an_ordinary_training_that_only_fresh_units_can_join() -> None:
