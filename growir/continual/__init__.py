@@ -2,6 +2,7 @@
 
 from growir.continual.baselines import EwcSettings
 from growir.continual.experiences import Experience, by_classes
+from growir.continual.firefly import FireflySettings
 from growir.continual.fitting import FitSettings
 from growir.continual.grown import GrownSettings
 from growir.continual.learning import ContinualResult, learn
@@ -13,6 +14,7 @@ __all__ = [
     "ContinualResult",
     "EwcSettings",
     "Experience",
+    "FireflySettings",
     "FitSettings",
     "GrownSettings",
     "Master",

@@ -14,11 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from growir.channels import analyse
 from growir.continual.experiences import Experience
@@ -27,15 +25,14 @@ from growir.continual.fitting import fit as trained
 from growir.continual.gates import OPEN, expected_open
 from growir.continual.learner import Learner
 from growir.continual.masks import Mask
-from growir.continual.master import MAX_TASKS, Master
+from growir.continual.master import Master
 from growir.continual.offering import added, fresh_channels, fresh_weights, pruned, trunk, with_more
+from growir.continual.targets import Target, told_target
 from growir.data.parts import Data
-from growir.errors import RunError
 from growir.graph import Graph
-from growir.growth.sections import Count, NonNegative, Positive, Share, told_as
+from growir.growth.sections import Count, NonNegative, Positive
 
 GATE_RATE = 1e-2  # of gates, at least
-Runs = Literal["scratch", "fine_tuned", "best"]  # that a target comes from
 
 
 class GrownSettings(FitSettings):
@@ -56,10 +53,7 @@ class GrownSettings(FitSettings):
     """
 
     gate_rate: Positive | None = None
-    target: Annotated[
-        Share | Runs | Annotated[tuple[Share, ...], Field(min_length=1, max_length=MAX_TASKS)],
-        told_as('a share above 0 and at most 1, a list of them, or "scratch", "fine_tuned" or "best"'),
-    ] = 1.0
+    target: Target = 1.0
     select: bool = True
     retrain: bool = True
     sparse: bool = True
@@ -103,7 +97,7 @@ class Grown:
             target: The accuracy from which on nothing grows; by default as the settings say it, where they do.
         """
         settings, task = self.settings, len(master.tasks)
-        enough = _told(settings.target, task) if target is None else target
+        enough = told_target(settings.target, task) if target is None else target
         data = experience.data.cut(self.seed, settings.select_share)
         learner = self.learner(master, output, task, 0)
         selected = [self.fit(learner, data, task, 0)]
@@ -191,15 +185,6 @@ class Grown:
         trained(learner, groups, data.train, settings, key, penalty if channels else None)
         assert data.select is not None, "the data is cut"
         return accuracy_of(learner, data.select)
-
-
-def _told(target: float | Runs | tuple[float, ...], task: int) -> float:
-    """What settings say of a task's target. Raises RunError where that takes other runs, or it is not there."""
-    if isinstance(target, str):
-        raise RunError(f"the target {target!r} comes from runs that `learn` makes; give a share here")
-    if isinstance(target, tuple) and task >= len(target):
-        raise RunError(f"target has {len(target)} entries, but there is a task more; give one for each")
-    return target[task] if isinstance(target, tuple) else target
 
 
 def going_on(master: Master, learner: Learner) -> Master:

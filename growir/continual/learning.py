@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -25,21 +24,20 @@ from growir.continual.checking import check_experiences
 from growir.continual.columns import Columns
 from growir.continual.compacting import Compacting, CpgSettings
 from growir.continual.experiences import Experience
+from growir.continual.firefly import Firefly, FireflySettings
 from growir.continual.fitting import FitSettings, accuracy_of
-from growir.continual.grown import Grown, GrownSettings, Learned
+from growir.continual.growing import Growing, Learns
+from growir.continual.grown import Grown, GrownSettings
 from growir.continual.heads import heads
 from growir.continual.keeping import STATE, Kept, keep, kept, method_folder, row
-from growir.continual.masks import packed
 from growir.continual.master import Master
 from growir.continual.measures import Measures, measures
-from growir.continual.targets import Targets
-from growir.continual.views import up_to
 from growir.data.nests import tensors_of
 from growir.errors import RunError, cut
 from growir.graph import Graph
 from growir.nearest import alternatives
 from growir.network import Network
-from growir.params import array_digest, param_table
+from growir.params import array_digest
 
 DIGESTED = 64  # samples that tell a task from another
 
@@ -74,65 +72,7 @@ class Method(Protocol):
         ...
 
 
-class Growing:
-    """A master that learns, by GROWN or what else has its call."""
-
-    def __init__(
-        self, made: Callable[..., Grown], first: Network, outputs: Sequence[str], settings: Any, seed: int
-    ) -> None:
-        self.master, self.outputs = Master(first.graph, first.arrays), outputs
-        self.names: list[str] = []
-        self.method, self.learned = made(settings, seed, first.graph), list[Learned]()
-        kind = getattr(settings, "target", None)
-        self.targets = Targets(kind, first, outputs, settings, seed) if isinstance(kind, str) else None
-
-    def learn(self, task: int, experience: Experience) -> None:
-        """One task more."""
-        target = None if self.targets is None else self.targets.of(task, experience)
-        self.learned.append(self.method.learn(self.master, self.outputs[task], experience, target))
-        self.master = self.learned[-1].master
-        self.names.append(experience.name)
-
-    def network(self, task: int) -> Network:
-        """The master's view, or what a task would start from."""
-        if task < len(self.names):
-            return self.master.task(self.names[task])
-        return up_to(Network(self.master.graph, self.master.arrays), self.outputs[task])
-
-    @property
-    def parameters(self) -> int:
-        """Shared weights that any task uses, once, and each task's own tensors."""
-        return size_of(self.master)
-
-    @property
-    def size(self) -> int:
-        """Of the shared tensors that any task reads, whole, of each task's own, and of its masks as bits."""
-        master = self.master
-        tasks = master.tasks.values()
-        own = sum(array.nbytes for task in tasks for array in task.own.values())
-        masks = sum(packed(mask).nbytes for task in tasks for mask in task.masks.values())
-        return own + masks + sum(master.arrays[key].nbytes for key in master.locked)
-
-    def save(self, folder: Path) -> None:
-        """Keep the master, and what is told of the tasks."""
-        self.master.save(folder / "master")
-        told = [{"selected": list(each.selected), "channels": dict(each.channels)} for each in self.learned]
-        (folder / "tasks.json").write_text(json.dumps(told), encoding="utf-8")
-        if self.targets is not None:
-            (folder / "targets").mkdir()
-            self.targets.save(folder / "targets")
-
-    def load(self, folder: Path, learned: Sequence[Experience]) -> None:
-        """Go on from there."""
-        self.master = Master.load(folder / "master")
-        told: list[Any] = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
-        self.learned = [Learned(self.master, each["selected"], each["channels"]) for each in told]
-        self.names = [each.name for each in learned]
-        if self.targets is not None:
-            self.targets.load(folder / "targets", learned)
-
-
-def _growing(made: Callable[..., Grown]) -> Callable[..., Method]:
+def _growing(made: Callable[..., Learns]) -> Callable[..., Method]:
     return functools.partial(Growing, made)
 
 
@@ -140,6 +80,7 @@ GROW_ONLY: Mapping[str, bool] = {"select": False, "retrain": False, "sparse": Fa
 METHODS: Mapping[str, tuple[Callable[..., Method], type[FitSettings], Mapping[str, Any]]] = {
     "grown": (_growing(Grown), GrownSettings, {}),
     "grow_only": (_growing(Grown), GrownSettings, GROW_ONLY),
+    "firefly": (_growing(Firefly), FireflySettings, {}),
     "columns": (_growing(Columns), FitSettings, {}),
     "cpg": (_growing(Compacting), CpgSettings, {}),
     "separate": (Separate, FitSettings, {}),
@@ -197,10 +138,11 @@ def learn(
         network: With one output, a small one where it is to grow; each task has a head of its own like its last layer,
             as wide as the task has classes. A Network's weights are what learning begins from, but for its head's.
         experiences: The tasks, in their order; each has test data.
-        method: "grown"; "grow_only", GROWN without gates and without what no task uses; "columns", progressive
-            networks; "cpg", which thins out what was learned; "separate", a network for each task; "fine_tuned", one
-            that nothing protects; "ewc"; or "joint", all tasks so far at once.
-        settings: Of the method: fields of GrownSettings, CpgSettings, EwcSettings or FitSettings.
+        method: "grown"; "grow_only", GROWN without gates and without what no task uses; "firefly", which copies and
+            changes old units or adds new ones; "columns", progressive networks; "cpg", which thins out what was
+            learned; "separate", a network for each task; "fine_tuned", one that nothing protects; "ewc"; or "joint",
+            all tasks so far at once.
+        settings: Of the method: fields of GrownSettings, FireflySettings, CpgSettings, EwcSettings or FitSettings.
         seed: Of all that is drawn.
         out: A folder that keeps the state after each task; a new or empty one, unless `resume`.
         resume: Whether to go on in `out`, behind the last task that was finished there.
@@ -306,10 +248,3 @@ def _digest(first: Network, experiences: Sequence[Experience], method: str, sett
                 for tensor in (*tensors_of(batch.inputs), *tensors_of(batch.target)):
                     said.update(f"{len(part)};{array_digest(to_array(tensor))};".encode())
     return said.hexdigest()
-
-
-def size_of(master: Master) -> int:
-    """How many numbers are kept: shared weights that any task uses, once, and each task's own."""
-    table = param_table(master.graph)
-    shared = sum(int(np.broadcast_to(mask, table[key].shape).sum()) for key, mask in master.locked.items())
-    return shared + sum(array.size for task in master.tasks.values() for array in task.own.values())

@@ -8,11 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from growir.continual.baselines import FineTuned, Separate
 from growir.continual.experiences import Experience
 from growir.continual.fitting import FitSettings, accuracy_of
+from growir.continual.master import MAX_TASKS
+from growir.errors import RunError
+from growir.growth.sections import Share, told_as
 from growir.network import Network
+
+Runs = Literal["scratch", "fine_tuned", "best"]
+Target = Annotated[
+    Share | Runs | Annotated[tuple[Share, ...], Field(min_length=1, max_length=MAX_TASKS)],
+    told_as('a share above 0 and at most 1, a list of them, or "scratch", "fine_tuned" or "best"'),
+]
+
+
+def told_target(target: float | Runs | tuple[float, ...], task: int) -> float:
+    """What settings say of a task's target. Raises RunError where that takes other runs, or it is not there."""
+    if isinstance(target, str):
+        raise RunError(f"the target {target!r} comes from runs that `learn` makes; give a share here")
+    if isinstance(target, tuple) and task >= len(target):
+        raise RunError(f"target has {len(target)} entries, but there is a task more; give one for each")
+    return target[task] if isinstance(target, tuple) else target
 
 
 class Targets:

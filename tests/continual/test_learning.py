@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from growir.continual.experiences import Experience, by_classes
+from growir.continual.growing import size_of
 from growir.continual.grown import Grown, GrownSettings, Learned
 from growir.continual.heads import heads
-from growir.continual.learning import ContinualResult, learn, size_of
+from growir.continual.learning import ContinualResult, learn
 from growir.continual.master import Master
 from growir.continual.measures import Measures, measures
 from growir.data import Data

@@ -9,9 +9,10 @@ import pytest
 
 from growir.continual.compacting import Compacting, CpgSettings
 from growir.continual.fitting import FitSettings, accuracy_of
+from growir.continual.growing import Growing
 from growir.continual.grown import Grown, GrownSettings
 from growir.continual.heads import heads
-from growir.continual.learning import ContinualResult, Growing, learn
+from growir.continual.learning import ContinualResult, learn
 from growir.continual.master import Master
 from growir.continual.targets import Targets
 from growir.errors import RunError

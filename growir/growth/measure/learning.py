@@ -8,25 +8,49 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
 
+from growir.addresses import Address
 from growir.data.nests import tensors_of
 from growir.data.shuffling import Shuffle
-from growir.data.source import Batch
+from growir.data.source import Batch, Source
 from growir.errors import DataError, RunError
 from growir.graph import Graph
 from growir.growth.measure.gated import Gated
 from growir.growth.objective import full_precision
 
 if TYPE_CHECKING:
+    from growir.growth.reading import Ready
     from growir.growth.session import Session
 
 Loss = Callable[[torch.Tensor, Batch], torch.Tensor]  # of gates, on a batch: a mean
+
+
+class Directed(Protocol):
+    """Candidates behind gates, of which each has directions that learn with it."""
+
+    @property
+    def directions(self) -> Mapping[Address, torch.Tensor]:
+        """Tensors that are trained in place."""
+        ...
+
+    @property
+    def spreads(self) -> Mapping[Address, float]:
+        """By how much each is spread where a layer starts: the standard deviation of its initialiser."""
+        ...
+
+    def gates(self, value: float = 0.0) -> torch.Tensor:
+        """(units,) one number for each candidate."""
+        ...
+
+    def bound(self) -> None:
+        """Shorten directions that are too long."""
+        ...
 
 
 def training_batches(session: Session, *key: int) -> Iterator[Batch]:
@@ -35,10 +59,19 @@ def training_batches(session: Session, *key: int) -> Iterator[Batch]:
     Raises:
         DataError: The data gives none.
     """
-    ready, shuffle = session.reading.whole(session.data.train), Shuffle(key)
+    ready = session.reading.whole(session.data.train)
+    yield from endless(ready, session.train_config.batch_size or 64, Shuffle(key))
+
+
+def endless(source: Source | Ready, size: int, shuffle: Shuffle) -> Iterator[Batch]:
+    """Batches of a source, one epoch after another, without an end.
+
+    Raises:
+        DataError: It gives none.
+    """
     for epoch in itertools.count():
         some = False
-        for batch in ready.batches(session.train_config.batch_size or 64, shuffle, epoch):
+        for batch in source.batches(size, shuffle, epoch):
             some = True
             yield batch
         if not some:
@@ -91,7 +124,7 @@ def finite_loss(loss: torch.Tensor) -> torch.Tensor:
     return loss
 
 
-def learned(gated: Gated, loss: Loss, batches: Iterable[Batch], *, eps: float, rate: float) -> torch.Tensor:
+def learned(gated: Directed, loss: Loss, batches: Iterable[Batch], *, eps: float, rate: float) -> torch.Tensor:
     """The gates after a step of Adam for each batch; the directions of the gated network learn in place.
 
     Args:
