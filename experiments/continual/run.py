@@ -26,7 +26,7 @@ from growir.continual import Experience, FitSettings, by_classes, learn
 from growir.continual.learning import METHODS, first_of
 from growir.continual.targets import Targets
 
-TRAIN, TEST = 500, 250  # samples of each class, others with each order
+TRAIN, TEST = 400, 250  # samples of each class, others with each order
 EPOCHS: Mapping[str, int] = {"mlp": 10, "lenet": 10, "vgg16": 5}
 TRAINING: Mapping[str, Any] = {"batch_size": 64, "learning_rate": 0.002}
 PAIRS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
