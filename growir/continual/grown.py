@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from growir.channels import ChannelSpace, analyse
 from growir.continual.experiences import Experience
 from growir.continual.fitting import FitSettings, accuracy_of, fit
-from growir.continual.gates import expected_open
 from growir.continual.learner import Channels, Learner, head_of
 from growir.continual.masks import Mask, mask_shapes
 from growir.continual.master import Master
 from growir.data.parts import Data
 from growir.errors import PassRefused
 from growir.graph import Graph, Node
+from growir.growth.measure.gates import expected_open
 from growir.growth.sections import Count, NonNegative, Positive, Share
 from growir.passes import Prune, Widen
 from growir.passes import Sequence as Passes
