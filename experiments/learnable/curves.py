@@ -34,6 +34,7 @@ from growir.growth.problem import Problem
 from growir.growth.session import Session
 from growir.network import Network
 from growir.passes import Sequence as Steps
+from growir.passes import Update
 from growir.rewrite import Pass
 
 CLASSES, EACH, SIZE, BATCH = 5, 500, 16, 64
@@ -75,8 +76,9 @@ def grown(session: Session, policy: Learnable, key: int) -> int | None:
 
 def zeros(step: Pass) -> int:
     """How many numbers of kernels and matrices a rewrite brings that are zero."""
-    own = sum(int((array == 0).sum()) for array in step.values.values() if array.ndim > 1 and step.name != "update")
-    return own + (sum(map(zeros, step.passes)) if isinstance(step, Steps) else 0)
+    # Behind what the old weights have learned there is one sequence, which holds the numbers of all its widenings.
+    grown = step.passes[1] if isinstance(step, Steps) and isinstance(step.passes[0], Update) else step
+    return sum(int((array == 0).sum()) for array in grown.values.values() if array.ndim > 1)
 
 
 def lines(data: Data, arm: str, seed: int, rounds: int = ROUNDS) -> Iterator[Line]:

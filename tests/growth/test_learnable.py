@@ -127,7 +127,7 @@ def test_a_strong_penalty_lets_nothing_in_and_none_lets_all_in(sparse: bool) -> 
     assert not chosen
     assert len(scores) == len(shut.offered.units) > 0
     assert all(score.notes["gate"] < 0 and score.gain == 0 for score in scores)
-    _, scores, chosen = decided(session_of("dense", "random"), penalty=0.0, sparse=sparse)
+    _, scores, chosen = decided(session_of("dense", "random"), penalty=0.0, learn_steps=40, gate_rate=0.1, sparse=sparse)
     assert len(chosen) == len(scores)
     few = decided(session_of("dense", "random"), penalty=0.1, sparse=sparse)[2]
     assert 0 < len(few) < len(scores)
