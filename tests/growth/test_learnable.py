@@ -127,7 +127,9 @@ def test_a_strong_penalty_lets_nothing_in_and_none_lets_all_in(sparse: bool) -> 
     assert not chosen
     assert len(scores) == len(shut.offered.units) > 0
     assert all(score.notes["gate"] < 0 and score.gain == 0 for score in scores)
-    _, scores, chosen = decided(session_of("dense", "random"), penalty=0.0, learn_steps=40, gate_rate=0.1, sparse=sparse)
+    _, scores, chosen = decided(
+        session_of("dense", "random"), penalty=0.0, learn_steps=40, gate_rate=0.1, sparse=sparse
+    )
     assert len(chosen) == len(scores)
     few = decided(session_of("dense", "random"), penalty=0.1, sparse=sparse)[2]
     assert 0 < len(few) < len(scores)
@@ -222,7 +224,7 @@ def test_attentive_masks_have_one_gate_for_each_kernel() -> None:
 
 def test_one_seed_learns_one_set_of_gates_and_another_seed_another() -> None:
     def gates(key: int) -> torch.Tensor:
-        session = session_of("dense", "random").fork()
+        session = session_of("dense", "random")
         offered = offered_in(session)
         batches = [next(training_batches(session, 9))] * 3
         learned(session, offered, batches, penalty=0.1, rate=0.1, key=(key,))

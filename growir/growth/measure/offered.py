@@ -1,7 +1,7 @@
 """Offered channels: fresh ones at every site, behind gates that learn together with all weights of the network.
 
-    offered = Offered(fork.module, sites(fork.graph).sites, {"conv1": 2}, sparse=True, key=(seed, 56))
-    learned(fork, offered, batches, penalty=0.1, rate=0.1, key=(seed, 57))
+    offered = Offered(module, sites(graph).sites, {"conv1": 2}, sparse=True, key=(seed, 56))
+    learned(session, offered, batches, penalty=0.1, rate=0.1, key=(seed, 57))
     step = offered.chosen([0, 5])          # those channels stay, as one recorded pass
 
 Learnable growth (Yuan, Savarese and Maire 2020, as GROWN restates it in equations 1 and 2) has a gate for each channel,
@@ -59,6 +59,7 @@ class Offered:
         weights: The numbers of what is new, by address, that an optimizer may train in place. Kernels and matrices are
             drawn with the standard deviation that the operator's own initialiser has; what carries channels (biases,
             norms) starts as a widening has it.
+        old: The module's own parameters that are trained, by key.
         grown: (units,) the numbers of the channels' gates.
         attentive: Those of the kernels' gates by address, where an axis of a kernel's own has extent 1; empty unless
             the growth is sparse.
@@ -91,6 +92,7 @@ class Offered:
         self.units = tuple(Unit(site.name, "fresh", k) for site in sites for k in range(counts[site.name]))
         passes = [growth(site, "fresh", range(counts[site.name])) for site in sites]
         self.over = OverGrown(module, Passes(passes=tuple(passes)), learns=True)
+        self.old = {key: parameter for key, parameter in module.named_parameters() if parameter.requires_grad}
         self.weights: dict[Address, nn.Parameter] = {}
         self.attentive: dict[Address, nn.Parameter] = {}
         self._lanes: dict[Address, list[tuple[Lane, bool]]] = {}  # of each axis where kernels lie, and whether it reads
@@ -202,12 +204,12 @@ def learned(
 ) -> None:
     """Let gates and all weights learn together, old ones too, in place: a step for each batch.
 
-    Weights learn by the run's optimizer, made anew, at its rate; gates by Adam. Gates are open or closed by chance
-    (`gates.sampled`), with a straight-through slope.
+    Weights learn by the run's optimizer, made anew, at its rate (by the default one where somebody's own loop trains);
+    gates by Adam. Gates are open or closed by chance (`gates.sampled`), with a straight-through slope.
 
     Args:
-        session: That of the module, a fork whose weights may move.
-        offered: The channels, of its module.
+        session: Whose objective and optimizer it is; its own module stays as it is if `offered` is of a copy.
+        offered: The channels, of a module whose weights may move.
         batches: One for each step.
         penalty: On the share of channel gates that are open, in the unit of the mean loss.
         rate: Adam's.
@@ -219,7 +221,7 @@ def learned(
     config, draws = session.train_config, generator(*key)
     fresh: dict[str, nn.Parameter] = {str(address): weight for address, weight in offered.weights.items()}
     weights = make(
-        {**session.learned, **fresh},
+        {**offered.old, **fresh},
         session.optimizing,
         rate=config.learning_rate,
         weight_decay=config.weight_decay,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 from pydantic import Field
 
+from growir.backends.torch_arrays import to_array
 from growir.growth.budget import Budget
 from growir.growth.measure.choice import Choice, unit_of
 from growir.growth.measure.gated import Unit
@@ -19,6 +20,7 @@ from growir.growth.measure.trials import between
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Count, NonNegative, Positive
 from growir.growth.select import filled, ranked
+from growir.network import Network
 from growir.passes import Sequence as Steps
 from growir.passes import Update
 from growir.rewrite import Pass
@@ -56,7 +58,7 @@ class LearnableSettings(PolicySettings):
 class Learnable:
     """The policy; see LearnableSettings.
 
-    All of it happens on a fork: fresh channels, their gates and every weight that the run trains learn together. What
+    All of it happens on a copy: fresh channels, their gates and every weight that the run trains learn together. What
     is grown is then one rewrite, the change of the old weights as an `Update` and the channels whose gates are open
     with their numbers. Within one task nothing keeps a kernel that its gate has closed at zero: it comes in as zeros,
     and the training that follows moves it. Only in continual learning does the mask persist (`continual.grown`).
@@ -88,20 +90,20 @@ class Learnable:
         Raises:
             RunError: The loss is not finite.
         """
-        settings, seed, fork = self.settings, session.seed, session.fork()
+        settings, seed, start = self.settings, session.seed, session.network()
+        module = start.to_torch().to(session.device)
         self.offered = offered = Offered(
-            fork.module,
+            module,
             self._choice.sites,
             self._counts(),
             sparse=settings.sparse,
             key=(seed, 56, key),
             start=settings.gate_start,
         )
-        start = fork.network()
-        with batch_statistics(fork.module, fork.graph):
-            batches = training_batches(fork, seed, 57, key)
+        with batch_statistics(module, session.graph):
+            batches = training_batches(session, seed, 57, key)
             learned(
-                fork,
+                session,
                 offered,
                 islice(batches, settings.learn_steps),
                 penalty=settings.penalty,
@@ -109,8 +111,9 @@ class Learnable:
                 key=(seed, 58, key),
             )
             judged = islice(batches, settings.judge_batches)
-            changes = along_path(offered.open(), loss_of(fork, offered), judged)
-        self._moved = between(start, fork.network())
+            changes = along_path(offered.open(), loss_of(session, offered), judged)
+        arrays = {key: to_array(parameter) for key, parameter in offered.old.items()}
+        self._moved = between(start, Network(start.graph, {**start.arrays, **arrays}, start.values))
         gains, gates, kernels = (
             cast("list[float]", each.tolist()) for each in (-changes, offered.grown.detach(), offered.kernel_shares())
         )
