@@ -40,7 +40,7 @@ from growir.rewrite import Pass
 CLASSES, EACH, SIZE, BATCH = 5, 500, 16, 64
 WIDTHS = (4, 4, 8, 8, 16, 16)
 READ = 12  # images that hold one of each class, on average and more
-WARM, ROUNDS = 2, 5
+WARM, ROUNDS = 2, 6
 ARMS: Mapping[str, bool] = {"learnable": False, "learnable sparse": True}
 HEADS = ("growth", "accuracy", "loss", "falls", "rises", "last loss less least", "growth ratio", "of open kernels")
 
