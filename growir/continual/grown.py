@@ -22,7 +22,6 @@ from growir.channels import analyse
 from growir.continual.experiences import Experience
 from growir.continual.fitting import FitSettings, accuracy_of
 from growir.continual.fitting import fit as trained
-from growir.continual.gates import OPEN, expected_open
 from growir.continual.learner import Learner
 from growir.continual.masks import Mask
 from growir.continual.master import Master
@@ -30,6 +29,7 @@ from growir.continual.offering import added, fresh_channels, fresh_weights, prun
 from growir.continual.targets import Target, told_target
 from growir.data.parts import Data
 from growir.graph import Graph
+from growir.growth.measure.gates import OPEN, expected_open
 from growir.growth.sections import Count, NonNegative, Positive
 
 GATE_RATE = 1e-2  # of gates, at least

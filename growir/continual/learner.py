@@ -20,13 +20,13 @@ from torch import nn
 from torch.func import functional_call
 
 from growir.backends.torch_arrays import to_array, to_tensor
-from growir.continual.gates import OPEN, TEMPERATURE, closed_or_open, sampled
 from growir.continual.masks import Mask, mask_shapes
 from growir.continual.master import Master
 from growir.continual.views import up_to
 from growir.data.shuffling import generator
 from growir.errors import GraphError, cut
 from growir.graph import Graph
+from growir.growth.measure.gates import OPEN, TEMPERATURE, closed_or_open, sampled
 from growir.layers import is_layer
 from growir.network import Network
 from growir.params import param_table

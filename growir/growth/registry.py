@@ -31,6 +31,7 @@ _OURS = {
     "firefly": "growir.growth.policies.firefly:Firefly",
     "gradmax": "growir.growth.policies.gradmax:GradMax",
     "gauss_newton": "growir.growth.policies.gauss_newton:GaussNewton",
+    "learnable": "growir.growth.policies.learnable:Learnable",
     "nash": "growir.growth.policies.nash:Nash",
     "tiny": "growir.growth.policies.tiny:Tiny",
     "autogrow": "growir.growth.policies.autogrow:AutoGrow",

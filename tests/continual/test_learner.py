@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from growir.continual import Master, mask_shapes
-from growir.continual.gates import closed_or_open, expected_open, sampled
 from growir.continual.learner import Learner, Result, head_of
 from growir.data.shuffling import generator
 from growir.errors import GraphError
 from growir.families import network
 from growir.graph import Graph, Input, Node
+from growir.growth.measure.gates import closed_or_open, expected_open, sampled
 from growir.network import Network
 from growir.ops import BatchNorm, Linear, Relu
 from growir.passes import Widen

@@ -42,7 +42,10 @@ FIREFLY = {"name": "firefly", "learn_steps": 2, "judge_batches": 1, "fresh_units
 GAUSS_NEWTON = {"name": "gauss_newton", "learn_steps": 2, "learn_batch": 16}
 SPLITTING = {"name": "splitting_descent", "learn_steps": 2, "learn_batch": 16}
 GRADMAX = {"name": "gradmax", "learn_steps": 1, "judge_batches": 1, "fresh_units": 2}
-SITED = pytest.mark.parametrize("policy", [FIREFLY, GAUSS_NEWTON, SPLITTING, GRADMAX], ids=lambda found: found["name"])
+LEARNABLE = {"name": "learnable", "learn_steps": 2, "judge_batches": 1}
+SITED = pytest.mark.parametrize(
+    "policy", [FIREFLY, GAUSS_NEWTON, SPLITTING, GRADMAX, LEARNABLE], ids=lambda found: found["name"]
+)
 
 
 PINNED = "layers.1 (its width 4 is pinned by layers.1 (graph output))"

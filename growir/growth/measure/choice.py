@@ -89,7 +89,12 @@ class Choice:
         self, budget: Budget, *, split: bool, fresh: int, among: Container[str] | None = None
     ) -> list[Candidate]:
         """Each unit that the budget has room for, of all sites or of some, by name."""
-        units = [unit for unit in self.units(split=split, fresh=fresh) if among is None or unit.site in among]
+        return self.fitting(
+            budget, [unit for unit in self.units(split=split, fresh=fresh) if among is None or unit.site in among]
+        )
+
+    def fitting(self, budget: Budget, units: Sequence[Unit]) -> list[Candidate]:
+        """Those of some units that the budget has room for, each by itself; units of one site are alike."""
         first = {unit.site: unit for unit in reversed(units)}
         costs = {site: self.cost(site, budget) for site, unit in first.items() if budget.fits(self.plan([unit]))}
         return [self.candidate(unit, costs[unit.site]) for unit in units if unit.site in costs]

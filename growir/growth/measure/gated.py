@@ -56,7 +56,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Lane:
+class Lane:
     """Which gate each number of an address belongs to: broadcast along the axes where it does not lie."""
 
     axis: int
@@ -133,7 +133,7 @@ class Gated:
         self.over = OverGrown(module, Passes(passes=tuple(passes)), learns=learns)
         self.directions: dict[Address, torch.Tensor] = {}
         self.spreads: dict[Address, float] = {}
-        self._lanes: dict[Address, _Lane] = {}
+        self._lanes: dict[Address, Lane] = {}
         self._longest: dict[Address, torch.Tensor] = {}  # norms that directions have at most, by gate
         self._gated: set[Address] = set()
         self._still: dict[Address, torch.Tensor] = {}
@@ -160,7 +160,7 @@ class Gated:
             (axis,) = place.at
             self._named[site.name, type(step), address.key, axis] = address
             strides = torch.from_numpy(place.strides[axis] + self._first[address.place[0]])
-            self._lanes[address] = _Lane(axis, strides.to(self._like.device))
+            self._lanes[address] = Lane(axis, strides.to(self._like.device))
             numbers = self.sums(address, torch.ones_like(self.directions[address]))
             self._longest[address] = self.spreads[address] * numbers.sqrt()
             if role == "gated":

@@ -75,7 +75,7 @@ def trained(session: Session, step: Pass, recipe: Recipe, *key: int) -> Trained:
         return Trained(math.inf, None)
     child.recalibrate(2, *key)
     loss = selection_loss(child)
-    return Trained(loss, _between(start, child.network())) if math.isfinite(loss) else Trained(math.inf, None)
+    return Trained(loss, between(start, child.network())) if math.isfinite(loss) else Trained(math.inf, None)
 
 
 def price(session: Session, grown: Graph, recipe: Recipe) -> float:
@@ -94,7 +94,7 @@ def operations(session: Session, graph: Graph, recipe: Recipe) -> float:
     return 6.0 * graph.costs().macs * recipe.seen(len(session.data.train))
 
 
-def _between(start: Network, end: Network) -> Update | None:
+def between(start: Network, end: Network) -> Update | None:
     """What leads from one network to another one of the same graph."""
     still = frozen_keys(start.graph)
     changed = {
