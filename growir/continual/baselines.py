@@ -19,12 +19,14 @@ from growir import store
 from growir.backends.torch_arrays import to_array, to_tensor
 from growir.continual.experiences import Experience
 from growir.continual.fitting import FitSettings, fit, given
+from growir.continual.scenarios import Shifted
 from growir.continual.views import up_to
 from growir.data.shuffling import Shuffle
 from growir.data.source import Batch, Source
 from growir.growth.sections import Count, NonNegative
 from growir.live import network_of
 from growir.network import Network
+from growir.passes import Extend
 
 
 class EwcSettings(FitSettings):
@@ -82,21 +84,50 @@ class Separate:
 
 
 class FineTuned:
-    """One trunk, which each task goes on training: what that forgets is what protection is worth."""
+    """One trunk, which each task goes on training: what that forgets is what protection is worth.
+
+    Args:
+        first: What learning begins from.
+        outputs: A head for each task; or one head, where a sample does not say its task.
+        settings: Of the training.
+        seed: Of all that is drawn.
+    """
 
     def __init__(self, first: Network, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
         self.outputs, self.settings, self.seed = outputs, settings, seed
         self.whole = first
+        self.classes: list[int] = []  # of each task so far, where all have one head
         self.learned: set[int] = set()
 
+    @property
+    def one_head(self) -> bool:
+        """Whether a sample does not say its task."""
+        return len(set(self.outputs)) < len(self.outputs)
+
     def learn(self, task: int, experience: Experience) -> None:
-        """Train the trunk and the task's head."""
+        """Train the trunk and the task's head, or the one head with the task's classes behind those it had."""
+        self.whole = self._extended(self.whole, experience)
         module = self.network(task).to_torch()
-        data = experience.data.cut(self.seed, self.settings.select_share)
         groups = [{"params": list(module.parameters())}]
-        fit(module, groups, data.train, self.settings, (self.seed, 73, task), self.penalty(module))
+        fit(module, groups, self.source(task, experience), self.settings, (self.seed, 73, task), self.penalty(module))
         self.whole = self.whole.with_arrays(network_of(module).arrays)
         self.learned.add(task)
+
+    def _extended(self, network: Network, experience: Experience) -> Network:
+        """A network whose one head has the classes of a task more; the same where each task has a head."""
+        if not self.one_head:
+            return network
+        if self.classes:
+            step = Extend(node=self.outputs[0], by=len(experience.classes), seed=self.seed + len(self.classes))
+            network = network.apply(step)
+            network = Network(network.graph.replace(history=None), network.arrays)
+        self.classes.append(len(experience.classes))
+        return network
+
+    def source(self, task: int, experience: Experience) -> Source:
+        """What is trained on."""
+        train = experience.data.cut(self.seed, self.settings.select_share).train
+        return Shifted(train, sum(self.classes[:task])) if self.one_head else train
 
     def penalty(self, module: nn.Module) -> Callable[[], torch.Tensor] | None:
         """What is added to the loss; nothing here."""
@@ -126,7 +157,9 @@ class FineTuned:
     def load(self, folder: Path, learned: Iterable[Experience]) -> None:
         """Go on from there, when these tasks were learned."""
         self.whole = Network.load(folder / "whole")
-        self.learned |= {task for task, _ in enumerate(learned)}
+        seen = list(learned)
+        self.learned |= set(range(len(seen)))
+        self.classes = [len(each.classes) for each in seen] if self.one_head else []
 
 
 class Consolidated(FineTuned):
@@ -144,12 +177,11 @@ class Consolidated(FineTuned):
     def learn(self, task: int, experience: Experience) -> None:
         """Train as before, and keep what counts."""
         super().learn(task, experience)
-        data = experience.data.cut(self.seed, self.settings.select_share)
         module = self.network(task).to_torch().eval()
         weights = {key: parameter.detach().clone() for key, parameter in module.named_parameters()}
         squares = {key: torch.zeros_like(weight) for key, weight in weights.items()}
         count = 0
-        for inputs, target in _samples(data.train, self.samples, (self.seed, 74, task)):
+        for inputs, target in _samples(self.source(task, experience), self.samples, (self.seed, 74, task)):
             module.zero_grad()
             F.cross_entropy(module(*inputs), target).backward()  # type: ignore[no-untyped-call]  # torch's own
             for key, parameter in module.named_parameters():
@@ -189,7 +221,8 @@ class Consolidated(FineTuned):
         def added() -> torch.Tensor:
             total = torch.zeros(())
             for parameter, weight, fisher in terms:
-                total = total + (fisher * (parameter - weight) ** 2).sum()
+                there = parameter[tuple(slice(size) for size in weight.shape)]  # a head may have become longer
+                total = total + (fisher * (there - weight) ** 2).sum()
             return 0.5 * self.strength * total
 
         return added
@@ -201,13 +234,14 @@ class Joint(FineTuned):
     def __init__(self, first: Network, outputs: Sequence[str], settings: FitSettings, seed: int) -> None:
         super().__init__(first, outputs, settings, seed)
         self.first = first
-        self.seen: list[tuple[int, Experience]] = []
+        self.seen: list[Experience] = []
 
     def learn(self, task: int, experience: Experience) -> None:
         """Train on this task and all before it, with samples of each in every batch."""
-        self.seen.append((task, experience))
+        self.seen.append(experience)
+        self.first = self._extended(self.first, experience)
         whole = self.first.to_torch()
-        sources = [each.data.cut(self.seed, self.settings.select_share).train for _, each in self.seen]
+        sources = [self.source(k, each) for k, each in enumerate(self.seen)]
         optimizer = torch.optim.Adam(whole.parameters(), lr=self.settings.learning_rate)
         whole.train()
         for epoch in range(self.settings.epochs):
@@ -219,7 +253,7 @@ class Joint(FineTuned):
                 heads = [found] if isinstance(found, torch.Tensor) else found
                 loss, at = torch.zeros(()), 0
                 for k, batch in batches:
-                    logits = heads[self.seen[k][0]][at : at + len(batch)]
+                    logits = heads[0 if self.one_head else k][at : at + len(batch)]
                     loss = loss + F.cross_entropy(logits, batch.target, reduction="sum")
                     at += len(batch)
                 (loss / at).backward()  # type: ignore[no-untyped-call]  # torch's own
@@ -230,8 +264,10 @@ class Joint(FineTuned):
     def load(self, folder: Path, learned: Iterable[Experience]) -> None:
         """Go on from there, when these tasks were learned."""
         seen = list(learned)
+        for each in seen:
+            self.first = self._extended(self.first, each)
         super().load(folder, seen)
-        self.seen = list(enumerate(seen))
+        self.seen = seen
 
 
 def _samples(source: Source, count: int, key: Sequence[int]) -> Iterator[tuple[Sequence[torch.Tensor], torch.Tensor]]:

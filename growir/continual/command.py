@@ -93,6 +93,7 @@ def _run(
         experiences,
         method=config.method,
         settings=config.settings.model_dump(),
+        scenario=config.tasks.scenario,
         seed=config.seed,
         out=folder,
         resume=resume,

@@ -22,6 +22,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 from growir.continual.experiences import Label
 from growir.continual.fitting import FitSettings
 from growir.continual.learning import METHODS
+from growir.continual.scenarios import Scenario
 from growir.errors import Problem, RunError, cut, listed
 from growir.fields import field_problems
 from growir.growth.config import MAX_PATH, MAX_THREADS, DataConfig
@@ -43,6 +44,7 @@ class TasksConfig(Section):
             an order of its own.
         names: Of the tasks. By default their classes, or "permuted 1" and so on.
         shuffle: Draws the order of the tasks by this number. By default they come as they are told.
+        scenario: "task" where a sample says which task it is of, "class" where it does not.
     """
 
     classes: Annotated[tuple[Annotated[tuple[Label, ...], Field(min_length=2)], ...], Field(min_length=1)] | None = None
@@ -50,6 +52,7 @@ class TasksConfig(Section):
     permuted: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
     names: tuple[Word, ...] | None = None
     shuffle: Whole | None = None
+    scenario: Scenario = "task"
 
     @model_validator(mode="after")
     def _told_once(self) -> Self:

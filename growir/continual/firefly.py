@@ -39,6 +39,7 @@ from growir.data.shuffling import Shuffle, generator
 from growir.data.source import Batch, Source
 from growir.errors import GrowirError, PassRefused
 from growir.graph import Graph
+from growir.growth.measure.choice import Order
 from growir.growth.measure.judging import along_path
 from growir.growth.measure.learning import batch_statistics, endless, finite_loss, learned
 from growir.growth.measure.overgrown import OverGrown
@@ -59,6 +60,8 @@ class FireflySettings(FitSettings):
         growths: Times that a task may grow.
         units: New units that a growth brings, copies among them, as a share of all units of the first network that can
             grow; one at least.
+        order: "per_parameter" takes those first that change the loss most for each weight they add, "gain" those that
+            change it most.
         fresh_units: New ones that each space is offered, beside copies of its old ones.
         gate: The largest gates: old units move, and new ones write, by so many standard deviations of the layer's
             initialiser.
@@ -69,7 +72,8 @@ class FireflySettings(FitSettings):
 
     target: Target = 1.0
     growths: Count = 1
-    units: Positive = 0.3
+    units: Positive = 0.1
+    order: Order = "per_parameter"
     fresh_units: Whole = 6
     gate: Positive = 0.2
     learn_steps: Count = 25
@@ -442,9 +446,19 @@ class Firefly:
         whole = offered if self.first is None else sites(self.first).sites
         names = {site.name for site in offered}
         count = max(1, round(settings.units * sum(site.count for site in whole if site.name in names)))
-        order = cast("list[int]", changes.abs().argsort(descending=True, stable=True).tolist())
+        worth = changes.abs()
+        if settings.order == "per_parameter":
+            weights = {site.name: _weights(network, site) for site in offered}
+            worth = worth / torch.tensor([weights[unit.site] for unit in candidates.units], dtype=worth.dtype)
+        order = cast("list[int]", worth.argsort(descending=True, stable=True).tolist())
         best = [k for k in order[:count] if changes[k] != 0]
         return candidates.chosen(best, torch.where(changes > 0, -gates, gates)) if best else None
+
+
+def _weights(network: Network, site: Site) -> float:
+    """How many weights one more unit of a site brings, at the widths that there are."""
+    slots = (*site.makes, *site.carries, *site.reads)
+    return sum(network.arrays[slot.parameter].size / site.count for slot in slots)
 
 
 def offered_sites(master: Master, network: Network) -> list[Site]:

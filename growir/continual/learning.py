@@ -32,6 +32,7 @@ from growir.continual.heads import heads
 from growir.continual.keeping import STATE, Kept, keep, kept, method_folder, row
 from growir.continual.master import Master
 from growir.continual.measures import Measures, measures
+from growir.continual.scenarios import SCENARIOS, Scenario, Shifted, SideBySide, offsets
 from growir.data.nests import tensors_of
 from growir.errors import RunError, cut
 from growir.graph import Graph
@@ -89,6 +90,8 @@ METHODS: Mapping[str, tuple[Callable[..., Method], type[FitSettings], Mapping[st
     "joint": (Joint, FitSettings, {}),
 }
 
+ONE_HEAD = frozenset({"fine_tuned", "ewc", "joint"})  # methods whose tasks share all but their heads
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ContinualResult:
@@ -127,6 +130,7 @@ def learn(
     *,
     method: str = "grown",
     settings: Mapping[str, Any] | None = None,
+    scenario: Scenario = "task",
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -143,6 +147,8 @@ def learn(
             learned; "separate", a network for each task; "fine_tuned", one that nothing protects; "ewc"; or "joint",
             all tasks so far at once.
         settings: Of the method: fields of GrownSettings, FireflySettings, CpgSettings, EwcSettings or FitSettings.
+        scenario: "task" where a sample says which task it is of, "class" where it does not and is of one of all classes
+            so far.
         seed: Of all that is drawn.
         out: A folder that keeps the state after each task; a new or empty one, unless `resume`.
         resume: Whether to go on in `out`, behind the last task that was finished there.
@@ -157,29 +163,37 @@ def learn(
     """
     if method not in METHODS:
         raise RunError(f"there is no method {cut(method)!r}.{alternatives(method, METHODS)}")
+    if scenario not in SCENARIOS:
+        raise RunError(f"there is no scenario {cut(scenario)!r}.{alternatives(scenario, SCENARIOS)}")
     if resume and out is None:
         raise RunError("a sequence is resumed in its folder; give it as out")
     graph = network.graph if isinstance(network, Network) else network
     check_experiences(graph, experiences)
     made, kind, preset = METHODS[method]
     given = kind(**{**preset, **(settings or {})})
-    first, outputs = first_of(network, experiences, seed)
+    one_head = scenario == "class" and method in ONE_HEAD
+    first, outputs = first_of(network, experiences, seed, one_head=one_head)
     learner = made(first, outputs, given, seed)
     place = None if out is None else Path(out)
-    state = Kept(given=_digest(first, experiences, method, given, seed))
+    state = Kept(given=_digest(first, experiences, f"{method} {scenario}", given, seed))
     if place is not None:
         state = _begun(place, state, resume=resume)
     if state.names:
         assert place is not None, "it was there"
         learner.load(method_folder(place), experiences[: len(state.names)])
     else:
-        untrained = [_tested(learner, k, each) for k, each in enumerate(experiences)]
+        untrained = [math.nan] * len(experiences)
+        if scenario == "task":
+            untrained = [_tested(learner.network(k), each) for k, each in enumerate(experiences)]
         state = state.model_copy(update={"untrained": row(untrained)})
     if told is not None and state.names:
         told(state)
     for t in range(len(state.names), len(experiences)):
         learner.learn(t, experiences[t])
-        figures = [_tested(learner, k, each) for k, each in enumerate(experiences[: t + 2])]
+        if scenario == "task":
+            figures = [_tested(learner.network(k), each) for k, each in enumerate(experiences[: t + 2])]
+        else:
+            figures = _among_all(learner, experiences[: t + 1], one_head=one_head)
         figures += [math.nan] * (len(experiences) - len(figures))
         more = {
             "names": (*state.names, experiences[t].name),
@@ -195,10 +209,21 @@ def learn(
     return _result(state, learner, experiences)
 
 
-def first_of(network: Graph | Network, experiences: Sequence[Experience], seed: int) -> tuple[Network, list[str]]:
-    """What learning begins from, with a head for each task, and these heads."""
+def first_of(
+    network: Graph | Network, experiences: Sequence[Experience], seed: int, *, one_head: bool = False
+) -> tuple[Network, list[str]]:
+    """What learning begins from, and each task's head.
+
+    Args:
+        network: With one output.
+        experiences: The tasks.
+        seed: Of fresh weights.
+        one_head: Whether there is one for all, as wide as the first task has classes.
+    """
     graph = network.graph if isinstance(network, Network) else network
-    wide, outputs = heads(graph, graph.outputs[0], [len(each.classes) for each in experiences])
+    counts = [len(each.classes) for each in experiences[: 1 if one_head else None]]
+    wide, outputs = heads(graph, graph.outputs[0], counts)
+    outputs = outputs * (len(experiences) if one_head else 1)
     first = Network.init(wide, seed)
     if isinstance(network, Network):
         first = first.with_arrays({key: array for key, array in network.arrays.items() if key in first.arrays})
@@ -217,9 +242,21 @@ def _begun(place: Path, state: Kept, *, resume: bool) -> Kept:
     return found or state
 
 
-def _tested(learner: Method, task: int, experience: Experience) -> float:
+def _tested(network: Network, experience: Experience) -> float:
     assert experience.data.test is not None, "it was checked"
-    return accuracy_of(learner.network(task).to_torch(), experience.data.test)
+    return accuracy_of(network.to_torch(), experience.data.test)
+
+
+def _among_all(learner: Method, experiences: Sequence[Experience], *, one_head: bool) -> list[float]:
+    """The accuracy on each task where the answer is one of the classes of all."""
+    last = len(experiences) - 1
+    parts = [learner.network(k).to_torch() for k in ([last] if one_head else range(last + 1))]
+    whole = SideBySide(parts)
+    found: list[float] = []
+    for each, offset in zip(experiences, offsets(experiences), strict=True):
+        assert each.data.test is not None, "it was checked"
+        found.append(accuracy_of(whole, Shifted(each.data.test, offset)))
+    return found
 
 
 def _result(state: Kept, learner: Method, experiences: Sequence[Experience]) -> ContinualResult:
