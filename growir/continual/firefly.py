@@ -60,8 +60,8 @@ class FireflySettings(FitSettings):
         growths: Times that a task may grow.
         units: New units that a growth brings, copies among them, as a share of all units of the first network that can
             grow; one at least.
-        order: "per_parameter" takes those first that change the loss most for each weight they add, "gain" those that
-            change it most.
+        order: "gain" takes those first that change the loss most, "per_parameter" those that change it most for each
+            weight they add, which leaves out layers with many inputs.
         fresh_units: New ones that each space is offered, beside copies of its old ones.
         gate: The largest gates: old units move, and new ones write, by so many standard deviations of the layer's
             initialiser.
@@ -73,7 +73,7 @@ class FireflySettings(FitSettings):
     target: Target = 1.0
     growths: Count = 1
     units: Positive = 0.1
-    order: Order = "per_parameter"
+    order: Order = "gain"
     fresh_units: Whole = 6
     gate: Positive = 0.2
     learn_steps: Count = 25
