@@ -3,9 +3,9 @@
     python -m experiments.continual.killed --folder killed --times 10
 
 `growir continual` learns five tasks of the bundled digits by GROWN, with targets from other runs: once as it is, and
-once killed (SIGKILL) at so many moments by chance, and resumed: each time after as long as a process takes to begin, and
-up to a quarter of what the whole run took from there. `done` is how many tasks were done each time. What is locked is
-compared by the digests that the master holds of each task's tensors, as it loads.
+once killed (SIGKILL) at so many moments by chance, and resumed: each time after as long as a process takes to begin,
+and up to a quarter of what the whole run took from there. `done` is how many tasks were done each time. What is locked
+is compared by the digests that the master holds of each task's tensors, as it loads.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from torch import nn
 from growir import store
 from growir.backends.torch_arrays import to_array, to_tensor
 from growir.continual.experiences import Experience
-from growir.continual.fitting import FitSettings, fit, given
+from growir.continual.fitting import FitSettings, fit, given, on
 from growir.continual.scenarios import Shifted
 from growir.continual.views import up_to
 from growir.data.shuffling import Shuffle
@@ -222,7 +222,8 @@ class Consolidated(FineTuned):
             total = torch.zeros(())
             for parameter, weight, fisher in terms:
                 there = parameter[tuple(slice(size) for size in weight.shape)]  # a head may have become longer
-                total = total + (fisher * (there - weight) ** 2).sum()
+                away = there - weight.to(there.device)
+                total = total.to(there.device) + (fisher.to(there.device) * away**2).sum()
             return 0.5 * self.strength * total
 
         return added
@@ -242,24 +243,29 @@ class Joint(FineTuned):
         self.first = self._extended(self.first, experience)
         whole = self.first.to_torch()
         sources = [self.source(k, each) for k, each in enumerate(self.seen)]
-        optimizer = torch.optim.Adam(whole.parameters(), lr=self.settings.learning_rate)
-        whole.train()
-        for epoch in range(self.settings.epochs):
-            for batches in _together(sources, self.settings.batch_size, (self.seed, 75, task), epoch):
-                optimizer.zero_grad()
-                parts = [list(given(inputs)) for _, (inputs, _) in batches]
-                found: torch.Tensor | Sequence[torch.Tensor]
-                found = whole(*(torch.cat(same) for same in zip(*parts, strict=True)))
-                heads = [found] if isinstance(found, torch.Tensor) else found
-                loss, at = torch.zeros(()), 0
-                for k, batch in batches:
-                    logits = heads[0 if self.one_head else k][at : at + len(batch)]
-                    loss = loss + F.cross_entropy(logits, batch.target, reduction="sum")
-                    at += len(batch)
-                (loss / at).backward()  # type: ignore[no-untyped-call]  # torch's own
-                optimizer.step()
+        with on(self.settings.device, whole) as device:
+            optimizer = torch.optim.Adam(whole.parameters(), lr=self.settings.learning_rate)
+            whole.train()
+            for epoch in range(self.settings.epochs):
+                for batches in _together(sources, self.settings.batch_size, (self.seed, 75, task), epoch):
+                    optimizer.zero_grad()
+                    self._loss(whole, batches, device).backward()  # type: ignore[no-untyped-call]  # torch's own
+                    optimizer.step()
         self.whole = network_of(whole)
         self.learned.add(task)
+
+    def _loss(self, whole: nn.Module, batches: Sequence[tuple[int, Batch]], device: torch.device) -> torch.Tensor:
+        """The mean loss of batches of several tasks, each by its head."""
+        parts = [given(inputs, device) for _, (inputs, _) in batches]
+        found: torch.Tensor | Sequence[torch.Tensor]
+        found = whole(*(torch.cat(same) for same in zip(*parts, strict=True)))
+        heads = [found] if isinstance(found, torch.Tensor) else found
+        loss, at = torch.zeros((), device=device), 0
+        for k, batch in batches:
+            logits = heads[0 if self.one_head else k][at : at + len(batch)]
+            loss = loss + F.cross_entropy(logits, batch.target.to(device), reduction="sum")
+            at += len(batch)
+        return loss / at
 
     def load(self, folder: Path, learned: Iterable[Experience]) -> None:
         """Go on from there, when these tasks were learned."""

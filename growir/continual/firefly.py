@@ -423,7 +423,7 @@ class Firefly:
         groups = [{"params": [*learner.free.parameters(), *learner.own.parameters()]}]
         fit(learner, groups, data.train, self.settings, (self.seed, 76, task, growth))
         assert data.select is not None, "the data is cut"
-        return accuracy_of(learner, data.select)
+        return accuracy_of(learner, data.select, self.settings.device)
 
     def _chosen(self, stage: Stage, network: Network, source: Source, task: int, growth: int) -> Chosen | None:
         """The units that change the loss most, each with the sign that lowers it; None where none changes it."""

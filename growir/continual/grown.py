@@ -184,7 +184,7 @@ class Grown:
         key = (self.seed, 71, task, growth)
         trained(learner, groups, data.train, settings, key, penalty if channels else None)
         assert data.select is not None, "the data is cut"
-        return accuracy_of(learner, data.select)
+        return accuracy_of(learner, data.select, settings.device)
 
 
 def going_on(master: Master, learner: Learner) -> Master:

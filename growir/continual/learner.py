@@ -9,7 +9,7 @@ from before can move it, and the statistics of norms are the task's own. `master
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -149,6 +149,13 @@ class Learner(nn.Module):
             }
         )
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Learner:
+        """Move what is lowered too: its tensors are replaced, but for constants in it."""
+        (module,) = self._lowered
+        module._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def _mask(self, name: str, mask: Mask | None, shape: tuple[int, ...]) -> None:
         self.register_buffer(name, torch.from_numpy(np.zeros(shape, bool) if mask is None else mask.copy()))
 
@@ -210,7 +217,7 @@ class Learner(nn.Module):
 def _along(opened: torch.Tensor, weight: torch.Tensor, axis: int, positions: Sequence[Sequence[int]]) -> torch.Tensor:
     """Zeros and ones of channels as a factor of a weight that reads them, in which all else is one."""
     factor = torch.ones(weight.shape[axis], dtype=weight.dtype, device=weight.device)
-    places = torch.tensor([at for channel in positions for at in channel])
+    places = torch.tensor([at for channel in positions for at in channel], device=weight.device)
     factor = factor.index_copy(0, places, opened.repeat_interleave(len(positions[0])).to(factor))
     return factor.reshape([-1 if k == axis else 1 for k in range(weight.ndim)])
 

@@ -184,16 +184,16 @@ def learn(
     else:
         untrained = [math.nan] * len(experiences)
         if scenario == "task":
-            untrained = [_tested(learner.network(k), each) for k, each in enumerate(experiences)]
+            untrained = [_tested(learner.network(k), each, given.device) for k, each in enumerate(experiences)]
         state = state.model_copy(update={"untrained": row(untrained)})
     if told is not None and state.names:
         told(state)
     for t in range(len(state.names), len(experiences)):
         learner.learn(t, experiences[t])
         if scenario == "task":
-            figures = [_tested(learner.network(k), each) for k, each in enumerate(experiences[: t + 2])]
+            figures = [_tested(learner.network(k), each, given.device) for k, each in enumerate(experiences[: t + 2])]
         else:
-            figures = _among_all(learner, experiences[: t + 1], one_head=one_head)
+            figures = _among_all(learner, experiences[: t + 1], given.device, one_head=one_head)
         figures += [math.nan] * (len(experiences) - len(figures))
         more = {
             "names": (*state.names, experiences[t].name),
@@ -242,12 +242,14 @@ def _begun(place: Path, state: Kept, *, resume: bool) -> Kept:
     return found or state
 
 
-def _tested(network: Network, experience: Experience) -> float:
+def _tested(network: Network, experience: Experience, device: str | None) -> float:
     assert experience.data.test is not None, "it was checked"
-    return accuracy_of(network.to_torch(), experience.data.test)
+    return accuracy_of(network.to_torch(), experience.data.test, device)
 
 
-def _among_all(learner: Method, experiences: Sequence[Experience], *, one_head: bool) -> list[float]:
+def _among_all(
+    learner: Method, experiences: Sequence[Experience], device: str | None, *, one_head: bool
+) -> list[float]:
     """The accuracy on each task where the answer is one of the classes of all."""
     last = len(experiences) - 1
     parts = [learner.network(k).to_torch() for k in ([last] if one_head else range(last + 1))]
@@ -255,7 +257,7 @@ def _among_all(learner: Method, experiences: Sequence[Experience], *, one_head: 
     found: list[float] = []
     for each, offset in zip(experiences, offsets(experiences), strict=True):
         assert each.data.test is not None, "it was checked"
-        found.append(accuracy_of(whole, Shifted(each.data.test, offset)))
+        found.append(accuracy_of(whole, Shifted(each.data.test, offset), device))
     return found
 
 

@@ -62,7 +62,7 @@ class Targets:
         found: list[float] = []
         for run in self.runs.values():
             run.learn(task, experience)
-            found.append(accuracy_of(run.network(task).to_torch(), data.select))
+            found.append(accuracy_of(run.network(task).to_torch(), data.select, self.settings.device))
         return max(found)
 
     def save(self, folder: Path) -> None:
