@@ -115,8 +115,8 @@ def table(lines: Sequence[Line]) -> Iterator[str]:
     shares = [view / line["master"] for line in lines for view in line["views"]]
     yield ""
     yield (
-        f"A view has {100 * min(shares):.0f} to {100 * max(shares):.0f} % of the master's numbers at the end, all heads "
-        f"among them; forgetting is {max(line['forgetting'] for line in lines):g} with every seed."
+        f"A view has {100 * min(shares):.0f} to {100 * max(shares):.0f} % of the master's numbers at the end, with all "
+        f"heads; forgetting is {max(line['forgetting'] for line in lines):g} with every seed."
     )
 
 

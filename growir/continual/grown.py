@@ -39,8 +39,10 @@ class GrownSettings(FitSettings):
     """How a task is learned; each stage has all the epochs.
 
     Attributes:
-        gate_rate: Of gates, by Adam. By default as much as lets a gate go from open to closed four times in a training,
-            and .01 at least.
+        gate_rate: Of kernels' gates, by Adam. By default as much as lets a gate go from open to closed once in a
+            training, and .01 at least.
+        channel_rate: Of channels' gates. By default four times as much as that of kernels': the penalty has to close
+            what nothing needs.
         target: The accuracy on the samples that select from which on nothing grows; 1 lets every task grow. "scratch"
             is what a network of the task's own has, "fine_tuned" what one has that goes on from the task before, and
             "best" the better of the two. A list has one for each task.
@@ -53,6 +55,7 @@ class GrownSettings(FitSettings):
     """
 
     gate_rate: Positive | None = None
+    channel_rate: Positive | None = None
     target: Target = 1.0
     select: bool = True
     retrain: bool = True
@@ -171,11 +174,12 @@ class Grown:
     def fit(self, learner: Learner, data: Data, task: int, growth: int) -> float:
         """Train; returns the accuracy on the samples that select."""
         settings, channels = self.settings, list(learner.channels.parameters())
-        gates = [*learner.gates.parameters(), *channels]
         groups: list[dict[str, object]] = [{"params": [*learner.free.parameters(), *learner.own.parameters()]}]
         steps = settings.epochs * math.ceil(len(data.train) / settings.batch_size)
-        if gates:
-            groups.append({"params": gates, "lr": settings.gate_rate or max(GATE_RATE, 4 * OPEN / steps)})
+        rate = settings.gate_rate or max(GATE_RATE, OPEN / steps)
+        kernels = list(learner.gates.parameters())
+        groups += [{"params": kernels, "lr": rate}] if kernels else []
+        groups += [{"params": channels, "lr": settings.channel_rate or 4 * rate}] if channels else []
 
         def penalty() -> torch.Tensor:
             offered = torch.cat([gate.flatten() for gate in channels])

@@ -121,7 +121,7 @@ def test_gates_can_close_within_a_training(monkeypatch: pytest.MonkeyPatch) -> N
         grown = Grown(GrownSettings(**SHORT, gate_rate=rate))
         master, fresh = grown.offered(Master(net.graph, net.arrays), 0, 1)
         grown.fit(grown.learner(master, "task_0.head", 0, 1, fresh), data, 0, 1)
-    assert rates == [4 * 3.0 / (4 * 4), 0.5]
+    assert rates == [3.0 / 16, 4 * 3.0 / 16, 0.5, 2.0]
 
 
 def test_a_grown_master_is_counted_as_it_is_stored() -> None:
