@@ -57,7 +57,8 @@ class FireflySettings(FitSettings):
 
     Attributes:
         target: The accuracy on the samples that select from which on nothing grows, as GrownSettings have it.
-        growths: Times that a task may grow.
+        growths: Times that a task may grow. Of the network before and those after each growth the one stays that is
+            best on the samples that select, of equals the smallest.
         units: New units that a growth brings, copies among them, as a share of all units of the first network that can
             grow; one at least.
         order: "gain" takes those first that change the loss most, "per_parameter" those that change it most for each
@@ -400,6 +401,7 @@ class Firefly:
         learner = stage.learner()
         selected = [self._fit(learner, data, task, 0)]
         channels: dict[str, int] = {}
+        best = selected[0], stage, learner, channels
         for growth in range(1, self.settings.growths + 1):
             if selected[-1] >= enough:
                 break
@@ -414,9 +416,12 @@ class Firefly:
             }
             learner = stage.learner()
             selected.append(self._fit(learner, data, task, growth))
+            if selected[-1] > best[0]:  # what is no better than less goes again
+                best = selected[-1], stage, learner, channels
+        _, stage, learner, channels = best
         told = learner.result()
         done = stage.master.learned(experience.name, output, classes=experience.classes, **told)
-        return Learned(done, selected, channels)
+        return Learned(done, selected, channels, enough)
 
     def _fit(self, learner: Learner, data: Data, task: int, growth: int) -> float:
         """Train; returns the accuracy on the samples that select."""

@@ -52,6 +52,10 @@ class Growing:
             return self.master.task(self.names[task])
         return up_to(Network(self.master.graph, self.master.arrays), self.outputs[task])
 
+    def note(self, task: int) -> str:
+        """What is to be said of a task."""
+        return self.learned[task].missed
+
     @property
     def parameters(self) -> int:
         """Shared weights that any task uses, once, and each task's own tensors."""
@@ -69,7 +73,10 @@ class Growing:
     def save(self, folder: Path) -> None:
         """Keep the master, and what is told of the tasks."""
         self.master.save(folder / "master")
-        told = [{"selected": list(each.selected), "channels": dict(each.channels)} for each in self.learned]
+        told = [
+            {"selected": list(each.selected), "channels": dict(each.channels), "target": each.target}
+            for each in self.learned
+        ]
         (folder / "tasks.json").write_text(json.dumps(told), encoding="utf-8")
         if self.targets is not None:
             (folder / "targets").mkdir()
@@ -79,7 +86,7 @@ class Growing:
         """Go on from there."""
         self.master = Master.load(folder / "master")
         told: list[Any] = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
-        self.learned = [Learned(self.master, each["selected"], each["channels"]) for each in told]
+        self.learned = [Learned(self.master, each["selected"], each["channels"], each["target"]) for each in told]
         self.names = [each.name for each in learned]
         if self.targets is not None:
             self.targets.load(folder / "targets", learned)

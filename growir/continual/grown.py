@@ -51,7 +51,8 @@ class GrownSettings(FitSettings):
         sparse: Whether new kernels have gates of their own, beside those of their channels.
         offered: New channels that a growth offers, as a share of each width of the first network, at least one.
         penalty: On open gates of new channels, as a share of them.
-        growths: Times that a task may grow: its budget is `growths` times what is offered.
+        growths: Times that a task may grow: its budget is `growths` times what is offered. Of the network before and
+            those after each growth the one stays that is best on the samples that select, of equals the smallest.
     """
 
     gate_rate: Positive | None = None
@@ -73,11 +74,21 @@ class Learned:
         master: With the task.
         selected: The accuracy on the samples that select, after each stage.
         channels: How many channels it added, by space.
+        target: What it was to reach on these samples; None where nothing was asked for.
     """
 
     master: Master
     selected: Sequence[float]
     channels: Mapping[str, int]
+    target: float | None = None
+
+    @property
+    def missed(self) -> str:
+        """What to say where the target was not reached; empty where it was."""
+        best = max(self.selected)
+        if self.target is None or best >= self.target:
+            return ""
+        return f"below its target on the samples that select: {100 * best:.1f} of {100 * self.target:.1f} %"
 
 
 class Grown:
@@ -104,6 +115,7 @@ class Grown:
         data = experience.data.cut(self.seed, settings.select_share)
         learner = self.learner(master, output, task, 0)
         selected = [self.fit(learner, data, task, 0)]
+        best = selected[0], master, learner
         before = {space.name: space.units for space in analyse(master.graph).spaces}
         for growth in range(1, settings.growths + 1):
             if selected[-1] >= enough:
@@ -114,10 +126,13 @@ class Grown:
                 break
             learner = self.learner(master, output, task, growth, fresh)
             selected.append(self.fit(learner, data, task, growth))
-        master, learner, more = self.compacted(master, learner, data, task, min(selected[-1], enough))
+            if selected[-1] > best[0]:  # what is no better than less goes again
+                best = selected[-1], master, learner
+        reached, master, learner = best
+        master, learner, more = self.compacted(master, learner, data, task, min(reached, enough))
         done = master.learned(experience.name, output, classes=experience.classes, **learner.result())
         done = pruned(done, before)
-        return Learned(done, [*selected, *more], added(before, done))
+        return Learned(done, [*selected, *more], added(before, done), enough)
 
     def weights(
         self, graph: Graph, shapes: Mapping[str, tuple[int, ...]], fresh: Mapping[str, Sequence[int]]

@@ -33,6 +33,7 @@ class Kept(BaseModel):
         untrained: What networks have before any training, for every task of the sequence.
         parameters: How many numbers were kept after each.
         sizes: How many bytes these were.
+        notes: What is to be said of each task, such as a target that it missed; empty where there is nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,7 @@ class Kept(BaseModel):
     untrained: Row = ()
     parameters: tuple[int, ...] = ()
     sizes: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def keep(folder: Path, state: Kept, fill: Callable[[Path], None]) -> None:

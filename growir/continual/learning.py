@@ -200,6 +200,7 @@ def learn(
             "accuracy": (*state.accuracy, row(figures)),
             "parameters": (*state.parameters, learner.parameters),
             "sizes": (*state.sizes, learner.size),
+            "notes": (*state.notes, learner.note(t) if isinstance(learner, Growing) else ""),
         }
         state = state.model_copy(update=more)
         if place is not None:

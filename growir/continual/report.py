@@ -36,10 +36,12 @@ def task_line(state: Kept, width: int) -> str:
         width: Columns that names take.
     """
     t = len(state.names) - 1
+    note = f"; {state.notes[t]}" if state.notes[t:] and state.notes[t] else ""
     own, mean = accuracies(state)[t, t], float(np.mean(accuracies(state)[t, : t + 1]))
     return (
         f"{state.names[t]:<{width}}  {_percent(own):>6} of it, {_percent(mean):>6} of all so far, "
         f"{state.parameters[t]:,} parameters, {new_bytes(state)[t]:+,} bytes"
+        f"{note}"
     )
 
 
@@ -74,6 +76,9 @@ def page(state: Kept, method: str) -> Iterator[str | Grid]:
         f"accuracy {_percent(found.accuracy)}, forgetting {_points(found.forgetting)}, backward transfer "
         f"{_points(found.backward)}, forward transfer {forward}"
     )
+    missed = [f"{cut(name, 24)}: {note}" for name, note in zip(state.names, state.notes, strict=False) if note]
+    if missed:
+        yield "\n".join(missed)
     yield wrapped(MEASURES)
 
 
@@ -144,6 +149,7 @@ def summary(state: Kept, method: str) -> dict[str, object]:
         "parameters": list(state.parameters),
         "bytes": list(state.sizes),
         "new_bytes": new_bytes(state),
+        "notes": list(state.notes),
         "accuracy_at_the_end": found.accuracy,
         "forgetting": found.forgetting,
         "backward_transfer": found.backward,

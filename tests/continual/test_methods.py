@@ -134,3 +134,24 @@ def test_a_grown_master_is_counted_as_it_is_stored() -> None:
     bits = sum(-(-mask.size // 8) for task in found.master.tasks.values() for mask in task.masks.values())
     assert growing.size == tensors + own + bits == found.sizes[-1]
     assert found.master.graph["fc0"].op != Linear(out_features=4)
+
+
+@pytest.mark.parametrize("method", ["grown", "firefly"])
+def test_a_growth_that_helps_nothing_goes_again_and_a_missed_target_is_said(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for reached, grows in (([0.5, 0.5] * 3, False), ([0.5, 0.625] * 3, True)):
+        given = iter(reached)
+        monkeypatch.setattr(f"growir.continual.{method}.accuracy_of", lambda *rest, given=given: next(given))
+        notes: list[str] = []
+        found = learn(
+            mlp(),
+            tasks(),
+            method=method,
+            settings={**SHORT, "epochs": 1, "target": 0.75, **({"penalty": 0.0} if method == "grown" else {})},
+            told=lambda state, notes=notes: notes.append(state.notes[-1]),
+        )
+        assert [list(each) for each in found.selected] == [reached[:2]] * 3
+        assert any(found.channels) == grows
+        best = "62.5" if grows else "50.0"
+        assert notes == [f"below its target on the samples that select: {best} of 75.0 %"] * 3
