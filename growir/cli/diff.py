@@ -48,7 +48,8 @@ def diff(
     if as_json:
         print_json(difference.to_json() | ({} if apart is None else {"tasks": apart}))
     else:
-        _print(difference)
+        if not (apart and difference.same):
+            _print(difference)
         for line in apart or ():
             print_lines(line)
     raise typer.Exit(SAME if difference.same and not apart else DIFFERENT)

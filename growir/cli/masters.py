@@ -56,8 +56,15 @@ def graph_at(path: Path, *, max_parameters: int) -> Graph:
 
 
 def network_at(path: Path, *, max_parameters: int) -> Network:
-    """The network that is there. Raises GraphError as `Network.load` does."""
+    """The network that is there. Raises GraphError as `Network.load` does, and for a master as a whole."""
+    from growir.errors import GraphError
     from growir.network import Network
 
-    found = opened(path, max_parameters=max_parameters) if not path.exists() or master_of(path) else None
+    if path.is_dir() and (master := master_of(path)) is not None:
+        first = next(iter(master.tasks), "TASK")
+        raise GraphError(
+            f"{path}: this is a master of several tasks, which have norms and biases of their own; give one of them, "
+            f'"{path}{AT}{first}"'
+        )
+    found = None if path.exists() else opened(path, max_parameters=max_parameters)
     return found if isinstance(found, Network) else Network.load(path, max_parameters=max_parameters)

@@ -1,6 +1,8 @@
 """Continual learning: a master network that grows over a sequence of tasks, and a view of it for each."""
 
 from growir.continual.baselines import EwcSettings
+from growir.continual.benchmarks import from_benchmark
+from growir.continual.compacting import CpgSettings
 from growir.continual.experiences import Experience, by_classes
 from growir.continual.firefly import FireflySettings
 from growir.continual.fitting import FitSettings
@@ -12,6 +14,7 @@ from growir.continual.measures import Measures, measures
 
 __all__ = [
     "ContinualResult",
+    "CpgSettings",
     "EwcSettings",
     "Experience",
     "FireflySettings",
@@ -21,6 +24,7 @@ __all__ = [
     "Measures",
     "Task",
     "by_classes",
+    "from_benchmark",
     "learn",
     "mask_shapes",
     "measures",

@@ -291,7 +291,7 @@ def _together(
     sources: Sequence[Source], size: int, key: Sequence[int], epoch: int
 ) -> Iterator[list[tuple[int, Batch]]]:
     """Batches of several sources at a time, about `size` in all, until the longest is at its end."""
-    share = max(1, size // len(sources))
+    share = max(2, size // len(sources))
     walks = [iter(source.batches(share, Shuffle((*key, k)), epoch)) for k, source in enumerate(sources)]
     while True:
         found = [(k, batch) for k, walk in enumerate(walks) if (batch := next(walk, None)) is not None]

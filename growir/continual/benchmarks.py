@@ -1,6 +1,8 @@
 """Experiences of benchmark objects as Avalanche has them: a stream to train on and one to test on, of as many tasks.
 
 from avalanche.benchmarks import SplitMNIST
+from growir.continual import from_benchmark, learn
+
 learn(graph, from_benchmark(SplitMNIST(n_experiences=5, return_task_id=True)))
 
 Nothing of Avalanche is imported: whatever has the same attributes is taken.

@@ -7,18 +7,27 @@ from collections.abc import Sequence
 import torch
 
 from growir.continual.experiences import Experience
+from growir.continual.learner import head_of
+from growir.continual.scenarios import Scenario
 from growir.data.feeding import Feed, InputSpec
 from growir.errors import DataError, GraphError, cut
 from growir.graph import Graph
+from growir.layers import is_layer
+from growir.names import title_fault
 
 ROWS = 512  # samples that are read at a time
 
 
-def check_experiences(graph: Graph, experiences: Sequence[Experience]) -> None:
+def check_experiences(graph: Graph, experiences: Sequence[Experience], scenario: Scenario = "task") -> None:
     """Refuse a network or tasks that `learn` cannot take.
 
+    Args:
+        graph: The network.
+        experiences: The tasks.
+        scenario: Whether samples say their task; where they do not, tasks share no class.
+
     Raises:
-        GraphError: The graph has not one input and one output.
+        GraphError: The graph has not one input and one output, or does not end in one linear layer.
         DataError: There are no tasks, two have one name, one has no test data, or a sample is of another shape than the
             network takes, not finite, or of a class that its task has not.
     """
@@ -27,6 +36,12 @@ def check_experiences(graph: Graph, experiences: Sequence[Experience]) -> None:
             f"a network of one input and one output is needed, but {cut(graph.name)} has {len(graph.inputs)} and "
             f"{len(graph.outputs)}"
         )
+    layers = [name for name in head_of(graph, graph.outputs[0]) if is_layer(graph, name)]
+    if len(layers) != 1 or "out_features" not in type(graph[layers[0]].op).model_fields:
+        raise GraphError(
+            f"{cut(graph.name)}: a network that ends in one layer with out_features is needed, which each task has for "
+            f"itself, but {cut(graph.outputs[0])} depends on {', '.join(map(cut, sorted(layers))) or 'none'}"
+        )
     if not experiences:
         raise DataError("there are no experiences to learn")
     names = [each.name for each in experiences]
@@ -34,6 +49,16 @@ def check_experiences(graph: Graph, experiences: Sequence[Experience]) -> None:
     for k, each in enumerate(experiences):
         if each.name in names[:k]:
             raise DataError(f"two experiences are called {cut(each.name)!r}; give each its own name")
+        if fault := title_fault(each.name):
+            raise DataError(f"the name of experience {k + 1}, {cut(each.name)!r}: {fault}; give names")
+        known = (
+            {label for other in experiences[:k] for label in other.classes} if scenario == "class" else set[object]()
+        )
+        if both := [label for label in each.classes if label in known]:
+            raise DataError(
+                f"experience {cut(each.name)!r}: class {cut(repr(both[0]))} is of an earlier one too, so that samples "
+                'which do not say their task could be of either; take scenario "task"'
+            )
         if each.data.test is None:
             raise DataError(f"experience {cut(each.name)!r} has no test data")
         parts = {"training": each.data.train, "selection": each.data.select, "test": each.data.test}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,11 +25,11 @@ from growir import store
 from growir.columns import Grid
 from growir.continual.config import ContinualConfig, located, parse_sequence, read_sequence
 from growir.continual.experiences import Experience
-from growir.continual.keeping import Kept
+from growir.continual.keeping import STATE, Kept
 from growir.continual.learning import ContinualResult, learn
 from growir.continual.report import heat_map, names_width, page, summary, task_line
 from growir.continual.starting import experiences_of, first_network
-from growir.errors import RunError
+from growir.errors import RunError, counted
 from growir.growth.naming import importing_from
 from growir.network import Network
 from growir.runs.folder import CONFIG, SUMMARY, latest_folder, new_folder
@@ -63,8 +64,9 @@ def run_sequence(path: Path, *, out: Path | None, resume: bool, quiet: bool) -> 
             return _run(config, experiences, first, folder, resume=resume, quiet=quiet)
         finally:
             torch.set_num_threads(before)
-            if out is None:
-                with suppress(OSError):  # a sequence that could not start leaves nothing behind
+            if out is None and not (folder / STATE).exists():  # what could not start leaves nothing behind
+                (folder / CONFIG).unlink(missing_ok=True)
+                with suppress(OSError):
                     folder.rmdir()
 
 
@@ -83,7 +85,7 @@ def _run(
 
     def told(state: Kept) -> None:
         if not quiet and not kept:
-            print(f"{folder}: {len(experiences)} tasks by {config.method}", flush=True)
+            print(f"{folder}: {counted(len(experiences), 'task')} by {config.method}", flush=True)
         kept.append(state)
         if not quiet:
             print(task_line(state, width), flush=True)
@@ -108,6 +110,8 @@ def _use(folder: Path, config: ContinualConfig, *, resume: bool) -> None:
     """Take a folder, which is empty or is resumed. Raises RunError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.new-*"):  # of a process that was killed as it wrote
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         occupied = any(folder.iterdir())
     except OSError as error:
         raise RunError(f"{folder}: cannot be used: {error.strerror or error}; choose another --out") from None
@@ -124,12 +128,16 @@ def _same(config: ContinualConfig, folder: Path) -> None:
     path = folder / CONFIG
     try:
         started = parse_sequence(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    except FileNotFoundError:
+        if folder.is_dir() and not (folder / STATE).exists():
+            return  # it was stopped before it began
+        raise RunError(f"{path}: there is no run to resume here") from None
     except OSError as error:
         raise RunError(f"{path}: there is no run to resume here: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: this is not a valid TOML run file: {error}") from None
     now, then = (each.model_dump(mode="json") for each in (config, located(started, Path(os.sep))))
-    changed = [key for key in now if now[key] != then.get(key)]
+    changed = ["[method]" if key == "settings" else key for key in now if now[key] != then.get(key)]
     if changed:
         raise RunError(
             f"{folder}: the run was started with another {' and '.join(changed)}; give what {CONFIG} there has, or "

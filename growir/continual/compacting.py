@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from growir.continual.grown import Grown, GrownSettings, going_on
+from growir.continual.grown import Grown, GrownSettings, Had, going_on
 from growir.continual.learner import Learner
 from growir.continual.masks import Mask
 from growir.continual.master import Arrays, Master
+from growir.continual.offering import fresh_channels
 from growir.data.parts import Data
 from growir.graph import Graph
 from growir.growth.sections import Count, NonNegative, Share
@@ -44,7 +45,7 @@ class Compacting(Grown):
         self.release, self.releases, self.tolerance = settings.release, settings.releases, settings.tolerance
 
     def compacted(
-        self, master: Master, learner: Learner, data: Data, task: int, wanted: float
+        self, master: Master, learner: Learner, data: Data, task: int, wanted: float, had: Had
     ) -> tuple[Master, Learner, Sequence[float]]:
         """What of a task stays, so that it is about as good as it has to be, and its accuracy after each release."""
         locked, selected = master.locked, list[float]()
@@ -55,7 +56,8 @@ class Compacting(Grown):
                 break
             smaller = going_on(master, learner)
             output = learner.output
-            trial = Learner(smaller, output, gated={}, used=used, seed=self.key(task, 500 + turn))
+            closed = list(fresh_channels(smaller.graph, had.closed))
+            trial = Learner(smaller, output, gated={}, used=used, closed=closed, seed=self.key(task, 500 + turn))
             reached = self.fit(trial, data, task, 500 + turn)
             if reached < wanted - self.tolerance:
                 break

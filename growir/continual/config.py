@@ -23,7 +23,8 @@ from growir.continual.experiences import Label
 from growir.continual.fitting import FitSettings
 from growir.continual.learning import METHODS
 from growir.continual.scenarios import Scenario
-from growir.errors import Problem, RunError, cut, listed
+from growir.errors import GrowirError, Problem, RunError, cut, listed
+from growir.families import family
 from growir.fields import field_problems
 from growir.growth.config import MAX_PATH, MAX_THREADS, DataConfig
 from growir.growth.naming import is_named
@@ -135,6 +136,15 @@ def parse_sequence(data: Mapping[str, Any], source: str) -> ContinualConfig:
     raise RunError(listed(problems, cut(source), "wrong entries"))
 
 
+def is_family(name: str) -> bool:
+    """Whether growir makes networks of this name, such as Basic3ResNet-1-1-1."""
+    try:
+        family(name)
+    except GrowirError:
+        return False
+    return True
+
+
 def read_sequence(path: Path) -> ContinualConfig:
     """The configuration in a run file; relative paths in it count from where it is. Raises RunError."""
     try:
@@ -153,6 +163,7 @@ def located(config: ContinualConfig, folder: Path) -> ContinualConfig:
         data = data.model_copy(update={"path": str((folder / data.path).absolute())})
     if isinstance(data.test, str):
         data = data.model_copy(update={"test": str((folder / data.test).absolute())})
+    built = config.network == PERCEPTRON or is_family(config.network)
     there = folder / config.network
-    network = str(there.absolute()) if not is_named(config.network) and there.exists() else config.network
+    network = str(there.absolute()) if not built and not is_named(config.network) and there.exists() else config.network
     return config.model_copy(update={"data": data, "network": network})

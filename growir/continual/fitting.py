@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import nn
 
 from growir.data.shuffling import Shuffle
 from growir.data.source import Source
 from growir.growth.device import device_of
-from growir.growth.sections import Count, Positive, Section, Share, Word
+from growir.growth.sections import MOST, Count, Positive, Section, Share, Word
 
 Penalty = Callable[[], torch.Tensor | float]
 
@@ -22,14 +24,14 @@ class FitSettings(Section):
 
     Attributes:
         epochs: Over the task's training samples.
-        batch_size: Samples of a step.
+        batch_size: Samples of a step, two at least: norms over the batch take no single one.
         learning_rate: Of weights, by Adam.
         select_share: The share of the training samples that selects.
         device: Where tasks are trained: "cpu", "cuda", "cuda:1", "mps". By default the CPU.
     """
 
     epochs: Count = 20
-    batch_size: Count = 32
+    batch_size: Annotated[int, Field(strict=True, ge=2, le=MOST)] = 32
     learning_rate: Positive = 1e-3
     select_share: Share = 0.1
     device: Word | None = None

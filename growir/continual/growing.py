@@ -15,6 +15,7 @@ from growir.continual.masks import packed
 from growir.continual.master import Master
 from growir.continual.targets import Targets
 from growir.continual.views import up_to
+from growir.errors import RunError, cut
 from growir.network import Network
 from growir.params import param_table
 
@@ -85,8 +86,15 @@ class Growing:
     def load(self, folder: Path, learned: Sequence[Experience]) -> None:
         """Go on from there."""
         self.master = Master.load(folder / "master")
-        told: list[Any] = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
-        self.learned = [Learned(self.master, each["selected"], each["channels"], each["target"]) for each in told]
+        place = folder / "tasks.json"
+        try:
+            told: list[Any] = json.loads(place.read_text(encoding="utf-8"))
+            self.learned = [Learned(self.master, each["selected"], each["channels"], each["target"]) for each in told]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{place}: is damaged; give another folder: {cut(error)}") from None
+        names = [each.name for each in learned]
+        if len(self.learned) != len(names) or list(self.master.tasks) != names:
+            raise RunError(f"{place}: is of other tasks than the state beside it; give another folder")
         self.names = [each.name for each in learned]
         if self.targets is not None:
             self.targets.load(folder / "targets", learned)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -75,20 +75,58 @@ class Learned:
         selected: The accuracy on the samples that select, after each stage.
         channels: How many channels it added, by space.
         target: What it was to reach on these samples; None where nothing was asked for.
+        reached: What it has on them as it stays; by default the best of `selected`.
     """
 
     master: Master
     selected: Sequence[float]
     channels: Mapping[str, int]
     target: float | None = None
+    reached: float | None = None
 
     @property
     def missed(self) -> str:
         """What to say where the target was not reached; empty where it was."""
-        best = max(self.selected)
+        best = max(self.selected) if self.reached is None else self.reached
         if self.target is None or best >= self.target:
             return ""
         return f"below its target on the samples that select: {100 * best:.1f} of {100 * self.target:.1f} %"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Had:
+    """What the growths of a task have come to so far: what they closed stays closed in those that follow.
+
+    Attributes:
+        open: Which of the weights that came it uses, by key.
+        idle: Which of them it does not.
+        closed: The channels that came and that nothing reads, by space.
+    """
+
+    open: dict[str, Mask] = field(default_factory=dict[str, Mask])
+    idle: dict[str, Mask] = field(default_factory=dict[str, Mask])
+    closed: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+
+    def copied(self) -> Had:
+        """The same, to be added to."""
+        return Had(dict(self.open), dict(self.idle), {name: list(units) for name, units in self.closed.items()})
+
+    def add(self, new: Mapping[str, Mask], fresh: Mapping[str, Sequence[int]], learner: Learner) -> None:
+        """What came of a growth.
+
+        Args:
+            new: The weights that came.
+            fresh: The channels that came, by space.
+            learner: The task, trained.
+        """
+        masks = learner.result()["masks"]
+        for key, mask in new.items():
+            nothing = np.zeros(mask.shape, bool)
+            self.open[key] = self.open.get(key, nothing) | (mask & masks[key])
+            self.idle[key] = self.idle.get(key, nothing) | (mask & ~masks[key])
+        for name, places in learner.shut().items():
+            if places:
+                self.closed.setdefault(name, []).extend(fresh[name][place] for place in places)
 
 
 class Grown:
@@ -113,26 +151,27 @@ class Grown:
         settings, task = self.settings, len(master.tasks)
         enough = told_target(settings.target, task) if target is None else target
         data = experience.data.cut(self.seed, settings.select_share)
-        learner = self.learner(master, output, task, 0)
+        learner, had = self.learner(master, output, task, 0), Had()
         selected = [self.fit(learner, data, task, 0)]
-        best = selected[0], master, learner
+        best = selected[0], master, learner, had
         before = {space.name: space.units for space in analyse(master.graph).spaces}
         for growth in range(1, settings.growths + 1):
             if selected[-1] >= enough:
                 break
-            master = going_on(master, learner)
-            master, fresh = self.offered(master, task, growth)
+            master, had = going_on(master, learner), had.copied()
+            master, fresh = self.offered(master, task, growth, had)
             if not fresh:
                 break
-            learner = self.learner(master, output, task, growth, fresh)
+            learner = self.learner(master, output, task, growth, fresh, had)
             selected.append(self.fit(learner, data, task, growth))
+            had.add(self.weights(master.graph, trunk(master.graph, output), fresh), fresh, learner)
             if selected[-1] > best[0]:  # what is no better than less goes again
-                best = selected[-1], master, learner
-        reached, master, learner = best
-        master, learner, more = self.compacted(master, learner, data, task, min(reached, enough))
+                best = selected[-1], master, learner, had
+        reached, master, learner, had = best
+        master, learner, more = self.compacted(master, learner, data, task, min(reached, enough), had)
         done = master.learned(experience.name, output, classes=experience.classes, **learner.result())
         done = pruned(done, before)
-        return Learned(done, [*selected, *more], added(before, done), enough)
+        return Learned(done, [*selected, *more], added(before, done), enough, more[-1] if more else reached)
 
     def weights(
         self, graph: Graph, shapes: Mapping[str, tuple[int, ...]], fresh: Mapping[str, Sequence[int]]
@@ -140,12 +179,15 @@ class Grown:
         """Which weights of fresh channels are trained."""
         return fresh_weights(graph, shapes, fresh)
 
-    def offered(self, master: Master, task: int, growth: int) -> tuple[Master, dict[str, list[int]]]:
+    def offered(
+        self, master: Master, task: int, growth: int, had: Had | None = None
+    ) -> tuple[Master, dict[str, list[int]]]:
         """The master with what a growth offers, and which channels that is, by space."""
-        return with_more(master, self.settings.offered, self.seed + 1000 * task + growth, self.first)
+        masks = (had.open, had.idle) if had else ()
+        return with_more(master, self.settings.offered, self.seed + 1000 * task + growth, self.first, masks)
 
     def compacted(
-        self, master: Master, learner: Learner, data: Data, task: int, wanted: float
+        self, master: Master, learner: Learner, data: Data, task: int, wanted: float, had: Had
     ) -> tuple[Master, Learner, Sequence[float]]:
         """What of a task stays, when it was learned; here all of it.
 
@@ -155,6 +197,7 @@ class Grown:
             data: Its samples.
             task: Its number.
             wanted: The accuracy on the samples that select that it has to keep.
+            had: What its growths have come to.
         """
         return master, learner, ()
 
@@ -165,10 +208,12 @@ class Grown:
         task: int,
         growth: int,
         fresh: Mapping[str, Sequence[int]] | None = None,
+        had: Had | None = None,
         *,
         gates: bool = True,
     ) -> Learner:
         """What is trained: gates in front of what is locked, and in front of what is new."""
+        had = had or Had()
         shapes = trunk(master.graph, output)
         settings, new = self.settings, self.weights(master.graph, shapes, fresh or {})
         locked = {key: mask for key, mask in master.locked.items() if key in shapes}
@@ -179,9 +224,12 @@ class Grown:
             added = new.get(key, np.zeros(shape, bool))
             gated[key] = (held if settings.select else np.zeros(shape, bool)) | (added & settings.sparse)
             free = bool(settings.retrain or not task)
-            used[key] = held | added | (np.ones(shape, bool) if free else np.zeros(shape, bool))
+            nothing = np.zeros(shape, bool)
+            mine = held | added | had.open.get(key, nothing) | (~nothing if free else nothing)
+            used[key] = mine & ~had.idle.get(key, nothing)
         channels = list(fresh_channels(master.graph, fresh or {})) if gates else []
-        return Learner(master, output, gated=gated, used=used, channels=channels, seed=self.key(task, growth))
+        closed, seed = list(fresh_channels(master.graph, had.closed)), self.key(task, growth)
+        return Learner(master, output, gated=gated, used=used, channels=channels, closed=closed, seed=seed)
 
     def key(self, task: int, growth: int) -> int:
         return 1_000_000 * self.seed + 1000 * task + growth

@@ -72,8 +72,8 @@ class Learner(nn.Module):
     """A module to be trained on one task, as any other.
 
     Attributes:
-        free: What may move of the shared weights, by key, with `_` for `.`; where a weight is locked it counts for
-            nothing.
+        free: What may move of the shared weights, by number and key, with `_` for `.`; where a weight is locked it
+            counts for nothing.
         gates: The gates' numbers, of the masks' shapes.
         channels: The numbers of the channels' gates, by the names of their spaces.
         own: The task's own parameters.
@@ -87,6 +87,7 @@ class Learner(nn.Module):
         gated: Mapping[str, Mask] | None = None,
         used: Mapping[str, Mask] | None = None,
         channels: Sequence[Channels] = (),
+        closed: Sequence[Channels] = (),
         start: float = OPEN,
         temperature: float = TEMPERATURE,
         seed: int = 0,
@@ -99,6 +100,7 @@ class Learner(nn.Module):
             gated: Which weights have a gate, by key; by default those that are locked. All others are used.
             used: Which weights take part at all; by default all.
             channels: Those that have gates.
+            closed: Those that nothing reads, whatever is trained.
             start: The gates' first number.
             temperature: Of the gates.
             seed: Of their noise.
@@ -124,7 +126,7 @@ class Learner(nn.Module):
                     needs = f"{shapes[key]} is needed" if key in shapes else "it is no weight that tasks share"
                     raise GraphError(f"{name}: {cut(key)} is {mask.shape}, but {needs}")
         self.free, self.gates, self.own = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
-        self._keys = {key: key.replace(".", "_") for key in table}
+        self._keys = {key: f"{k}_{key.replace('.', '_')}" for k, key in enumerate(table)}
         for key, name in self._keys.items():
             tensor = to_tensor(alone.arrays[key])
             if key not in shapes:
@@ -142,11 +144,9 @@ class Learner(nn.Module):
                 self.gates[name] = nn.Parameter(torch.full(shapes[key], float(start)))
         self._shapes = shapes
         self._channels = [each for given in channels if (each := given.read_by(table)).readers]
+        self._closed = [each for given in closed if (each := given.read_by(table)).readers]
         self.channels = nn.ParameterDict(
-            {
-                each.name.replace(".", "_"): nn.Parameter(torch.full((each.count,), float(start)))
-                for each in self._channels
-            }
+            {str(k): nn.Parameter(torch.full((each.count,), float(start))) for k, each in enumerate(self._channels)}
         )
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Learner:
@@ -172,12 +172,20 @@ class Learner(nn.Module):
                 found[key] = self.own[name] if name in self.own else self.get_buffer(f"own_{name}")
             else:
                 found[key] = self._merged(name) * self._open(name)
-        for each in self._channels:
-            gates = self.channels[each.name.replace(".", "_")]
+        for k, each in enumerate(self._channels):
+            gates = self.channels[str(k)]
             opened = sampled(gates, self._noise, self.temperature) if self.training else closed_or_open(gates)
             for key, axis, positions in each.readers:
                 found[key] = found[key] * _along(opened, found[key], axis, positions)
+        for each in self._closed:
+            for key, axis, positions in each.readers:
+                found[key] = found[key] * _along(torch.zeros(each.count), found[key], axis, positions)
         return found
+
+    def shut(self) -> dict[str, list[int]]:
+        """Which of the channels with gates are closed, by space, counted among them."""
+        found = {each.name: self.channels[str(k)] for k, each in enumerate(self._channels)}
+        return {name: [int(at) for at in torch.nonzero(gates <= 0)] for name, gates in found.items()}
 
     def _merged(self, name: str) -> torch.Tensor:
         locked = self.get_buffer(f"locked_{name}")
@@ -205,8 +213,9 @@ class Learner(nn.Module):
                     arrays[key] = to_array(self._merged(name))
                 else:
                     own[key] = to_array(tensors[key])
-            for each in self._channels:
-                opened = closed_or_open(self.channels[each.name.replace(".", "_")])
+            gates = [closed_or_open(self.channels[str(k)]) for k in range(len(self._channels))]
+            gates += [torch.zeros(each.count) for each in self._closed]
+            for each, opened in zip((*self._channels, *self._closed), gates, strict=True):
                 for key, axis, positions in each.readers:
                     if key in masks:
                         masks[key] = masks[key] & to_array(_along(opened, tensors[key], axis, positions)).astype(bool)

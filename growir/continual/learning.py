@@ -33,9 +33,11 @@ from growir.continual.keeping import STATE, Kept, keep, kept, method_folder, row
 from growir.continual.master import Master
 from growir.continual.measures import Measures, measures
 from growir.continual.scenarios import SCENARIOS, Scenario, Shifted, SideBySide, offsets
+from growir.continual.targets import check_targets
 from growir.data.nests import tensors_of
 from growir.errors import RunError, cut
 from growir.graph import Graph
+from growir.growth.device import device_of
 from growir.nearest import alternatives
 from growir.network import Network
 from growir.params import array_digest
@@ -168,9 +170,11 @@ def learn(
     if resume and out is None:
         raise RunError("a sequence is resumed in its folder; give it as out")
     graph = network.graph if isinstance(network, Network) else network
-    check_experiences(graph, experiences)
+    check_experiences(graph, experiences, scenario)
     made, kind, preset = METHODS[method]
     given = kind(**{**preset, **(settings or {})})
+    device_of(given.device)
+    check_targets(getattr(given, "target", None), len(experiences))
     one_head = scenario == "class" and method in ONE_HEAD
     first, outputs = first_of(network, experiences, seed, one_head=one_head)
     learner = made(first, outputs, given, seed)

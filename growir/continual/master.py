@@ -261,7 +261,11 @@ class Master:
         found += [f"task {cut(name)!r} is in the second alone" for name in other.tasks if name not in self.tasks]
         for name, task in self.tasks.items():
             there = other.tasks.get(name)
-            if there is None or (task.graph == there.graph and task.digests == there.digests):
+            if there is None:
+                continue
+            if task.classes != there.classes:
+                found.append(f"task {cut(name)!r} has other classes")
+            if task.graph == there.graph and task.digests == there.digests:
                 continue
             moved = [key for key, digest in task.digests.items() if there.digests.get(key, digest) != digest]
             what = "another network" if task.graph != there.graph else f"other numbers in {', '.join(map(cut, moved))}"
@@ -335,6 +339,8 @@ class Master:
                 except (KeyError, ValueError) as error:
                     why = "is no layer's weight" if isinstance(error, KeyError) else f"is of another graph: {error}"
                     problems.append(Problem(at, f"the mask of {cut(key)} {why}"))
+            if not record.digests:
+                problems.append(Problem(at, "it has no digests, which say that its tensors are what was learned"))
             told = record.classes, record.graph, record.digests
             tasks.append(Task(record.name, record.output, mine, masks, *told))
         for name, left in ((OWN, own), (MASKS, packed)):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from growir.channels import ChannelSpace, analyse
 from growir.continual.learner import Channels, head_of
-from growir.continual.masks import Mask, mask_shapes
+from growir.continual.masks import Mask, carried, mask_shapes
 from growir.continual.master import Master
 from growir.errors import PassRefused
 from growir.graph import Graph
@@ -44,7 +44,7 @@ def _free(graph: Graph) -> Iterator[ChannelSpace]:
 
 
 def with_more(
-    master: Master, share: float, seed: int, first: Graph | None = None
+    master: Master, share: float, seed: int, first: Graph | None = None, masks: Sequence[dict[str, Mask]] = ()
 ) -> tuple[Master, dict[str, list[int]]]:
     """The master with fresh channels at each width, and which they are. Widths at which a view would move stay.
 
@@ -53,16 +53,21 @@ def with_more(
         share: Of each width, at least one channel.
         seed: Of their weights.
         first: The network whose widths are meant; by default the master's own.
+        masks: Some by key, which are brought along in place: what is new is in none.
     """
     fresh: dict[str, list[int]] = {}
     widths = {space.name: space.width for space in analyse(first or master.graph).spaces}
     for name in [space.name for space in _free(master.graph)]:
         space = analyse(master.graph).find(name, master.graph)
         by = math.ceil(share * widths.get(name, space.width) / space.stride) * space.stride
+        step = Widen(node=name, by=by, seed=seed)
         try:
-            master = master.apply(Widen(node=name, by=by, seed=seed))
+            wider = master.apply(step)
         except PassRefused:
             continue
+        for some in masks:
+            some.update(carried(step.rewrite(master.graph).edits, master.graph, wider.graph, some))
+        master = wider
         units = analyse(master.graph).find(name, master.graph).units
         fresh[name] = list(range(space.units, units))
     return master, fresh

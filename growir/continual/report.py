@@ -39,8 +39,8 @@ def task_line(state: Kept, width: int) -> str:
     note = f"; {state.notes[t]}" if state.notes[t:] and state.notes[t] else ""
     own, mean = accuracies(state)[t, t], float(np.mean(accuracies(state)[t, : t + 1]))
     return (
-        f"{state.names[t]:<{width}}  {_percent(own):>6} of it, {_percent(mean):>6} of all so far, "
-        f"{state.parameters[t]:,} parameters, {new_bytes(state)[t]:+,} bytes"
+        f"{cut(state.names[t], 24):<{width}}  {_percent(own):>6} of it, {_percent(mean):>6} of all so far, "
+        f"{state.parameters[t]:,} numbers, {new_bytes(state)[t]:+,} bytes"
         f"{note}"
     )
 
@@ -61,7 +61,7 @@ def page(state: Kept, method: str) -> Iterator[str | Grid]:
     several = "s" if done > 1 else ""
     yield f"{done} task{several} by {method}: accuracy on test data in percent, after each task"
     shown = range(done if done <= SHOWN else 0)
-    heads = ("after", *(cut(state.names[k], 12) for k in shown), "mean", "parameters", "bytes", "new bytes")
+    heads = ("after", *(cut(state.names[k], 12) for k in shown), "mean", "numbers", "bytes", "new bytes")
     rows: list[tuple[str, ...]] = []
     for t, name in enumerate(state.names):
         figures = [_percent(table[t, k]) if k <= t else "" for k in shown]

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from growir import store
 from growir.continual.benchmarks import from_benchmark, is_benchmark
-from growir.continual.config import PERCEPTRON, ContinualConfig, TasksConfig
+from growir.continual.config import PERCEPTRON, ContinualConfig, TasksConfig, is_family
 from growir.continual.experiences import Experience, Label, by_classes
 from growir.data.dataset import Dataset
-from growir.errors import DataError, GrowirError, RunError, cut
-from growir.families import family, network
+from growir.errors import DataError, RunError, cut
+from growir.families import network
 from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig
 from growir.growth.data import check_data, load_data
@@ -140,9 +140,9 @@ def first_network(config: ContinualConfig, experiences: Sequence[Experience]) ->
     shape, classes = tuple(int(n) for n in x.shape[1:]), len(experiences[0].classes)
     if config.network == PERCEPTRON:
         return _standardised(_perceptron(shape, classes, config.width or WIDTH), config.seed, experiences)
-    if config.width is not None and not _is_family(config.network):
+    if config.width is not None and not is_family(config.network):
         raise RunError('width: is said of "perceptron" and of names such as Basic3ResNet-1-1-1; leave it out')
-    if _is_family(config.network):
+    if is_family(config.network):
         graph = network(config.network, shape, classes, width=config.width, standardised=True)
         return _standardised(graph, config.seed, experiences)
     where = config.network
@@ -156,14 +156,6 @@ def first_network(config: ContinualConfig, experiences: Sequence[Experience]) ->
     if not isinstance(found, Network):
         raise RunError(f"network: {cut(where)} gives {type(found).__name__}, but a Network or a Graph is needed")
     return found
-
-
-def _is_family(name: str) -> bool:
-    try:
-        family(name)
-    except GrowirError:
-        return False
-    return True
 
 
 def _perceptron(shape: Sequence[int], classes: int, width: int) -> Graph:

@@ -16,7 +16,7 @@ from growir.continual.baselines import FineTuned, Separate
 from growir.continual.experiences import Experience
 from growir.continual.fitting import FitSettings, accuracy_of
 from growir.continual.master import MAX_TASKS
-from growir.errors import RunError
+from growir.errors import RunError, counted
 from growir.growth.sections import Share, told_as
 from growir.network import Network
 
@@ -32,8 +32,14 @@ def told_target(target: float | Runs | tuple[float, ...], task: int) -> float:
     if isinstance(target, str):
         raise RunError(f"the target {target!r} comes from runs that `learn` makes; give a share here")
     if isinstance(target, tuple) and task >= len(target):
-        raise RunError(f"target has {len(target)} entries, but there is a task more; give one for each")
+        check_targets(target, task + 1)
     return target[task] if isinstance(target, tuple) else target
+
+
+def check_targets(target: object, tasks: int) -> None:
+    """Raise RunError where a list of targets is not as long as there are tasks."""
+    if isinstance(target, tuple) and len(target) != tasks:
+        raise RunError(f"target: there are {counted(len(target), 'target')} and {counted(tasks, 'task')}; each has one")
 
 
 class Targets:

@@ -67,6 +67,13 @@ def test_masters_that_learned_in_another_order_differ() -> None:
     assert found[0].tasks_apart(found[1]), "weights or order"
 
 
+def test_a_master_as_a_whole_is_not_exported(place: Path, tmp_path: Path) -> None:
+    told = ran("export", place / "3", "-o", tmp_path / "whole.onnx")
+    assert told.exit_code == 2
+    assert 'give one of them, "' in told.output
+    assert not (tmp_path / "whole.onnx").exists()
+
+
 def test_what_is_not_there_is_said(place: Path) -> None:
     told = ran("inspect", f"{place}/3@2,3")
     assert told.exit_code == 2

@@ -6,19 +6,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from growir.continual.compacting import Compacting, CpgSettings
 from growir.continual.fitting import FitSettings, accuracy_of
 from growir.continual.growing import Growing
-from growir.continual.grown import Grown, GrownSettings
+from growir.continual.grown import Grown, GrownSettings, Had
 from growir.continual.heads import heads
+from growir.continual.keeping import Kept
+from growir.continual.learner import Learner
 from growir.continual.learning import ContinualResult, learn
 from growir.continual.master import Master
 from growir.continual.targets import Targets
 from growir.errors import RunError
+from growir.graph import Graph, Input, Node
 from growir.network import Network
 from growir.ops import Linear
-from tests.continual.test_learning import mlp, tasks
+from growir.verify import verify
+from tests.continual.test_learning import X, mlp, tasks
 
 SHORT: dict[str, Any] = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01}
 
@@ -55,7 +60,7 @@ def test_what_is_released_are_the_weakest_kernels_that_no_other_task_uses() -> N
     master = Master(net.graph, {**net.arrays, "fc0.weight": weight})
     learner = compacting.learner(master, "task_0.head", 0, 0)
     data = tasks()[0].data.cut(0, 0.1)
-    _, thinner, selected = compacting.compacted(master, learner, data, 0, 0.0)
+    _, thinner, selected = compacting.compacted(master, learner, data, 0, 0.0, Had())
     mask = thinner.result()["masks"]["fc0.weight"]
     assert not mask.ravel()[:8].any()
     assert mask.ravel()[8:].all()
@@ -95,7 +100,7 @@ def test_targets_that_are_not_there_are_refused() -> None:
     master = Master(net.graph, net.arrays)
     with pytest.raises(RunError, match="'best' comes from runs"):
         Grown(GrownSettings(target="best")).learn(master, "task_0.head", tasks()[0])
-    with pytest.raises(RunError, match="target has 1 entries, but there is a task more"):
+    with pytest.raises(RunError, match="target: there are 1 target and 2 tasks; each has one"):
         learn(mlp(), tasks(2), settings={**SHORT, "epochs": 1, "target": (0.01,)})
     with pytest.raises(RunError, match='a share above 0 and at most 1, a list of them, or "scratch"'):
         GrownSettings(target="worst")  # type: ignore[arg-type]
@@ -136,22 +141,90 @@ def test_a_grown_master_is_counted_as_it_is_stored() -> None:
     assert found.master.graph["fc0"].op != Linear(out_features=4)
 
 
+class Told:
+    """Accuracies that are told in turn, whatever is measured."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = iter(values)
+
+    def __call__(self, *measured: object) -> float:
+        return next(self.values)
+
+
+class Noted:
+    """Keeps what is noted of each task."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def __call__(self, state: Kept) -> None:
+        self.notes.append(state.notes[-1])
+
+
 @pytest.mark.parametrize("method", ["grown", "firefly"])
 def test_a_growth_that_helps_nothing_goes_again_and_a_missed_target_is_said(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for reached, grows in (([0.5, 0.5] * 3, False), ([0.5, 0.625] * 3, True)):
-        given = iter(reached)
-        monkeypatch.setattr(f"growir.continual.{method}.accuracy_of", lambda *rest, given=given: next(given))
+        monkeypatch.setattr(f"growir.continual.{method}.accuracy_of", Told(reached))
         notes: list[str] = []
         found = learn(
             mlp(),
             tasks(),
             method=method,
             settings={**SHORT, "epochs": 1, "target": 0.75, **({"penalty": 0.0} if method == "grown" else {})},
-            told=lambda state, notes=notes: notes.append(state.notes[-1]),
+            told=Noted(notes),
         )
         assert [list(each) for each in found.selected] == [reached[:2]] * 3
         assert any(found.channels) == grows
         best = "62.5" if grows else "50.0"
         assert notes == [f"below its target on the samples that select: {best} of 75.0 %"] * 3
+
+
+@pytest.mark.parametrize("method", ["grown", "grow_only"])
+def test_a_second_growth_goes_on_from_the_first(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first one brought is used, and what it closed stays closed."""
+    better = iter(k / 10 for k in range(1, 10))
+    monkeypatch.setattr("growir.continual.grown.accuracy_of", lambda *rest: next(better))
+    hads: list[tuple[Had, Learner]] = []
+    real = Grown.learner
+
+    def told(self: Grown, master: Master, output: str, task: int, growth: int, *rest: Any, **more: Any) -> Learner:
+        found = real(self, master, output, task, growth, *rest, **more)
+        if growth == 2:
+            hads.append((rest[1].copied(), found))
+        return found
+
+    def half_shut(self: Grown, learner: Learner, *rest: Any) -> float:
+        with torch.no_grad():
+            for gates in learner.channels.values():
+                gates[0] = -1.0
+        return real_fit(self, learner, *rest)
+
+    real_fit = Grown.fit
+    monkeypatch.setattr(Grown, "learner", told)
+    monkeypatch.setattr(Grown, "fit", half_shut)
+    more = {**SHORT, "epochs": 1, "growths": 2, "offered": 0.5, "channel_rate": 1e-6, "penalty": 0.0}
+    found = learn(mlp(), tasks(1), method=method, settings=more)
+    ((had, learner),) = hads
+    assert had.closed == {"fc0": [4], "fc1": [4]}
+    masks = learner.result()["masks"]
+    for key, mask in had.open.items():
+        assert masks[key][mask].all(), "what was open is used"
+        assert not masks[key][had.idle[key]].any(), "and what was not stays out"
+    (network,) = found.networks.values()
+    assert [network.arrays[f"{name}.weight"].shape[0] for name in ("fc0", "fc1")] == [6, 6]
+
+
+def test_names_that_look_alike_are_told_apart() -> None:
+    nodes, value = list[Node](), "x"
+    for name in ("a", "s.t", "s_t", "head"):
+        width = 2 if name == "head" else 8
+        nodes.append(Node(name=name, op=Linear(out_features=width), inputs=(value,)))
+        value = name
+    entry = Input(name="x", shape=("N", 8))
+    net = Network.init(verify(Graph(inputs=(entry,), nodes=tuple(nodes), outputs=("head",))), 0)
+    learner = Learner(Master(net.graph, net.arrays), "head").eval()
+    assert len(learner.free) == 3
+    with torch.no_grad():
+        assert torch.equal(learner(torch.from_numpy(X)), net.to_torch()(torch.from_numpy(X)))

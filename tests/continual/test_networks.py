@@ -34,7 +34,8 @@ class Attends(nn.Module):
         parts = (each(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (self.q, self.k, self.v))
         y = nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
         x = x + self.out(y)
-        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+        found: torch.Tensor = x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+        return found
 
 
 class Vit(nn.Module):

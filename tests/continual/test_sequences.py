@@ -23,7 +23,7 @@ from growir.continual.learning import METHODS, learn
 from growir.continual.master import Master
 from growir.continual.report import heat_map, page, summary
 from growir.continual.starting import experiences_of, first_network
-from growir.errors import DataError, RunError
+from growir.errors import DataError, GraphError, RunError
 from growir.network import Network
 from growir.ops import Linear
 from tests.continual.test_learning import X, Y, mlp
@@ -84,7 +84,11 @@ def test_the_command_leaves_report_master_and_onnx(place: Path) -> None:
             )
 
 
-def test_an_earlier_task_s_onnx_file_gives_the_same_bits_when_others_are_learned(place: Path, tmp_path: Path) -> None:
+def test_an_earlier_task_s_onnx_file_gives_the_same_bits_when_others_are_learned(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better = iter([0.5, 0.6] * 3)  # so that what was grown stays
+    monkeypatch.setattr("growir.continual.grown.accuracy_of", lambda *rest: next(better))
     config = config_of(place, width=1)
     first: dict[str, np.ndarray[Any, Any]] = {}
 
@@ -130,7 +134,7 @@ def test_a_run_goes_on_and_a_finished_one_is_told_again(place: Path) -> None:
     (place / "run.toml").write_text(RUN.format(method="ewc"))
     other = ran(place, "--resume")
     assert other.exit_code == 2
-    assert "started with another method and settings" in other.output
+    assert "started with another method and [method]" in other.output
 
 
 def test_a_sequence_that_cannot_start_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,3 +360,48 @@ def test_the_heat_map_has_a_square_for_each_accuracy() -> None:
     assert len(squares) == 3
     numbers = [each.text for each in root.iter() if each.tag.endswith("text")]
     assert [text for text in numbers if text and text.isdigit()] == ["90", "50", "80", "100"]
+
+
+def test_what_a_killed_process_left_is_cleared_away(place: Path) -> None:
+    (place / "out").mkdir()
+    (place / "out/.run.toml.new-1").write_text("half")
+    (place / "out/.state.new-1").mkdir()
+    told = ran(place, "--resume")
+    assert told.exit_code == 0, told.output
+    assert not list((place / "out").glob(".*"))
+
+
+def test_a_damaged_state_is_said(place: Path) -> None:
+    ran(place)
+    kept = place / "out/state/method/tasks.json"
+    for text, message in (("[{", "is damaged"), ("[]", "is of other tasks")):
+        kept.write_text(text)
+        told = ran(place, "--resume")
+        assert told.exit_code == 2
+        assert message in told.output
+
+
+def test_a_file_of_the_built_in_network_s_name_is_not_meant(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (place / "perceptron").mkdir()
+    assert ran(place).exit_code == 0
+
+
+def test_what_cannot_be_learned_is_refused_before_the_first_task(place: Path) -> None:
+    config = config_of(place)
+    experiences = experiences_of(config)
+    start = first_network(config, experiences)
+    twice = [Experience(name, experiences[0].data, (0, 1)) for name in ("a", "b")]
+    long = [Experience("a" * 300, experiences[0].data, (0, 1))]
+    none = start.graph.replace(outputs=("standard",), nodes=start.graph.nodes[:1], history=None)
+    wrong: list[tuple[Any, list[Experience], dict[str, Any], type[Exception], str]] = [
+        (start, experiences, {"settings": {"target": (0.5,)}}, RunError, "there are 1 target and 3 tasks"),
+        (start, experiences, {"settings": {"device": "nowhere"}}, RunError, "is no device"),
+        (start, experiences, {"settings": {"batch_size": 1}}, RunError, "batch_size"),
+        (start, twice, {"scenario": "class"}, DataError, "class 0 is of an earlier one too"),
+        (start, long, {}, DataError, "give names"),
+        (none, experiences, {}, GraphError, "ends in one layer with out_features"),
+    ]
+    for network, given, more, kind, message in wrong:
+        with pytest.raises(kind, match=message):
+            learn(network, given, **more)
