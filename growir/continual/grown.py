@@ -241,8 +241,10 @@ class Grown:
         steps = settings.epochs * math.ceil(len(data.train) / settings.batch_size)
         rate = settings.gate_rate or max(GATE_RATE, OPEN / steps)
         kernels = list(learner.gates.parameters())
-        groups += [{"params": kernels, "lr": rate}] if kernels else []
-        groups += [{"params": channels, "lr": settings.channel_rate or 4 * rate}] if channels else []
+        if kernels:
+            groups.append({"params": kernels, "lr": rate})
+        if channels:
+            groups.append({"params": channels, "lr": settings.channel_rate or 4 * rate})
 
         def penalty() -> torch.Tensor:
             offered = torch.cat([gate.flatten() for gate in channels])

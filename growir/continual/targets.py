@@ -36,7 +36,7 @@ def told_target(target: float | Runs | tuple[float, ...], task: int) -> float:
     return target[task] if isinstance(target, tuple) else target
 
 
-def check_targets(target: object, tasks: int) -> None:
+def check_targets(target: float | str | tuple[float, ...] | None, tasks: int) -> None:
     """Raise RunError where a list of targets is not as long as there are tasks."""
     if isinstance(target, tuple) and len(target) != tasks:
         raise RunError(f"target: there are {counted(len(target), 'target')} and {counted(tasks, 'task')}; each has one")
