@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from growir.continual.config import parse_sequence
 from growir.growth.config import parse_run
 from growir.network import load_graph
 from growir.passes import pass_from_data
@@ -103,7 +104,9 @@ def read(block: Block) -> None:
     """Read a block as what it shows: a run file, the file of a package, a document, a pass."""
     if block.language == "toml":
         data = tomllib.loads(block.code)
-        if "project" not in data:
+        if "tasks" in data:
+            parse_sequence(data, block.file or "run.toml")
+        elif "project" not in data:
             parse_run(data, block.file or "run.toml")
         return
     found = json.loads(block.code)
