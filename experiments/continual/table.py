@@ -5,7 +5,7 @@ python -m experiments.continual.table experiments/continual/five_tasks.jsonl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from experiments.continual.run import ARMS
@@ -13,6 +13,10 @@ from experiments.lines import Line
 from experiments.tables import grid, mean_of, paired, print_table, spread
 
 Key = tuple[str, str]  # data and network
+KEPT = {
+    "parameters": "Numbers kept at the end",
+    "bytes": "Bytes kept at the end, masks and what else protects among them",
+}
 ABLATION = ("grow only", "+ select", "+ sparse", "grown")
 AGAINST = ("grow only", "fine-tuned", "columns", "cpg", "separate", "ewc", "joint")
 
@@ -47,24 +51,11 @@ def tables(lines: Sequence[Line]) -> Iterator[str]:
         heads, _rows(lines, keys, arms, lambda found: f"{fmean(when_learned(x) - end(x) for x in found):.1f}")
     )
     yield ""
-    yield "### Numbers kept at the end, over those of one network"
-    yield ""
-    ones = {key: fmean(x["parameters"][0] for x in of(lines, key, "separate").values()) for key in keys}
-
-    def sizes(key: Key, found: Sequence[Line]) -> str:
-        return f"{fmean(x['parameters'][-1] for x in found) / ones[key]:.2f}"
-
-    yield from grid(heads, [[arm, *(_cell(lines, key, arm, sizes) for key in keys)] for arm in arms])
-    yield ""
-    yield "### Bytes kept at the end, masks and what else protects among them, over those of one network"
-    yield ""
-    bytes_of = {key: fmean(x["bytes"][0] for x in of(lines, key, "separate").values()) for key in keys}
-
-    def stored(key: Key, found: Sequence[Line]) -> str:
-        return f"{fmean(x['bytes'][-1] for x in found) / bytes_of[key]:.2f}"
-
-    yield from grid(heads, [[arm, *(_cell(lines, key, arm, stored) for key in keys)] for arm in arms])
-    yield ""
+    for kept, title in KEPT.items():
+        yield f"### {title}, over those of one network"
+        yield ""
+        yield from grid(heads, [[arm, *(_share(lines, key, arm, kept) for key in keys)] for arm in arms])
+        yield ""
     for arm in ("grown", "firefly"):
         if arm in arms:
             yield f"### {arm} less others at the end, in points, mean ± standard error over orders"
@@ -73,7 +64,7 @@ def tables(lines: Sequence[Line]) -> Iterator[str]:
             yield ""
     yield "### The parts of GROWN, each with those above it: accuracy at the end, and numbers kept over one network"
     yield ""
-    yield from grid(heads, [[arm, *(_part(lines, key, arm, ones[key]) for key in keys)] for arm in ABLATION])
+    yield from grid(heads, [[arm, *(_part(lines, key, arm) for key in keys)] for arm in ABLATION])
     yield ""
     yield "### CPU seconds of a sequence"
     yield ""
@@ -83,17 +74,22 @@ def tables(lines: Sequence[Line]) -> Iterator[str]:
     yield f"In all {len(lines)} sequences, {total / 60:.0f} CPU minutes."
 
 
-def _rows(lines: Sequence[Line], keys: Sequence[Key], arms: Sequence[str], told: object) -> Iterator[list[str]]:
-    assert callable(told)
+def _rows(
+    lines: Sequence[Line], keys: Sequence[Key], arms: Sequence[str], told: Callable[[Sequence[Line]], str]
+) -> Iterator[list[str]]:
+    """Of each arm what is told of its lines."""
     for arm in arms:
         found = [list(of(lines, key, arm).values()) for key in keys]
-        yield [arm, *(str(told(each)) if each else "" for each in found)]
+        yield [arm, *(told(each) if each else "" for each in found)]
 
 
-def _cell(lines: Sequence[Line], key: Key, arm: str, told: object) -> str:
-    assert callable(told)
-    found = list(of(lines, key, arm).values())
-    return str(told(key, found)) if found else ""
+def _share(lines: Sequence[Line], key: Key, arm: str, kept: str) -> str:
+    """What an arm keeps at the end, over what one network does."""
+    found = of(lines, key, arm).values()
+    if not found:
+        return ""
+    one = fmean(line[kept][0] for line in of(lines, key, "separate").values())
+    return f"{fmean(line[kept][-1] for line in found) / one:.2f}"
 
 
 def _against(lines: Sequence[Line], keys: Sequence[Key], arm: str, others: Sequence[str]) -> Iterator[str]:
@@ -113,11 +109,11 @@ def ends(lines: Sequence[Line], key: Key, arm: str) -> Mapping[int, float]:
     return {order: end(line) for order, line in of(lines, key, arm).items()}
 
 
-def _part(lines: Sequence[Line], key: Key, arm: str, one: float) -> str:
+def _part(lines: Sequence[Line], key: Key, arm: str) -> str:
     found = list(of(lines, key, arm).values())
     if not found:
         return ""
-    return f"{fmean(map(end, found)):.1f}, {fmean(x['parameters'][-1] for x in found) / one:.2f}"
+    return f"{fmean(map(end, found)):.1f}, {_share(lines, key, arm, 'parameters')}"
 
 
 def main(given: Sequence[str] | None = None) -> None:

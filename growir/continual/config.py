@@ -11,13 +11,12 @@ name = "grown"
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
-from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from growir.continual.experiences import Label
 from growir.continual.fitting import FitSettings
@@ -28,7 +27,7 @@ from growir.families import family
 from growir.fields import field_problems
 from growir.growth.config import MAX_PATH, MAX_THREADS, DataConfig
 from growir.growth.naming import is_named
-from growir.growth.sections import MOST, Count, Section, Whole, Word, run_file
+from growir.growth.sections import MOST, Count, FolderName, Section, Whole, Word, run_file
 from growir.nearest import alternatives, neighbours
 
 PERCEPTRON = "perceptron"
@@ -76,7 +75,7 @@ class ContinualConfig(Section):
         onnx: Whether each task's network is written for ONNX Runtime too.
     """
 
-    name: Word = "tasks"
+    name: FolderName = "tasks"
     network: Annotated[str, Field(max_length=MAX_PATH)] = PERCEPTRON
     width: Count | None = None
     seed: Annotated[int, Field(strict=True, ge=0, le=MOST)] = 0
@@ -86,13 +85,6 @@ class ContinualConfig(Section):
     tasks: TasksConfig = TasksConfig()
     method: Word = "grown"
     settings: SerializeAsAny[FitSettings] = Field(default_factory=FitSettings)
-
-    @field_validator("name")
-    @classmethod
-    def _names_a_folder(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}", value):
-            raise ValueError("it names folders: at most 60 letters, digits, - and _, starting with a letter or digit")
-        return value
 
     def to_toml(self) -> str:
         """The run file that gives this configuration."""

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from growir import store
 from growir.continual.benchmarks import from_benchmark, is_benchmark
 from growir.continual.config import PERCEPTRON, ContinualConfig, TasksConfig, is_family
 from growir.continual.experiences import Experience, Label, by_classes
@@ -20,7 +19,8 @@ from growir.graph import Graph, Input, Node
 from growir.growth.config import DataConfig
 from growir.growth.data import check_data, load_data
 from growir.growth.naming import is_named, named
-from growir.network import Network, load_graph
+from growir.growth.running import network_named
+from growir.network import Network
 from growir.ops import BatchNorm, Flatten, Linear, Relu, Standardise
 from growir.verify import verify
 
@@ -145,17 +145,7 @@ def first_network(config: ContinualConfig, experiences: Sequence[Experience]) ->
     if is_family(config.network):
         graph = network(config.network, shape, classes, width=config.width, standardised=True)
         return _standardised(graph, config.seed, experiences)
-    where = config.network
-    found: object = named(where, "network") if is_named(where) and not Path(where).exists() else None
-    if found is None:
-        found = Network.load(where) if store.is_network(Path(where)) else load_graph(where)
-    if callable(found):
-        found = found()
-    if isinstance(found, Graph):
-        return Network.init(found, config.seed)
-    if not isinstance(found, Network):
-        raise RunError(f"network: {cut(where)} gives {type(found).__name__}, but a Network or a Graph is needed")
-    return found
+    return network_named(config.network, config.seed)
 
 
 def _perceptron(shape: Sequence[int], classes: int, width: int) -> Graph:

@@ -26,6 +26,7 @@ from growir.growth.sections import (
     MAX_CHOICES,
     MOST,
     Count,
+    FolderName,
     NonNegative,
     Positive,
     Rate,
@@ -242,7 +243,7 @@ class RunConfig(Section):
             `SMALL_STEP`. Results are the same to the bit only at one number.
     """
 
-    name: Word = "run"
+    name: FolderName = "run"
     network: Annotated[str, Field(max_length=MAX_PATH)] | None = None
     seed: Annotated[int, Field(strict=True, ge=0, le=MOST)] = 0
     threads: Annotated[int, Field(strict=True, gt=0, le=MAX_THREADS)] | None = None
@@ -253,13 +254,6 @@ class RunConfig(Section):
     schedule: SerializeAsAny[Scheduled] = Alternating()
     train: TrainConfig = TrainConfig()
     budget: BudgetConfig = BudgetConfig()
-
-    @field_validator("name")
-    @classmethod
-    def _names_a_folder(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}", value):
-            raise ValueError("it names folders: at most 60 letters, digits, - and _, starting with a letter or digit")
-        return value
 
     def located(self, place: Callable[[str], str]) -> RunConfig:
         """The same with each data file where `place` says it is. Raises RunError if that cannot be."""

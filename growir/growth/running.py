@@ -110,16 +110,27 @@ def start_of(config: RunConfig) -> Network | None:
         GraphError: The file is no network and no document.
         RunError: There is no such function, or it gives something else.
     """
-    where = config.network
-    if where is None:
-        return None
+    return None if config.network is None else network_named(config.network, config.seed)
+
+
+def network_named(where: str, seed: int) -> Network:
+    """The network in a folder, of a document, or that a function gives.
+
+    Args:
+        where: The folder, the document, or "package.module:function".
+        seed: Of the weights, where a graph is all there is.
+
+    Raises:
+        GraphError: The file is no network and no document.
+        RunError: There is no such function, or it gives something else.
+    """
     found: object = named(where, "network") if is_named(where) and not Path(where).exists() else None
     if found is None:
         found = Network.load(where) if store.is_network(Path(where)) else load_graph(where)
     if callable(found):
         found = found()
     if isinstance(found, Graph):
-        return Network.init(found, config.seed)
+        return Network.init(found, seed)
     if not isinstance(found, Network):
         raise RunError(
             f"network: {cut(where)} gives {type(found).__name__}, but a Network or a Graph is needed; of a torch model "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
-from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from growir.errors import GrowirError, Problem, RunError, listed
 from growir.fields import Record
@@ -15,6 +16,15 @@ from growir.ops.base import MAX_REAL
 MOST = 2**63 - 1  # the largest whole number of TOML
 MAX_CHOICES = 1000  # of a list of which each is tried
 Word = Annotated[str, Field(max_length=200)]
+
+
+def _names_a_folder(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}", value):
+        raise ValueError("it names folders: at most 60 letters, digits, - and _, starting with a letter or digit")
+    return value
+
+
+FolderName = Annotated[Word, AfterValidator(_names_a_folder)]
 Count = Annotated[int, Field(strict=True, gt=0, le=MOST)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
