@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from growir.blocks import layer_count
+from growir.drafting import Draft
 from growir.errors import GraphError, GrowirError, counted, cut
-from growir.graph import Graph, Input, Node
+from growir.graph import Graph
 from growir.images import to_maps
 from growir.nearest import suggestion
 from growir.ops import Add, BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Op, Relu, Standardise
 from growir.ops.pool import AdaptiveAvgPool2d
 from growir.stages import Stage, is_residual, stages_of
-from growir.verify import verify
 
 LAYERS: Final[Mapping[str, int]] = {"Basic": 2, "Bottleneck": 3, "Plain": 2}
 EXPANSION = 4  # of the last layer of a bottleneck
@@ -127,7 +127,7 @@ def network(
         raise GrowirError(f"{found}: it has one class or more, but classes is {classes!r}")
     if width is not None and (type(width) is not int or width < 1):
         raise GrowirError(f"{found}: the first stage has one channel or more, but width is {width!r}")
-    build = _Builder("image")
+    build = Draft({"image": shape})
     first = width or (16 if len(found.depths) == 3 else 64)
     for op in front:
         build.add("map", op)
@@ -148,45 +148,31 @@ def network(
         outer = inner * EXPANSION if found.kind == "Bottleneck" else inner
         for j in range(depth):
             stride = 2 if k and not j else 1
-            build.block(f"stage{k + 1}.{j}", found, inner, outer, stride, projected=stride != 1 or before != outer)
+            _block(build, f"stage{k + 1}.{j}", found, inner, outer, stride, projected=stride != 1 or before != outer)
             before = outer
     build.add("pool", AdaptiveAvgPool2d(output_size=1))
     build.add("flat", Flatten())
     build.add("head", Linear(out_features=classes))
-    entry = Input(name="image", shape=("N", *shape))
-    return verify(Graph(name=str(found), inputs=(entry,), nodes=tuple(build.nodes), outputs=("head",)))
+    return build.graph(str(found))
 
 
-class _Builder:
-    """Nodes one behind the other."""
-
-    def __init__(self, value: str) -> None:
-        self.nodes: list[Node] = []
-        self.value = value
-
-    def add(self, name: str, op: Op, *inputs: str) -> str:
-        self.nodes.append(Node(name=name, op=op, inputs=inputs or (self.value,)))
-        self.value = name
-        return name
-
-    def block(self, name: str, of: Family, inner: int, outer: int, stride: int, *, projected: bool) -> None:
-        entry = self.value
-        # Of a bottleneck the convolution in the middle has the stride.
-        layers = [(1, 1, inner), (3, stride, inner), (1, 1, outer)]
-        for k, (kernel, step, width) in enumerate(
-            layers if of.kind == "Bottleneck" else [(3, stride, inner), (3, 1, outer)], 1
-        ):
-            if k > 1:
-                self.add(f"{name}.act{k - 1}", Relu())
-            conv = Conv2d(out_channels=width, kernel_size=kernel, stride=step, padding=kernel // 2, bias=False)
-            self.add(f"{name}.conv{k}", conv)
-            self.add(f"{name}.norm{k}", BatchNorm())
-        if of.residual:
-            value, shortcut = self.value, entry
-            if projected:
-                self.value = entry
-                conv = Conv2d(out_channels=outer, kernel_size=1, stride=stride, bias=False)
-                self.add(f"{name}.shortcut.conv", conv)
-                shortcut = self.add(f"{name}.shortcut.norm", BatchNorm())
-            self.add(f"{name}.sum", Add(), value, shortcut)
-        self.add(f"{name}.act", Relu())
+def _block(build: Draft, name: str, of: Family, inner: int, outer: int, stride: int, *, projected: bool) -> None:
+    entry = build.value
+    # Of a bottleneck the convolution in the middle has the stride.
+    layers = [(1, 1, inner), (3, stride, inner), (1, 1, outer)]
+    for k, (kernel, step, width) in enumerate(
+        layers if of.kind == "Bottleneck" else [(3, stride, inner), (3, 1, outer)], 1
+    ):
+        if k > 1:
+            build.add(f"{name}.act{k - 1}", Relu())
+        conv = Conv2d(out_channels=width, kernel_size=kernel, stride=step, padding=kernel // 2, bias=False)
+        build.add(f"{name}.conv{k}", conv)
+        build.add(f"{name}.norm{k}", BatchNorm())
+    if of.residual:
+        value, shortcut = build.value, entry
+        if projected:
+            conv = Conv2d(out_channels=outer, kernel_size=1, stride=stride, bias=False)
+            build.add(f"{name}.shortcut.conv", conv, entry)
+            shortcut = build.add(f"{name}.shortcut.norm", BatchNorm())
+        build.add(f"{name}.sum", Add(), value, shortcut)
+    build.add(f"{name}.act", Relu())

@@ -7,6 +7,7 @@ from growir.passes import registry
 from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.canonicalise import Canonicalise
+from growir.passes.discretise import Discretise
 from growir.passes.eliminate_dead import EliminateDead
 from growir.passes.extend import Extend
 from growir.passes.fold_batch_norm import FoldBatchNorm
@@ -37,6 +38,7 @@ PASSES: tuple[type[Pass], ...] = (
     InsertBlock,
     Stack,
     Unstack,
+    Discretise,
     Widen,
     Extend,
     Split,
@@ -56,6 +58,7 @@ __all__ = [
     "AddEdge",
     "AddNode",
     "Canonicalise",
+    "Discretise",
     "EliminateDead",
     "Extend",
     "FoldBatchNorm",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 
@@ -12,6 +13,7 @@ from growir.growth.budget import Cost
 from growir.growth.policy import Candidate, Score
 
 S = TypeVar("S", bound=Score)
+T = TypeVar("T")
 
 
 def ranked(scores: Sequence[S]) -> list[S]:
@@ -58,7 +60,7 @@ def within(scores: Sequence[S], room: Cost, least: float = 0.0) -> list[S]:
     return found
 
 
-def fitting(ordered: Sequence[S], fits: Callable[[Sequence[S]], bool]) -> list[S]:
+def fitting(ordered: Sequence[T], fits: Callable[[Sequence[T]], bool]) -> list[T]:
     """The longest beginning that fits, found in a few questions: costs only grow with what is taken."""
     low, high = 0, len(ordered) + 1  # so many fit, so many do not
     while high - low > 1:
@@ -68,8 +70,8 @@ def fitting(ordered: Sequence[S], fits: Callable[[Sequence[S]], bool]) -> list[S
 
 
 def filled(
-    ordered: Sequence[S], fits: Callable[[Sequence[S]], bool], alike: Callable[[S], object] | None = None
-) -> list[S]:
+    ordered: Sequence[T], fits: Callable[[Sequence[T]], bool], alike: Callable[[T], object] | None = None
+) -> list[T]:
     """The longest beginning that fits, and each later one that still does: no budget is left where one had room.
 
     Args:
@@ -78,12 +80,12 @@ def filled(
         alike: What those have in common of which none fits where another did not, such as the units of one space; so
             that only few questions are asked.
     """
-    found: list[S] = []
-    left: list[S] = list(ordered)
+    found: list[T] = []
+    left: list[T] = list(ordered)
     while left:
         taken = tuple(found)
 
-        def fit_too(some: Sequence[S], taken: Sequence[S] = taken) -> bool:
+        def fit_too(some: Sequence[T], taken: Sequence[T] = taken) -> bool:
             return fits([*taken, *some])
 
         more = fitting(left, fit_too)
@@ -107,6 +109,40 @@ def shares(scores: Sequence[S], group: Callable[[S], object], share: float, leas
 def per_cost(scores: Sequence[S]) -> list[S]:
     """The largest gain for each parameter first; those that cost none before all others."""
     return sorted(scores, key=lambda s: (s.candidate.cost.parameters > 0, -_price(s)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Together(Generic[S]):
+    """Candidates that are chosen together or not at all.
+
+    Attributes:
+        scores: One of each place that grows alike.
+        gain: The sum of their gains.
+    """
+
+    scores: tuple[S, ...]
+    gain: float
+
+
+def together(scores: Sequence[S], place: Callable[[S], object], kind: Callable[[S], object]) -> list[Together[S]]:
+    """Candidates of places that grow alike: the best of each with each other, then the second best, and so on.
+
+    So a place gains as many as each other of its kind, each its own best; where one has fewer candidates, so many are
+    left out of all. What stands alone is together with nothing. The largest sum comes first.
+
+    Args:
+        scores: All candidates.
+        place: Where one is, such as a channel space.
+        kind: What the places that grow alike have in common.
+    """
+    kinds: dict[object, dict[object, list[S]]] = {}
+    for score in scores:
+        kinds.setdefault(kind(score), {}).setdefault(place(score), []).append(score)
+    found: list[Together[S]] = []
+    for places in kinds.values():
+        rows = zip(*(ranked(each) for each in places.values()), strict=False)
+        found += [Together(row, sum(score.gain for score in row)) for row in rows]
+    return sorted(found, key=lambda each: -each.gain)
 
 
 def _price(score: Score) -> float:

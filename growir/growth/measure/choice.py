@@ -9,7 +9,7 @@ choice.built(gated, [0, 17], gates)          # the recorded pass, on the graph w
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from growir.growth.measure.gated import Gated, Kind, Unit, growth
 from growir.growth.measure.idle import IdleBlocks, idle_layers
 from growir.growth.measure.sites import Site, sites
 from growir.growth.policy import Candidate, Score, UnitAt
-from growir.growth.select import filled, per_cost, ranked
+from growir.growth.select import filled, per_cost, ranked, together
 from growir.passes import InsertLayer, Widen
 from growir.passes import Sequence as Passes
 from growir.rewrite import Pass
@@ -49,13 +49,23 @@ class Choice:
         width: Whether its own sites are among them.
         depth: Whether idle blocks are.
         activation: Of the blocks.
+        among: Whether a site of the graph's own is one of those, by its name; by default all are.
     """
 
-    def __init__(self, graph: Graph, *, width: bool = True, depth: bool = False, activation: str = "relu") -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        width: bool = True,
+        depth: bool = False,
+        activation: str = "relu",
+        among: Callable[[str], bool] | None = None,
+    ) -> None:
         self._own = graph
         self.blocks = IdleBlocks(graph, idle_layers(graph, activation) if depth else ())
         self.graph = self.blocks.graph
-        own = {site.name for site in sites(graph).sites} if width else set[str]()
+        named = [site.name for site in sites(graph).sites] if width else []
+        own = {name for name in named if among is None or among(name)}
         found = sites(self.graph).sites
         self._block = {site.name: k for site in found if (k := self.blocks.around(site)) is not None}
         self.sites: tuple[Site, ...] = tuple(site for site in found if site.name in own or site.name in self._block)
@@ -72,11 +82,11 @@ class Choice:
             found += [Unit(site.name, "fresh", k) for k in range(fresh)]
         return found
 
-    def cost(self, site: str, budget: Budget) -> Cost:
-        """What one unit costs by itself: of a block, with the block."""
-        if site in self._block:
-            return budget.cost(self.blocks.steps[self._block[site]])
-        return self._sites[site].cost(self._own)
+    def cost(self, unit: Unit, budget: Budget) -> Cost:
+        """What a unit costs by itself: of a block, with the block."""
+        if unit.site in self._block:
+            return budget.cost(self.blocks.steps[self._block[unit.site]])
+        return budget.cost(self._alone(unit))
 
     def candidate(self, unit: Unit, cost: Cost) -> Candidate:
         """A unit as logs call it."""
@@ -96,7 +106,7 @@ class Choice:
     def fitting(self, budget: Budget, units: Sequence[Unit]) -> list[Candidate]:
         """Those of some units that the budget has room for, each by itself; units of one site are alike."""
         first = {unit.site: unit for unit in reversed(units)}
-        costs = {site: self.cost(site, budget) for site, unit in first.items() if budget.fits(self.plan([unit]))}
+        costs = {site: self.cost(unit, budget) for site, unit in first.items() if budget.fits(self._alone(unit))}
         return [self.candidate(unit, costs[unit.site]) for unit in units if unit.site in costs]
 
     def within(self, budget: Budget, scores: Sequence[Score], order: Order) -> list[Score]:
@@ -106,6 +116,32 @@ class Choice:
         return filled(
             ordered, lambda some: budget.fits(self.plan(map(unit_of, some))), lambda score: unit_of(score).site
         )
+
+    def alike_within(self, budget: Budget, scores: Sequence[Score], alike: Callable[[str], str]) -> list[Score]:
+        """The same where sites grow alike: each by as many of its own best, chosen by the sum of their gains.
+
+        Args:
+            budget: Of the growth.
+            scores: Of all candidates.
+            alike: What the sites that grow alike have in common, of the name of one.
+        """
+
+        def kind(score: Score) -> str:
+            return alike(unit_of(score).site)
+
+        rows = [row for row in together(scores, lambda score: unit_of(score).site, kind) if row.gain > 0]
+        found = filled(
+            rows,
+            lambda some: budget.fits(self.plan(unit_of(score) for row in some for score in row.scores)),
+            lambda row: kind(row.scores[0]),
+        )
+        return [score for row in found for score in row.scores]
+
+    def _alone(self, unit: Unit) -> Pass:
+        """What brings one of them: of an own site the pass itself, which is carried out once for each site."""
+        if unit.site in self._block:
+            return self.plan([unit])
+        return growth(self._sites[unit.site], unit.kind, [unit.index])
 
     def plan(self, units: Iterable[Unit]) -> Pass:
         """What brings some of them, without numbers."""

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from growir.errors import PassRefused
+from growir.errors import PassRefused, RunError, cut
 from growir.growth.budget import Budget
 from growir.growth.measure.choice import Choice, Order, unit_of
 from growir.growth.measure.gated import Gated, groups
 from growir.growth.measure.judging import along_path, left_out
 from growir.growth.measure.learning import batch_statistics, learned, mean_loss, training_batches
-from growir.growth.measure.sites import Site
+from growir.growth.measure.sites import Site, sites
 from growir.growth.policy import Candidate, PolicySettings, Score
 from growir.growth.sections import Count, Positive, Word
+from growir.nearest import alternatives
 from growir.passes.link import check_activation
 from growir.rewrite import Pass
 
 if TYPE_CHECKING:
     from growir.growth.session import Session
+
+
+MOST_NAMES = 1000  # of spaces and lists that a run file names
 
 
 class FireflySettings(PolicySettings):
@@ -43,6 +49,9 @@ class FireflySettings(PolicySettings):
         order: "gain" takes those first that gain most, "per_parameter" those that gain most for each parameter.
         groups: In how many groups of neighbouring spaces candidates are tried; more of them take less memory.
         layer_activation: Of layers that come in.
+        sites: Which spaces grow, by name; * stands for anything, as in "normal.*.edge_*". By default all.
+        alike: Module lists whose members grow alike, such as "layers". What stands at the same place in each then gains
+            as many units, each member its own best, and what the sum of their gains says is chosen.
     """
 
     name: str = "firefly"
@@ -57,6 +66,8 @@ class FireflySettings(PolicySettings):
     order: Order = "gain"
     groups: Count = 1
     layer_activation: Word = "relu"
+    sites: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MOST_NAMES)] | None = None
+    alike: Annotated[tuple[Word, ...], Field(max_length=MOST_NAMES)] = ()
 
     @field_validator("layer_activation")
     @classmethod
@@ -71,7 +82,19 @@ class FireflySettings(PolicySettings):
     def _offers(self) -> Self:
         if not self.fresh_units and (self.move == "depth" or not self.splits):
             raise ValueError("nothing could be chosen: let fresh_units be 1 or more, or split units of a growing width")
+        if self.alike and self.move != "width":
+            raise ValueError('alike is said of widths; with it, move is "width"')
         return self
+
+    def grows(self, site: str) -> bool:
+        """Whether a space is one of those that grow."""
+        return self.sites is None or any(fnmatchcase(site, pattern) for pattern in self.sites)
+
+    def place(self, site: str) -> str:
+        """What a space has in common with those that grow alike: its name without the number of the member."""
+        for each in self.alike:
+            site = re.sub(rf"^((?:.+\.)?{re.escape(each)})\.[0-9]+(?=\.|@|$)", r"\1.*", site)
+        return site
 
 
 class Firefly:
@@ -86,11 +109,30 @@ class Firefly:
         self._gated: Gated
         self._gates: torch.Tensor
 
+    def check(self, session: Session) -> None:
+        """Refuse names of spaces and of lists that the network does not have."""
+        names = [site.name for site in sites(session.graph).sites]
+        for pattern in self.settings.sites or ():
+            if not any(fnmatchcase(name, pattern) for name in names):
+                near = alternatives(pattern, names)
+                raise RunError(f"policy firefly: sites: no space that can grow is called {cut(pattern)!r}.{near}")
+        for each in self.settings.alike:
+            alone = self.settings.model_copy(update={"alike": (each,)})
+            if all(alone.place(name) == name for name in names):
+                raise RunError(
+                    f"policy firefly: alike: no space that can grow stands in a member of a list {cut(each)!r}, as "
+                    f"{cut(each)}.0.conv would"
+                )
+
     def propose(self, session: Session, budget: Budget) -> list[Candidate]:
         """Each unit that the budget has room for."""
         settings, move = self.settings, self.settings.move
         self._choice = choice = Choice(
-            session.graph, width=move != "depth", depth=move != "width", activation=settings.layer_activation
+            session.graph,
+            width=move != "depth",
+            depth=move != "width",
+            activation=settings.layer_activation,
+            among=settings.grows,
         )
         return choice.candidates(budget, split=settings.splits, fresh=settings.fresh_units)
 
@@ -115,6 +157,8 @@ class Firefly:
 
     def select(self, session: Session, scores: Sequence[Score], budget: Budget) -> list[Score]:
         """The best that fit together, and each later one that still does."""
+        if self.settings.alike:
+            return self._choice.alike_within(budget, scores, self.settings.place)
         return self._choice.within(budget, scores, self.settings.order)
 
     def build(self, session: Session, chosen: Sequence[Score]) -> Pass:
