@@ -6,8 +6,8 @@
         return at.chain(relu=Relu(), conv=conv, norm=BatchNorm())
 
 Of an operation with inner channels (`at.inner`) the first layer gives as many, and the last one `at.width` again. Of
-those of DARTS (Liu et al. 2018, section 3.1) separable convolutions have them by themselves, as many as the node has, and
-a dilated one gets a second layer.
+those of DARTS (Liu et al. 2018, section 3.1) separable convolutions have them by themselves, as many as the node has,
+and a dilated one gets a second layer.
 """
 
 from __future__ import annotations
