@@ -6,6 +6,7 @@ runs/digits-001/master@2, 3     what the task "2, 3" sees, an ordinary network
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,21 @@ def opened(path: Path, *, max_parameters: int) -> Graph | Network:
         more, at, task = task.partition(AT)
         place = f"{place}{AT}{more}"
     return open_path(path, max_parameters=max_parameters)
+
+
+def names_graph(path: Path) -> bool:
+    """Whether `graph_at` is what reads a path: that of a folder, of a graph document, of ONNX, or MASTER@TASK."""
+    text = str(path)
+    # os.path says no of text that is too long for a path, where Path raises.
+    if os.path.isdir(text) or path.suffix.lower() in (".json", ".onnx"):
+        return True
+    if os.path.isfile(text):
+        try:
+            with path.open("rb") as file:
+                return file.read(100).lstrip().startswith(b"{")
+        except OSError:  # whoever reads it next says so
+            return False
+    return any(c == AT and os.path.isdir(text[:k]) and master_of(Path(text[:k])) for k, c in enumerate(text))
 
 
 def graph_at(path: Path, *, max_parameters: int) -> Graph:

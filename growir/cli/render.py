@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from growir.cli.masters import graph_at
+from growir.cli.masters import graph_at, names_graph
 from growir.cli.output import MAX_PARAMETERS, GraphPath, MaxParameters, printable
+from growir.errors import cut
 from growir.staging import replaceable
 
 
@@ -37,6 +39,12 @@ def render(
             "--growth", metavar="N", min=1, help="With --scores, the growth [default: the last]", show_default=False
         ),
     ] = None,
+    cell: Annotated[
+        bool,
+        typer.Option(
+            "--cell", help="Its cells, as papers draw them; PATH may also be a genotype: a name, text or file."
+        ),
+    ] = False,
     max_parameters: MaxParameters = MAX_PARAMETERS,
 ) -> None:
     """Draw a graph as SVG, or as a web page with its history.
@@ -50,12 +58,22 @@ def render(
     from growir.store import write_file
 
     suffix = out.suffix.lower()
+    if cell and suffix != ".svg":
+        raise ExportError(f"{out}: cells are drawn as .svg; give a name that ends so")
     if suffix not in (".svg", ".html"):
         raise ExportError(f"{out}: only .svg and .html can be drawn; give a name that ends in one")
+    if cell and (scores or growth is not None or boxes is not None):
+        raise RunError("--cell draws cells alone, so it takes none of --scores, --growth and --boxes; leave them out")
     if scores and suffix != ".svg":
         raise ExportError(f"{out}: scores are drawn as .svg; give a name that ends so")
     if growth is not None and not scores:
         raise RunError("--growth says of which growth --scores are drawn; give both")
+    if cell:
+        text = _cells(path, max_parameters)
+        replaceable(out, is_picture)
+        write_file(out, f"{WRITTEN}\n{text}".encode())
+        print(printable(f"wrote {out}"))
+        return
     graph = graph_at(path, max_parameters=max_parameters)
     replaceable(out, is_picture)
     if scores:
@@ -68,6 +86,23 @@ def render(
     text = graph_page(graph, boxes) if suffix == ".html" else f"{WRITTEN}\n{draw(graph, limit=boxes)}"
     write_file(out, text.encode())
     print(printable(f"wrote {out}"))
+
+
+def _cells(source: Path, max_parameters: int) -> str:
+    """The cells of a graph, or those of a genotype, as SVG."""
+    from growir.cells import PUBLISHED, genotype
+    from growir.errors import GraphError
+    from growir.render import cells_of_graph, cells_of_plan, draw_cells
+
+    if not names_graph(source):
+        # A file goes before the published genotype that is called like it.
+        text = f".{os.sep}{source}" if str(source) in PUBLISHED and source.is_file() else str(source)
+        return draw_cells(cells_of_plan(genotype(text)), f"cells of {cut(source)}")
+    graph = graph_at(source, max_parameters=max_parameters)
+    try:
+        return draw_cells(cells_of_graph(graph), f"cells of {graph.name}")
+    except GraphError as error:
+        raise error.at(str(source)) from None
 
 
 def is_picture(path: Path) -> bool:

@@ -47,7 +47,12 @@ class Layout:
 
 
 def layered(
-    widths: Sequence[int], heights: Sequence[int], edges: Iterable[tuple[int, int]], top: Collection[int] = ()
+    widths: Sequence[int],
+    heights: Sequence[int],
+    edges: Iterable[tuple[int, int]],
+    top: Collection[int] = (),
+    layers: Sequence[int] | None = None,
+    gap: int = ROW_GAP,
 ) -> Layout:
     """Lay out boxes.
 
@@ -56,6 +61,8 @@ def layered(
         heights: Of each box; all boxes of a row get the height of its highest.
         edges: Pairs (from, to), each from an earlier box to a later one.
         top: Boxes that stay in the first layer. Others that read nothing stand right above their first reader.
+        layers: The layer of each box instead, in which every edge leads to a higher one.
+        gap: The room between rows.
 
     Raises:
         ValueError: An edge leads from a box to an earlier one, or to itself.
@@ -64,7 +71,7 @@ def layered(
     for start, end in found:
         if start >= end:
             raise ValueError(f"an arrow leads from box {start} to box {end}; boxes stand after those they read from")
-    rows = _rows(layers_of(len(widths), found, top), widths)
+    rows = _rows(layers_of(len(widths), found, top) if layers is None else layers, widths)
     where = {box: k for k, row in enumerate(rows) for box in row}
     items = [[Item(k, box, False) for box in row] for k, row in enumerate(rows)]
     last: dict[int, int] = {}
@@ -81,7 +88,7 @@ def layered(
     x = {item: round(centre - left) + MARGIN for item, centre in centres.items()}
     tops, tall = [MARGIN], [max(heights[box] for box in row) for row in rows]
     for height in tall:
-        tops.append(tops[-1] + height + ROW_GAP)
+        tops.append(tops[-1] + height + gap)
     corners = tuple((x[Item(where[k], k, False)] - width // 2, tops[where[k]]) for k, width in enumerate(widths))
     routes: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
     for start, end in found:
@@ -93,7 +100,7 @@ def layered(
     right = max((corner[0] + width for corner, width in zip(corners, widths, strict=True)), default=0)
     right = max([right, *(px for route in routes.values() for px, _ in route)])
     sizes = tuple(tall[where[k]] for k in range(len(widths)))
-    return Layout(corners, sizes, routes, (right + MARGIN, tops[-1] - ROW_GAP + MARGIN if rows else 2 * MARGIN))
+    return Layout(corners, sizes, routes, (right + MARGIN, tops[-1] - gap + MARGIN if rows else 2 * MARGIN))
 
 
 def layers_of(count: int, edges: Sequence[tuple[int, int]], top: Collection[int] = ()) -> list[int]:

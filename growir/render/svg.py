@@ -26,8 +26,9 @@ HEADING_WIDTH = 9.1
 PADDING, LINE = 12, 17
 HEADER = 84
 
-# Fill and border on light ground, then on dark. Text is dark or light alike; a test measures the contrast.
-FAMILIES: Mapping[str, tuple[str, str, str, str]] = {
+Colours = tuple[str, str, str, str]  # fill and border on light ground, then on dark
+# Text is dark or light alike; a test measures the contrast.
+FAMILIES: Mapping[str, Colours] = {
     "input": ("#f1f5f9", "#64748b", "#1e293b", "#94a3b8"),
     "module": ("#ffffff", "#475569", "#111827", "#9ca3af"),
     "linear": ("#dbeafe", "#2563eb", "#172554", "#60a5fa"),
@@ -96,16 +97,9 @@ def draw(
         legend, legend_width, header = [*legend, *more], max(legend_width, scale_width + 24), HEADER + LINE
     width = max(layout.size[0], legend_width, 48 + round(max(len(name) * HEADING_WIDTH, len(facts) * TEXT_WIDTH)))
     shift = (width - layout.size[0]) // 2
+    said = f"{graph.name}: {facts}", _description(picture)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="{tag}-title {tag}-desc" '
-        f'viewBox="0 0 {width} {layout.size[1] + header}" width="{width}" height="{layout.size[1] + header}" '
-        f'class="growir">',
-        f'<title id="{tag}-title">{plain(f"{graph.name}: {facts}")}</title>',
-        f'<desc id="{tag}-desc">{plain(_description(picture))}</desc>',
-        f"<style>{style(strips is not None)}</style>",
-        f'<defs><marker id="{tag}-head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8" '
-        f'orient="auto-start-reverse"><path class="head" d="M0 0.5L8 4L0 7.5z"/></marker></defs>',
-        f'<path class="ground" d="M0 0H{width}V{layout.size[1] + header}H0z"/>',
+        *opening((width, layout.size[1] + header), said, style(strips is not None), tag),
         f'<text class="heading" x="24" y="28">{plain(name)}</text>',
         f'<text x="24" y="48">{facts}</text>',
         *legend,
@@ -133,7 +127,29 @@ def plain(text: str) -> str:
     return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
-def style(strips: bool = False) -> str:
+def opening(size: tuple[int, int], said: tuple[str, str], rules: str, tag: str) -> list[str]:
+    """What a picture begins with: its ground, and the head of its arrows, which is called TAG-head.
+
+    Args:
+        size: Width and height.
+        said: A title and a description, for those who do not see it.
+        rules: Its style.
+        tag: Begins the ids in it.
+    """
+    width, height = size
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="{tag}-title {tag}-desc" '
+        f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" class="growir">',
+        f'<title id="{tag}-title">{plain(said[0])}</title>',
+        f'<desc id="{tag}-desc">{plain(said[1])}</desc>',
+        f"<style>{rules}</style>",
+        f'<defs><marker id="{tag}-head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8" '
+        f'orient="auto-start-reverse"><path class="head" d="M0 0.5L8 4L0 7.5z"/></marker></defs>',
+        f'<path class="ground" d="M0 0H{width}V{height}H0z"/>',
+    ]
+
+
+def style(strips: bool = False, families: Mapping[str, Colours] = FAMILIES) -> str:
     """The colours, for light and for dark ground."""
     # The ground is a shape, since not every viewer paints the background that a style gives the whole picture.
     rules = [
@@ -146,7 +162,7 @@ def style(strips: bool = False) -> str:
     ]
     dark = [f".growir .ground{{fill:{GROUND[1]}}}.growir text{{fill:{TEXT[1]}}}"]
     dark.append(f".growir .edge{{stroke:{ARROW[1]}}}.growir .head{{fill:{ARROW[1]}}}")
-    for name, (fill, line, dark_fill, dark_line) in FAMILIES.items():
+    for name, (fill, line, dark_fill, dark_line) in families.items():
         rules.append(f".growir .{name} .fill{{fill:{fill};stroke:{line}}}")
         dark.append(f".growir .{name} .fill{{fill:{dark_fill};stroke:{dark_line}}}")
     for name, colours in MARKS.items():
