@@ -219,7 +219,7 @@ def document_of(graph: Graph, block: Block) -> Graph | str:
     nodes: list[Node] = []
     for name in block.nodes:
         node = graph[name]
-        nodes.append(renamed(node, called, block.input, ENTRY).model_copy(update={"frozen": ()}))
+        nodes.append(renamed(node, called, {block.input: ENTRY}).model_copy(update={"frozen": ()}))
     entry = Input(name=ENTRY, shape=("N", *shape.sizes), dtype=shape.dtype)
     return Graph(name="block", inputs=(entry,), nodes=tuple(nodes), outputs=(called[block.output],))
 
@@ -239,15 +239,17 @@ def module_of(block: Block) -> str:
 
 
 def renamed(
-    node: Node, called: Mapping[str, str], entry: str, reads: str, shared: Mapping[str, str] = MappingProxyType({})
+    node: Node,
+    called: Mapping[str, str],
+    reads: Mapping[str, str],
+    shared: Mapping[str, str] = MappingProxyType({}),
 ) -> Node:
     """A node of a block under another name.
 
     Args:
         node: The node.
         called: The new names of the block's nodes; what it reads or shares outside of it keeps its own.
-        entry: The value that the block reads.
-        reads: The value that it reads instead.
+        reads: The values that it reads instead, by those that the block reads.
         shared: The owner of each of its tensors that stays the same one, by parameter.
     """
 
@@ -257,7 +259,7 @@ def renamed(
 
     changes: dict[str, Any] = {
         "name": called[node.name],
-        "inputs": tuple(reads if name == entry else called.get(name, name) for name in node.inputs),
+        "inputs": tuple(reads.get(name, called.get(name, name)) for name in node.inputs),
         "tied": Ties({**{name: key(owner) for name, owner in node.tied.items()}, **shared}),
     }
     return node.model_copy(update=changes)

@@ -111,7 +111,7 @@ class InsertBlock(Pass):
         module = fresh_name(graph, "block")
         called = {node.name: f"{module}.{node.name}" for node in self.block.nodes}
         called[self.block.inputs[0].name] = self.after
-        nodes = [renamed(node, called, self.block.inputs[0].name, self.after) for node in self.block.nodes]
+        nodes = [renamed(node, called, {self.block.inputs[0].name: self.after}) for node in self.block.nodes]
         value = called[self.block.outputs[0]]
         zeros = self._zeros() if self.residual else frozenset[str]()
         if self.residual:

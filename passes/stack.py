@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self, cast
 
 import numpy as np
-from pydantic import BeforeValidator, Field, InstanceOf, StrictBool, field_serializer
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    field_serializer,
+    model_serializer,
+)
 
 from growir import names as naming
 from growir.blocks import Block, block_of, keeps_shape, members, module_of, renamed, shared_outside
@@ -19,9 +27,10 @@ from growir.layers import ranges_of
 from growir.nearest import alternatives
 from growir.ops import Constant
 from growir.params import owners, param_table
+from growir.passes.chain import Place
 from growir.passes.eliminate_dead import drops
 from growir.passes.insert_block import fragment, kept_at_zero
-from growir.passes.state import check_value, repoint
+from growir.passes.state import ancestors, repoint
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name
 from growir.shapes import own_tables, shapes_of
 from growir.stages import stages_of
@@ -51,7 +60,7 @@ def _place_or_document(value: object) -> object:
     try:
         return _place(value)
     except ValueError as error:
-        raise ValueError(f"{error}, or a graph document with one input") from None
+        raise ValueError(f"{error}, or a graph document with one input, or two with before") from None
 
 
 Where = Annotated[Reference | Nodes, BeforeValidator(_place)]
@@ -64,9 +73,16 @@ class Stack(Pass):
     the identity: where it is x + f(x), the last weights of f are zero, those of a layer or of the norm behind it, and
     learn at once; the others do once these have moved.
 
+    A block may read the last two values of its chain, as cells do: then `before` says which the other one is. All that
+    read `after` then read the block's value, and all that read `before` read `after`; only what `after` is computed
+    from, and what no output depends on, reads what it did.
+
     Attributes:
-        block: A block of the graph, as the module that it stands in or as its nodes; or a document with one input.
+        block: A block of the graph, as the module that it stands in or as its nodes; or a document with one input, or
+            with two, in order, what lies before and the value itself.
         after: The value that it is put behind, of the shape that it reads. By default what the block itself gives.
+        before: The value one step before that, for a block that reads two of its chain. A block of the graph then reads
+            one value beside `input`, which is the one before.
         input: Which value the block of the graph reads in its chain, where it reads several. By default one of the
             shape that it gives, of several the last.
         copy_weights: Whether it has the weights and buffers of the block of the graph, and its optimizer state. Else
@@ -79,6 +95,7 @@ class Stack(Pass):
 
     block: Annotated[Reference | Nodes | InstanceOf[Graph], BeforeValidator(_place_or_document)]
     after: Reference | None = None
+    before: Reference | None = None
     input: Reference | None = None
     copy_weights: StrictBool = False
     exact: StrictBool = True
@@ -87,6 +104,12 @@ class Stack(Pass):
     @field_serializer("block")
     def _as_data(self, block: str | Nodes | Graph) -> Any:
         return to_data(block) if isinstance(block, Graph) else block
+
+    @model_serializer(mode="wrap")
+    def _as_recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without `before` a step reads as it did when there was none: what is recorded and what is drawn by it stay.
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if name != "before" or value is not None}
 
     def resolved(self, graph: Graph) -> Self:
         host, block = self._found(graph)
@@ -97,10 +120,10 @@ class Stack(Pass):
 
     def check(self, graph: Graph) -> None:
         host, block = self._found(graph)
-        after = self._after(graph, block)
-        check_value(graph, after, "after")
+        place = self._place(graph, block)
+        after, where = place.after, str(place)
+        place.check(graph)
         here, shapes = shapes_of(graph)[after], shapes_of(host)
-        where = f"a block after {cut(after)}"
         if host is not graph and self.copy_weights:
             raise PassRefused(f"{where}: a document has no weights to copy; name a block of the graph instead")
         if host is not graph and self.input is not None:
@@ -111,8 +134,17 @@ class Stack(Pass):
                     f"{where}: the value is {here}, but the block {what} {shapes[name]} ({cut(name)}); it must take "
                     "and give the value's shape"
                 )
-        if host is graph:
-            early = [name for name in block.beside if not _before(graph, name, after)]
+        if self.before is not None:
+            there = shapes_of(graph)[self.before]
+            for name in block.beside:
+                if shapes[name] != there:
+                    raise PassRefused(
+                        f"{where}: the value before it, {cut(self.before)}, is {there}, but there the block takes "
+                        f"{shapes[name]} ({cut(name)}); it must take that value's shape too"
+                    )
+            place.check_readers(graph)
+        elif host is graph:
+            early = [name for name in block.beside if after in ancestors(graph, name)]
             if early:
                 raise PassRefused(f"{where}: the block reads {cut(early[0])} too, which would then read the block")
         module = self._module(graph, block)
@@ -130,8 +162,15 @@ class Stack(Pass):
     def _found(self, graph: Graph) -> tuple[Graph, Block]:
         """The graph that the block stands in, this one or a document, and where. Raises PassRefused if it is none."""
         if isinstance(self.block, Graph):
-            return self.block, _whole(self.block)
-        return graph, found(graph, self.block, self.input)
+            return self.block, _whole(self.block, two=self.before is not None)
+        block = found(graph, self.block, self.input)
+        if self.before is not None and len(block.beside) != 1:
+            beside = ", ".join(cut(name) for name in block.beside) or "nothing"
+            raise PassRefused(
+                f"the block up to {cut(block.output)} reads {beside} beside {cut(block.input)}, but with before it "
+                "must read one value beside it, the one that lies before"
+            )
+        return graph, block
 
     def _after(self, graph: Graph, block: Block) -> str:
         if self.after is not None:
@@ -139,6 +178,9 @@ class Stack(Pass):
         if isinstance(self.block, Graph):
             raise PassRefused("stack: a document needs a place; give after, the value that it is put behind")
         return block.output
+
+    def _place(self, graph: Graph, block: Block) -> Place:
+        return Place(self._after(graph, block), self.before)
 
     def _module(self, graph: Graph, block: Block) -> str:
         """What the new block is called: layer1.2 beside layer1.0 and layer1.1, or else block_1."""
@@ -168,13 +210,14 @@ class Stack(Pass):
         return identity_at(host, block, ranges_of(graph)[self._after(graph, block)], thawed=thawed)
 
     def _zeros(self, graph: Graph, host: Graph, block: Block) -> frozenset[str]:
-        """The same. Raises PassRefused if there are none."""
-        keys = self._keys(graph, host, block)
+        """The same. Raises PassRefused if there are none, or if they do not keep the function."""
+        keys, place = self._keys(graph, host, block), self._place(graph, block)
         if isinstance(keys, str):
             raise PassRefused(
-                f"a block after {cut(self._after(graph, block))} cannot start as the identity, as an exact one does: "
-                f"{keys}; with exact=False the function changes"
+                f"{place} cannot start as the identity, as an exact one does: {keys}; with exact=False the function "
+                "changes"
             )
+        place.check_kept(graph)
         return keys
 
     def preserves(self, graph: Graph) -> Preserves:
@@ -188,11 +231,14 @@ class Stack(Pass):
 
     def change(self, graph: Graph, step: int) -> Change:
         host, block = self._found(graph)
-        after = self._after(graph, block)
+        place = self._place(graph, block)
+        reads = {block.input: place.after}
+        if self.before is not None:
+            reads |= dict.fromkeys(block.beside, self.before)
         called = self._called(host, block, self._module(graph, block))
         zeros = self._zeros(graph, host, block) if self.exact else frozenset[str]()
         outer = shared_outside(host, block.nodes)
-        nodes = [renamed(host[name], called, block.input, after, _shared(host, name, outer)) for name in block.nodes]
+        nodes = [renamed(host[name], called, reads, _shared(host, name, outer)) for name in block.nodes]
         if host is graph and not self.copy_weights:
             nodes = [node.model_copy(update={"frozen": ()}) for node in nodes]
         table, own, edits = param_table(host), owners(host), list[Edit]()
@@ -206,7 +252,7 @@ class Stack(Pass):
             else:
                 start = replace(param, init=Constant(0.0)) if key in zeros else param
                 edits.append(create(new, start, self.seed, step, self.values))
-        old, outputs = repoint(graph, after, called[block.output])
+        old, outputs = place.repointed(graph, called[block.output])
         return Change([*old, *nodes], outputs, edits, [node.name for node in nodes])
 
     @classmethod
@@ -297,13 +343,23 @@ def found(graph: Graph, where: str | Nodes, entry: str | None) -> Block:
     return block
 
 
-def _whole(document: Graph) -> Block:
-    """A document as a block. Raises PassRefused if it has not one input and one output."""
-    for what, many in (("input", [entry.name for entry in document.inputs]), ("output", document.outputs)):
-        if len(many) != 1:
-            listed = ", ".join(cut(name) for name in many)
-            raise PassRefused(f"a block has one {what}, but this one has {len(many)}: {listed}")
-    block = block_of(document, [node.name for node in document.nodes], document.inputs[0].name)
+def _whole(document: Graph, *, two: bool) -> Block:
+    """A document as a block. Raises PassRefused if it has not one output, or not one input, or two with `before`."""
+    inputs = [entry.name for entry in document.inputs]
+    for what, many, wanted in (("input", inputs, 2 if two else 1), ("output", document.outputs, 1)):
+        if len(many) == wanted:
+            continue
+        listed = ", ".join(cut(name) for name in many)
+        if wanted == 2:
+            raise PassRefused(
+                "with before a block has two inputs, what lies before and the value itself, but this one has "
+                f"{len(many)}: {listed}"
+            )
+        more = (
+            "; give before, the value that the first of them stands for" if what == "input" and len(many) == 2 else ""
+        )
+        raise PassRefused(f"a block has one {what}, but this one has {len(many)}: {listed}{more}")
+    block = block_of(document, [node.name for node in document.nodes], inputs[-1])
     if isinstance(block, str):
         raise PassRefused(f"the document is no block: {block}")
     return block
@@ -325,16 +381,3 @@ def _paths(module: str) -> list[str]:
     """A module and all that it stands in."""
     parts = module.split(".")
     return [".".join(parts[: k + 1]) for k in range(len(parts))]
-
-
-def _before(graph: Graph, name: str, after: str) -> bool:
-    """Whether a value is there where a block is put behind another, which must not depend on it the other way round."""
-    seen, stack = set[str](), [name]
-    while stack:
-        at = stack.pop()
-        if at == after:
-            return False
-        if at in graph and at not in seen:
-            seen.add(at)
-            stack.extend(graph[at].inputs)
-    return True

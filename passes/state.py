@@ -83,6 +83,18 @@ def descendants(graph: Graph, name: str) -> set[str]:
     return found
 
 
+def ancestors(graph: Graph, name: str) -> set[str]:
+    """A value and everything that it depends on."""
+    found, stack = {name}, [name]
+    while stack:
+        at = stack.pop()
+        for value in graph[at].inputs if at in graph else ():
+            if value not in found:
+                found.add(value)
+                stack.append(value)
+    return found
+
+
 def check_value(graph: Graph, name: str, field: str) -> None:
     """Raise PassRefused unless a field names a graph input or node."""
     if name not in graph.consumers:
