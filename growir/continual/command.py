@@ -110,7 +110,7 @@ def _use(folder: Path, config: ContinualConfig, *, resume: bool) -> None:
     """Take a folder, which is empty or is resumed. Raises RunError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".*.new-*"):  # of a process that was killed as it wrote
+        for left in folder.glob(".*.new-*") if resume else ():  # of a process that was killed as it wrote
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         occupied = any(folder.iterdir())
     except OSError as error:
