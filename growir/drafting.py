@@ -38,6 +38,9 @@ class Draft:
         self.value = name
         return name
 
+    def __contains__(self, value: object) -> bool:
+        return value in self._shapes
+
     def shape(self, value: str) -> Shape:
         """The shape of a value."""
         return self._shapes[value]

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field
 
 from growir.cells.plan import Kind
-from growir.cells.reading import CellAt, OperationAt, cells_of
+from growir.cells.reading import SKIP, CellAt, OperationAt, cells_of
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Reference
 from growir.nearest import suggestion
@@ -21,12 +21,15 @@ Where = tuple[int, int]  # an edge: the state that it comes from, and the node t
 
 
 class Discretise(Pass):
-    """Leave one operation on each edge of all cells, and the strongest edges into each node; the function changes.
+    """Leave one operation on each edge of all cells, and the strongest edges into each node.
+
+    The function is kept where what goes gives zero; `measure` says how far the outputs move.
 
     Cells of a kind keep the same, so that one structure is left. Of the operations of an edge the one with the most
-    inner channels stays, counted over all cells of its kind: what growth has made largest (Firefly, Wu et al. 2020,
-    section 3). Where none has more than `threshold` channels, it is the first that has none that could grow, such as
-    the identity, if there is one. An edge is as strong as its largest operation is wide. Of equal ones the first stays.
+    inner channels stays, in the mean over all cells of its kind: what growth has made largest (Firefly, Wu et al. 2020,
+    section 3). Where none has more than `threshold` channels, it is the identity, or else the first operation that has
+    no channels that could grow, if there is one. An edge is as strong as its largest operation is wide. Of equal ones
+    the first stays.
 
     Attributes:
         threshold: Channels of an operation, in the mean over cells, that count as hardly grown.
@@ -63,7 +66,7 @@ class Discretise(Pass):
             raise PassRefused("all operations of the cells stay, so there is nothing to do")
 
     def preserves(self, graph: Graph) -> Preserves:
-        return Preserves.NOTHING
+        return Preserves.APPROXIMATE  # to what the other operations add; only measuring can tell that it is zero
 
     def change(self, graph: Graph, step: int) -> Change:
         kept = set(self._kept(graph))
@@ -116,14 +119,14 @@ class Discretise(Pass):
             strength = {edge: max(widths[k] or 0.0 for k in places) for edge, places in here.items()}
             strongest = sorted(here, key=lambda edge: (-strength[edge], edge[0]))[: self.inputs]
             for edge in sorted(strongest):
-                yield self._chosen(here[edge], widths)
+                yield self._chosen(here[edge], widths, [each.edge.operation for each in at.operations])
 
-    def _chosen(self, places: list[int], widths: list[float | None]) -> int:
+    def _chosen(self, places: list[int], widths: list[float | None], names: list[str]) -> int:
         """Of the operations of an edge the one that stays."""
         sized = {k: width for k in places if (width := widths[k]) is not None}
         plain = [k for k in places if k not in sized]
         if plain and not any(width > self.threshold for width in sized.values()):
-            return plain[0]
+            return next((k for k in plain if names[k] == SKIP), plain[0])
         return max(sized, key=lambda k: (sized[k], -k))
 
 

@@ -9,7 +9,7 @@ genotype_of(left)                                             # what was found, 
 """
 
 from growir.cells.genotype import PUBLISHED, Genotype, genotype
-from growir.cells.network import cell, network
+from growir.cells.network import block, cell, network
 from growir.cells.operations import OPERATIONS
 from growir.cells.reading import CellAt, cells_of, fragment, genotype_of
 from growir.cells.template import Template
@@ -20,6 +20,7 @@ __all__ = [
     "CellAt",
     "Genotype",
     "Template",
+    "block",
     "cell",
     "cells_of",
     "fragment",

@@ -63,7 +63,7 @@ class Genotype:
 
     @property
     def inner(self) -> None:
-        """Its operations have the inner channels that DARTS gives them."""
+        """None: its operations have the inner channels that DARTS gives them."""
         return
 
     def edges(self, kind: Kind) -> tuple[Edge, ...]:
@@ -97,18 +97,20 @@ def genotype(source: str | os.PathLike[str]) -> Genotype:
     text = os.fspath(source)
     if text in PUBLISHED:
         return _read(PUBLISHED[text], "", None)
-    if text.lstrip().startswith("Genotype("):
+    if "Genotype(" in text:
         return _read(text, "genotype", None)
     path, name = Path(text), None
-    if not path.is_file() and ":" in text:
+    if not _is_file(path) and ":" in text:
         place, _, name = text.rpartition(":")
         path = Path(place)
-    if isinstance(source, str) and not path.suffix and not path.exists():
+    if isinstance(source, str) and not path.suffix and not _is_file(path):
         near = alternatives(text, PUBLISHED)
         raise GraphError(
             f"there is no genotype {cut(text)!r}; one is a published name, a text that begins with Genotype(, or a "
             f"file.{near}"
         )
+    if "\0" in text:
+        raise GraphError(f"{cut(text)!r} is no name of a file, and no genotype")
     try:
         with path.open("rb") as file:
             data = file.read(LONGEST + 1)
@@ -120,6 +122,14 @@ def genotype(source: str | os.PathLike[str]) -> Genotype:
     if len(data) > LONGEST:
         raise GraphError(f"{path}: this file is longer than {LONGEST:,} bytes, so no list of genotypes")
     return _read(found, str(path), name)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; there is none of a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _read(text: str, where: str, name: str | None) -> Genotype:
@@ -161,6 +171,8 @@ def _made(call: ast.Call, where: str) -> Genotype:
             problems.append(Problem(field, f"a list of {wanted} is needed"))
     more = [field for field in given if field not in FIELDS]
     problems += [Problem(field, f"a genotype has only {', '.join(FIELDS)}") for field in more]
+    if len(call.args) > len(FIELDS):
+        problems.append(Problem("", f"a genotype has {len(FIELDS)} parts, but {len(call.args)} are given"))
     if problems:
         raise GraphError(problems, where or "genotype")
     try:
@@ -187,18 +199,22 @@ def _value(node: ast.expr) -> object:
 
 
 def _are_pairs(value: object) -> bool:
-    listed = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else None
-    return listed is not None and all(
-        isinstance(each, list | tuple)
-        and len(cast("Sequence[Any]", each)) == 2
-        and isinstance(each[0], str)
-        and type(each[1]) is int
-        for each in listed
-    )
+    listed = cast("Sequence[object]", value) if isinstance(value, list | tuple) else None
+    return listed is not None and all(map(_is_pair, listed))
+
+
+def _is_pair(value: object) -> bool:
+    parts = cast("Sequence[object]", value) if isinstance(value, list | tuple) else ()
+    return len(parts) == 2 and isinstance(parts[0], str) and _is_state(parts[1])
 
 
 def _are_whole(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(type(each) is int for each in cast("Sequence[Any]", value))
+    return isinstance(value, list | tuple) and all(map(_is_state, cast("Sequence[object]", value)))
+
+
+def _is_state(value: object) -> bool:
+    """Whether a value can be the number of a state; of thousands of digits none could even be told."""
+    return type(value) is int and abs(value) < 10**9
 
 
 # As their authors published them: DARTS (Liu et al. 2018), its two orders; NASNet (Zoph et al. 2018); AmoebaNet (Real

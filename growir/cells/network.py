@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from growir.cells.operations import OPERATIONS, Spot, factorized_reduce, pointwise
-from growir.cells.plan import INPUTS, Kind, Plan
+from growir.cells.plan import INPUTS, KINDS, Kind, Plan
 from growir.drafting import Draft
 from growir.errors import GraphError, cut
 from growir.graph import Graph
@@ -29,7 +29,12 @@ def cell(plan: Plan, kind: Kind, shape: Sequence[int]) -> Graph:
     Raises:
         GraphError: The operations do not fit each other.
     """
-    draft = Draft(dict.fromkeys(BEFORE, shape))
+    sizes = tuple(shape)
+    if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes):
+        raise GraphError(f"a cell reads maps, (C, H, W), but shape is {cut(repr(shape))}")
+    if kind not in KINDS:
+        raise GraphError(f"kind is {cut(repr(kind))}, but a cell is one of {', '.join(KINDS)}")
+    draft = Draft(dict.fromkeys(BEFORE, sizes))
     put_cell(draft, "", plan, kind, *BEFORE, width=shape[0])
     return draft.graph(kind)
 
@@ -57,12 +62,17 @@ def put_cell(draft: Draft, module: str, plan: Plan, kind: Kind, s0: str, s1: str
             value = OPERATIONS[edge.operation](spot)
             if value is None:
                 continue
+            if value not in draft:
+                raise GraphError(
+                    f"{kind}: {edge} gives {cut(repr(value))}, but an operation gives the name of its last node, or "
+                    "None"
+                )
             height, across = draft.shape(states[edge.source]).sizes[1:]
             wanted = (width, -(-height // stride), -(-across // stride))
             if draft.shape(value).sizes != wanted:
                 raise GraphError(
                     f"{kind}: {edge} gives {draft.shape(value)}, but node {node} is "
-                    f"{' x '.join(map(str, ('N', *wanted)))}; an operation gives {width} channels, and maps of a size "
+                    f"({', '.join(map(str, ('N', *wanted)))}); an operation gives {width} channels, and maps of a size "
                     f"divided by its stride, {stride}"
                 )
             summed.setdefault(node, []).append(value)
@@ -70,6 +80,35 @@ def put_cell(draft: Draft, module: str, plan: Plan, kind: Kind, s0: str, s1: str
             raise GraphError(f"{kind}: no operation leads to node {node}; of its edges one must not be none")
         states.append(draft.add(f"{at}node_{node}", Add(), *summed[node]))
     return draft.add(f"{at}out", Concat(), *(states[state] for state in plan.concat(kind)))
+
+
+def block(plan: Plan, kind: Kind, before_shape: Sequence[int], shape: Sequence[int], width: int) -> Graph:
+    """A cell with what brings its inputs to its width, as a graph that the pass `stack` puts behind other cells.
+
+    Args:
+        plan: A genotype or a template.
+        kind: "normal" keeps the size of maps, "reduce" halves it.
+        before_shape: (C, H, W) of the input s0, what the last cell but one gave. Its maps may be twice as large.
+        shape: (C, H, W) of the input s1, what the last cell gave.
+        width: Channels of each node.
+
+    Raises:
+        GraphError: The shapes are not those of maps, or do not fit each other or the operations.
+    """
+    for name, given in zip(BEFORE, (before_shape, shape)):
+        if len(given) != 3:
+            raise GraphError(f"{name} is {tuple(given)}, but a cell reads maps, (C, H, W)")
+    draft = Draft(dict(zip(BEFORE, (before_shape, shape))))
+    sizes, halves = tuple(before_shape[1:]), tuple(-(-size // 2) for size in before_shape[1:])
+    if tuple(shape[1:]) not in (sizes, halves):
+        raise GraphError(
+            f"s0 is {draft.shape('s0')} and s1 is {draft.shape('s1')}; the maps of s0 are as large as those of s1, or "
+            "twice as large"
+        )
+    if kind == "reduce":
+        _check_halving(draft, "the cell", BEFORE[-1])
+    put_next(draft, "", plan, kind, *BEFORE, width=width)
+    return draft.graph(kind)
 
 
 def network(
@@ -125,10 +164,7 @@ def network(
         kind: Kind = "reduce" if k in halving else "normal"
         if kind == "reduce":
             width *= 2
-            if min(draft.shape(s1).sizes[1:]) < 2:
-                raise GraphError(
-                    f"cell {k} cannot halve maps of {draft.shape(s1)}; give fewer reductions, or larger images"
-                )
+            _check_halving(draft, f"cell {k}", s1)
         s0, s1 = s1, put_next(draft, f"{kind}.{k}", plan, kind, s0, s1, width=width)
     draft.add("pool", AdaptiveAvgPool2d(output_size=1))
     draft.add("flat", Flatten())
@@ -136,11 +172,17 @@ def network(
     return draft.graph(name)
 
 
+def _check_halving(draft: Draft, who: str, value: str) -> None:
+    if min(draft.shape(value).sizes[1:]) < 2:
+        raise GraphError(f"{who} cannot halve maps of {draft.shape(value)}; give fewer reductions, or larger images")
+
+
 def put_next(draft: Draft, module: str, plan: Plan, kind: Kind, s0: str, s1: str, *, width: int) -> str:
     """Put a cell behind others, with what brings their outputs to its width and to one size; its output."""
+    at = f"{module}." if module else ""
     made: list[str] = []
     for k, value in enumerate((s0, s1)):
-        spot = Spot(draft, f"{module}.preprocess{k}", value, width)
+        spot = Spot(draft, f"{at}preprocess{k}", value, width)
         if draft.shape(value).sizes[1:] != draft.shape(s1).sizes[1:]:
             made.append(factorized_reduce(spot))
         else:

@@ -10,7 +10,7 @@ from typing import Final
 from growir.cells.genotype import PER_NODE, Genotype
 from growir.cells.network import BEFORE
 from growir.cells.plan import KINDS, Edge, Kind
-from growir.channels import analyse
+from growir.channels import ChannelSpace, analyse
 from growir.errors import GraphError, cut
 from growir.graph import Graph, Input, Node, per_graph
 from growir.ops import Add, Concat
@@ -33,13 +33,15 @@ class OperationAt:
         value: What it gives to the sum.
         nodes: Its nodes; an identity has none.
         inner: Its inner channels: those that only its own parameters know of; None if there are none.
+        spaces: The names of the channel spaces that they are.
     """
 
     module: str
     edge: Edge
     value: str
     nodes: tuple[str, ...]
-    inner: int | None
+    inner: int | None = None
+    spaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +128,11 @@ def _operation(
     value: str,
     states: dict[str, int],
     members: dict[str, list[str]],
-    inner: dict[str, int],
+    inner: dict[str, list[ChannelSpace]],
 ) -> OperationAt:
     source = _state(stem, value, states)
     if source is not None:
-        return OperationAt(f"{stem}edge_{source}_{target}.{SKIP}", Edge(source, target, SKIP), value, (), None)
+        return OperationAt(f"{stem}edge_{source}_{target}.{SKIP}", Edge(source, target, SKIP), value, ())
     module = next(_operation_modules(value), "")
     at, _, name = module.rpartition(".")
     found = _EDGE.match(at.removeprefix(stem)) if module and at.startswith(stem) else None
@@ -140,18 +142,20 @@ def _operation(
             f"of it, {stem}edge_I_{target}.OPERATION.*"
         )
     edge = Edge(int(found["source"]), target, name)
-    return OperationAt(module, edge, value, tuple(members[module]), inner.get(module))
+    spaces = inner.get(module, [])
+    width = sum(space.units for space in spaces) if spaces else None
+    return OperationAt(module, edge, value, tuple(members[module]), width, tuple(space.name for space in spaces))
 
 
-def _inner(graph: Graph) -> dict[str, int]:
-    """The inner channels of each operation, by its module."""
-    found: dict[str, int] = {}
+def _inner(graph: Graph) -> dict[str, list[ChannelSpace]]:
+    """The spaces of the inner channels of each operation, by its module."""
+    found: dict[str, list[ChannelSpace]] = {}
     for space in analyse(graph).spaces:
         keys = [slot.parameter for slot in (*space.producers, *space.consumers)]
         modules = {next(_operation_modules(key), "") for key in keys}
         if len(modules) == 1 and space.consumers and "" not in modules:
             (module,) = modules
-            found[module] = found.get(module, 0) + space.units
+            found.setdefault(module, []).append(space)
     return found
 
 
@@ -191,12 +195,13 @@ def genotype_of(graph: Graph) -> Genotype:
     return Genotype(pairs["normal"], first["normal"].concat, pairs["reduce"], first["reduce"].concat)
 
 
-def fragment(graph: Graph, module: str = "") -> Graph:
+def fragment(graph: Graph, module: str = "", *, whole: bool = False) -> Graph:
     """A cell of a graph as a document of its own, with the widths that it has, and two inputs, s0 and s1.
 
     Args:
         graph: A graph with cells.
         module: Which one; by default the first.
+        whole: Whether what brings both inputs to the cell's width is a part of it, as the pass `stack` takes it.
 
     Raises:
         GraphError: There is no such cell.
@@ -209,20 +214,18 @@ def fragment(graph: Graph, module: str = "") -> Graph:
     if not at.module:
         return graph
     stem = f"{at.module}."
-    inside = [n for n in graph.nodes if n.name.startswith(stem) and not _BEFORE.match(n.name.removeprefix(stem))]
+    inside = [n for n in graph.nodes if n.name.startswith(stem)]
+    inside = [n for n in inside if whole or not _BEFORE.match(n.name.removeprefix(stem))]
     names = {node.name for node in inside}
-    called = {node.name: node.name.removeprefix(stem) for node in inside}
-    shapes = shapes_of(graph)
-    sizes: dict[str, tuple[int, ...]] = {}
+    shapes, sizes, nodes = shapes_of(graph), dict[str, tuple[int, ...]](), list[Node]()
     for node in inside:
+        own, read = node.name.removeprefix(stem), list[str]()
         for value in node.inputs:
-            state = _state(stem, value, {})
-            if value not in names and state is not None:
-                called[value] = BEFORE[state]
+            # From outside a cell alone reads what is brought to its width, and a whole one what is to be.
+            state = None if value in names else _state(stem, f"{stem}{own}" if whole else value, {})
+            if state is not None:
                 sizes[BEFORE[state]] = shapes[value].sizes
+            read.append(value.removeprefix(stem) if state is None else BEFORE[state])
+        nodes.append(node.model_copy(update={"name": own, "inputs": tuple(read), "frozen": ()}))
     inputs = tuple(Input(name=name, shape=("N", *sizes.get(name, next(iter(sizes.values()))))) for name in BEFORE)
-    nodes: list[Node] = []
-    for node in inside:
-        read = tuple(called[name] for name in node.inputs)
-        nodes.append(node.model_copy(update={"name": called[node.name], "inputs": read, "frozen": ()}))
-    return verify(Graph(name=at.kind, inputs=inputs, nodes=tuple(nodes), outputs=(called[at.output],)))
+    return verify(Graph(name=at.kind, inputs=inputs, nodes=tuple(nodes), outputs=(at.output.removeprefix(stem),)))

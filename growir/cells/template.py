@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 
 from growir.cells.operations import OPERATIONS
 from growir.cells.plan import INPUTS, MOST_NODES, Edge, Kind, edge_problems
-from growir.errors import GraphError, Problem
+from growir.errors import GraphError, Problem, cut
 
 # Without pools and "none", as Firefly has them (Wu et al. 2020, section 3).
 SEARCHED: Final = ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
@@ -39,6 +39,7 @@ class Template:
             value = getattr(self, field)
             if type(value) is not int or not 1 <= value <= most:
                 problems.append(Problem(field, f"a number from 1 to {most:,} is needed, but it is {value!r}"))
+        problems += self._untyped()
         if problems:
             raise GraphError(problems, "template")
         if self.between is None and not self.operations:
@@ -59,6 +60,20 @@ class Template:
                 problems.append(Problem(f"node {node}", "no operation leads to it; give it an edge"))
         if problems:
             raise GraphError(problems, "template")
+
+    def _untyped(self) -> Iterator[Problem]:
+        """What is not of the types that it should be: who writes a template need not check types."""
+        told = {cut(repr(edge)): edge for edge in cast("Mapping[object, object]", self.between or {})}
+        for name, edge in told.items():
+            pair = cast("tuple[object, ...]", edge) if isinstance(edge, tuple) else ()
+            if len(pair) != 2 or not all(type(each) is int for each in pair):
+                yield Problem(f"between {name}", "an edge is a pair of a state and a node, such as (0, 2)")
+        listed: list[tuple[str, object]] = [("operations", self.operations)] if self.between is None else []
+        listed += [(f"between {name}", (self.between or {})[cast("Any", edge)]) for name, edge in told.items()]
+        for where, names in listed:
+            several = cast("Sequence[object]", names) if isinstance(names, tuple | list) else None
+            if several is None or not all(isinstance(name, str) for name in several):
+                yield Problem(where, "names of operations are needed, in a tuple")
 
     def _between(self) -> Mapping[tuple[int, int], tuple[str, ...]]:
         if self.between is not None:

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import growir
+from growir.cli.cells import cells
 from growir.cli.continual import continual
 from growir.cli.diff import diff
 from growir.cli.export import export
@@ -97,7 +98,7 @@ def _about(
     """A compiler for growable neural networks."""
 
 
-for _command in (grow, continual, predict, inspect, diff, validate, rewrite, render, log, export, schema):
+for _command in (grow, continual, cells, predict, inspect, diff, validate, rewrite, render, log, export, schema):
     app.command()(_command)
 app.command("import")(import_)
 

@@ -82,6 +82,14 @@ class Cost:
         found = sum(space.units for space in analyse(graph).spaces) if units else 0
         return cls(costs.parameters, costs.macs, found, len(hosts))
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.parameters + other.parameters,
+            self.macs + other.macs,
+            self.units + other.units,
+            self.layers + other.layers,
+        )
+
     def __sub__(self, other: Cost) -> Cost:
         return Cost(
             self.parameters - other.parameters,
@@ -167,6 +175,14 @@ class Budget:
                 added += [(cost.units, room.units), (cost.layers, room.layers)]
             over += [has / most - 1 if most > 0 else float(has > 0) for has, most in added]
         return max(over)
+
+    def beyond(self, least: Cost) -> bool:
+        """Whether there is no room for what costs at least so much, which is known before it is carried out."""
+        room = self.room
+        over = least.parameters > room.parameters or least.macs > room.macs
+        over = over or least.units > room.units or least.layers > room.layers
+        self.refused = self.refused or over
+        return over
 
     def fits(self, pass_: Pass) -> bool:
         """Whether the network after a pass is within the budget, and the pass fits the graph at all."""

@@ -19,6 +19,7 @@ from growir.data.table import is_table, read_table
 from growir.errors import DataError, cut
 from growir.growth.config import DataConfig
 from growir.growth.naming import is_named, named
+from growir.network import Network
 
 
 def load_data(config: DataConfig, seed: int = 0) -> Dataset | Data:
@@ -105,6 +106,13 @@ def target_statistics(data: Dataset) -> tuple[NDArray[np.float32], NDArray[np.fl
     mean = data.y_train.mean(axis=0, dtype=np.float64)
     std = data.y_train.std(axis=0, dtype=np.float64)
     return mean.astype(np.float32), np.where(varying(data.y_train), std, 1.0).astype(np.float32)
+
+
+def one_scale(network: Network, x: NDArray[np.float32]) -> Network:
+    """A network whose node `standard` takes the mean of all these numbers and divides by their deviation."""
+    scales = {"standard.mean": x.mean(dtype=np.float64), "standard.std": x.std(dtype=np.float64) or 1.0}
+    known = {key: np.array([value], np.float32) for key, value in scales.items() if key in network.arrays}
+    return network.with_arrays(known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,30 @@ def _stage(s: Sketch, x: str) -> str:
     return x
 
 
+def _cell(s: Sketch, x: str) -> str:
+    """A cell of two nodes, called as cells are: on its edges layers with inner channels, activations, identities."""
+    shape = s.shapes[x]
+    if not is_linear(shape):
+        raise OpError("no layer leads here")
+    cell, activation = f"cell_{len(s.nodes)}", ACTIVATIONS[s.one_of(SMOOTH)]
+    states = [s.add(activation(), x, called=f"{cell}.preprocess{k}.act") for k in range(2)]
+    for node in (2, 3):
+        summed: list[str] = []
+        for k in range(s.number(2, 3)):
+            source = s.number(0, node - 1)
+            at = f"{cell}.edge_{source}_{node}.op{k}"
+            kind = s.number(0, 3)
+            if kind == 0:
+                summed.append(states[source])
+            elif kind == 1:
+                summed.append(s.add(activation(), states[source], called=f"{at}.act"))
+            else:
+                inner = s.add(Linear(out_features=s.width()), states[source], called=f"{at}.inner")
+                summed.append(s.add(Linear(out_features=shape.size(-1)), inner, called=f"{at}.outer"))
+        states.append(s.add(Add(), *summed, called=f"{cell}.node_{node}"))
+    return s.add(Concat(), *states[2:], called=f"{cell}.out")
+
+
 def _join(s: Sketch, x: str) -> str:
     other = s.like(x, lambda a, b: a.batched and a.dims == b.dims and a.dtype == b.dtype)
     names = [x, other] if s.flag() else [other, x]
@@ -318,6 +342,9 @@ def graphs(draw: Callable[[st.SearchStrategy[Any]], Any], *, moves: int = 7, smo
         with suppress(OpError):
             values.append(_stage(s, values[-1]))
         s.module = ""
+    if s.number(0, 3) == 3:
+        with suppress(OpError):
+            values.append(_cell(s, values[-1]))
     if s.number(0, 4):
         # A head over everything: widths behind it are free unless something inside pins them.
         flat = s.add(Flatten(), values[-1]) if s.shapes[values[-1]].rank > 2 else values[-1]

@@ -39,14 +39,14 @@ class Sketch:
     def width(self) -> int:
         return self.number(1, 5)
 
-    def add(self, op: Op, *inputs: str, tied: dict[str, str] | None = None) -> str:
-        """Put a node at the end. Raises OpError if it does not fit."""
+    def add(self, op: Op, *inputs: str, tied: dict[str, str] | None = None, called: str | None = None) -> str:
+        """Put a node at the end, with a name of its own unless it is told one. Raises OpError if it does not fit."""
         shape = op.infer(*(self.shapes[name] for name in inputs))
         if shape.elements > MAX_ELEMENTS or shape.rank > 5:
             raise OpError("large enough")
         if not op.integers and any(self.shapes[name].dtype != "float32" for name in inputs):
             raise OpError("takes floats")
-        name = f"{self.module}{op.kind()}_{len(self.nodes)}"
+        name = called or f"{self.module}{op.kind()}_{len(self.nodes)}"
         self.nodes.append(Node(name=name, op=op, inputs=inputs, tied=tied or {}))
         self.shapes[name] = shape
         return name

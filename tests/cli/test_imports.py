@@ -57,6 +57,11 @@ def test_drawing_needs_neither_torch_nor_onnx(name: str, network: Path, tmp_path
     assert not modules & {"torch", "onnx", "onnxruntime", "sklearn", "networkx"}
 
 
+def test_drawing_cells_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
+    modules = imported("render", "DARTS_V2", "--cell", "-o", tmp_path / "cell.svg")
+    assert not modules & {"torch", "onnx", "onnxruntime", "sklearn", "networkx"}
+
+
 def test_inspecting_an_onnx_file_needs_no_torch(network: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     assert "torch" not in imported("export", network, "-o", path, "--no-check")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from growir.cellsearch.config import parse_search
 from growir.continual.config import parse_sequence
 from growir.growth.config import parse_run
 from growir.network import load_graph
@@ -66,7 +67,7 @@ def run_page(of: Page, folder: Path) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
@@ -106,6 +107,8 @@ def read(block: Block) -> None:
         data = tomllib.loads(block.code)
         if "tasks" in data:
             parse_sequence(data, block.file or "run.toml")
+        elif "cells" in data:
+            parse_search(data, block.file or "run.toml")
         elif "project" not in data:
             parse_run(data, block.file or "run.toml")
         return

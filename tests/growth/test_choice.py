@@ -89,6 +89,7 @@ def test_only_depth_leaves_the_widths_there_are_alone() -> None:
 def test_a_unit_costs_what_it_costs_by_itself() -> None:
     graph = dense()
     choice, budget = Choice(graph, depth=True), Budget(BudgetConfig(per_growth={"units": 4, "layers": 4}), graph)  # type: ignore[arg-type]  # as run files say it
-    assert choice.cost("a", budget).parameters == 5 + 1 + 2
-    block = choice.cost("layer_2.first", budget)
+    assert choice.cost(Unit("a", "fresh", 0), budget).parameters == 5 + 1 + 2
+    assert choice.cost(Unit("a", "split", 1), budget).parameters == 5 + 1 + 2
+    block = choice.cost(Unit("layer_2.first", "fresh", 0), budget)
     assert (block.parameters, block.units, block.layers) == (3 + 1 + 3 + 3, 1, 2)

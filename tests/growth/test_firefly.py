@@ -10,14 +10,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 import growir
+from growir.cells import Template
+from growir.cells import network as cells
 from growir.errors import RunError
-from growir.growth.budget import Budget
+from growir.families import network
+from growir.growth.budget import Budget, BudgetConfig
+from growir.growth.measure.choice import Choice
+from growir.growth.measure.gated import Unit
 from growir.growth.measure.sites import sites
 from growir.growth.policies.firefly import Firefly, FireflySettings
 from growir.growth.policy import Score
 from growir.passes import InsertLayer, Sequence, Split
 from growir.runs.records import Growth
 from growir.testing import graphs, policy_law
+from tests.growth.nets import EVERY
 from tests.growth.test_policies import grown, images, session_of
 from tests.growth.test_policy_law import GRAPHS
 
@@ -131,6 +137,80 @@ def test_nothing_to_choose_is_refused() -> None:
         FireflySettings(fresh_units=0, move="depth")
     with pytest.raises(RunError, match=r"'tahn' is no activation; there are: relu, .* Did you mean 'tanh'"):
         FireflySettings(layer_activation="tahn")
+
+
+def staged(**settings: Any) -> Any:
+    """A run on a network of two stages with two blocks each."""
+    net = network("Basic3ResNet-2-2-1", (1, 8, 8), 4, width=3)
+    policy = {"name": "firefly", **FEW, **settings}
+    return growir.grow(
+        net, images(), policy=policy, schedule=EVERY, train={"batch_size": 16}, budget={"per_growth": {"share": 0.1}}
+    )
+
+
+def widths(graph: growir.Graph) -> dict[str, int]:
+    return {space.name: space.width for space in growir.channel_spaces(graph)}
+
+
+def test_only_named_spaces_grow() -> None:
+    found = staged(sites=["stage2.*.conv1"]).network.graph
+    before, after = widths(found.history.base), widths(found)
+    grew = {name for name in after if after[name] > before[name]}
+    assert grew
+    assert grew <= {"stage2.0.conv1", "stage2.1.conv1"}
+
+
+def test_members_of_a_list_grow_alike() -> None:
+    found = staged(sites=["stage*.conv1"], alike=["stage1", "stage2"]).network.graph
+    before, after = widths(found.history.base), widths(found)
+    gains = {name: after[name] - before[name] for name in after}
+    for stage in ("stage1", "stage2"):
+        assert gains[f"{stage}.0.conv1"] == gains[f"{stage}.1.conv1"]
+    assert sum(gains.values()) > 0
+    # Two members gain by one at least, and the budget was used for more than one pair.
+    assert sum(gain > 0 for gain in gains.values()) >= 2
+
+
+def test_what_one_member_has_no_room_for_none_gets() -> None:
+    # The reduction doubles maps' channels, so a unit of the last cell costs more than one of the first.
+    plan = Template(nodes=1, operations=("sep_conv_3x3",), inner=1)
+    graph = cells(plan, (1, 8, 8), 2, cells=3, width=4, stem=1, reductions=[1])
+    settings = FireflySettings(sites=("normal.*.pointwise1",), alike=("normal",))
+    choice = Choice(graph, among=settings.grows)
+    costs = {}
+    for name in ("normal.0.edge_0_2.sep_conv_3x3.pointwise1", "normal.2.edge_0_2.sep_conv_3x3.pointwise1"):
+        costs[name] = choice.cost(Unit(name, "fresh", 0), Budget(BudgetConfig(), graph)).parameters
+    small, large = sorted(costs.values())
+    assert small < large
+    for room in range(small, 3 * (small + large)):
+        budget = Budget(BudgetConfig.model_validate({"per_growth": {"parameters": room}}), graph)
+        scores = [Score(each, 1.0) for each in choice.candidates(budget, split=False, fresh=2)]
+        found = [score.candidate.part.site for score in choice.alike_within(budget, scores, settings.place)]
+        for edge in ("edge_0_2", "edge_1_2"):
+            counts = [sum(site.startswith(f"normal.{k}.{edge}") for site in found) for k in (0, 2)]
+            assert counts[0] == counts[1]
+        assert bool(found) == (room >= small + large)
+
+
+def test_a_place_is_the_name_without_the_number_of_a_member() -> None:
+    settings = FireflySettings(alike=("normal", "net.layers"))
+    assert settings.place("normal.3.edge_0_2.conv") == "normal.*.edge_0_2.conv"
+    assert settings.place("net.layers.11") == "net.layers.*"
+    assert settings.place("net.layers.1.0@2") == "net.layers.*.0@2"
+    assert settings.place("abnormal.3.conv") == "abnormal.3.conv"
+    assert settings.place("top.normal.3.conv") == "top.normal.*.conv"
+    assert settings.place("normal.0.normal.1.conv") == "normal.*.normal.*.conv"
+
+
+def test_names_that_nothing_has_are_refused() -> None:
+    with pytest.raises(RunError, match=r"sites: no space that can grow is called 'stage9\*'"):
+        staged(sites=["stage9*"])
+    with pytest.raises(RunError, match="alike: no space that can grow stands in a member of a list 'stage9'"):
+        staged(alike=["stage9"])
+    with pytest.raises(RunError, match='alike is said of widths; with it, move is "width"'):
+        FireflySettings(alike=("a",), move="both")
+    with pytest.raises(RunError, match='what grows alike is chosen by the sum of gains; with alike, order is "gain"'):
+        FireflySettings(alike=("a",), order="per_parameter")
 
 
 def test_nothing_has_changed_where_growing_finds_no_finite_loss() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from growir.growth.budget import Cost
 from growir.growth.policy import Candidate, Score
-from growir.growth.select import best, filled, fitting, per_cost, ranked, shares, top, within
+from growir.growth.select import best, filled, fitting, per_cost, ranked, shares, together, top, within
 
 
 def score(name: str, gain: float, parameters: int = 1, units: int = 0) -> Score:
@@ -132,3 +132,33 @@ def test_of_those_that_are_alike_only_one_is_asked_for_in_vain() -> None:
     found = filled(scores, fits, lambda each: each.candidate.name)
     assert names(found) == ["large"] + ["small"] * 20
     assert len(asked) < 25
+
+
+def test_places_that_grow_alike_gain_each_its_own_best() -> None:
+    scores = [
+        score("a0", 0.3),
+        score("a1", 0.9),
+        score("b0", 0.5),
+        score("b1", -0.4),
+        score("b2", -1.0),
+        score("c0", 0.6),
+    ]
+    found = together(scores, lambda s: s.candidate.name[0], lambda s: "ab" if s.candidate.name[0] in "ab" else "c")
+    assert [names(each.scores) for each in found] == [["a1", "b0"], ["c0"], ["a0", "b1"]]
+    assert [round(each.gain, 12) for each in found] == [1.4, 0.6, -0.1]
+
+
+@given(SCORES)
+def test_of_alike_places_as_many_are_offered_as_the_one_with_fewest_has(scores: list[Score]) -> None:
+    found = together(scores, lambda s: s.candidate.name[0], lambda s: s.candidate.name[0] in "abc")
+    taken = [id(each) for row in found for each in row.scores]
+    assert len(taken) == len(set(taken))
+    for kind in (True, False):
+        places: dict[str, int] = {}
+        for each in scores:
+            if (each.candidate.name[0] in "abc") is kind:
+                places[each.candidate.name[0]] = places.get(each.candidate.name[0], 0) + 1
+        rows = [row for row in found if (row.scores[0].candidate.name[0] in "abc") is kind]
+        assert len(rows) == min(places.values(), default=0)
+        assert all({each.candidate.name[0] for each in row.scores} == set(places) for row in rows)
+        assert [row.gain for row in rows] == sorted((row.gain for row in rows), reverse=True)

@@ -113,8 +113,11 @@ class Choice:
         """Of those that gain anything the best that fit together, and each later one that still does."""
         useful = [score for score in scores if score.gain > 0]
         ordered = per_cost(useful) if order == "per_parameter" else ranked(useful)
+        costs = self._least(scores)
         return filled(
-            ordered, lambda some: budget.fits(self.plan(map(unit_of, some))), lambda score: unit_of(score).site
+            ordered,
+            lambda some: self._fits(budget, costs, [unit_of(score) for score in some]),
+            lambda score: unit_of(score).site,
         )
 
     def alike_within(self, budget: Budget, scores: Sequence[Score], alike: Callable[[str], str]) -> list[Score]:
@@ -129,13 +132,36 @@ class Choice:
         def kind(score: Score) -> str:
             return alike(unit_of(score).site)
 
-        rows = [row for row in together(scores, lambda score: unit_of(score).site, kind) if row.gain > 0]
+        costs = self._least(scores)
+        members: dict[str, set[str]] = {}
+        for site in self.sites:
+            members.setdefault(alike(site.name), set()).add(site.name)
+        # Where a site has no candidate, since its unit does not fit, none of those that grow alike does.
+        rows = [
+            row
+            for row in together(scores, lambda score: unit_of(score).site, kind)
+            if row.gain > 0 and {unit_of(score).site for score in row.scores} == members[kind(row.scores[0])]
+        ]
         found = filled(
             rows,
-            lambda some: budget.fits(self.plan(unit_of(score) for row in some for score in row.scores)),
+            lambda some: self._fits(budget, costs, [unit_of(score) for row in some for score in row.scores]),
             lambda row: kind(row.scores[0]),
         )
         return [score for row in found for score in row.scores]
+
+    def _least(self, scores: Sequence[Score]) -> dict[str, Cost]:
+        """What a unit of each site costs at least, whatever grows beside it: what it costs by itself.
+
+        Parameters and operations are sums of products of widths, so that another width that grows only adds to what a
+        unit costs. A block is there once, however many units it has, so those of blocks may cost nothing more.
+        """
+        units = {unit_of(score).site: score.candidate.cost for score in scores}
+        return {site: cost for site, cost in units.items() if site not in self._block}
+
+    def _fits(self, budget: Budget, costs: Mapping[str, Cost], units: Sequence[Unit]) -> bool:
+        """Whether some units fit together; of more than could, that is known without carrying them out."""
+        least = sum((costs[unit.site] for unit in units if unit.site in costs), Cost())
+        return not budget.beyond(least) and budget.fits(self.plan(units))
 
     def _alone(self, unit: Unit) -> Pass:
         """What brings one of them: of an own site the pass itself, which is carried out once for each site."""

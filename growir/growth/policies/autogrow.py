@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
 
@@ -14,6 +13,7 @@ from growir.families import network
 from growir.graph import Graph
 from growir.growth.budget import Budget
 from growir.growth.circle import Circle, circle, unrewarded
+from growir.growth.data import one_scale
 from growir.growth.measure.stacking import drawn, learned_alone, next_block
 from growir.growth.policy import Candidate, PolicySettings, Score, Trimmed
 from growir.growth.schedule import Measure, NoneOrMore
@@ -116,10 +116,7 @@ class AutoGrow:
             )
         except GrowirError as error:
             raise RunError(f"policy autogrow: {error}") from None
-        found = Network.init(graph.replace(name=config.name), config.seed)
-        scales = {"mean": data.x_train.mean(dtype=np.float64), "std": data.x_train.std(dtype=np.float64)}
-        arrays = {f"standard.{key}": np.array([value], np.float32) for key, value in scales.items()}
-        return found.with_arrays({key: array for key, array in arrays.items() if key in found.arrays})
+        return one_scale(Network.init(graph.replace(name=config.name), config.seed), data.x_train)
 
     def select_start(self, session: Session) -> None:
         """Nothing is to select."""

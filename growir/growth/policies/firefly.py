@@ -84,6 +84,8 @@ class FireflySettings(PolicySettings):
             raise ValueError("nothing could be chosen: let fresh_units be 1 or more, or split units of a growing width")
         if self.alike and self.move != "width":
             raise ValueError('alike is said of widths; with it, move is "width"')
+        if self.alike and self.order != "gain":
+            raise ValueError('what grows alike is chosen by the sum of gains; with alike, order is "gain"')
         return self
 
     def grows(self, site: str) -> bool:
@@ -93,7 +95,7 @@ class FireflySettings(PolicySettings):
     def place(self, site: str) -> str:
         """What a space has in common with those that grow alike: its name without the number of the member."""
         for each in self.alike:
-            site = re.sub(rf"^((?:.+\.)?{re.escape(each)})\.[0-9]+(?=\.|@|$)", r"\1.*", site)
+            site = re.sub(rf"((?:^|\.){re.escape(each)})\.[0-9]+(?=\.|@|$)", r"\1.*", site)
         return site
 
 

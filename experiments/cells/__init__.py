@@ -1,0 +1,1 @@
+"""Cells that were found by growing them, beside random ones and a published one."""
