@@ -164,7 +164,7 @@ def test_a_file_goes_before_the_genotype_that_is_called_like_it(
         ("text.txt", "text.txt: this is no genotype as DARTS writes it"),
         ("brace.txt", "brace.txt: "),
         ("bytes", "bytes: this is no text, so no genotype"),
-        ("x" * 5000, "too long"),
+        ("x" * 5000, "there is no genotype 'xxx"),
     ],
 )
 def test_cells_refused(source: object, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
