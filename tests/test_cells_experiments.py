@@ -93,7 +93,7 @@ def test_run_files_are_read(name: str) -> None:
     assert growth.policy.name == "firefly"
     if name == "paper.toml":
         assert (config.cells.nodes, config.cells.cells, config.evaluation.cells) == (4, 5, 20)
-        assert growth.schedule.planned == 100  # type: ignore[attr-defined]
+        assert growth.schedule.planned == 100
 
 
 def test_the_page_has_the_tables_of_its_lines() -> None:
