@@ -30,6 +30,8 @@ class Draft:
     def add(self, name: str, op: Op, *inputs: str) -> str:
         """Put a node at the end; what it is called. Raises GraphError if it cannot read what it is given."""
         read = inputs or (self.value,)
+        if missing := [each for each in read if each not in self._shapes]:
+            raise GraphError(f"{cut(name)}: it reads {cut(repr(missing[0]))}, which is no value so far")
         try:
             self._shapes[name] = op.infer(*(self._shapes[each] for each in read))
         except OpError as error:

@@ -27,7 +27,7 @@ import torch
 from growir import store
 from growir.cells.genotype import Genotype, genotype
 from growir.cellsearch.config import CellSearchConfig, located, parse_search, read_search
-from growir.cellsearch.evaluating import Evaluated, prepared, train
+from growir.cellsearch.evaluating import Evaluated, check, train
 from growir.cellsearch.problem import Images, images_of
 from growir.cellsearch.report import cost_line, genotype_lines, search_cost, widths
 from growir.cellsearch.searching import FOUND, GROWN, first_found, known, search
@@ -41,7 +41,7 @@ from growir.network import load_graph
 from growir.render import cells_of_plan, draw_cells
 from growir.render.svg import WRITTEN
 from growir.runs.display import Display
-from growir.runs.folder import CONFIG, SUMMARY, latest_folder, new_folder
+from growir.runs.folder import CONFIG, SUMMARY, latest_folder, new_folder, take_folder
 
 REPORT, PICTURE, EVALUATION, NETWORK, ONNX = "report.txt", "cells.svg", "evaluation", "network", "network.onnx"
 SAID = 20  # lines that a training says of itself at most
@@ -74,7 +74,7 @@ def run_search(path: Path, *, out: Path | None, resume: bool, quiet: bool) -> li
         before = torch.get_num_threads()
         try:
             torch.set_num_threads(config.threads or before)
-            _use(folder, config, resume=resume)
+            take_folder(folder, config.to_toml(), resume=resume)
             return _run(config, images, chosen, folder, quiet=quiet)
         finally:
             torch.set_num_threads(before)
@@ -96,7 +96,7 @@ def _checked(config: CellSearchConfig, images: Images) -> Genotype | None:
     if any_found is None:
         start = images.network(config.cells.template(), config.cells, config.name, config.seed)
         any_found = first_found(config, start.graph)
-    prepared(images.network(any_found, config.evaluation, config.name, config.seed), images, config.evaluation, 0)
+    check(images.network(any_found, config.evaluation, config.name, config.seed), images, config.evaluation)
     return chosen
 
 
@@ -177,26 +177,11 @@ def _summary(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = decode(path.read_bytes())
         search_cost(found)
         int(found["steps"])
-    except (OSError, GraphError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, GraphError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{path}: the search is over, but this is no summary of it: {error}; give another --out"
         ) from None
     return found
-
-
-def _use(folder: Path, config: CellSearchConfig, *, resume: bool) -> None:
-    """Take a folder, which is empty or is resumed. Raises RunError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".*.new-*") if resume else ():  # of a process that was killed as it wrote
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        occupied = any(folder.iterdir())
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be used: {error.strerror or error}; choose another --out") from None
-    if occupied and not resume:
-        raise RunError(f"{folder}: this folder is not empty; choose another --out, or --resume the run in it")
-    if not (folder / CONFIG).exists():
-        store.write_file(folder / CONFIG, config.to_toml().encode())
 
 
 def _same(config: CellSearchConfig, folder: Path) -> None:

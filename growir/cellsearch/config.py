@@ -280,9 +280,4 @@ def read_search(path: Path) -> CellSearchConfig:
 
 def located(config: CellSearchConfig, folder: Path) -> CellSearchConfig:
     """The same with its data in a folder, where it is told without one."""
-    data = config.data
-    if data.path and data.path != "digits" and not is_named(data.path):
-        data = data.model_copy(update={"path": str((folder / data.path).absolute())})
-    if isinstance(data.test, str):
-        data = data.model_copy(update={"test": str((folder / data.test).absolute())})
-    return config.model_copy(update={"data": data})
+    return config.model_copy(update={"data": config.data.located(folder)})

@@ -36,6 +36,7 @@ from growir.growth.optimizer_state import OptimizerState, optimizer_state, resto
 from growir.growth.optimizing import make
 from growir.growth.phase import Hooks, Position
 from growir.growth.rates import schedule
+from growir.growth.reading import batch_count
 from growir.growth.recipe import Recipe
 from growir.network import Network
 from growir.ops import AvgPool2d, BatchNorm, Conv2d, Flatten, Linear, Relu
@@ -200,14 +201,14 @@ class Prepared:
         module: What trains.
         optimizer: Of all that learns.
         recipe: How long and how; None where nothing is trained.
-        steps: Of the optimizer, in all.
+        steps: Of the optimizer, in all; None where nobody knows.
         feed: Makes of batches what the module takes.
     """
 
     module: Training
     optimizer: torch.optim.Optimizer
     recipe: Recipe | None
-    steps: int
+    steps: int | None
     feed: Feed
 
 
@@ -227,14 +228,20 @@ def prepared(network: Network, images: Images, settings: EvaluationConfig, seed:
     optimizer = make(module.learned(), settings.optimizer)
     feed = Feed([InputSpec(each.name, tuple(each.shape), each.dtype) for each in network.graph.inputs], device)
     if not settings.epochs:
-        return Prepared(module, optimizer, None, 0, feed)
+        return Prepared(module, optimizer, None, None, feed)
     recipe = Recipe(
         epochs=settings.epochs, batch_size=settings.batch_size, rate=settings.rate, clip=settings.clip, amp=settings.amp
     )
-    steps = settings.epochs * -(-len(images.problem.data.everything()) // settings.batch_size)
-    schedule(optimizer, recipe.rate, steps)
     amp_type(settings.amp, device, torch.float32)
-    return Prepared(module, make(module.learned(), settings.optimizer), recipe, steps, feed)
+    steps = recipe.all_steps(batch_count(images.problem.data.everything(), settings.batch_size))
+    return Prepared(module, optimizer, recipe, steps, feed)
+
+
+def check(network: Network, images: Images, settings: EvaluationConfig) -> None:
+    """Refuse a training that could not begin. Raises RunError as `prepared` does."""
+    ready = prepared(network, images, settings, 0)
+    if ready.recipe is not None:
+        schedule(ready.optimizer, settings.rate, ready.steps)
 
 
 def train(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +31,7 @@ from growir.continual.starting import experiences_of, first_network
 from growir.errors import RunError, counted
 from growir.growth.naming import importing_from
 from growir.network import Network
-from growir.runs.folder import CONFIG, SUMMARY, latest_folder, new_folder
+from growir.runs.folder import CONFIG, SUMMARY, latest_folder, new_folder, take_folder
 
 REPORT, HEAT_MAP, MASTER, NETWORKS, ONNX = "report.txt", "accuracy.svg", "master", "networks", "onnx"
 
@@ -79,7 +78,7 @@ def _run(
     resume: bool,
     quiet: bool,
 ) -> list[str | Grid]:
-    _use(folder, config, resume=resume)
+    take_folder(folder, config.to_toml(), resume=resume)
     kept: list[Kept] = []
     width = names_width([each.name for each in experiences])
 
@@ -104,21 +103,6 @@ def _run(
     written = list(page(kept[-1], config.method))
     _write(folder, config, found, kept[-1], written)
     return written
-
-
-def _use(folder: Path, config: ContinualConfig, *, resume: bool) -> None:
-    """Take a folder, which is empty or is resumed. Raises RunError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".*.new-*") if resume else ():  # of a process that was killed as it wrote
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        occupied = any(folder.iterdir())
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be used: {error.strerror or error}; choose another --out") from None
-    if occupied and not resume:
-        raise RunError(f"{folder}: this folder is not empty; choose another --out, or --resume the run in it")
-    if not (folder / CONFIG).exists():
-        store.write_file(folder / CONFIG, config.to_toml().encode())
 
 
 def _same(config: ContinualConfig, folder: Path) -> None:

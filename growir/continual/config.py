@@ -150,11 +150,7 @@ def read_sequence(path: Path) -> ContinualConfig:
 
 def located(config: ContinualConfig, folder: Path) -> ContinualConfig:
     """The same with its files in a folder, where they are told without one."""
-    data = config.data
-    if data.path and data.path != "digits" and not is_named(data.path):
-        data = data.model_copy(update={"path": str((folder / data.path).absolute())})
-    if isinstance(data.test, str):
-        data = data.model_copy(update={"test": str((folder / data.test).absolute())})
+    data = config.data.located(folder)
     built = config.network == PERCEPTRON or is_family(config.network)
     there = folder / config.network
     network = str(there.absolute()) if not built and not is_named(config.network) and there.exists() else config.network

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
@@ -101,6 +102,14 @@ class DataConfig(Section):
     def shares(self) -> tuple[float, ...]:
         """The shares of the variance to choose from."""
         return tuple(dict.fromkeys(self.variance)) if isinstance(self.variance, tuple) else (self.variance or 1.0,)
+
+    def located(self, folder: Path) -> DataConfig:
+        """The same with its files in a folder, where they are told without one."""
+        files = {"path": self.path, "test": self.test}
+        if not self.path or self.path == "digits" or is_named(self.path):
+            del files["path"]
+        found = {key: str((folder / file).absolute()) for key, file in files.items() if isinstance(file, str)}
+        return self.model_copy(update=found)
 
     def keeping(self, share: float) -> DataConfig:
         """The same for one share of the variance."""

@@ -213,6 +213,11 @@ def first_rows(source: Source, count: int) -> Batch:
     return Batch(joined([batch.inputs for batch in found]), joined([batch.target for batch in found]))
 
 
+def batch_count(source: Source, size: int) -> int | None:
+    """Batches of an epoch, before the last two may join; None where nobody knows without reading them all."""
+    return -(-len(source) // size) if isinstance(source, ArraySource) else source.batch_count(size)
+
+
 def elements(source: Source) -> int:
     """Numbers of one sample, as far as they can be told without reading one."""
     if not isinstance(source, ArraySource):

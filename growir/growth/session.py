@@ -36,7 +36,7 @@ from growir.growth.phase import Fitted
 from growir.growth.policy import Standing
 from growir.growth.problem import Problem
 from growir.growth.rates import set_apart
-from growir.growth.reading import Reading, Ready, float_dtype
+from growir.growth.reading import Reading, Ready, batch_count, float_dtype
 from growir.growth.recalibrating import recalibrate
 from growir.growth.recipe import OptimizerConfig, Recipe, recipe_from
 from growir.growth.schedule import Entry, Log
@@ -242,7 +242,7 @@ class Session:
     def batch_count(self, source: Source) -> int | None:
         """Batches of an epoch, before the last two may join; None where nobody knows without reading them all."""
         size = self.train_config.batch_size or 64
-        return -(-len(source) // size) if isinstance(source, ArraySource) else source.batch_count(size)
+        return batch_count(source, size)
 
     def measure(self, source: Source, most: int | None = None, network: Network | None = None) -> Evaluated:
         """How the network, or another one, does on the first samples of a source, in eval mode.

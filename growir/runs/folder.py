@@ -369,6 +369,30 @@ def new_folder(name: str, runs: Path = Path("runs")) -> Path:
             return path
 
 
+def take_folder(folder: Path, config: str, *, resume: bool) -> None:
+    """Take a folder for a run that keeps no records of growth, and leave its configuration there if there is none.
+
+    Args:
+        folder: It; made if it is not there.
+        config: The text of the run file.
+        resume: Whether there is a run in it; else it is empty.
+
+    Raises:
+        RunError: It cannot be used, or is not empty.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.new-*") if resume else ():  # of a process that was killed as it wrote
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        occupied = any(folder.iterdir())
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be used: {error.strerror or error}; choose another --out") from None
+    if occupied and not resume:
+        raise RunError(f"{folder}: this folder is not empty; choose another --out, or --resume the run in it")
+    if not (folder / CONFIG).exists():
+        store.write_file(folder / CONFIG, config.encode())
+
+
 def latest_folder(name: str, runs: Path = Path("runs")) -> Path:
     """The last runs/NAME-NNN. Raises RunError if there is none."""
     found = _runs_of(name, runs)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from growir.cells import PUBLISHED, Genotype, cell, cells_of, fragment, genotype, genotype_of, network
+from growir.cells.plan import Kind
 from growir.errors import GraphError
 
 # What the authors' own code counts, without the second head, at 20 cells of width 36 on CIFAR-10.
@@ -28,15 +29,15 @@ def test_networks_have_the_parameters_that_their_authors_report(name: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["normal", "reduce"])
-def test_a_cell_alone_is_the_fragment_of_a_network(kind: str) -> None:
+def test_a_cell_alone_is_the_fragment_of_a_network(kind: Kind) -> None:
     found = genotype("DARTS_V1")
     graph = network(found, (3, 16, 16), 10, cells=3, width=4, reductions=[1])
     shape = (4, 16, 16) if kind == "normal" else (8, 16, 16)
     module = "normal.0" if kind == "normal" else "reduce.1"
-    alone = cell(found, kind, shape)  # type: ignore[arg-type]
+    alone = cell(found, kind, shape)
     assert fragment(graph, module) == alone
     assert fragment(alone) == alone
-    assert cells_of(alone)[0].edges == found.edges(kind)  # type: ignore[arg-type]
+    assert cells_of(alone)[0].edges == found.edges(kind)
 
 
 def test_a_file_has_one_genotype_or_says_which(tmp_path: Path) -> None:

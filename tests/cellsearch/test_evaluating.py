@@ -63,7 +63,8 @@ def test_what_comes_back_is_the_graphs_own(images: Images) -> None:
     assert dataset is not None
     assert float(start.arrays["standard.mean"][0]) == pytest.approx(dataset.x_train.mean(), abs=1e-6)
     test = images.problem.data.test
-    batch = next(iter(test.batches(40, None)))  # type: ignore[union-attr]
+    assert test is not None
+    batch = next(iter(test.batches(40, None)))
     logits = found.network.to_torch().eval()(*batch.inputs)
     assert float((logits.argmax(1) == batch.target).double().mean()) == found.metrics["accuracy"]
 
