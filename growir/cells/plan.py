@@ -56,7 +56,8 @@ class Plan(Protocol):
 
 
 def edge_problems(where: str, edges: Iterable[Edge], operations: Collection[str]) -> Iterator[Problem]:
-    """What is wrong with the edges of a cell: cycles, and operations that nobody knows."""
+    """What is wrong with the edges of a cell: cycles, and operations that nobody knows, each named once."""
+    told = set(operations)
     for edge in edges:
         if not 0 <= edge.source < edge.target:
             yield Problem(
@@ -64,7 +65,8 @@ def edge_problems(where: str, edges: Iterable[Edge], operations: Collection[str]
                 f"a cell has no cycle: node {edge.target} reads the inputs, 0 and 1, and nodes before it, so a state "
                 f"from 0 to {edge.target - 1}",
             )
-        if edge.operation not in operations:
+        if edge.operation not in told:
+            told.add(edge.operation)
             near = alternatives(edge.operation, operations)
             yield Problem(f"{where}: {edge}", f"there is no operation {cut(edge.operation)!r}.{near}")
 
