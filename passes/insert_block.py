@@ -10,10 +10,11 @@ import numpy as np
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from growir import names
-from growir.blocks import renamed
+from growir.blocks import block_of, renamed
 from growir.document import to_data
 from growir.errors import GraphError, PassRefused, cut
 from growir.graph import SCHEMA, Graph, Input, Node, Reference
+from growir.layers import ranges_of
 from growir.ops import Add, BatchNorm, Constant, Conv2d, Gelu, Linear, Op, Shape
 from growir.params import param_table
 from growir.passes.link import layer_of
@@ -22,7 +23,7 @@ from growir.passes.state import check_value, is_linear, repoint
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name
 from growir.shapes import shapes_of
 from growir.verify import load, verify
-from growir.zeroing import zeros_of
+from growir.zeroing import identity_at, zeros_of
 
 # Where an input may make them infinite or NaN, zero times what they give is not zero.
 PARTIAL: Final = frozenset({"pow", "exp", "log", "sqrt", "rsqrt", "div"})
@@ -47,8 +48,10 @@ class InsertBlock(Pass):
     """Put a block behind a value, so that all that read the value read the block's.
 
     As a residual the value x becomes x + block(x), and the last weights of the block start at zero: the function is
-    kept, in train mode too unless the block draws random numbers, and the block learns. In sequence x becomes block(x),
-    which keeps the function only where the block does nothing.
+    kept, in train mode too unless the block draws random numbers, and the block learns. A block that adds to what it
+    reads by itself, such as a whole pre-norm block of a transformer, needs no sum around it: x becomes block(x), and
+    the last weights of each of its branches start at zero. In sequence x becomes block(x) with weights as they are
+    drawn, which keeps the function only where the block does nothing.
 
     Attributes:
         after: A graph input or node.
@@ -86,17 +89,26 @@ class InsertBlock(Pass):
             if wrong := names.fault(f"{module}.{node.name}"):
                 raise PassRefused(f"{where}: its node {cut(node.name)} becomes {module}.{cut(node.name)}: {wrong}")
         if self.residual:
-            self._zeros()
+            self._start(graph)
 
-    def _zeros(self) -> frozenset[str]:
-        """The keys of the block's last parameters. Raises PassRefused if it cannot start at zero and learn."""
-        found = zeros_of(self.block, [node.name for node in self.block.nodes], self.block.outputs[0])
-        if isinstance(found, str):
-            raise PassRefused(
-                f"a block after {cut(self.after)} cannot start at zero, as a residual does: {found}; end it in a "
-                "linear layer, a convolution or a norm with weights, or use residual=False, which changes the function"
-            )
-        return found
+    def _start(self, graph: Graph) -> tuple[frozenset[str], bool]:
+        """The keys of what starts at zero, and whether the block needs a sum around it.
+
+        Raises PassRefused if it cannot start so that it adds nothing and learns.
+        """
+        names = [node.name for node in self.block.nodes]
+        found = zeros_of(self.block, names, self.block.outputs[0])
+        if not isinstance(found, str):
+            return found, True
+        block = block_of(self.block, names, self.block.inputs[0].name)
+        if not isinstance(block, str):
+            own = identity_at(self.block, block, ranges_of(graph)[self.after], thawed=True)
+            if not isinstance(own, str):
+                return own, False
+        raise PassRefused(
+            f"a block after {cut(self.after)} cannot start at zero, as a residual does: {found}; end it in a linear "
+            "layer, a convolution or a norm with weights, or use residual=False, which changes the function"
+        )
 
     def preserves(self, graph: Graph) -> Preserves:
         if not self.residual:
@@ -104,7 +116,7 @@ class InsertBlock(Pass):
             empty = not nodes and outputs == [self.block.inputs[0].name]
             return Preserves.EXACT if empty else Preserves.NOTHING
         module = fresh_name(graph, "block")
-        given = any(np.any(self.values.get(f"{module}.{key}", 0)) for key in self._zeros())
+        given = any(np.any(self.values.get(f"{module}.{key}", 0)) for key in self._start(graph)[0])
         return Preserves.NOTHING if given else kept_at_zero(self.block.nodes)
 
     def change(self, graph: Graph, step: int) -> Change:
@@ -113,8 +125,8 @@ class InsertBlock(Pass):
         called[self.block.inputs[0].name] = self.after
         nodes = [renamed(node, called, {self.block.inputs[0].name: self.after}) for node in self.block.nodes]
         value = called[self.block.outputs[0]]
-        zeros = self._zeros() if self.residual else frozenset[str]()
-        if self.residual:
+        zeros, adds = self._start(graph) if self.residual else (frozenset[str](), False)
+        if adds:
             nodes.append(Node(name=fresh_name(graph, "sum"), op=Add(), inputs=(self.after, value)))
             value = nodes[-1].name
         edits = [

@@ -50,6 +50,29 @@ def block(*nodes: Node, shape: tuple[int, ...] = (4,), name: str = "x") -> Graph
     return verify(Graph(inputs=(entry,), nodes=nodes, outputs=(nodes[-1].name,)))
 
 
+PRE_NORM = block(
+    node("norm1", LayerNorm(), "x"),
+    node("attn", Linear(out_features=4), "norm1"),
+    node("sum1", Add(), "x", "attn"),
+    node("norm2", LayerNorm(), "sum1"),
+    node("up", Linear(out_features=3), "norm2"),
+    node("act", Gelu(), "up"),
+    node("down", Linear(out_features=4), "act"),
+    node("sum2", Add(), "sum1", "down"),
+)
+
+
+def test_a_whole_pre_norm_block_is_put_in_place_with_every_branch_at_zero() -> None:
+    graph = mlp()
+    grown = assert_preserves(InsertBlock(after="fc1", block=PRE_NORM), graph)
+    zero = {key for key, array in grown.arrays.items() if key.startswith("block_1.") and not array.any()}
+    biases = {"block_1.norm1.bias", "block_1.norm2.bias"}
+    assert zero - biases == {f"block_1.{name}.{part}" for name in ("attn", "down") for part in ("weight", "bias")}
+    assert not [entry.name for entry in grown.graph.nodes if entry.name.startswith("sum")]  # its own sums are enough
+    assert grown.graph["act1"].inputs == ("block_1.sum2",)
+    check_history(grown.graph)
+
+
 WIDE, BACK = Linear(out_features=3), Linear(out_features=4)
 TWO = block(node("one", WIDE, "x"), node("act", Gelu(), "one"), node("two", BACK, "act"))
 
@@ -179,7 +202,10 @@ SHARED = block(node("a", BACK, "x"), node("b", BACK, "a", tied={"weight": "a.wei
         ({"block": block(node("b", BACK, "x"), node("y", Relu(), "b"))}, "y is relu, which is not zero, or has"),
         ({"block": block(node("b", BACK, "x"), node("y", BatchNorm(affine=False), "b"))}, "y is batch_norm, which is"),
         ({"block": block(node("b", BACK, "x"), node("y", Affine(shift=1.0), "b"))}, "y is affine, which is"),
-        ({"block": block(node("b", BACK, "x"), node("y", Add(), "b", "x"))}, "its input x goes straight into"),
+        (
+            {"block": block(node("b", BACK, "x"), node("y", Mul(), "b", "x"), node("z", Add(), "y", "x", "x"))},
+            "its input x",
+        ),
         ({"block": block(node("s", Softmax(), "x"), node("y", Mul(), "s", "s"))}, "s is softmax, which is"),
         ({"block": FROZEN}, "two would stay at zero, because its weight is frozen"),
         ({"block": SHARED}, "b shares its parameters with a"),
