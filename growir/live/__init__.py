@@ -8,15 +8,33 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from growir.live.branching import branch
 from growir.live.growing import grow, network_of
 from growir.live.report import Place, Report, TensorChange
 from growir.live.rows import register
+from growir.live.schedule import Growth, Plateau, Progress, Schedule, Slope
 from growir.moments import CopyState, Follows, FreshState
 
 if TYPE_CHECKING:
     from growir.growth.grower import Grower as Grower
 
-__all__ = ["CopyState", "Follows", "FreshState", "Place", "Report", "TensorChange", "grow", "network_of", "register"]
+__all__ = [
+    "CopyState",
+    "Follows",
+    "FreshState",
+    "Growth",
+    "Place",
+    "Plateau",
+    "Progress",
+    "Report",
+    "Schedule",
+    "Slope",
+    "TensorChange",
+    "branch",
+    "grow",
+    "network_of",
+    "register",
+]
 
 
 def __getattr__(name: str) -> Any:
