@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from growir.backends.torch_arrays import to_tensor
-from growir.edits import Backend
+from growir.backends.torch_arrays import to_array, to_tensor
+from growir.edits import NUMPY, Backend
 
 
 class TorchBackend:
@@ -46,6 +46,10 @@ class TorchBackend:
 
     def shape(self, array: torch.Tensor) -> tuple[int, ...]:
         return tuple(array.shape)
+
+    def deviation(self, array: torch.Tensor) -> float:
+        # By numpy, so that both executors agree to the bit.
+        return NUMPY.deviation(to_array(array.detach()))
 
     def mean_along(self, array: torch.Tensor, axis: int) -> torch.Tensor:
         return array.double().mean(axis, keepdim=True).to(array.dtype)

@@ -17,6 +17,7 @@ from growir.addresses import Address
 from growir.errors import GrowirError, cut
 from growir.ops import Param
 from growir.params import storage
+from growir.remap import Apart as Apart
 from growir.remap import AxisMap as AxisMap
 from growir.remap import Backend as Backend
 from growir.remap import Fresh as Fresh
@@ -30,12 +31,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Create:
-    """A tensor that did not exist; its numbers may be given at its address, the key if None."""
+    """A tensor that did not exist.
+
+    Attributes:
+        key: The tensor.
+        param: It.
+        fresh: What it starts as.
+        place: What its numbers are called when they are given; the key if None.
+        like: The tensor whose deviation a draw takes, where `fresh` asks for one.
+    """
 
     key: str
     param: Param
     fresh: Fresh
     place: Address | None = None
+    like: str | None = None
 
     @property
     def address(self) -> Address:
@@ -159,10 +169,12 @@ def apply_edits(
         match edit:
             case Remap(key):
                 out[key] = remapped(edit, out[key], backend, numbers)
-            case Create(key, param, fresh):
+            case Create(key, param, fresh, like=like):
                 made = numbers(edit.address, param.shape)
                 if made is None:
-                    made = backend.create(fresh.block(param.shape, key).astype(storage(param, dtype)))
+                    deviation = backend.deviation(out[like]) if fresh.like and like is not None else 0.0
+                    block = fresh.like_old(param.shape, key, deviation)
+                    made = backend.create(block.astype(storage(param, dtype)))
                 out[key] = made
             case Drop(key):
                 del out[key]
@@ -212,6 +224,9 @@ class NumpyBackend:
 
     def shape(self, array: NDArray[Any]) -> tuple[int, ...]:
         return array.shape
+
+    def deviation(self, array: NDArray[Any]) -> float:
+        return float(array.std(dtype=np.float64)) if array.size else 0.0
 
     def mean_along(self, array: NDArray[Any], axis: int) -> NDArray[Any]:
         mean: NDArray[Any] = array.mean(axis, dtype=np.float64, keepdims=True).astype(array.dtype)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from growir.addresses import Address
-from growir.ops import Init
-from growir.params import draw
+from growir.ops import Init, Normal
+from growir.params import draw, spread
 
 T = TypeVar("T")
 
@@ -20,7 +20,13 @@ T = TypeVar("T")
 class Fresh:
     """Numbers that no old entry gives: an initialiser and the seed and step that key its draw, or given ones.
 
-    With `mean`, fresh positions of an axis start as the mean of the old ones unless numbers are given.
+    Attributes:
+        init: The initialiser.
+        seed: Keys the draw, with `step` and the parameter.
+        step: See there.
+        given: Numbers in place of a draw.
+        mean: Whether fresh positions of an axis start as the mean of the old ones unless numbers are given.
+        like: Whether what is drawn is scaled to the deviation of the tensor before, where both have one.
     """
 
     init: Init
@@ -28,12 +34,58 @@ class Fresh:
     step: int = 0
     given: NDArray[Any] | None = None
     mean: bool = False
+    like: bool = False
 
     def block(self, shape: tuple[int, ...], key: str) -> NDArray[Any]:
         """The numbers for a block of this shape, float64 unless given otherwise."""
         if self.given is not None:
             return self.given
         return draw(self.init, shape, seed=self.seed, step=self.step, key=key)
+
+    def like_old(self, shape: tuple[int, ...], key: str, deviation: float) -> NDArray[Any]:
+        """The same with a draw that has the deviation of the old tensor, if it has any at all."""
+        block, own = self.block(shape, key), spread(self.init)
+        return block * (deviation / own) if self.given is None and own and deviation else block
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Apart:
+    """Numbers that keep copies apart where they are read, and that sum to zero over the copies of each position.
+
+    A position w of a weight that is summed over, and whose k copies have one value x, gives the sum of (w / k + e_i) x,
+    which is w x whatever the e_i are. With k = 2 these are e and -e.
+
+    Attributes:
+        by: For each new position the deviation of these numbers, in deviations of the tensor before; 0 for none.
+        init: What the tensor starts as: its deviation counts where the tensor itself has none.
+        seed: Keys the draw, with `step`, the parameter and the axis.
+        step: See there.
+    """
+
+    by: NDArray[np.float64]
+    init: Init
+    seed: int = 0
+    step: int = 0
+
+    def block(self, shape: tuple[int, ...], axis: int, index: NDArray[np.int64], key: str) -> NDArray[np.float64]:
+        """The numbers for a tensor of this shape and deviation 1, one of whose axes took these old positions."""
+        drawn = draw(Normal(1.0), shape, seed=self.seed, step=self.step, key=f"{key}/apart/{axis}")
+        block = np.moveaxis(drawn, axis, 0)
+        order = np.argsort(index, kind="stable")
+        _, starts, counts = np.unique(index[order], return_index=True, return_counts=True)
+        sums = np.add.reduceat(block[order], starts, axis=0)
+        each = np.repeat(np.arange(len(starts)), counts)[np.argsort(order, kind="stable")]
+        many = counts[each]
+        # k numbers less their mean have k - 1 parts in k of their variance.
+        factor = self.by * np.sqrt(many / np.maximum(many - 1, 1)) * ((many > 1) & (index >= 0))
+        wide = (-1,) + (1,) * (block.ndim - 1)
+        block -= sums[each] / many.reshape(wide)
+        block *= factor.reshape(wide)
+        return drawn
+
+    def unit(self, deviation: float) -> float:
+        """What the numbers of `block` count, for a tensor of this deviation."""
+        return deviation or spread(self.init)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +99,7 @@ class AxisMap:
         scale: For each new position the factor on the weight, 1 where None.
         moment: For each new position the factor on the gradient, 1 where None.
         fresh: What fills fresh positions.
+        apart: What keeps copies apart, of a map without groups; None where nothing does.
     """
 
     axis: int
@@ -54,6 +107,7 @@ class AxisMap:
     scale: NDArray[np.float64] | None
     moment: NDArray[np.float64] | None
     fresh: Fresh
+    apart: Apart | None = None
 
     @property
     def new(self) -> NDArray[np.int64]:
@@ -145,6 +199,10 @@ class Backend(Protocol[T]):
 
     def shape(self, array: T) -> tuple[int, ...]:
         """Its extents."""
+        ...
+
+    def deviation(self, array: T) -> float:
+        """The standard deviation of all its numbers."""
         ...
 
     def mean_along(self, array: T, axis: int) -> T:
@@ -253,6 +311,10 @@ def _moved(array: T, part: AxisMap, fills: Sequence[_Fill[T]], key: str, backend
     array = backend.take(array, part.axis, part.index.clip(0))
     if part.scale is not None:
         array = backend.scale(array, part.axis, part.scale)
+    if part.apart is not None:
+        block = part.apart.block(backend.shape(array), part.axis, part.index, key)
+        block *= part.apart.unit(backend.deviation(old))
+        array = backend.add(array, block)
     new = part.new
     if len(new) > sum(
         len(f.at[part.axis]) for f in fills if len(f.at) == 1 and not f.partners
@@ -260,12 +322,13 @@ def _moved(array: T, part: AxisMap, fills: Sequence[_Fill[T]], key: str, backend
         shape = list(backend.shape(array))
         shape[part.axis] = len(new)
         if part.fresh.mean and part.fresh.given is None:
-            block: T | NDArray[Any] = backend.take(
-                backend.mean_along(old, part.axis), part.axis, np.zeros(len(new), np.int64)
-            )
+            means = backend.take(backend.mean_along(old, part.axis), part.axis, np.zeros(len(new), np.int64))
+            array = backend.put(array, part.axis, new, means)
+        elif part.fresh.like:
+            drawn = part.fresh.like_old(tuple(shape), key, backend.deviation(old))
+            array = backend.put(array, part.axis, new, drawn)
         else:
-            block = part.fresh.block(tuple(shape), key)
-        array = backend.put(array, part.axis, new, block)
+            array = backend.put(array, part.axis, new, part.fresh.block(tuple(shape), key))
     for fill in fills:
         if fill.partners:
             array = _parted(array, fill, backend)

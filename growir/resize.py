@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from growir.addresses import Address, axis_names
 from growir.channels import Analysis, analyse
-from growir.edits import AxisMap, Edit, Fresh, Place, Remap
+from growir.edits import Apart, AxisMap, Edit, Fresh, Place, Remap
 from growir.entries import Entries, Moves, first_of_each
 from growir.graph import Graph, Input, Node
 from growir.ops import Constant, Init, Normal, Param, Shape, Uniform
@@ -48,10 +48,17 @@ ZERO = Constant(0.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
-    """The new units of a space: each one's old unit (-1: fresh) and its share of the old one's outgoing weight."""
+    """The new units of a space.
+
+    Attributes:
+        index: Each one's old unit, -1 for a fresh one.
+        share: Its share of the old one's outgoing weight.
+        apart: By how many deviations of their own the weights that read a unit and its copies differ.
+    """
 
     index: NDArray[np.int64]
     share: NDArray[np.float64]
+    apart: float = 0.0
 
     def adds_to(self, size: int) -> bool:
         """Whether all of so many old units are still where they were."""
@@ -80,10 +87,12 @@ class Start:
         made: Of what makes the new units: as the operator's initialiser draws, as the mean of the old ones, or zero. A
             norm's scales and statistics start as its operator says, unless as the mean.
         read: Of what reads them: zero, so that the function is kept, or drawn.
+        like: Whether what is drawn has the deviation that the tensor has, in place of the initialiser's.
     """
 
     made: Literal["drawn", "mean", "zero"] = "drawn"
     read: Literal["drawn", "zero"] = "zero"
+    like: bool = False
 
 
 AS_EVER = Start()
@@ -116,11 +125,12 @@ class Part:
 class _Moved:
     """New positions of an axis: each one's old one (-1: fresh), its share, which part makes it fresh, in which stride.
 
-    Where the groups of a tensor differ, each has a row of these.
+    Where the groups of a tensor differ, each has a row of these. `apart` is what `Units` has, position by position.
     """
 
     index: NDArray[np.int64]
     share: NDArray[np.float64]
+    apart: NDArray[np.float64]
     maker: NDArray[np.int64]
     stride: NDArray[np.int64]
 
@@ -169,13 +179,14 @@ class _Moving:
             return None
         rows = [self.moved(row) for row in use.rows]
         return _Moved(
-            *(np.stack([getattr(row, name) for row in rows]) for name in ("index", "share", "maker", "stride"))
+            *(np.stack([getattr(row, name) for row in rows]) for name in ("index", "share", "apart", "maker", "stride"))
         )
 
     def moved(self, axis: Axis) -> _Moved:
         """The new positions of an axis, where something may change or not."""
         index: list[NDArray[np.int64]] = []
         share: list[NDArray[np.float64]] = []
+        apart: list[NDArray[np.float64]] = []
         maker: list[NDArray[np.int64]] = []
         stride: list[NDArray[np.int64]] = []
         start = 0
@@ -185,12 +196,14 @@ class _Moving:
             if not _touches(((space, block),), self.plan):
                 index.append(np.arange(start, start + size))
                 share.append(np.ones(size))
+                apart.append(np.zeros(size))
                 maker.append(np.full(size, OLD))
                 stride.append(np.zeros(size, np.int64))
             else:
                 assert space is not None
-                units = self.plan[space].index if space in self.plan else np.arange(space.size)
-                shares = self.plan[space].share if space in self.plan else np.ones(space.size)
+                whole = Units(np.arange(space.size), np.ones(space.size))
+                planned = self.plan.get(space, whole)
+                units, shares = planned.index, planned.share
                 # A unit's block may change too: what is fresh in the block is fresh in each unit, and shares multiply.
                 inner = self.moved(as_axis(block))
                 old = start + units[:, None] * positions + inner.index
@@ -198,11 +211,13 @@ class _Moving:
                 met = (outer >= 0) & (inner.maker != OLD) & (inner.maker != outer)
                 index.append(np.where((units[:, None] < 0) | (inner.index < 0), -1, old).ravel())
                 share.append((shares[:, None] * inner.share).ravel())
+                apart.append(np.maximum(np.full(len(units), planned.apart)[:, None], inner.apart).ravel())
                 maker.append(np.where(met, MET, np.maximum(outer, inner.maker)).ravel())
                 counted = self.strides.get(space, np.cumsum(units < 0) - 1)[:, None]
                 stride.append(np.where(outer >= 0, counted, inner.stride).ravel())
             start += size
-        return _Moved(np.concatenate(index), np.concatenate(share), np.concatenate(maker), np.concatenate(stride))
+        where, taken = np.concatenate(index), np.concatenate(share)
+        return _Moved(where, taken, np.concatenate(apart), np.concatenate(maker), np.concatenate(stride))
 
 
 def resize(
@@ -265,7 +280,8 @@ def resize_together(
             stride = (np.cumsum(units.index < 0) - 1) // part.stride.get(space, 1)
             if space in plan:
                 known, old = plan[space], space.size
-                units = Units(np.append(known.index, units.index[old:]), np.append(known.share, units.share[old:]))
+                index, share = np.append(known.index, units.index[old:]), np.append(known.share, units.share[old:])
+                units = Units(index, share, known.apart)
                 maker, stride = np.append(makers[space], maker[old:]), np.append(strides[space], stride[old:])
             plan[space], makers[space], strides[space] = units, maker, stride
     moving = _Moving(plan, makers, strides)
@@ -285,10 +301,10 @@ def resize_together(
             found = moving.of(use, axis)
             if found is not None:
                 moved[axis] = found
-                consumes = axis in use.consumes
+                consumes = axis in use.consumes or axis in use.takes
                 init, mean = _fresh(params[parameter], axis, start, consumes, use.within)
-                fresh = Fresh(init, seed, step, mean=mean)
-                maps.append(_axis_map(axis, found, consumes, fresh))
+                fresh = Fresh(init, seed, step, mean=mean, like=start.like)
+                maps.append(_axis_map(axis, found, consumes, fresh, params[parameter].init))
         if maps:
             places = [*_places(key, table[key], moved, parts), *_pairs(key, table[key], use, plan, moved, parts)]
             edits.append(Remap(key, tuple(maps), tuple(places)))
@@ -401,10 +417,13 @@ def _fresh(param: Param, axis: int, start: Start, consumes: bool, within: bool) 
     return init, within or start.made == "mean"
 
 
-def _axis_map(axis: int, moved: _Moved, consumes: bool, fresh: Fresh) -> AxisMap:
+def _axis_map(axis: int, moved: _Moved, consumes: bool, fresh: Fresh, init: Init) -> AxisMap:
     changes = None if (moved.share == 1).all() else moved.share
     if consumes:
-        return AxisMap(axis, moved.index, changes, None, fresh)
+        # Groups that take different channels are a norm's in no network known; their copies part by shares alone.
+        parts = bool(moved.apart.any()) and moved.index.ndim == 1
+        apart = Apart(moved.apart, init, fresh.seed, fresh.step) if parts else None
+        return AxisMap(axis, moved.index, changes, None, fresh, apart)
     # Norm statistics and the like are copied as they are too; they have no moments.
     return AxisMap(axis, moved.index, None, changes, fresh)
 

@@ -125,19 +125,20 @@ def check_copies(where: str, space: ChannelSpace, copies: Sequence[int], units: 
 
 
 def grown_units(
-    space: ChannelSpace, strides: int, copies: Sequence[int], shares: Sequence[float]
+    space: ChannelSpace, strides: int, copies: Sequence[int], shares: Sequence[float], apart: float = 0.0
 ) -> dict[Space, Units]:
-    """The new units of a space, fresh or copied with shares, and of those that move with it."""
+    """The new units of a space, fresh or copied with shares and kept apart, and of those that move with it."""
     found: dict[Space, Units] = {}
     for other, each in space.growth.items():
         units = strides * each
         if not copies:
             found[other] = fresh_units(other, units)
         elif other is space.space:
-            found[other] = copied_units(other, copies, shares)
+            found[other] = copied_units(other, copies, shares, apart)
         else:
             turn = in_turn(other, units)
-            found[other] = copied_units(other, turn, unequal_parts(turn) if any(shares) else (0.0,) * units)
+            parts = equal_parts(turn) if apart else unequal_parts(turn)
+            found[other] = copied_units(other, turn, parts if any(shares) else (0.0,) * units, apart)
     return found
 
 
@@ -167,13 +168,13 @@ def fresh_units(space: Space, count: int) -> Units:
     return Units(index, np.ones(len(index)))
 
 
-def copied_units(space: Space, copies: Iterable[int], shares: Iterable[float]) -> Units:
+def copied_units(space: Space, copies: Iterable[int], shares: Iterable[float], apart: float = 0.0) -> Units:
     """A space's units with copies behind them; each copy takes a share of its unit's outgoing weight."""
     index = np.fromiter(copies, np.int64)
     share = np.fromiter(shares, np.float64)
     left = np.ones(space.size)
     np.subtract.at(left, index, share)
-    return Units(np.concatenate([np.arange(space.size), index]), np.concatenate([left, share]))
+    return Units(np.concatenate([np.arange(space.size), index]), np.concatenate([left, share]), apart)
 
 
 def in_turn(space: Space, count: int) -> tuple[int, ...]:
@@ -193,6 +194,12 @@ def unequal_parts(copies: tuple[int, ...]) -> tuple[float, ...]:
         parts = total[copy] + 1
         shares.append(seen[copy] / (parts * (parts + 1) / 2))
     return tuple(shares)
+
+
+def equal_parts(copies: tuple[int, ...]) -> tuple[float, ...]:
+    """The share each copy takes where a channel and its copies take the same."""
+    total = Counter(copies)
+    return tuple(1 / (total[copy] + 1) for copy in copies)
 
 
 def check_strides(where: str, space: ChannelSpace, units: int, stride: int, what: str) -> int:

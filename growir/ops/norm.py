@@ -191,8 +191,10 @@ class LayerNorm(Op):
         for axis in axes:
             rule.only_whole(axis)
         if self.elementwise_affine:
-            for name in ("weight", "bias") if self.bias else ("weight",):
+            names = ("weight", "bias") if self.bias else ("weight",)
+            for name in names:
                 rule.param(name, axes)
+            rule.scaled_by(names)
         return xs[0]
 
     @classmethod
@@ -229,6 +231,7 @@ class RmsNorm(Op):
             rule.only_whole(axis)
         if self.elementwise_affine:
             rule.param("weight", axes)
+            rule.scaled_by(["weight"])
         return xs[0]
 
     @classmethod

@@ -48,7 +48,8 @@ class ParamAxes:
     `consumes` are the axes that some use sums over, `produces` those that some use makes channels of: a tied tensor may
     do both. Unless an axis consumes, a new channel needs new entries there. Where the groups of a convolution take
     different channels, `rows` says what each group's part of axis 1 is made of; axis 0 falls into as many equal parts.
-    New entries of what is `within` must not exceed the old ones, so they start as their mean.
+    New entries of what is `within` must not exceed the old ones, so they start as their mean. On the axes of `takes` it
+    takes the shares of copies in place of a tied tensor that reads them, and that makes them too.
     """
 
     axes: Axes
@@ -56,6 +57,7 @@ class ParamAxes:
     produces: frozenset[int]
     rows: Axes = ()
     within: bool = False
+    takes: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,10 @@ class Rule:
     # (value, node that uses it as a weight) -> the tensor's axis that is summed over
     weights: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
     params: dict[str, ParamAxes] = field(default_factory=dict[str, ParamAxes])
+    # By parameter the axes that its users sum over, each with the node that does; and the parameters of each node that
+    # what it gives is a multiple of.
+    readers: dict[str, list[tuple[str, int]]] = field(default_factory=dict[str, "list[tuple[str, int]]"])
+    scales: dict[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
     followers: list[Follower] = field(default_factory=list[Follower])
     selected: list[Selected] = field(default_factory=list[Selected])
     balances: list[Balance] = field(default_factory=list[Balance])
@@ -124,6 +130,7 @@ class Rule:
     def _use(self, name: str, use: ParamAxes) -> str:
         key = self.owners.get(name, f"{self.node}.{name}")
         known = self.params.setdefault(key, use)
+        self.readers.setdefault(key, []).extend((self.node, axis) for axis in use.consumes)
         if known is use:
             return key
         for a, b in zip((*known.axes, *known.rows), (*use.axes, *use.rows), strict=True):
@@ -132,6 +139,11 @@ class Rule:
         known.produces |= use.produces
         known.within |= use.within
         return key
+
+    def scaled_by(self, names: Sequence[str]) -> None:
+        """Say that what this node gives is a multiple of its own parameters together, channel by channel."""
+        if not any(name in self.owners for name in names):
+            self.scales[self.node] = tuple(f"{self.node}.{name}" for name in names)
 
     def follows(self, attribute: str, axis: Axis, index: int | None = None) -> None:
         """Say that an attribute is the width of an axis."""
@@ -200,6 +212,7 @@ class Rule:
             self.algebra.pin(axes[axis], "meets a weight that is computed")
             return
         self.params[stored.key].consumes |= {stored.axes[axis]}
+        self.readers.setdefault(stored.key, []).append((self.node, stored.axes[axis]))
         self.weights[source, self.node] = stored.axes[axis]
 
     def fixed(self, axes: Sequence[Axis], reason: str) -> None:

@@ -228,12 +228,17 @@ def carried_pairs(
 ) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
     """What a rewrite keeps of gradients: (key, the old one carried over, the new one), fresh entries left out.
 
-    Along an axis that is normalised as a whole only the sum over a channel's copies is determined.
+    Along an axis that is normalised as a whole, or of channels whose copies are kept apart, only the sum over a
+    channel's copies is determined.
     """
     moved = [edit for edit in done.edits if not isinstance(edit, Copy)]  # what is new elsewhere has its own gradient
     carried = carry_moments(moved, before, FOLLOWS[power], NUMPY)
     analysis = analyse(graph)
-    uniform: set[Space | None] = {s.space for s in analysis.spaces if s.uniform}
+    summed: set[Space | None] = {s.space for s in analysis.spaces if s.uniform}
+    for edit in done.edits:
+        if isinstance(edit, Remap) and edit.key in analysis.params:
+            axes = analysis.params[edit.key].axes
+            summed |= {space for part in edit.axes if part.apart is not None for space in spaces_on(axes[part.axis])}
     names = {edit.new: edit.old for edit in done.edits if isinstance(edit, Rename)}
     pairs: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
     for key, wanted in carried.items():
@@ -241,7 +246,7 @@ def carried_pairs(
         use: ParamAxes | None = analysis.params.get(names.get(key, key))
         for axis, index in _origins(done.edits, key).items():
             terms = use.axes[axis] if use is not None else ()
-            whole = any(space in uniform for space in spaces_on(terms))
+            whole = any(space in summed for space in spaces_on(terms))
             if index.ndim == 1:
                 wanted, found = (_old_positions(a, axis, index, whole) for a in (wanted, found))
             else:  # one map for each group, along axis 0

@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from growir import live
-from growir.graph import Graph, Node
-from growir.ops import Add, Gelu, LayerNorm, Linear, Op, Relu, RmsNorm
-from growir.passes import Widen
-from growir.testing import carried_pairs, close, random_batch, worst
+from growir.channels import analyse
+from growir.edits import Remap
+from growir.errors import PassRefused
+from growir.graph import Graph, Input, Node, Step
+from growir.ops import Add, Embedding, Gelu, LayerNorm, Linear, Op, Relu, RmsNorm
+from growir.passes import Widen, pass_from_step
+from growir.testing import assert_preserves, carried_pairs, close, random_batch, worst
 from tests.live.training import module_of, one_step, params_of, twins
 from tests.samples import graph_of, mlp
 
@@ -32,12 +35,13 @@ def normed(op: Op) -> Graph:
     )
 
 
-def gradients(op: Op, shares: tuple[float, ...]) -> tuple[Any, Any, Any, tuple[str, ...]]:
+def gradients(op: Op, shares: tuple[float, ...], apart: float = 0.0) -> tuple[Any, Any, Any, tuple[str, ...]]:
     """The old gradient of the producing layer, what is carried of it, the true one of the grown network, the notes."""
     module, batch = module_of(normed(op)), random_batch(normed(op))
     module(*batch).square().sum().backward()
     old = module.get_parameter("a.weight").grad
-    grown, report = live.grow(module, Widen(node="a", by=4, copies=(0, 1, 2, 3), shares=shares))
+    step = Widen(node="a", by=4, copies=(0, 1, 2, 3), shares=shares, apart=apart)
+    grown, report = live.grow(module, step, verify=batch)
     weight = grown.get_parameter("a.weight")
     carried, weight.grad = weight.grad, None
     grown(*batch).square().sum().backward()
@@ -53,7 +57,42 @@ def test_unequal_shares_are_right_in_sum_and_noted(op: Op) -> None:
     assert float((carried - true).abs().max() / true.abs().max()) > 1e-3
     (note,) = notes
     assert note.startswith("a is normalised as a whole and its copies take unequal shares")
-    assert "right in the sum over a unit's copies, not for each; equal shares are exact" in note
+    assert "right in the sum over a unit's copies, not for each; with equal shares and apart=0 it is exact" in note
+
+
+@pytest.mark.parametrize("op", [LayerNorm(), RmsNorm(), Relu()], ids=lambda op: op.op)
+def test_copies_that_are_kept_apart_are_right_in_sum_and_noted(op: Op) -> None:
+    old, carried, true, notes = gradients(op, EQUAL, apart=1.0)
+    for found in (carried, true):
+        torch.testing.assert_close(found[:4] + found[4:], old)
+    assert float((true[:4] - true[4:]).abs().max() / true.abs().max()) > 0.1  # from the first step on
+    (note,) = notes
+    assert note.startswith("a has copies that are kept apart by the weights that read them: of the gradients")
+
+
+def test_equal_copies_need_something_that_parts_them() -> None:
+    graph = normed(LayerNorm())
+    with pytest.raises(PassRefused, match=r"take the share 0\.5 of channel 0 would never differ; leave shares out"):
+        Widen(node="a", by=4, copies=(0, 1, 2, 3), shares=EQUAL).rewrite(graph)
+    shares = (0.3, 0.3, 0.3, 0.25, 0.2, 0.2, 0.2, 0.25)
+    with pytest.raises(PassRefused, match=r"both take the share 0\.25 of channel 3"):
+        Widen(node="a", by=8, copies=(0, 1, 2, 3) * 2, shares=shares).rewrite(graph)
+    step = Widen(node="a", by=4).resolved(graph)
+    assert (step.copies, step.shares, step.apart) == ((0, 1, 2, 3), EQUAL, 1.0)
+    with pytest.raises(PassRefused, match="apart goes with copies"):
+        Widen(node="fc1", by=4, apart=1.0).rewrite(mlp())
+
+
+def test_a_step_of_version_1_replays_as_it_was() -> None:
+    """It kept nothing apart, and equal shares were no reason to refuse."""
+    fields = {"node": "a", "by": 4, "copies": [0, 1, 2, 3], "shares": [0.5] * 4, "seed": 0}
+    again = pass_from_step(Step.model_validate({"pass": "widen", "version": 1, **fields, "created": []}), {})
+    assert isinstance(again, Widen)
+    done = again.rewrite(normed(LayerNorm()))
+    assert all(part.apart is None for edit in done.edits if isinstance(edit, Remap) for part in edit.axes)
+    history = Widen(node="fc1", by=4, copies=(0, 1, 2, 3)).rewrite(mlp()).graph.history
+    assert history is not None
+    assert history.steps[0].fields.keys() == {"node", "by", "copies", "shares", "seed"}
 
 
 @pytest.mark.parametrize("op", [LayerNorm(), RmsNorm()], ids=lambda op: op.op)
@@ -98,6 +137,76 @@ def test_what_is_missing_is_what_the_norm_keeps_from_the_layer() -> None:
     assert close(wide.grad.numpy(), wanted, 1e-9)
 
 
+def tied(op: Op, *, behind: Node | None = None) -> Graph:
+    """Tokens through one residual block and a norm into a head that is the embedding; `behind` reads the norm too."""
+    nodes = [
+        Node(name="emb", op=Embedding(num_embeddings=7, embedding_dim=4), inputs=("ids",)),
+        Node(name="norm0", op=op, inputs=("emb",)),
+        Node(name="down", op=Linear(out_features=4), inputs=("norm0",)),
+        Node(name="sum", op=Add(), inputs=("emb", "down")),
+        Node(name="norm", op=op, inputs=("sum",)),
+        Node(name="head", op=Linear(out_features=7, bias=False), inputs=("norm",), tied={"weight": "emb.weight"}),
+    ]
+    more = [] if behind is None else [behind]
+    outputs = ("head", *(node.name for node in more))
+    ids = Input(name="ids", shape=("N", 5), dtype="int64")
+    return Graph(name="tied", inputs=(ids,), nodes=(*nodes, *more), outputs=outputs)
+
+
+@pytest.mark.parametrize("op", [LayerNorm(), RmsNorm()], ids=lambda op: op.op)
+@pytest.mark.parametrize("shares", [EQUAL, UNEQUAL, ()], ids=["equal", "unequal", "apart"])
+def test_the_last_norm_takes_the_shares_that_a_tied_head_cannot(op: Op, shares: tuple[float, ...]) -> None:
+    graph = tied(op)
+    module, batch = module_of(graph), random_batch(graph)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    one_step(module, optimizer, batch)
+    step = Widen(node="emb", by=4, copies=(0, 1, 2, 3) if shares else (), shares=shares, apart=0.0 if shares else None)
+    grown, report = live.grow(module, step, optimizer, verify=batch)
+    assert report.preserves == "exact"
+    assert report.measured is not None
+    assert report.measured < 1e-12
+    assert grown.get_parameter("emb.weight").shape == (7, 8)
+    assert_preserves(step, graph)
+
+
+def test_equal_copies_of_a_tied_stream_get_half_of_the_gradient_each() -> None:
+    graph = tied(LayerNorm())
+    module, batch = module_of(graph), random_batch(graph)
+    module(*batch).square().sum().backward()
+    old = {key: p.grad for key, p in module.named_parameters()}
+    step = Widen(node="emb", by=4, copies=(0, 1, 2, 3), shares=EQUAL, apart=0.0)
+    grown, _ = live.grow(module, step, verify=batch)
+    carried = {key: p.grad for key, p in grown.named_parameters()}
+    for p in grown.parameters():
+        p.grad = None
+    grown(*batch).square().sum().backward()
+    for key, p in grown.named_parameters():
+        torch.testing.assert_close(p.grad, carried[key])
+    half = old["emb.weight"]
+    assert half is not None
+    torch.testing.assert_close(grown.get_parameter("emb.weight").grad, torch.cat([half, half], 1) / 2)
+    # What takes the shares keeps its gradient, as weights do that are read.
+    scale = old["norm.weight"]
+    assert scale is not None
+    torch.testing.assert_close(grown.get_parameter("norm.weight").grad, torch.cat([scale, scale]))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        tied(LayerNorm(elementwise_affine=False)),  # no scale that could take shares
+        tied(LayerNorm(), behind=Node(name="seen", op=Gelu(), inputs=("norm",))),  # which callers would see
+        tied(LayerNorm(), behind=Node(name="other", op=Linear(out_features=3), inputs=("norm",))),
+    ],
+    ids=["no scale", "an output", "another reader"],
+)
+def test_where_something_else_would_see_the_shares_a_tied_stream_stays_pinned(graph: Graph) -> None:
+    space = analyse(graph).find("emb", graph)
+    assert [pin.reason for pin in space.pins if "tied" in pin.reason]
+    with pytest.raises(PassRefused, match="is normalised and tied at once"):
+        Widen(node="emb", by=4).rewrite(graph)
+
+
 def residual(op: Op, blocks: int, width: int) -> Graph:
     """A residual stream that every block normalises before it reads it, and once more at the end."""
     nodes = [Node(name="stem", op=Linear(out_features=width), inputs=("x",))]
@@ -121,15 +230,17 @@ def residual(op: Op, blocks: int, width: int) -> Graph:
 @FEW
 @given(data=st.data())
 def test_the_sum_over_copies_takes_the_old_step(data: st.DataObject) -> None:
-    """SGD with momentum goes on in sum, whatever the shares; with equal ones Adam goes on, copy by copy."""
+    """SGD with momentum goes on in sum, whatever the shares; Adam in each of equal copies that nothing parts."""
     op = data.draw(st.sampled_from([LayerNorm(), RmsNorm()]))
     width, times = data.draw(st.integers(3, 5)), data.draw(st.integers(1, 2))
     graph = residual(op, data.draw(st.integers(0, 2)), width)
-    equal = data.draw(st.booleans())
+    kind = data.draw(st.sampled_from(["equal", "unequal", "apart"]))
+    equal = kind == "equal"
     shares = (1 / (times + 1),) * (width * times)
-    if not equal:
+    if kind == "unequal":
         shares = tuple(data.draw(st.lists(st.floats(0.05, 0.45), min_size=len(shares), max_size=len(shares))))
     step = Widen(node="stem", by=width * times, copies=tuple(range(width)) * times, shares=shares)
+    step = step.model_copy(update={"apart": 0.7 if kind == "apart" else 0.0})
     module, batch = module_of(graph), random_batch(graph)
     params = list(params_of(graph, module).values())
     make = partial(torch.optim.Adam, eps=1e-12) if equal else partial(torch.optim.SGD, momentum=0.9)
@@ -138,7 +249,7 @@ def test_the_sum_over_copies_takes_the_old_step(data: st.DataObject) -> None:
         one_step(module, optimizer, batch)
     old, old_optimizer = twins(module, optimizer)
     grown, report = live.grow(module, step, optimizer)
-    assert any("normalised as a whole" in note for note in report.notes) != equal
+    assert any("right in the sum over a unit's copies" in note for note in report.notes) != equal
     done = step.rewrite(graph)
     before = {key: p.detach().numpy().copy() for key, p in params_of(graph, old).items()}
     after = {key: p.detach().numpy().copy() for key, p in params_of(done.graph, grown).items()}
