@@ -10,11 +10,13 @@ from growir.costs import Costs, costs_of
 from growir.document import step_data
 from growir.errors import counted, cut
 from growir.graph import SCHEMA, Graph, HasGraph, Node, graph_of
+from growir.lengths import bounds_of
 from growir.shapes import shapes_of
 from growir.show import (
     MAX_ROWS,
     SHORT_HASH,
     Json,
+    bounds_text,
     byte_text,
     costs_data,
     differences_text,
@@ -66,6 +68,8 @@ def page(graph: Graph, *, everything: bool = False, spaces: bool = False) -> lis
         parts.append(differences_text(graph))
     if graph.fixed_sizes:
         parts.append(fixed_text(graph))
+    if bounds := bounds_text(graph):
+        parts.append(bounds)
     return parts
 
 
@@ -183,6 +187,11 @@ def inspection(graph: Graph, *, spaces: bool = False) -> Json:
         whole["train_differs"] = list(graph.train_differs)
     if graph.fixed_sizes:
         whole["fixed_sizes"] = [entry.model_dump() for entry in graph.fixed_sizes]
+    if bounds := bounds_of(graph):
+        whole["bounds"] = [
+            {"input": name, "axis": axis, "most": bound.most, "table": bound.table}
+            for (name, axis), bound in bounds.items()
+        ]
     if graph.history is not None:
         steps = [step_data(step) for step in graph.history.steps]
         whole["history"] = {"base": graph.history.base.hash, "steps": steps}

@@ -9,6 +9,7 @@ from typing import Any, cast
 from growir.costs import Costs
 from growir.errors import cut
 from growir.graph import FixedSize, Graph, Input, Node, Step
+from growir.lengths import bounds_of
 
 MAX_ROWS = 200
 MAX_PASSES_SHOWN = 8  # of a sequence on one line
@@ -143,6 +144,15 @@ def fixed_size_text(graph: Graph, entry: FixedSize) -> str:
     """An axis of fixed size on one line: x axis 1, 5: net.py:12: x.sum(1) / x.shape[1]."""
     size = next(given.shape[entry.axis] for given in graph.inputs if given.name == entry.input)
     return f"{cut(entry.input)} axis {entry.axis}, {size}" + (f": {cut(entry.why, MAX_LINE)}" if entry.why else "")
+
+
+def bounds_text(graph: Graph) -> str:
+    """The axes of the inputs that may have any size up to a bound, a line each; empty if there are none."""
+    lines = [
+        f"  {cut(name)} axis {axis}, at most {bound.most}: table {cut(bound.table)}"
+        for (name, axis), bound in bounds_of(graph).items()
+    ]
+    return "\n".join(["any size up to these is right:", *lines]) if lines else ""
 
 
 def costs_data(costs: Costs) -> Json:

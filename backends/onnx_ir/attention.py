@@ -19,10 +19,23 @@ def attention(s: Scope, op: ops.Attention) -> None:
     scores = s.call("scores", "MatMul", scaled, turned)
     if op.is_causal:
         # Worked out from two lists of places: a stored mask would be as large as the scores.
-        rows = s.matrix("rows", [[place] for place in range(s.shapes[0].size(-2))])
-        columns = s.integers("columns", range(s.shapes[1].size(-2)))
+        if s.symbols[0][-2] is None and s.symbols[1][-2] is None:
+            rows = s.matrix("rows", [[place] for place in range(s.shapes[0].size(-2))])
+            columns = s.integers("columns", range(s.shapes[1].size(-2)))
+        else:
+            axis = s.integers("rows_axis", [1])
+            rows, columns = s.call("rows", "Unsqueeze", _places(s, 0, "row"), axis), _places(s, 1, "column")
         visible = s.call("visible", "GreaterOrEqual", rows, columns)
         scores = s.call("masked", "Where", visible, scores, s.floats("hidden", -math.inf))
     elif mask:
         scores = s.call("masked", "Add", scores, mask[0])
     s.result("MatMul", s.call("shares", "Softmax", scores, axis=-1), v)
+
+
+def _places(s: Scope, given: int, what: str) -> str:
+    """The numbers of the tokens of queries or keys, 0, 1, 2 and so on."""
+    if s.symbols[given][-2] is None:
+        return s.integers(f"{what}_places", range(s.shapes[given].size(-2)))
+    count = s.call(f"{what}_count", "Shape", s.inputs[given], start=-2, end=-1)
+    end = s.call(f"{what}_end", "Squeeze", count, s.integers(f"{what}_axis", [0]))
+    return s.call(f"{what}_places", "Range", s.integer(f"{what}_start", 0), end, s.integer(f"{what}_step", 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,13 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 import growir
 from growir.backends.onnx_ir.frames import spell_framed
+from growir.backends.onnx_ir.lengths import declared, open_axes, symbols_of
 from growir.backends.onnx_ir.scope import Array, Draft, Scope
 from growir.backends.onnx_ir.table import TABLE
 from growir.document import dumps
 from growir.errors import ExportError
 from growir.graph import Graph
-from growir.ops import Shape
+from growir.ops import DType
 from growir.ops.base import Framed
 from growir.params import owners, param_table
 from growir.shapes import own_tables, shapes_of
@@ -85,9 +86,13 @@ def assemble(graph: Graph, arrays: Mapping[str, Array], opset: int) -> Assembly:
     draft = Draft(opset, arrays, value_names(graph, outputs))
     shapes = shapes_of(graph)
     keys = owners(graph)
+    symbols = symbols_of(graph, open_axes(graph))
+    assert symbols is not None, "what is open can be written"
     for node in graph.nodes:
         own = {name: keys[f"{node.name}.{name}"] for name in own_tables(graph)[node.name]}
-        scope = Scope(draft, node, own, tuple(shapes[name] for name in node.inputs), shapes[node.name])
+        given = tuple(shapes[name] for name in node.inputs)
+        open_ = tuple(symbols[name] for name in (*node.inputs, node.name))
+        scope = Scope(draft, node, own, given, shapes[node.name], open_)
         if isinstance(node.op, Framed) and node.op.frames:
             spell_framed(scope, node.op, TABLE[node.op.kind()])
         else:
@@ -98,18 +103,25 @@ def assemble(graph: Graph, arrays: Mapping[str, Array], opset: int) -> Assembly:
 
     floats = {name: array for name, array in draft.tensors.items() if array.dtype == np.float32}
     large = {name: array for name, array in floats.items() if array.nbytes > INLINE_BYTES}
-    inside = {draft.values[node.name]: shapes[node.name] for node in graph.nodes}
+    inside = {draft.values[node.name]: declared(shapes[node.name], symbols[node.name]) for node in graph.nodes}
+    types = {draft.values[node.name]: shapes[node.name].dtype for node in graph.nodes}
     hidden = inside.keys() - set(outputs) - draft.tensors.keys()
     model = helper.make_model(
         helper.make_graph(
             draft.nodes,
             graph.name or "graph",  # ONNX demands one
-            [_value(entry.name, shapes[entry.name]) for entry in graph.inputs]
+            [
+                _value(name, declared(shapes[name], symbols[name]), shapes[name].dtype)
+                for name in (entry.name for entry in graph.inputs)
+            ]
             + [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in large.items()],
-            [_value(output, shapes[value]) for value, output in zip(graph.outputs, outputs)],
+            [
+                _value(output, declared(shapes[value], symbols[value]), shapes[value].dtype)
+                for value, output in zip(graph.outputs, outputs)
+            ],
             [numpy_helper.from_array(a, name) for name, a in draft.tensors.items() if name not in large],
             # growir's shapes: strict inference fails where ONNX's differ.
-            value_info=[_value(name, shape) for name, shape in inside.items() if name in hidden],
+            value_info=[_value(name, sizes, types[name]) for name, sizes in inside.items() if name in hidden],
         ),
         opset_imports=[helper.make_opsetid("", opset)],
         ir_version=max(LEAST_IR, helper.find_min_ir_version_for([helper.make_opsetid("", opset)])),
@@ -154,8 +166,8 @@ def value_names(graph: Graph, outputs: tuple[str, ...]) -> dict[str, str]:
     return names
 
 
-def _value(name: str, shape: Shape) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, ELEMENT_TYPES[shape.dtype], shape.dims)
+def _value(name: str, sizes: Sequence[int | str], dtype: DType) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], sizes)
 
 
 def _check_opset(opset: int) -> None:

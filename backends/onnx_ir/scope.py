@@ -15,6 +15,7 @@ from growir.graph import Node
 from growir.ops import Shape
 
 Array = NDArray[Any]
+Symbols = tuple[str | None, ...]  # for each axis of a value, what its size is called where it is open
 Attribute = int | float | str | Sequence[int]
 
 
@@ -60,6 +61,7 @@ class Scope:
         keys: The stored tensor behind each of its parameters.
         shapes: The shapes of its inputs.
         shape: The shape of its output.
+        symbols: The open axes of its inputs, then of its output.
     """
 
     draft: Draft
@@ -67,6 +69,7 @@ class Scope:
     keys: Mapping[str, str]
     shapes: tuple[Shape, ...]
     shape: Shape
+    symbols: tuple[Symbols, ...]
 
     @property
     def opset(self) -> int:
@@ -117,6 +120,12 @@ class Scope:
         """An initializer that holds a vector of integers."""
         name = f"{self.node.name}/{what}"
         self.draft.tensors[name] = np.array(values, dtype=np.int64)
+        return name
+
+    def integer(self, what: str, value: int) -> str:
+        """An initializer that holds one integer."""
+        name = f"{self.node.name}/{what}"
+        self.draft.tensors[name] = np.array(value, dtype=np.int64)
         return name
 
     def matrix(self, what: str, values: Sequence[Sequence[int]]) -> str:

@@ -27,6 +27,7 @@ TABLE: dict[str, Callable[[Scope, Any], None]] = {
     "parameter": weights.parameter,
     "select": layout.select,
     "slice": layout.slice_,
+    "first": layout.first,
     "reshape": layout.reshape,
     "flatten": layout.reshape,
     "permute": layout.permute,

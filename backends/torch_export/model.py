@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,18 +17,19 @@ from growir.backends.torch_export.calls import full_name
 from growir.backends.torch_export.checking import Reading, Verdict, check_example, judge, wrongly
 from growir.backends.torch_export.copying import undisturbed
 from growir.backends.torch_export.decomposing import decompose
-from growir.backends.torch_export.exporting import Program, export, source_line
+from growir.backends.torch_export.exporting import Program, export, export_again, source_line
+from growir.backends.torch_export.lengths import Lengths, Whole
 from growir.backends.torch_export.naming import name_drafts, valid
 from growir.backends.torch_export.preparing import Example, Prepared, prepare
 from growir.backends.torch_export.reading import Draft, Reader
 from growir.backends.torch_export.recognising import recognise
-from growir.backends.torch_export.sizes import all_fixed, fixed_sizes
+from growir.backends.torch_export.sizes import Pair, all_fixed, fixed_sizes, paired
 from growir.backends.torch_export.table import TABLE, knows
 from growir.backends.torch_export.training import Match, matched, notice_of, shown, text_of
 from growir.backends.torch_export.values import Held
 from growir.backends.torch_export.watching import Place, Watch, watch_modules, watching
 from growir.errors import ModelError, listed
-from growir.graph import MAX_DIFFERENCES, Graph, Input, Node
+from growir.graph import MAX_DIFFERENCES, FixedSize, Graph, Input, Node
 from growir.verify import verify
 
 MAX_SHOWN = 8  # parts in one warning
@@ -81,15 +83,17 @@ def _imported(prepared: Prepared, model: nn.Module, name: str | None, check: boo
         check_example(prepared, program, read.reading)
         read, match, verdict, places = _judged(prepared, model, program, read, match, title, traced)
         names = list(read.reading.inputs)
-        fixed = fixed_sizes(prepared, read.whole.graph, read.whole.tensors, names, read.whole.lines, read.reader.dtypes)
+        found = fixed_sizes(prepared, read.whole.graph, read.whole.tensors, names, read.whole.lines, read.reader.dtypes)
+        whole, fixed = _opened(prepared, program, read, names, title, found)
     else:
         watch_modules(prepared.model, model, traced)
+        whole = _plain(read)
         verdict, places = Verdict(), list(traced.seen)
         why = "it was imported without a comparison, so that no other size is known to be right"
         fixed = all_fixed(read.whole.graph, why)
     differs = _differences(prepared, program, read.reader, match, verdict, places)
-    graph = read.whole.graph.replace(train_differs=differs, fixed_sizes=fixed)
-    return Imported(graph, read.whole.arrays, tuple(_notices(prepared, program, read.reader, match, verdict, places)))
+    graph = whole.graph.replace(train_differs=differs, fixed_sizes=fixed)
+    return Imported(graph, whole.arrays, tuple(_notices(prepared, program, read.reader, match, verdict, places)))
 
 
 class _Read(NamedTuple):
@@ -112,6 +116,35 @@ def _read(
     found = _assembled(reader, title)
     names = tuple(given for given, _ in reader.inputs)
     return _Read(reader, Reading(found.graph, found.arrays, found.sources, names, frozenset(reader.dtypes)), found)
+
+
+def _plain(read: _Read) -> Whole:
+    return Whole(read.whole.graph, read.whole.arrays, read.whole.tensors)
+
+
+def _opened(
+    prepared: Prepared, program: Program, read: _Read, names: list[str], title: str, fixed: list[FixedSize]
+) -> tuple[Whole, list[FixedSize]]:
+    """The network with as many open axes as can be, and those that stay fixed."""
+    if not fixed or not program.batch.symbolic:  # with a fixed batch, its size must differ from all others
+        return _plain(read), fixed
+    in_train = read.reader.exported is program.training
+
+    def again(other: Prepared) -> Whole | None:
+        try:
+            made = export_again(other, program)
+            pairs = matched(made.exported, made.training).pairs if made.training else {}
+            if in_train and made.training is not None:
+                twins = {node: node for node in made.training.graph.nodes}
+                return _plain(_read(other, made, made.training, twins, title))
+            return _plain(_read(other, made, made.exported, pairs, title))
+        except ModelError:  # then the axis stays fixed, as the message for other sizes says
+            return None
+
+    def side_by_side(whole: Whole) -> AbstractContextManager[Pair | None]:
+        return paired(prepared, whole.graph, whole.tensors, names, read.reader.dtypes)
+
+    return Lengths(prepared, _plain(read), names, again, side_by_side).opened(fixed)
 
 
 def _judged(

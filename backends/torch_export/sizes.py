@@ -12,8 +12,9 @@ square) are found among those of one size that the model refuses alone.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
@@ -87,16 +88,30 @@ def fixed_sizes(
         lines: The model's line for each node of the graph.
         dtypes: The float dtypes that the model computes in; the coarsest says how close the two can be.
     """
-    close = max((_CLOSE.get(dtype, 1e-3) for dtype in dtypes), default=0.0)
-    with as_exported():
-        pair = _Pair(prepared, lower_tensors(graph, tensors, torch.device("cpu")).eval(), names, close)
-        with opened(prepared.model):
-            if pair.trial({}).verdict is Verdict.SAME:
-                return _entries(graph, lines, pair, _found(pair, graph))
-        # A tensor of the network is no view of the model's: weights as they are.
-        if pair.trial({}).verdict is Verdict.SAME:
+    with paired(prepared, graph, tensors, names, dtypes) as pair:
+        if pair is not None:
             return _entries(graph, lines, pair, _found(pair, graph))
     return all_fixed(graph, "the model does not give the same twice, so that other sizes cannot be compared")
+
+
+@contextlib.contextmanager
+def paired(
+    prepared: Prepared,
+    graph: Graph,
+    tensors: Mapping[str, torch.Tensor],
+    names: Sequence[str],
+    dtypes: Collection[torch.dtype],
+) -> Generator[Pair | None, None, None]:
+    """The model and its network side by side, with every gate open if they can be; None where they are not alike."""
+    close = max((_CLOSE.get(dtype, 1e-3) for dtype in dtypes), default=0.0)
+    with as_exported():
+        pair = Pair(prepared, lower_tensors(graph, tensors, torch.device("cpu")).eval(), names, close)
+        with opened(prepared.model):
+            if pair.trial({}).verdict is Verdict.SAME:
+                yield pair
+                return
+        # A tensor of the network is no view of the model's: weights as they are.
+        yield pair if pair.trial({}).verdict is Verdict.SAME else None
 
 
 def all_fixed(graph: Graph, why: str) -> list[FixedSize]:
@@ -105,7 +120,7 @@ def all_fixed(graph: Graph, why: str) -> list[FixedSize]:
     return [FixedSize(input=name, axis=axis, why=why) for name, axis in axes]
 
 
-def _entries(graph: Graph, lines: Mapping[str, str], pair: _Pair, found: Mapping[Axis, Trial]) -> list[FixedSize]:
+def _entries(graph: Graph, lines: Mapping[str, str], pair: Pair, found: Mapping[Axis, Trial]) -> list[FixedSize]:
     entries: list[FixedSize] = []
     for axis, trial in sorted(found.items()):
         why = pair.why(trial) or lines.get(_suspect(graph, trial.sizes) or "", "")
@@ -144,7 +159,7 @@ def _suspect(graph: Graph, sizes: Sizes) -> str | None:
     return last
 
 
-class _Pair:
+class Pair:
     """The model and its network, and how to run both on inputs like the example but of other sizes."""
 
     def __init__(self, prepared: Prepared, network: nn.Module, names: Sequence[str], close: float) -> None:
@@ -222,7 +237,7 @@ class _Pair:
 # -- which sizes to try -----------------------------------------------------------------------------------------------
 
 
-def _found(pair: _Pair, graph: Graph) -> dict[Axis, Trial]:
+def _found(pair: Pair, graph: Graph) -> dict[Axis, Trial]:
     """Each fixed axis with a comparison that shows it."""
     cheap = costs_of(graph).macs <= CHEAP
     fixed: dict[Axis, Trial] = {}
@@ -240,7 +255,7 @@ def _found(pair: _Pair, graph: Graph) -> dict[Axis, Trial]:
     return fixed
 
 
-def _tried(pair: _Pair, group: tuple[Axis, ...], cheap: bool) -> Trial | list[int]:
+def _tried(pair: Pair, group: tuple[Axis, ...], cheap: bool) -> Trial | list[int]:
     """The comparison that shows the axes to be fixed, or else the sizes above one that both took alike.
 
     Where the network refuses by itself, nothing is wrong without a word, and a network that takes some of the sizes
@@ -270,7 +285,7 @@ def _others(size: int, cheap: bool) -> list[int]:
 
 
 def _groups(
-    pair: _Pair, axes: Sequence[Axis], fixed: Mapping[Axis, Trial], taken: Mapping[tuple[Axis, ...], object]
+    pair: Pair, axes: Sequence[Axis], fixed: Mapping[Axis, Trial], taken: Mapping[tuple[Axis, ...], object]
 ) -> Iterator[tuple[Axis, ...]]:
     """Axes of one size that may only change together, of those that the model refused to change until now."""
 
@@ -290,12 +305,12 @@ def _groups(
                 yield found
 
 
-def _decided(pair: _Pair, groups: Sequence[tuple[Axis, ...]], macs: int) -> Iterator[Trial]:
+def _decided(pair: Pair, groups: Sequence[tuple[Axis, ...]], macs: int) -> Iterator[Trial]:
     """Comparisons around the sizes with which the model compares its own."""
     for decision in decisions(lambda: pair.outputs(pair.example)) if groups else ():
         for group in groups:
             usual = pair.size(group[0])
-            for size in _around(decision, usual):
+            for size in around(decision, usual):
                 sizes = dict.fromkeys(group, size)
                 if size <= 2 * usual or macs * (size / usual) ** 2 <= DEAR:
                     yield replace(pair.trial(sizes), line=decision.line)
@@ -303,7 +318,7 @@ def _decided(pair: _Pair, groups: Sequence[tuple[Axis, ...]], macs: int) -> Iter
                     yield Trial(sizes, Verdict.APART, line=decision.line)
 
 
-def _around(decision: Decision, usual: int) -> list[int]:
+def around(decision: Decision, usual: int) -> list[int]:
     """Sizes of an input on both sides of a decision.
 
     The size that is compared may be an inner one, which is 8 where the input has 32; then 512 stands for about 2048.
@@ -314,7 +329,7 @@ def _around(decision: Decision, usual: int) -> list[int]:
     return [size for size in dict.fromkeys([*near, far]) if size not in (0, usual)]
 
 
-def _together(pair: _Pair, taken: Mapping[tuple[Axis, ...], list[int]], cheap: bool) -> Iterator[Trial]:
+def _together(pair: Pair, taken: Mapping[tuple[Axis, ...], list[int]], cheap: bool) -> Iterator[Trial]:
     """Comparisons in which everything that may change does, each by another amount."""
     if len(taken) < 2:
         return

@@ -17,6 +17,7 @@ from growir.backends.torch_fx.table import TABLE
 from growir.document import decode, draft, dumps, function_hash
 from growir.errors import ModelError, cut
 from growir.graph import Graph, Node
+from growir.lengths import bounds_of
 from growir.ops import Shape
 from growir.ops.base import Framed
 from growir.params import frozen_keys, owners, param_table
@@ -87,20 +88,22 @@ class _Lowering:
 
     def _check_sizes(self) -> None:
         """Let the module refuse the sizes that are wrong for it, before it computes anything."""
-        fixed = self.graph.fixed_sizes
-        if not fixed:
+        fixed, bounds = self.graph.fixed_sizes, bounds_of(self.graph)
+        if not (fixed or bounds):
             return
-        read = [entry for entry in self.graph.inputs if any(entry.name == rule.input for rule in fixed)]
+        named = {*(rule.input for rule in fixed), *(name for name, _ in bounds)}
+        read = [entry for entry in self.graph.inputs if entry.name in named]
         places = {entry.name: k for k, entry in enumerate(read)}
         shapes = {entry.name: Shape(entry.shape) for entry in read}
         rules = tuple(
             (places[rule.input], rule.input, rule.axis, shapes[rule.input].size(rule.axis), rule.why) for rule in fixed
         )
+        most = tuple((places[name], name, axis, bound.most, bound.table) for (name, axis), bound in bounds.items())
         taken = {name.split(".")[0] for name in (*self.graph.by_name, *self.values)}
         name = "fixed_sizes"
         while name in taken:
             name += "_"
-        self.root.add_module(name, FixedSizes(rules))
+        self.root.add_module(name, FixedSizes(rules, most))
         self.code.call_module(name, tuple(self.values[entry.name] for entry in read))
 
     def _spelled(self) -> fx.Node:

@@ -86,37 +86,53 @@ class FixedSizes(nn.Module):
     Args:
         rules: For each axis with one right size: the input's place among the arguments, its name, the axis, the size,
             and the line of the model that uses it as a number, or "".
+        most: For each axis that may be shorter: the place, the name, the axis, the largest size, and the table that
+            holds no more.
 
     Raises:
         ValueError: In forward, for an input of another size.
     """
 
     _is_impure = True  # for torch.fx, which takes out calls whose result nothing reads
+    most: tuple[tuple[int, str, int, int, str], ...] = ()  # of modules that were pickled before there were any
 
-    def __init__(self, rules: tuple[tuple[int, str, int, int, str], ...]) -> None:
+    def __init__(
+        self,
+        rules: tuple[tuple[int, str, int, int, str], ...],
+        most: tuple[tuple[int, str, int, int, str], ...] = (),
+    ) -> None:
         super().__init__()
         self.rules = rules
+        self.most = most
 
     def forward(self, *inputs: torch.Tensor) -> None:
         for place, name, axis, size, why in self.rules:
             found = inputs[place].size(axis)
             right = cast("object", found == size)
-            if not isinstance(right, bool):  # while torch traces the code: the check becomes part of the trace
-                text = self._message(name, axis, "another size", size, why)
-                torch._assert(right, text)  # type: ignore[no-untyped-call]
-            elif not right:
-                raise ValueError(self._message(name, axis, f"the size {found}", size, why))
+            if right is not True:
+                cause = f" ({why})" if why else ""
+                self._refuse(right, f"{name}: axis {axis}", found, f"needs {size}, a number in it{cause}; resize")
+        for place, name, axis, size, table in self.most:
+            found = inputs[place].size(axis)
+            right = cast("object", found <= size)
+            if right is not True:
+                self._refuse(
+                    right, f"{name}: axis {axis}", found, f"takes at most {size}, the length of its table {table}; cut"
+                )
 
     @staticmethod
-    def _message(name: str, axis: int, found: str, size: int, why: str) -> str:
-        cause = f" ({why})" if why else ""
-        return (
-            f"{name}: axis {axis} has {found}, but this network needs {size}, a number in it{cause}; "
-            "resize the input, or import the model again with an example of the size you need"
-        )
+    def _refuse(right: object, where: str, found: int, needed: str) -> None:
+        remedy = "the input, or import the model again with an example of the size you need"
+        if isinstance(right, bool):
+            raise ValueError(f"{where} has the size {found}, but this network {needed} {remedy}")
+        # While torch traces the code: the check becomes part of the trace.
+        text = f"{where} has another size, but this network {needed} {remedy}"
+        torch._assert(right, text)  # type: ignore[no-untyped-call]
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name} axis {axis}: {size}" for _, name, axis, size, _ in self.rules)
+        only = [f"{name} axis {axis}: {size}" for _, name, axis, size, _ in self.rules]
+        most = [f"{name} axis {axis}: at most {size}" for _, name, axis, size, _ in self.most]
+        return ", ".join(only + most)
 
 
 class Cast(nn.Module):

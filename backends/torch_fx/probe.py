@@ -15,12 +15,15 @@ from growir.graph import Graph
 from growir.ops import Shape
 
 
-def random_batch(graph: Graph, rows: int = 4, seed: int = 0) -> list[torch.Tensor]:
-    """Standard normal inputs in float64, zeros for integer ones."""
+def random_batch(
+    graph: Graph, rows: int = 4, seed: int = 0, sizes: Mapping[tuple[str, int], int] | None = None
+) -> list[torch.Tensor]:
+    """Standard normal inputs in float64, zeros for integer ones; `sizes` for axes that are not as in the graph."""
     generator = torch.Generator().manual_seed(seed)
     batch: list[torch.Tensor] = []
     for entry in graph.inputs:
-        size = (rows, *Shape(entry.shape).sizes)
+        shape = Shape(entry.shape)
+        size = (rows, *((sizes or {}).get((entry.name, k + 1), n) for k, n in enumerate(shape.sizes)))
         if entry.dtype == "float32":
             batch.append(torch.randn(size, generator=generator, dtype=torch.float64))
         else:

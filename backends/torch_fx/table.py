@@ -31,6 +31,7 @@ from growir.ops import (
     Elu,
     Embedding,
     Expand,
+    First,
     Flatten,
     Gelu,
     GroupNorm,
@@ -132,6 +133,13 @@ def slice_(b: Builder, op: Slice) -> fx.Node:
     return b.call(torch.narrow, b.inputs[0], op.axis, op.start, op.length)
 
 
+def first(b: Builder, op: First) -> fx.Node:
+    found, count = b.inputs[0], b.method("size", b.inputs[1], op.of)
+    for axis in op.axes:
+        found = b.call(torch.narrow, found, axis, 0, count)
+    return found
+
+
 def reshape(b: Builder, op: Reshape) -> fx.Node:
     """Axes that stay as they are, before and behind those that are cut or joined, may have any size.
 
@@ -140,17 +148,14 @@ def reshape(b: Builder, op: Reshape) -> fx.Node:
     x = b.shapes[0]
     if not x.batched:
         return b.call(torch.reshape, b.inputs[0], op.shape)
-    old, new = x.sizes, op.infer(x).sizes
-    most = min(len(old), len(new))
-    front = next((k for k in range(most) if old[k] != new[k]), most)
-    back = next((k for k in range(most - front) if old[-1 - k] != new[-1 - k]), most - front)
+    front, back = op.kept(x)
 
     def size(axis: int) -> fx.Node:
         return b.method("size", b.inputs[0], axis)
 
     ahead = [size(k) for k in range(1 + front)]
     behind = [size(x.rank - k) for k in range(back, 0, -1)]
-    return b.call(torch.reshape, b.inputs[0], (*ahead, *op.shape[front : len(new) - back], *behind))
+    return b.call(torch.reshape, b.inputs[0], (*ahead, *op.shape[front : len(op.shape) - back], *behind))
 
 
 def flatten(b: Builder, op: Flatten) -> fx.Node:
@@ -178,10 +183,12 @@ def pad(b: Builder, op: Pad) -> fx.Node:
 def expand(b: Builder, op: Expand) -> fx.Node:
     if len(b.inputs) == 1:
         batch = (-1,) if b.shapes[0].batched else ()
-        return b.call(torch.Tensor.expand, b.inputs[0], *batch, *op.shape)
+        kept = cast(Expand, op.followed(b.shapes[0], b.shapes[0]))  # an axis that stays may have any size
+        return b.call(torch.Tensor.expand, b.inputs[0], *batch, *kept.shape)
     size = b.method("size", b.inputs[1], 0)
     # A copy, not a view: whoever writes into an output must not write into a parameter.
-    return b.call(torch.clone, b.method("expand", b.inputs[0], size, *op.shape))
+    kept = cast(Expand, op.followed(b.shapes[0], b.shapes[0]))
+    return b.call(torch.clone, b.method("expand", b.inputs[0], size, *kept.shape))
 
 
 def pixel_shuffle(b: Builder, op: PixelShuffle) -> fx.Node:
@@ -455,6 +462,7 @@ TABLE: dict[str, Emit] = {
     "parameter": parameter,
     "select": select,
     "slice": slice_,
+    "first": first,
     "reshape": reshape,
     "flatten": flatten,
     "permute": permute,

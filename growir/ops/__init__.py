@@ -69,6 +69,7 @@ from growir.ops.base import (
 )
 from growir.ops.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from growir.ops.embedding import Embedding
+from growir.ops.first import First
 from growir.ops.join import Add, Concat, Div, Equal, Greater, Maximum, Minimum, Mul, Sub, Where
 from growir.ops.layout import Expand, Flatten, Pad, Permute, Reshape, Select, Slice, Squeeze, Unsqueeze
 from growir.ops.linear import Linear
@@ -97,6 +98,7 @@ OPS: tuple[type[Op], ...] = (
     Parameter,
     Select,
     Slice,
+    First,
     Reshape,
     Flatten,
     Permute,
@@ -253,6 +255,7 @@ __all__ = [
     "Exp",
     "Expand",
     "Expm1",
+    "First",
     "Flatten",
     "Floor",
     "Gaussian",

@@ -219,6 +219,10 @@ class Op(Record):
         """The output shape. Raises OpError if the inputs do not fit."""
         raise NotImplementedError
 
+    def followed(self, old: Shape, new: Shape) -> Op:
+        """The operator with those of its sizes that are an axis of its first input, as they are for another size."""
+        return self
+
     def params(self, *xs: Shape) -> ParamTable:
         """Parameters and buffers by name, for inputs of these shapes."""
         return {}

@@ -173,6 +173,21 @@ class Reshape(Op):
         sizes = [total // known if s == -1 else s for s in self.shape]
         return Shape((BATCH, *sizes) if x.batched else tuple(sizes), x.dtype)
 
+    def kept(self, x: Shape) -> tuple[int, int]:
+        """How many sizes in front, and how many behind those, stay as they are."""
+        old, new = x.sizes, self.infer(x).sizes
+        most = min(len(old), len(new))
+        front = next((k for k in range(most) if old[k] != new[k]), most)
+        return front, next((k for k in range(most - front) if old[-1 - k] != new[-1 - k]), most - front)
+
+    def followed(self, old: Shape, new: Shape) -> Op:
+        front, back = self.kept(old)
+        shape = list(self.shape)
+        shape[:front] = new.sizes[:front]
+        if back:
+            shape[-back:] = new.sizes[-back:]
+        return Reshape(shape=tuple(shape))
+
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         batch = len(rule.sizes) - len(self.shape)  # axes that stay in front: the batch, where there is one
         axes = rule.algebra.reshape(xs[0][batch:], rule.sizes[batch:])
@@ -367,6 +382,13 @@ class Expand(Op):
                 raise OpError(f"axis {at} of {x} has width {known}, not 1, and cannot become {size}")
             dims.append(known if size == -1 else size)
         return Shape(tuple(dims), x.dtype)
+
+    def followed(self, old: Shape, new: Shape) -> Op:
+        def entry(k: int, size: int) -> int:
+            at = k - len(self.shape)  # the same axis, from behind
+            return -1 if -at <= old.rank and old.dims[at] == size else size
+
+        return Expand(shape=tuple(entry(k, size) for k, size in enumerate(self.shape)))
 
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         x = xs[0]

@@ -65,7 +65,9 @@ def _always(low: float, high: float) -> Rule:
 _RANKS = ("1d", "2d", "3d")
 _MAXIMA = [f"{kind}{rank}" for kind in ("max_pool", "adaptive_max_pool") for rank in _RANKS]
 _MEANS = [f"{kind}{rank}" for kind in ("avg_pool", "adaptive_avg_pool") for rank in _RANKS]
-_MOVES = "identity flatten reshape permute unsqueeze squeeze slice select expand pixel_shuffle pixel_unshuffle".split()
+_MOVES = (
+    "identity flatten reshape permute unsqueeze squeeze slice first select expand pixel_shuffle pixel_unshuffle".split()
+)
 # What each kind gives from inputs in these ranges; kinds that are not here may give anything.
 _GIVES: Mapping[str, Rule] = {
     "relu": lambda op, xs: xs[0].cut(0.0, None),

@@ -227,6 +227,13 @@ def expand(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tenso
     return torch.cat([x + torch.zeros([n if n > 0 else 1 for n in sizes])] * len(xs[1]))
 
 
+def first(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    found, count = xs[0], xs[1].shape[a.get("of", 1)]
+    for axis in a["axes"]:
+        found = torch.stack(found.unbind(axis)[:count], axis)
+    return found
+
+
 def pixel_unshuffle(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
     r = a["downscale_factor"]
     parts = [xs[0][:, :, i::r, j::r] for i in range(r) for j in range(r)]
@@ -324,6 +331,7 @@ REFERENCES: dict[str, Reference] = {
     "local_response_norm": by_module(nn.LocalResponseNorm),
     **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d"), lambda a, p, xs: xs[0]),
     "identity": lambda a, p, xs: xs[0],
+    "first": first,
     "detach": lambda a, p, xs: xs[0],
     "softmax": lambda a, p, xs: torch.exp(xs[0]) / torch.exp(xs[0]).sum(a.get("dim", -1), keepdim=True),
     "relu": lambda a, p, xs: xs[0].clamp(min=0),
