@@ -68,7 +68,7 @@ def _counts(s: Scope, op: AvgPool) -> Array:
 
 def _even_cells(s: Scope, op: AdaptivePool) -> list[int] | None:
     """The size of a cell per axis where all cells are of one size, so that an ordinary pool does the same."""
-    sizes = s.shapes[0].sizes[1:]
+    sizes = [s.shapes[0].size(2 + k) for k in range(s.shape.rank - 2)]
     if any(size % count for size, count in zip(sizes, op.cells())):
         return None
     return [size // count for size, count in zip(sizes, op.cells())]

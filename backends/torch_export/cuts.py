@@ -10,11 +10,11 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from growir.backends.torch_export.calls import Call
-from growir.backends.torch_export.layout import permuted, reshaped
+from growir.backends.torch_export.calls import Call, tensor_of
+from growir.backends.torch_export.layout import permuted, reshaped, row_by_row
 from growir.backends.torch_export.reading import Reader
-from growir.backends.torch_export.values import Held, Layout, Unsupported, Value
-from growir.ops import Select, Slice, Squeeze
+from growir.backends.torch_export.values import Held, Layout, Spread, Unsupported, Value, Varied
+from growir.ops import Affine, Equal, Greater, MatMul, Mul, Permute, Select, Slice, Squeeze, Sum, Unsqueeze, Where
 
 Handler = Callable[[Reader, Call], Any]
 Sizes = Sequence[int]
@@ -115,6 +115,8 @@ def index(r: Reader, c: Call) -> Value:
     """x[..., constants, ...]: fixed positions of one axis, or of several adjacent ones taken together."""
     x = c.value("self")
     entries = cast("Sequence[fx.Node | None]", c.arguments["indices"])
+    if entries and entries[0] is not None and isinstance(r.env[entries[0]], Varied):
+        return _of_each_sample(r, c, x, entries)
     given: dict[int, torch.Tensor] = {}
     dim = 0
     for entry in entries:
@@ -139,6 +141,54 @@ def index(r: Reader, c: Call) -> Value:
     return found if places.dim() == 1 else reshaped(r, found, c.result.shape)
 
 
+def _of_each_sample(r: Reader, c: Call, x: Value, entries: Sequence[fx.Node | None]) -> Value:
+    """x[samples, ...], with the numbers of the samples first: something of each sample.
+
+    The other indices are fixed, as in a mask of tokens that is laid along the keys, seen[samples[:, None], keys[None]],
+    or one is computed, as where a token stands that says what the text comes to, h[samples, last].
+    """
+    rank = max(tensor_of(entry).dim() for entry in entries if entry is not None)
+    numbers = cast(Varied, r.env[cast(fx.Node, entries[0])])
+    own = numbers.numbers + rank - tensor_of(cast(fx.Node, entries[0])).dim()
+    others = entries[1:]
+    if None in others or own or not x.layout.plain or not x.batched:
+        raise Unsupported("indexes by the number of each sample, but not the first axes alone, side by side")
+    items = [r.env[cast(fx.Node, entry)] for entry in others]
+    computed = [item for item in items if isinstance(item, Value)]
+    if len(items) == 1 and len(computed) == 1:
+        return reshaped(r, taken(r, x, computed[0]), c.result.shape)
+    if computed:
+        raise Unsupported("takes positions of several axes that are computed from the inputs")
+    sizes = [x.size(1 + k) for k in range(len(items))]
+    places = torch.zeros((1,) * rank, dtype=torch.int64)
+    for item, size in zip(items, sizes, strict=True):
+        if not isinstance(item, Held) or item.trained or item.tensor.is_floating_point():
+            raise Unsupported("indexes by what is no fixed positions")
+        (positions,) = _index_tensors(item)
+        places = places * size + positions % size
+    flat = reshaped(r, x, [c.shape("self")[0], math.prod(sizes), *c.shape("self")[1 + len(sizes) :]])
+    return reshaped(r, _positions(r, flat, 1, [int(k) for k in places.reshape(-1)]), c.result.shape)
+
+
+def taken(r: Reader, x: Value, at: Value) -> Value:
+    """Of each sample (T, ...) those positions of T that computed whole numbers (...) say, as (their number, ...).
+
+    It is the product of x with a matrix that has a one where a position is asked for. x holds finite numbers, so the
+    zeros leave nothing of the others.
+    """
+    count, rest = x.size(1), x.shape.sizes[1:]
+    rows = row_by_row(r, r.floats(at), (math.prod(at.shape.sizes), 1), -1)
+    rows = r.emit(Where(), r.emit(Greater(), r.constant(0.0), rows), shifted(r, rows, count), rows)
+    found = r.emit(Equal(), rows, r.value(Held(torch.arange(count).to(r.dtype))))
+    table = row_by_row(r, r.floats(x), (count, math.prod(rest)), -1)
+    return r.emit(MatMul(), found, table)
+
+
+def shifted(r: Reader, x: Value, by: float) -> Value:
+    """x + by."""
+    return r.emit(Affine(scale=1.0, shift=float(by)), x, layout=x.layout)
+
+
 def _index_tensors(item: object) -> tuple[torch.Tensor, ...]:
     """What an index says, as one tensor of positions for each axis that it covers: a mask covers all of its own."""
     if not isinstance(item, Held) or item.trained:
@@ -146,6 +196,49 @@ def _index_tensors(item: object) -> tuple[torch.Tensor, ...]:
     if item.tensor.dtype in (torch.bool, torch.uint8):
         return item.tensor.nonzero(as_tuple=True)
     return (item.tensor,)
+
+
+def gather(r: Reader, c: Call) -> Value:
+    """out[a, b] = x[a, index[a, b]]: at fixed positions, or at computed ones."""
+    x, dim = c.value("self"), c.value("self").dim(c.whole("dim"))
+    fixed = c.constant("index")
+    if fixed is None:
+        return _gathered(r, c, x, c.value("index"), dim)
+    if not isinstance(fixed, Spread) or not x.batched or fixed.layout != x.layout:
+        raise Unsupported("gathers from other samples, or from what has none; a graph never mixes samples")
+    index, sizes, along = fixed.tensor[0], x.shape.sizes, x.axis(dim, "gathers along") - 1
+    others = [k for k in range(len(sizes)) if k != along]
+    if any(index.shape[k] != sizes[k] for k in others):
+        raise Unsupported("gathers from a part of the other axes; cut them out first")
+    # Positions that are the same all along an axis leave it as it is; the others are taken together with it.
+    kept = [k for k in others if bool((index == index.narrow(k, 0, 1)).all())]
+    moving = [k for k in others if k not in kept]
+    order = [*kept, *moving, along]
+    places = index.permute(order)[(0,) * len(kept)]
+    rows = torch.arange(math.prod(sizes[k] for k in moving)).reshape(*(sizes[k] for k in moving), 1)
+    places = rows * sizes[along] + places
+    front = [sizes[k] for k in kept]
+    flat = row_by_row(r, _turned(r, x, order), (*front, math.prod(sizes[k] for k in (*moving, along))), -1)
+    chosen = r.emit(Select(axis=1 + len(kept), indices=tuple(int(k) for k in places.reshape(-1))), flat)
+    shaped = row_by_row(r, chosen, (*front, *(sizes[k] for k in moving), index.shape[along]), -1)
+    return _turned(r, shaped, [order.index(k) for k in range(len(sizes))]).at(x.layout)
+
+
+def _turned(r: Reader, x: Value, order: Sequence[int]) -> Value:
+    """The axes of each sample in another order."""
+    return x if list(order) == sorted(order) else r.emit(Permute(dims=(0, *(1 + k for k in order))), x)
+
+
+def _gathered(r: Reader, c: Call, x: Value, index: Value, dim: int) -> Value:
+    """At computed positions: the sum over all, each times whether it is the one that is asked for."""
+    if not (x.batched and index.batched and x.layout.plain and index.layout.plain and dim == x.rank - 1):
+        raise Unsupported("gathers at computed positions of another axis than the last; move it there first")
+    if x.shape.sizes[:-1] != index.shape.sizes[:-1]:
+        raise Unsupported("gathers from a part of the other axes; cut them out first")
+    asked = r.emit(Unsqueeze(dim=index.rank), r.floats(index))
+    found = r.emit(Equal(), asked, r.value(Held(torch.arange(x.size(dim)).to(r.dtype))))
+    spread = r.emit(Unsqueeze(dim=x.rank - 1), r.floats(x))
+    return r.emit(Sum(dim=(x.rank,), keepdim=False), r.emit(Mul(), spread, found))
 
 
 def unfold(r: Reader, c: Call) -> Value:
@@ -175,5 +268,6 @@ TABLE: dict[str, Handler] = {
     "index_select": index_select,
     "index": index,
     "flip": flip,
+    "gather": gather,
     "unfold": unfold,
 }

@@ -257,7 +257,10 @@ def _common(values: Sequence[torch.Tensor], sizes: Sequence[int], batch: Batch) 
         row = rows[0][:1]
         if all(_equal(found, row.expand_as(found)) for found in rows):
             return Spread(row if factor > 1 else row.squeeze(1), Layout(place, outer, factor > 1 and not outer))
-    return Varied("makes a tensor that differs from sample to sample by its place in the batch")
+    moved = [value.movedim(place, -1) for value in values]
+    numbered = all(_equal(rows, torch.arange(rows.shape[-1]).expand_as(rows)) for rows in moved)
+    why = "makes a tensor that differs from sample to sample by its place in the batch"
+    return Varied(why, place if numbered else -1)
 
 
 def _equal(one: torch.Tensor, two: torch.Tensor) -> bool:

@@ -141,11 +141,18 @@ def repeat(r: Reader, c: Call) -> Value:
         if isinstance(count, int) and count == 1:
             continue
         times = count.meta["val"] if isinstance(count, fx.Node) else count
-        if not x.batched and r.batch.factor(times) == 1 and dim == 0 and x.shape.sizes[0] == 1:
-            x = r.emit(Expand(shape=(-1,) * (x.rank - 1)), x, r.value(r.env[r.first_input]))
+        if not x.batched and r.batch.factor(times) == 1 and dim == 0:
+            x = _for_each_sample(r, x)
         else:
             x = concatenated(r, [x] * _at_least_one(int(r.number(count))), dim)
     return x
+
+
+def _for_each_sample(r: Reader, x: Value) -> Value:
+    """All rows of a value without a batch, once for each sample: they are merged with the batch, behind it."""
+    row = x if x.shape.sizes[0] == 1 else r.emit(Unsqueeze(dim=0), x)
+    many = r.emit(Expand(shape=(-1,) * (row.rank - 1)), row, r.value(r.env[r.first_input]))
+    return many if row is x else many.at(Layout(0, outer=False, inner=True))
 
 
 def _at_least_one(count: int) -> int:

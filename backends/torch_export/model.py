@@ -229,7 +229,7 @@ def _notices(
     prepared: Prepared, program: Program, reader: Reader, match: Match, verdict: Verdict, places: Sequence[Place]
 ) -> list[str]:
     """What the user is warned of, one text for each kind."""
-    found = [*program.notices]
+    found = [*prepared.notices, *program.notices]
     if match.strange or match.written:
         found.append(notice_of(match.strange, match.written))
     found += reader.notices

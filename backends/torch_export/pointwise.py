@@ -60,8 +60,10 @@ from growir.ops import (
     Threshold,
     Where,
 )
+from growir.ops.base import MAX_REAL
 
 Handler = Callable[[Reader, Call], Value]
+_HIDING = 1e30  # nothing is left of a score that is so much smaller than another
 
 
 def each(r: Reader, op: Op, x: Value) -> Value:
@@ -78,7 +80,12 @@ def scaled(r: Reader, x: Value, scale: float, shift: float) -> Value:
     """scale * x + shift."""
     if (scale, shift) == (1.0, 0.0):
         return x
-    return each(r, Affine(scale=float(scale), shift=float(shift)), x)
+    return each(r, Affine(scale=_written(scale), shift=_written(shift)), x)
+
+
+def _written(number: float) -> float:
+    """A number as a document may hold it: what a mask adds to hide a score, torch.finfo(x.dtype).min, is larger."""
+    return float(number) if abs(number) <= MAX_REAL else math.copysign(_HIDING, number)
 
 
 def joined(r: Reader, op: Op, *xs: Value) -> Value:

@@ -14,7 +14,9 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.nn.utils import parametrize
 
 from growir.backends.torch_export.attention import attend
+from growir.backends.torch_export.caches import without_caches
 from growir.backends.torch_export.copying import copied
+from growir.backends.torch_export.folded_weights import fold_weight_norms, is_weight_norm
 from growir.errors import ModelError, Problem, cut, listed
 
 Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -34,6 +36,7 @@ class Prepared:
         kwargs: Arguments by name.
         batch: The batch size they have.
         left_in_eval: Modules that are in eval mode although the model is in train mode.
+        notices: What was changed in the copy, as the user should know.
     """
 
     model: nn.Module
@@ -41,6 +44,7 @@ class Prepared:
     kwargs: dict[str, torch.Tensor]
     batch: int
     left_in_eval: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
     def rows(self, count: int) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
         """Copies of the first samples of all arguments."""
@@ -65,6 +69,7 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
     except Exception as error:  # a model may have methods of these names of its own
         text = f"{type(error).__name__}: {cut(str(error), 200)}"
         raise ModelError(f"the model cannot be put on the CPU and into eval mode: {text}") from None
+    notices = fold_weight_norms(own)
     for part in own.modules():
         if isinstance(part, nn.MultiheadAttention):
             part.__dict__["forward"] = types.MethodType(attend, part)
@@ -75,7 +80,15 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
     def repeated(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().cpu()[torch.arange(batch) % tensor.shape[0]]
 
-    return Prepared(own, tuple(map(repeated, args)), {name: repeated(t) for name, t in kwargs.items()}, batch, left)
+    notices += without_caches(own, args, kwargs)
+    return Prepared(
+        own,
+        tuple(map(repeated, args)),
+        {name: repeated(t) for name, t in kwargs.items()},
+        batch,
+        left,
+        tuple(notices),
+    )
 
 
 def _unwrapped(model: object) -> nn.Module:
@@ -179,12 +192,11 @@ def _storage_problems(model: nn.Module) -> Iterable[Problem]:
 def _parametrisation_problems(model: nn.Module) -> Iterable[Problem]:
     """Weights computed from others before each forward, which a graph does not keep apart."""
     for name, part in modules_of(model):
-        if parametrize.is_parametrized(part):
+        if parametrize.is_parametrized(part) and not is_weight_norm(part):
             text = "is parametrised; call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') first"
             yield Problem(name or "the model", text)
         hooks = cast("dict[int, object]", part._forward_pre_hooks)  # pyright: ignore[reportPrivateUsage]
-        for hook in hooks.values():
-            kind = type(hook).__name__
-            if kind in ("WeightNorm", "SpectralNorm"):
-                how = "remove_weight_norm" if kind == "WeightNorm" else "remove_spectral_norm"
-                yield Problem(name or "the model", f"has a {kind} hook; call torch.nn.utils.{how}(module) first")
+        if any(type(hook).__name__ == "SpectralNorm" for hook in hooks.values()):
+            yield Problem(
+                name or "the model", "has a SpectralNorm hook; call torch.nn.utils.remove_spectral_norm(module) first"
+            )

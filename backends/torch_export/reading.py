@@ -14,11 +14,12 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils._pytree import TreeSpec
 
 from growir.backends.torch_arrays import to_array
 from growir.backends.torch_export import aliasing
 from growir.backends.torch_export.arguments import agrees, looked_through
-from growir.backends.torch_export.calls import Call, full_name, holds_tensor, writes
+from growir.backends.torch_export.calls import Call, full_name, holds_tensor, name_of, writes
 from growir.backends.torch_export.causes import cause, drawing, draws
 from growir.backends.torch_export.exporting import source_line
 from growir.backends.torch_export.folding import Folded, fold
@@ -39,6 +40,7 @@ from growir.backends.torch_export.values import (
 from growir.errors import GraphError, Problem
 from growir.ops import Cast, DType, Expand, Op, OpError, Parameter, Shape
 
+_BY_SAMPLE = ("index",)  # calls that may be given the numbers of the samples, to take something of each
 Env = dict[fx.Node, Any]  # an Item, or a tuple of them for calls that return several
 
 
@@ -192,9 +194,9 @@ class Reader:
             raise Unsupported(why)
         if draws(node) and not self.trains:
             raise Unsupported(drawing(node))
-        varied = next((item for item in items if isinstance(item, Varied)), None)
-        if varied is not None:
-            raise Unsupported(f"reads what {varied.why}")
+        for item in items:
+            if isinstance(item, Varied) and (item.numbers < 0 or name_of(node) not in _BY_SAMPLE):
+                raise Unsupported(f"reads what {item.why}")
         call = Call(self, node)
         found = aliasing.read(self, call)
         looked_through(call)
@@ -210,17 +212,15 @@ class Reader:
                 self.batch.count(size, found.size(k))
 
     def _finish(self, node: fx.Node) -> None:
-        from torch.utils import _pytree as pytree
-
         spec = self.exported.call_spec.out_spec
         flat = list(cast("Sequence[Any]", node.args[0]))
         written = len(self.exported.graph_signature.output_specs) - len(self.exported.graph_signature.user_outputs)
         flat = flat[written:]
-        if spec is not None and spec.type is dict:
-            keys = ", ".join(map(str, spec.context))
-            self.notices[f"the model returns a dict; the network returns a tuple in its order: {keys}"] = None
-        elif spec is not None and spec.type not in (None, tuple, list) and spec.num_leaves > 1:
-            self.notices[f"the model returns a {pytree.treespec_pprint(spec)[:60]}; the network returns a tuple"] = None
+        names = _names_of(spec) if spec is not None else []
+        if names and spec.type is not None and spec.type not in (tuple, list) and (len(names) > 1 or spec.type is dict):
+            kind = "dict" if spec.type is dict else str(spec.type.__name__)
+            given = ", ".join(name for name, item in zip(names, flat, strict=True) if item is not None)
+            self.notices[f"the model returns a {kind}; the network returns a tuple in its order: {given}"] = None
         for k, item in enumerate(flat):
             where = f"output {k}" if len(flat) > 1 else "the output"
             self.call = item if isinstance(item, fx.Node) else node
@@ -349,6 +349,23 @@ class Reader:
     def twin(self) -> fx.Node | None:
         """The same call in train mode, if it was found there."""
         return self.twins.get(self.call)
+
+
+def _names_of(spec: TreeSpec, before: str = "") -> list[str]:
+    """What a model calls its outputs, one name for each: the keys of dicts and dataclasses, the places in tuples."""
+    # torch before 2.9 has only the attribute, which later ones warn of.
+    children = spec.children() if callable(getattr(spec, "children", None)) else spec.children_specs
+    if not children:
+        return [before] if spec.is_leaf() else []
+    context = cast(object, spec.context)
+    keys = cast("Sequence[object]", context) if isinstance(context, (list, tuple)) else ()
+    if len(keys) != len(children):
+        keys = range(len(children))
+    return [
+        name
+        for key, child in zip(keys, children, strict=True)
+        for name in _names_of(child, f"{before}.{key}" if before else str(key))
+    ]
 
 
 def _common_dtype(exported: ExportedProgram) -> torch.dtype:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+
 from growir.backends.torch_export import pointwise
 from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.layout import reshaped
 from growir.backends.torch_export.pointwise import each
 from growir.backends.torch_export.reading import Reader
-from growir.backends.torch_export.values import Layout, Unsupported, Value
-from growir.ops import Abs, Add, Amax, Amin, Exp, Log, Mean, Norm, Op, Sqrt, Sub, Sum, Var
+from growir.backends.torch_export.values import Held, Layout, Unsupported, Value
+from growir.ops import Abs, Add, Amax, Amin, Cast, Cumsum, Equal, Exp, Log, Mean, Mul, Norm, Op, Sqrt, Sub, Sum, Var
 
 Handler = Callable[[Reader, Call], Any]
 
@@ -98,7 +100,34 @@ def norm(r: Reader, c: Call) -> Value:
     return reduced(r, Norm, x, c.ints("dim"), keep)
 
 
+def argument(kind: type[Amax | Amin]) -> Handler:
+    """Where the largest or smallest number of an axis stands first.
+
+    The first of equal ones is the only one up to which just one of them was counted: of 3 5 5 the largest are 0 1 1,
+    counted 0 1 2, and 1 stands where both are 1.
+    """
+
+    def handle(r: Reader, c: Call) -> Value:
+        if c.arguments.get("dim") is None:
+            raise Unsupported("is taken over the batch, too; a graph never mixes samples. Give it dim")
+        x = r.floats(c.value("self"))
+        dim = x.dim(c.whole("dim"))
+        axis = x.axis(dim, "looks along")
+        most = reduced(r, kind, x, [dim], keepdim=True)
+        alike = pointwise.joined(r, Equal(), x, most)
+        counted = r.emit(Cumsum(dim=axis), alike, layout=x.layout)
+        first = pointwise.joined(r, Equal(), pointwise.joined(r, Mul(), alike, counted), r.constant(1.0))
+        places = torch.arange(x.size(dim)).to(r.dtype).reshape(-1, *(1,) * (x.rank - 1 - dim))
+        at = pointwise.joined(r, Mul(), first, r.value(Held(places)))
+        found = reduced(r, Sum, at, [dim], bool(c.get("keepdim")))
+        return r.emit(Cast(dtype="int64"), found, layout=found.layout)
+
+    return handle
+
+
 TABLE: dict[str, Handler] = {
+    "argmax": argument(Amax),
+    "argmin": argument(Amin),
     "mean": over(Mean),
     "sum": over(Sum),
     "amax": over(Amax),

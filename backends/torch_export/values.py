@@ -142,9 +142,16 @@ def mapped(item: Held | Spread, function: Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Varied:
-    """A tensor made of sizes that is not the same for every sample and batch size; `why` completes a message."""
+    """A tensor made of sizes that is not the same for every sample and batch size.
+
+    Attributes:
+        why: Completes a message.
+        numbers: Its axis that holds the batch, if each entry is the number of its sample, as in
+            torch.arange(N)[:, None]; else -1. As an index such a tensor takes each sample for itself.
+    """
 
     why: str
+    numbers: int = -1
 
 
 class Broken:

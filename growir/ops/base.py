@@ -95,6 +95,11 @@ class Shape:
         return bool(self.dims) and self.dims[0] == BATCH
 
     @property
+    def alike(self) -> bool:
+        """Whether its first axis is the batch, or a single row in the batch's place that is for all samples."""
+        return bool(self.dims) and self.dims[0] in (BATCH, 1)
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """The dimensions without the batch."""
         return tuple(d for d in self.dims if isinstance(d, int))
@@ -279,7 +284,7 @@ SPATIAL = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 def check_spatial(x: Shape, name: str, axes: int = 2) -> None:
     """Require (N, C, ...) with this many spatial axes."""
-    if x.rank != axes + 2 or not x.batched:
+    if x.rank != axes + 2 or not x.alike:
         raise OpError(f"{name} takes an input of rank {axes + 2}, (N, C, {SPATIAL[axes]}), but gets {x}")
 
 

@@ -28,8 +28,8 @@ ONE, ZERO = Constant(1.0), Constant(0.0)
 
 
 def _keeps_batch(op: LayerNorm | RmsNorm | Standardise, x: Shape) -> Shape:
-    """The shape, if the last `dims` axes leave the batch alone."""
-    if not x.batched or op.dims >= x.rank:
+    """The shape, if the last `dims` axes leave the batch alone; what has none, such as a table, has nothing to lose."""
+    if op.dims > len(x.sizes):
         raise OpError(f"{op.kind()} over the last {op.dims} axes leaves no batch axis in {x}")
     return x
 

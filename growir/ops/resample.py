@@ -132,13 +132,13 @@ class Upsample(Framed):
     def infer_one(self, *xs: Shape) -> Shape:
         x = xs[0]
         axes = MODES[self.mode]
-        if x.rank - 2 not in axes or not x.batched:
+        if x.rank - 2 not in axes or not x.alike:
             raise OpError(f"mode {self.mode} is for {' or '.join(map(str, axes))} spatial axes, but gets {x}")
         factors = self.factors(x.rank - 2)
         if factors is None:
             sizes = in_full(self.size or 1, x.rank - 2)
         else:
-            sizes = tuple(int(size * factor) for size, factor in zip(x.sizes[1:], factors, strict=False))
+            sizes = tuple(int(size * factor) for size, factor in zip(x.sizes[-len(factors) :], factors, strict=False))
         if len(sizes) != x.rank - 2 or (factors is not None and len(factors) != x.rank - 2):
             raise OpError(f"size and scale_factor have one entry for each of the {x.rank - 2} spatial axes of {x}")
         if min(sizes) < 1:
