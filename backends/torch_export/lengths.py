@@ -89,7 +89,7 @@ class Lengths:
         left = {Axis(places[entry.input], entry.axis): entry for entry in fixed}
         best, openings = self.whole, dict[Group, Opening]()
         for group in _groups(self.whole.graph, left):
-            if not left.keys() >= set(group):
+            if left.keys().isdisjoint(group):
                 continue
             found = self._opening(group)
             if found is None:
@@ -98,7 +98,7 @@ class Lengths:
             if made is not None and self._agree(made, {**openings, group: found}):
                 best, openings[group] = made, found
                 for axis in group:
-                    del left[axis]
+                    left.pop(axis, None)
         return best, list(left.values())
 
     # -- another example ----------------------------------------------------------------------------------------------
@@ -239,12 +239,14 @@ def _size(graph: Graph, axis: Axis) -> int:
 
 
 def _groups(graph: Graph, fixed: Mapping[Axis, object]) -> Iterator[Group]:
-    """Each axis alone, then all of one size together, as ids and their mask change."""
+    """Each axis alone, then with others of its size, as ids and their mask change, which may be free by themselves."""
     yield from [(axis,) for axis in fixed]
+    every = [Axis(k, axis) for k, entry in enumerate(graph.inputs) for axis in range(1, len(entry.shape))]
     for size in dict.fromkeys([_size(graph, axis) for axis in fixed]):
-        alike = tuple(axis for axis in fixed if _size(graph, axis) == size)
-        if len(alike) > 1:
-            yield alike
+        alike = [axis for axis in every if _size(graph, axis) == size]
+        for group in (tuple(axis for axis in alike if axis in fixed), tuple(alike)):
+            if len(group) > 1:
+                yield group
 
 
 # -- two graphs side by side ------------------------------------------------------------------------------------------

@@ -109,25 +109,21 @@ class FixedSizes(nn.Module):
         for place, name, axis, size, why in self.rules:
             found = inputs[place].size(axis)
             right = cast("object", found == size)
-            if right is not True:
-                cause = f" ({why})" if why else ""
-                self._refuse(right, f"{name}: axis {axis}", found, f"needs {size}, a number in it{cause}; resize")
+            cause = f" ({why})" if why else ""
+            self._check(right, name, axis, found, f"needs {size}, a number in it{cause}; resize")
         for place, name, axis, size, table in self.most:
             found = inputs[place].size(axis)
             right = cast("object", found <= size)
-            if right is not True:
-                self._refuse(
-                    right, f"{name}: axis {axis}", found, f"takes at most {size}, the length of its table {table}; cut"
-                )
+            self._check(right, name, axis, found, f"takes at most {size}, the length of its table {table}; cut")
 
     @staticmethod
-    def _refuse(right: object, where: str, found: int, needed: str) -> None:
-        remedy = "the input, or import the model again with an example of the size you need"
-        if isinstance(right, bool):
-            raise ValueError(f"{where} has the size {found}, but this network {needed} {remedy}")
-        # While torch traces the code: the check becomes part of the trace.
-        text = f"{where} has another size, but this network {needed} {remedy}"
-        torch._assert(right, text)  # type: ignore[no-untyped-call]
+    def _check(right: object, name: str, axis: int, found: int, needed: str) -> None:
+        remedy = f"but this network {needed} the input, or import the model again with an example of the size you need"
+        if not isinstance(right, bool):  # while torch traces the code: the check becomes part of the trace
+            text = f"{name}: axis {axis} has another size, {remedy}"
+            torch._assert(right, text)  # type: ignore[no-untyped-call]
+        elif not right:
+            raise ValueError(f"{name}: axis {axis} has the size {found}, {remedy}")
 
     def extra_repr(self) -> str:
         only = [f"{name} axis {axis}: {size}" for _, name, axis, size, _ in self.rules]

@@ -131,7 +131,6 @@ WHY = {
     "last by index": "return y[:, x.shape[1] - 1]",
     "last from the end": "return y[:, -1]",
     "back to the input's size": 'return F.interpolate(self.f(F.max_pool2d(x, 3)), size=x.shape[-2:], mode="bilinear")',
-    "sliced positions": "y: torch.Tensor = self.f(x) + self.position[:, : x.shape[1]]",
     "decides far away": "if x.shape[1] > 512:",
     "reads the last": "return y[:, -70:]",
     "decides by length": "return torch.relu(y) if x.shape[1] > 8 else y",
