@@ -18,7 +18,7 @@ _LATER = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]{0,63}|[0-9]{1,64})\Z")
 
 # Attributes of torch.nn.Module and torch.fx.GraphModule and the globals of fx's generated code (a test with torch keeps
 # this list current); `self` is the first argument of every forward, `getattr` how generated code reaches a module that
-# is called by a number, and `growir_document` and `growir_values` are what growir puts there.
+# is called by a number, and `growir_document`, `growir_part` and `growir_values` are what growir puts there.
 RESERVED = frozenset(
     """
     T_destination add_module add_submodule apply bfloat16 buffers call_super_init children code compile cpu cuda
@@ -29,7 +29,7 @@ RESERVED = frozenset(
     register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
     register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ self
     set_extra_state set_submodule shape_env share_memory state_dict to to_empty to_folder torch train training type xpu
-    zero_grad growir_document growir_values
+    zero_grad growir_document growir_part growir_values
     _apply _backward_hooks _backward_pre_hooks _boxed_call _buffers _call_impl _code _compiled_call_impl
     _create_node_hooks _deepcopy_hooks _deepcopy_init _erase_node_hooks _forward_hooks _forward_hooks_always_called
     _forward_hooks_with_kwargs _forward_pre_hooks _forward_pre_hooks_with_kwargs _get_backward_hooks

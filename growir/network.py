@@ -231,7 +231,11 @@ class Network:
         return Network(self.graph, {**self.arrays, **arrays}, self.values)
 
     def to_torch(self, device: torch.device | str | None = "cpu", dtype: torch.dtype | None = None) -> fx.GraphModule:
-        """A trainable torch.fx.GraphModule with copies of the tensors; state_dict keys are the document's."""
+        """A trainable torch.fx.GraphModule with copies of the tensors; state_dict keys are the document's.
+
+        A prefix of names whose nodes give one value to the others, such as a block of a transformer, is a module with a
+        forward of its own: `module.get_submodule("blocks.0")` can be checkpointed, compiled or sharded by itself.
+        """
         from growir.backends.torch_fx import lower
 
         return lower(self.graph, self.arrays, device=device, dtype=dtype, values=self.values)

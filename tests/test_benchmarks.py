@@ -19,6 +19,7 @@ from benchmarks import (
     growth,
     live,
     loader,
+    lowered,
     pruning,
     scaling,
     scoring,
@@ -131,6 +132,12 @@ def test_growth_events_are_measured() -> None:
 
 def test_the_benchmarked_resnet_is_the_known_one() -> None:
     assert live.resnet18(224, classes=1000).costs().parameters == 11_689_512
+
+
+def test_lowered_steps_stand_beside_the_module_they_were_imported_from() -> None:
+    found = lowered.training(32, 1)
+    assert found["value"] > 0
+    assert lowered.lowering(2, 1, 1)["value"] > 0
 
 
 def test_scaling_is_measured() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,20 +12,14 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from growir.backends.torch_arrays import to_array, to_tensor
-from growir.backends.torch_fx.modules import FixedSizes
-from growir.backends.torch_fx.table import TABLE
+from growir.backends.torch_fx.building import PART, Form, built
 from growir.document import decode, draft, dumps, function_hash
 from growir.errors import ModelError, cut
-from growir.graph import Graph, Node
-from growir.lengths import bounds_of
-from growir.ops import Shape
-from growir.ops.base import Framed
-from growir.params import frozen_keys, owners, param_table
-from growir.shapes import own_tables, shapes_of
+from growir.graph import Graph
+from growir.params import frozen_keys, param_table
 
 DOCUMENT = "growir_document"
 VALUES = "growir_values"
-NAME = "growir"  # in an fx node's meta: the input or node of the document that it belongs to
 
 
 Call = tuple[str, str, tuple[int, ...]]
@@ -56,135 +50,6 @@ class Made(NamedTuple):
 _MADE: WeakKeyDictionary[nn.Module, Made] = WeakKeyDictionary()
 
 
-class _Lowering:
-    """One graph on its way to a GraphModule; the functions of the table see it as their Builder."""
-
-    def __init__(self, graph: Graph, tensors: Mapping[str, torch.Tensor], device: torch.device) -> None:
-        self.graph = graph
-        self.device = device
-        self.root = nn.Module()
-        self.hosts = {"": self.root}  # the modules that only hold others, by path
-        self.code = fx.Graph()
-        self.values: dict[str, fx.Node] = {}
-        self.node: Node
-        self.frames: fx.Node | None = None  # what stands for the first input while its frames are the batch
-        self.tensors = tensors
-
-    def run(self) -> fx.GraphModule:
-        """Lower every node in document order."""
-        for entry in self.graph.inputs:
-            value = self.values[entry.name] = self.code.placeholder(entry.name)
-            value.meta[NAME] = entry.name
-        self._check_sizes()
-        for node in self.graph.nodes:
-            self.node = node
-            value = self._framed(node.op) if isinstance(node.op, Framed) and node.op.frames else self._spelled()
-            self.values[node.name] = value
-        results = tuple(self.values[name] for name in self.graph.outputs)
-        self.code.output(results[0] if len(results) == 1 else results)
-        self.code.lint()
-        name = "".join(c if c.isalnum() and c.isascii() else "_" for c in self.graph.name)
-        return fx.GraphModule(self.root, self.code, name if name.isidentifier() else f"Graph_{name}")
-
-    def _check_sizes(self) -> None:
-        """Let the module refuse the sizes that are wrong for it, before it computes anything."""
-        fixed, bounds = self.graph.fixed_sizes, bounds_of(self.graph)
-        if not (fixed or bounds):
-            return
-        named = {*(rule.input for rule in fixed), *(name for name, _ in bounds)}
-        read = [entry for entry in self.graph.inputs if entry.name in named]
-        places = {entry.name: k for k, entry in enumerate(read)}
-        shapes = {entry.name: Shape(entry.shape) for entry in read}
-        rules = tuple(
-            (places[rule.input], rule.input, rule.axis, shapes[rule.input].size(rule.axis), rule.why) for rule in fixed
-        )
-        most = tuple((places[name], name, axis, bound.most, bound.table) for (name, axis), bound in bounds.items())
-        taken = {name.split(".")[0] for name in (*self.graph.by_name, *self.values)}
-        name = "fixed_sizes"
-        while name in taken:
-            name += "_"
-        self.root.add_module(name, FixedSizes(rules, most))
-        self.code.call_module(name, tuple(self.values[entry.name] for entry in read))
-
-    def _spelled(self) -> fx.Node:
-        return TABLE[self.node.op.kind()](self, self.node.op)
-
-    def _framed(self, op: Framed) -> fx.Node:
-        """The operator on a batch of frames: (N, T, ...) as (N * T, ...), and back."""
-        x = self.inputs[0]
-        self.frames = self.call(torch.flatten, x, 0, op.frames)
-        each = self._spelled()
-        self.frames = None
-        sizes = [self.method("size", x, k) for k in range(1, 1 + op.frames)]
-        return self.call(torch.unflatten, each, 0, (-1, *sizes))
-
-    # -- the Builder of the table ---------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> torch.dtype:
-        floats = (tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point())
-        return next(floats, torch.get_default_dtype())
-
-    @property
-    def inputs(self) -> list[fx.Node]:
-        given = [self.values[name] for name in self.node.inputs]
-        return given if self.frames is None else [self.frames, *given[1:]]
-
-    @property
-    def shapes(self) -> list[Shape]:
-        shapes = shapes_of(self.graph)
-        given = [shapes[name] for name in self.node.inputs]
-        op = self.node.op
-        return [op.frame(given[0]), *given[1:]] if isinstance(op, Framed) else given
-
-    def _value(
-        self, kind: str, target: Callable[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> fx.Node:
-        # Named after the document's node, so that the generated code reads like the document.
-        return self._noted(self.code.create_node(kind, target, args, kwargs, name=self.node.name.replace(".", "_")))
-
-    def _noted(self, value: fx.Node) -> fx.Node:
-        """The same with the document's name on it, since torch changes names that are no identifiers, or come twice."""
-        value.meta[NAME] = self.node.name
-        return value
-
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
-        return self._value("call_function", function, args, kwargs)
-
-    def method(self, name: str, *args: Any) -> fx.Node:
-        return self._noted(self.code.call_method(name, args))
-
-    def module(self, module: nn.Module) -> fx.Node:
-        for parameter in own_tables(self.graph)[self.node.name]:
-            _attach(module, parameter, self._tensor(parameter))
-        self._host(self.node.name.split(".")[:-1]).add_module(self.node.name.split(".")[-1], module)
-        return self._value("call_module", self.node.name, tuple(self.inputs), {})
-
-    def tensor(self, name: str) -> fx.Node:
-        _attach(self._host(self.node.name.split(".")), name, self._tensor(name))
-        return self._noted(self.code.get_attr(f"{self.node.name}.{name}"))
-
-    def _tensor(self, parameter: str) -> torch.Tensor:
-        return self.tensors[owners(self.graph)[f"{self.node.name}.{parameter}"]]
-
-    def _host(self, path: list[str]) -> nn.Module:
-        key = ".".join(path)
-        if key not in self.hosts:
-            host = nn.Module()
-            self._host(path[:-1]).add_module(path[-1], host)
-            self.hosts[key] = host
-        return self.hosts[key]
-
-
-def _attach(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    if hasattr(module, name):  # made by the module's constructor, without numbers
-        delattr(module, name)
-    if isinstance(tensor, nn.Parameter):
-        module.register_parameter(name, tensor)
-    else:
-        module.register_buffer(name, tensor)
-
-
 def lower(
     graph: Graph,
     arrays: Mapping[str, NDArray[Any]],
@@ -192,6 +57,7 @@ def lower(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     values: Mapping[str, NDArray[Any]] | None = None,
+    form: Form = "modules",
 ) -> fx.GraphModule:
     """A trainable module that computes the graph, with copies of the arrays as parameters and buffers.
 
@@ -199,9 +65,10 @@ def lower(
 
     The document travels on the module: as an attribute, which pickling keeps, in `meta`, which deep copies keep, and on
     one submodule, which keeps its attributes through both (`document_of` finds it). state_dict keys are the document's;
-    a tied tensor appears under each of its names. Every node of the module's code says in `node.meta["growir"]` which
-    input or node of the document it is of; what only checks sizes is of none, nor is the output. The last one of a name
-    computes its value, which is also that of a node that hands its input on, and has no code.
+    a tied tensor appears under each of its names. Every node of the module's code, and of its parts', says in
+    `node.meta["growir"]` which input or node of the document it is of; what only checks sizes is of none, nor is the
+    output. The last one of a name computes its value, which is also that of a node that hands its input on, and has no
+    code. What calls a part is of the node whose value the part gives.
 
     Args:
         graph: The graph.
@@ -209,6 +76,7 @@ def lower(
         device: Where the tensors go; torch's default device if None.
         dtype: Float dtype they are cast to; their own if None.
         values: The arrays that the graph's history recorded, by sha256; they travel as the document does.
+        form: How the code follows the names (`building.built`). Growth makes modules of the first form alone.
     """
     place = torch.get_default_device() if device is None else torch.device(device)
     tensors: dict[str, torch.Tensor] = {}
@@ -217,7 +85,7 @@ def lower(
         tensor = tensor.to(device=place, dtype=None if param.dtype == "int64" else dtype)
         trained = key not in frozen_keys(graph)
         tensors[key] = tensor if param.buffer else nn.Parameter(tensor, requires_grad=trained)
-    return lower_tensors(graph, tensors, place, values)
+    return lower_tensors(graph, tensors, place, values, form)
 
 
 def lower_tensors(
@@ -225,6 +93,7 @@ def lower_tensors(
     tensors: Mapping[str, torch.Tensor],
     device: torch.device | None = None,
     values: Mapping[str, NDArray[Any]] | None = None,
+    form: Form = "modules",
 ) -> fx.GraphModule:
     """A module that computes the graph with these very tensors, by key, on the device they are on.
 
@@ -233,7 +102,7 @@ def lower_tensors(
     """
     first = next(iter(tensors.values()), None)
     place = first.device if first is not None else device or torch.get_default_device()
-    module = _Lowering(graph, tensors, place).run()
+    module = built(graph, tensors, place, form)
     document = dumps(graph)
     module.meta[DOCUMENT] = document
     leaves = (part for part in module.modules() if part is not module and next(part.children(), None) is None)
@@ -262,9 +131,29 @@ def remember(module: fx.GraphModule, graph: Graph) -> None:
 
 
 def calls_of(module: fx.GraphModule) -> tuple[Call, ...]:
-    """What a module's code calls on which earlier values; not with which constants, which pickling spells out."""
-    place = {node: k for k, node in enumerate(module.graph.nodes)}
-    return tuple((node.op, str(node.target), tuple(place[i] for i in node.all_input_nodes)) for node in place)
+    """What a module's code, and that of its parts, calls on which earlier values.
+
+    Not with which constants, which pickling spells out.
+    """
+    found: list[Call] = []
+    for path, code in codes_of(module):
+        place = {node: k for k, node in enumerate(code.graph.nodes)}
+        found += ((node.op, f"{path}{node.target}", tuple(place[i] for i in node.all_input_nodes)) for node in place)
+    return tuple(found)
+
+
+def codes_of(module: fx.GraphModule) -> Iterator[tuple[str, fx.GraphModule]]:
+    """The module and its parts, each behind its path and a dot, as far as they lie where they were made."""
+    yield "", module
+    for path, part in cast("Iterable[tuple[str, nn.Module]]", module.named_modules()):
+        if isinstance(part, fx.GraphModule) and path and part_of(part) == path:
+            yield f"{path}.", part
+
+
+def part_of(module: nn.Module) -> str | None:
+    """Where a part lies in the module that it was made for; None for what is no part."""
+    found = getattr(module, PART, None) or getattr(module, "meta", {}).get(PART)
+    return found if isinstance(found, str) else None
 
 
 def values_of(module: nn.Module) -> Mapping[str, NDArray[Any]]:

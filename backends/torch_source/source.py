@@ -53,7 +53,8 @@ class _Source:
         self.borrowed = Borrowed()
         self.constructors = Constructors()
         # With every node as an output, the lowered graph says which of its values is which node's.
-        whole = lower(graph.replace(outputs=[node.name for node in graph.nodes] or graph.outputs), arrays, device="cpu")
+        all_values = graph.replace(outputs=[node.name for node in graph.nodes] or graph.outputs)
+        whole = lower(all_values, arrays, device="cpu", form="function")
         self.module: fx.GraphModule = whole
         self.code: list[fx.Node] = list(whole.graph.nodes)
         values = self.code.pop().args[0]

@@ -18,7 +18,8 @@ from torch import fx, nn
 
 from growir import store
 from growir.backends.torch_arrays import to_array, to_tensor
-from growir.backends.torch_fx.lowering import NAME, lower_tensors
+from growir.backends.torch_fx.building import NAME
+from growir.backends.torch_fx.lowering import lower_tensors
 from growir.cells.reading import cells_of
 from growir.cellsearch.config import EvaluationConfig
 from growir.cellsearch.problem import Images
@@ -124,7 +125,7 @@ class Training(nn.Module):
             self.tensors[key] = tensor if param.buffer else nn.Parameter(tensor)
         middle = middle_of(graph) if second else None
         shown = graph if middle is None else graph.replace(outputs=(*graph.outputs, middle), history=None)
-        self.net = dropping(lower_tensors(shown, self.tensors, device), graph, self.paths)
+        self.net = dropping(lower_tensors(shown, self.tensors, device, form="nodes"), graph, self.paths)
         self.head: nn.Module | None = None
         if middle is not None:
             made = Network.init(second_head(shapes_of(graph)[middle].sizes, classes), seed)

@@ -186,7 +186,9 @@ class Reading:
     def _behind(self, prefix: Sequence[str]) -> fx.GraphModule:
         """The graph behind the constant prefix, on the live tensors."""
         if self._trunk is None:
-            self._trunk = lower_tensors(section(self._graph, prefix, self._graph.outputs), self._tensors)
+            self._trunk = lower_tensors(
+                section(self._graph, prefix, self._graph.outputs), self._tensors, form="function"
+            )
         return self._trunk
 
 

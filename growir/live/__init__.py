@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from growir.live.branching import branch
-from growir.live.growing import grow, network_of
+from growir.live.growing import graph_of, grow, network_of
 from growir.live.report import Place, Report, TensorChange
 from growir.live.rows import register
 from growir.live.schedule import Growth, Plateau, Progress, Schedule, Slope
@@ -31,6 +31,7 @@ __all__ = [
     "Slope",
     "TensorChange",
     "branch",
+    "graph_of",
     "grow",
     "network_of",
     "register",

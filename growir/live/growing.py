@@ -209,6 +209,17 @@ def _planned(
     return _Planned(live.module, grown, report, recorded, optimizers, plans, averages)
 
 
+def graph_of(module: nn.Module) -> Graph:
+    """The graph of a live module with its history, frozen where the module's tensors require no gradient.
+
+    No tensor is copied: for costs, spaces and candidates of passes between two growths.
+
+    Raises:
+        ModelError: It is no growir module.
+    """
+    return find(module).graph
+
+
 def network_of(
     module: nn.Module, values: Mapping[str, NDArray[Any]] | None = None, *, keep_frozen: bool = False
 ) -> Network:

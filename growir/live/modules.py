@@ -12,10 +12,12 @@ from torch import fx, nn
 from growir.backends.torch_fx.lowering import (
     Call,
     calls_of,
+    codes_of,
     document_of,
     frozen_among,
     lower_tensors,
     made_of,
+    part_of,
     remember,
     values_of,
 )
@@ -92,6 +94,12 @@ def _unwrapped(module: object, what: str) -> tuple[fx.GraphModule, list[str]]:
             f"the {what} is wrapped in {kind}, which keeps the parameters it was made with and would go on without the "
             f"grown ones, silently; on every rank alike, grow {what}.module and wrap what comes back in a new {kind}"
         )
+    part = part_of(inner) if isinstance(inner, nn.Module) else None
+    if part is not None:
+        raise ModelError(
+            f"the {what} is the part {cut(part)!r} of a module that growir made; grow the whole, and take the part of "
+            "what comes back"
+        )
     if isinstance(inner, fx.GraphModule) and document_of(inner) is not None:
         return inner, notes
     kind = type(inner).__name__
@@ -143,10 +151,11 @@ def _check_code(module: fx.GraphModule, wanted: Sequence[Call], what: str) -> No
     """Raise ModelError unless the module does what its document says, call by call."""
     found = calls_of(module)
     if found != wanted:
-        names = [node.name for node in module.graph.nodes]
-        at = next((k for k, (a, b) in enumerate(zip(found, wanted)) if a != b), min(len(found), len(wanted)) - 1)
+        at = next((k for k, (a, b) in enumerate(zip(found, wanted)) if a != b), min(len(found), len(wanted)))
+        names = [f"{path}{node.name}" for path, code in codes_of(module) for node in code.graph.nodes]
+        where = names[at] if at < len(found) else wanted[at][1].rpartition(".")[0]  # in a part that is not there
         raise ModelError(
-            f"the {what}'s code was changed after growir made it, at {cut(names[at])!r}; growth starts from the "
+            f"the {what}'s code was changed after growir made it, at {cut(where)!r}; growth starts from the "
             "document and would lose that: undo the change, or make it to what comes back"
         )
 
@@ -155,9 +164,15 @@ def _hooks(module: nn.Module, what: str) -> list[str]:
     """Notes on the modules whose hooks the caller must register again."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     held = [name or "the whole" for name, part in parts_of(module) if any(getattr(part, kind) for kind in kinds)]
-    if not held:
-        return []
-    return [f"hooks of the {what} are not carried along, register them again: {', '.join(cut(name) for name in held)}"]
+    replaced = [name or "the whole" for name, part in parts_of(module) if "forward" in vars(part)]
+    notes = list[str]()
+    if held:
+        names = ", ".join(cut(name) for name in held)
+        notes.append(f"hooks of the {what} are not carried along, register them again: {names}")
+    if replaced:
+        names = ", ".join(cut(name) for name in replaced)
+        notes.append(f"forwards that were put into the {what} are not carried along, put them there again: {names}")
+    return notes
 
 
 def rebuilt(

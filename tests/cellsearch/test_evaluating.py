@@ -94,7 +94,7 @@ def test_paths_of_identities_stay_and_all_others_may_drop() -> None:
     made = Network.init(graph, 0)
     module, paths = made.to_torch(), DropPath()
     tensors = module.state_dict(keep_vars=True)
-    dropped = dropping(lower_tensors(graph, tensors), graph, paths)
+    dropped = dropping(lower_tensors(graph, tensors, form="nodes"), graph, paths)
     # A normal cell has one operation with nodes, the reduction cell two, since its identity halves the size.
     assert sum(node.target == "drop_path" for node in dropped.graph.nodes) == 1 + 2 + 1
     x = torch.randn(5, 1, 8, 8)

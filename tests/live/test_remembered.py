@@ -19,7 +19,7 @@ from growir.backends.torch_fx import lowering
 from growir.document import dumps
 from growir.errors import ModelError
 from growir.graph import Graph
-from growir.live import modules
+from growir.live import growing, modules
 from growir.network import Network
 from growir.passes import AddEdge, Widen
 from growir.testing import random_network
@@ -46,6 +46,18 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "pickle": pickled,
     "both": lambda module: pickled(copy.deepcopy(module)),
 }
+
+
+def test_a_graph_is_read_without_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    grown, _ = live.grow(module_of(mlp()), Widen(node="fc1", by=2))
+    grown.get_parameter("fc1.weight").requires_grad_(False)
+    wanted = live.network_of(grown).graph
+    monkeypatch.setattr(growing, "read_back", None)  # what copies
+    found = live.graph_of(grown)
+    assert dumps(found) == dumps(wanted)
+    assert found["fc1"].frozen
+    with pytest.raises(ModelError, match="must be a GraphModule that growir made"):
+        live.graph_of(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -21,7 +21,7 @@ import torch
 from torch import fx, nn
 from torch.func import functional_call
 
-from growir.backends.torch_fx.lowering import NAME
+from growir.backends.torch_fx.building import NAME
 from growir.channels import Slot, analyse
 from growir.growth.measure.effects import Effects, called
 from growir.growth.measure.learning import finite_loss

@@ -24,7 +24,8 @@ from torch import fx, nn
 from torch.func import functional_call
 
 from growir.addresses import Address
-from growir.backends.torch_fx.lowering import NAME, lower_tensors
+from growir.backends.torch_fx.building import NAME
+from growir.backends.torch_fx.lowering import lower_tensors
 from growir.errors import GrowirError, cut
 from growir.growth.measure.routes import Edge, Route, route_of
 from growir.growth.measure.sites import Site
@@ -73,7 +74,7 @@ class Effects:
         self._owners = owners(live.graph)
         state: dict[str, torch.Tensor] = live.module.state_dict(keep_vars=True)
         tensors = {key: state[key].detach() for key in param_table(live.graph)}
-        self._code = lower_tensors(live.graph, tensors).eval()
+        self._code = lower_tensors(live.graph, tensors, form="nodes").eval()
         own = sites_of(live.graph)  # the same, in terms of the spaces of this very graph
         wanted = {site.name for site in sites}
         found = {site.name: route_of(live.graph, site) for site in own.sites if site.name in wanted}

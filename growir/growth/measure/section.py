@@ -23,7 +23,7 @@ def run_section(
 ) -> Callable[..., tuple[torch.Tensor, ...]]:
     """A section lowered on live tensors, in eval mode: a function of `given` and `shifted` to a tuple of `wanted`."""
     part = section(graph, given, wanted, shifted)
-    module = lower_tensors(part, tensors).eval()
+    module = lower_tensors(part, tensors, form="function").eval()
 
     def run(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         found: torch.Tensor | tuple[torch.Tensor, ...] = module(*values)
