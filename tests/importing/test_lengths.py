@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -139,7 +140,7 @@ class Slopes(Tokens):
         return -(place[:, None] - place).abs() * torch.tensor([0.5, 0.25], dtype=x.dtype)[:, None, None]
 
 
-MODELS = {
+MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "learned": (lambda: Learned(Attention(causal=True)), ROWS),
     "numbered": (lambda: Numbered(Attention()), ROWS),
     "sines": (lambda: Sines(Attention()), ROWS),
