@@ -412,7 +412,7 @@ def apart(model: nn.Module, net: Network, example: Mapping[str, torch.Tensor]) -
     worst = 0.0
     for size in (2, 3):
         batch = in_doubles(example, size)
-        with torch.no_grad(), _InDoubles():  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
+        with torch.no_grad(), _InDoubles():
             wanted = tree_leaves(model(**batch))
         with torch.no_grad():
             found = module(*batch.values())
