@@ -37,5 +37,5 @@ def upsample(s: Scope, op: ops.Upsample) -> None:
         s.result("Resize", s.x, "", s.floats("scales", np.array([1, 1, *factors])), **attributes)
         return
     front = s.call("front", "Shape", s.x, start=0, end=2)
-    sizes = s.call("sizes", "Concat", front, s.integers("size", s.shape.dims[2:]), axis=0)
+    sizes = s.call("sizes", "Concat", front, s.integers("size", s.shape.sizes[2 - s.shape.rank :]), axis=0)
     s.result("Resize", s.x, "", "", sizes, **attributes)

@@ -265,7 +265,6 @@ TABLE: dict[str, Handler] = {
     "select": select,
     "unbind": unbind,
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split"), split),
-    "index_select": index_select,
     "index": index,
     "flip": flip,
     "gather": gather,

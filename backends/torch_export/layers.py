@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  # the base of all of them
 from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[reportPrivateUsage]
 
+from growir.backends.torch_export import cuts
 from growir.backends.torch_export.calls import Call
 from growir.backends.torch_export.exporting import module_of
 from growir.backends.torch_export.layout import framed, matrix_transposed, plain, row_by_row
@@ -285,15 +286,26 @@ def embedding(r: Reader, c: Call) -> Value:
         if isinstance(ids, Held):
             return found
         return r.emit(Expand(shape=(-1,) * (found.rank - 1)), found, r.value(r.env[r.first_input]), layout=ids.layout)
-    x = c.value("indices")
-    if x.shape.dtype != "int64":  # positions that the model computes
-        x = r.emit(Cast(dtype="int64"), x, layout=x.layout)
-    if weight is None or not weight.trained:
-        raise Unsupported("looks up rows of a computed table; growir's embedding has a learned one")
-    rows_, width = weight.tensor.shape
-    padding = c.whole("padding_idx")
-    op = Embedding(num_embeddings=rows_, embedding_dim=width, padding_idx=None if padding < 0 else padding)
-    return r.emit(op, x, layout=x.layout, params={"weight": weight})
+    return looked_up(r, weight, c.value("indices"), c.whole("padding_idx"))
+
+
+def looked_up(r: Reader, table: Held | None, ids: Value, padding: int = -1) -> Value:
+    """Rows of a table that the inputs choose; a buffer, such as a table of sines, becomes a frozen one."""
+    if ids.shape.dtype != "int64":  # positions that the model computes
+        ids = r.emit(Cast(dtype="int64"), ids, layout=ids.layout)
+    if table is None or table.tensor.dim() != 2 or not table.tensor.is_floating_point():
+        raise Unsupported("looks up rows of a computed table; growir's embedding has a learned or a fixed one")
+    rows, width = table.tensor.shape
+    op = Embedding(num_embeddings=rows, embedding_dim=width, padding_idx=None if padding < 0 else padding)
+    return r.emit(op, ids, layout=ids.layout, params={"weight": table})
+
+
+def index_select(r: Reader, c: Call) -> Value:
+    """Fixed positions of an axis, or rows of a table that the inputs choose."""
+    index = c.item("index")
+    if isinstance(index, Value) and not isinstance(c.item("self"), Value) and c.whole("dim") == 0:
+        return looked_up(r, c.held("self"), index)
+    return cuts.index_select(r, c)
 
 
 def _rows(r: Reader, table: Value, rows: list[int]) -> Value:
@@ -319,4 +331,5 @@ TABLE: dict[str, Handler] = {
     "rms_norm": rms_norm,
     "group_norm": group_norm,
     "embedding": embedding,
+    "index_select": index_select,
 }

@@ -30,6 +30,7 @@ from growir.backends.torch_export.values import Held
 from growir.backends.torch_export.watching import Place, Watch, watch_modules, watching
 from growir.errors import ModelError, listed
 from growir.graph import MAX_DIFFERENCES, FixedSize, Graph, Input, Node
+from growir.ops import Shape
 from growir.verify import verify
 
 MAX_SHOWN = 8  # parts in one warning
@@ -288,6 +289,8 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
     for draft, (name, source) in zip(kept, named, strict=True):
         tied: dict[str, str] = {}
         frozen: list[str] = []
+        read = (_shape_at(source, reader.inputs, drafts) for source in draft.inputs)
+        learnable = {key for key, param in draft.op.params(*read).items() if not param.buffer}
         for parameter, held in draft.params.items():
             key = f"{name}.{parameter}"
             owner = owners.setdefault(id(held.tensor), key)
@@ -303,7 +306,9 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
             arrays[key] = to_array(tensors[key])
             if held.trained:
                 sources[key] = held.keys[0]
-            if held.trained and not held.tensor.requires_grad:
+            # What is learned in general, such as an embedding, may be a buffer in this model, a table of sines say.
+            learned = parameter in learnable
+            if learned and not (held.trained and held.tensor.requires_grad):
                 frozen.append(parameter)
         reads = tuple(name_of[source_] for source_ in draft.inputs)
         nodes.append(Node(name=name, op=draft.op, inputs=reads, tied=tied, frozen=tuple(frozen), source=source))
@@ -313,6 +318,10 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
     graph = Graph(name=title, inputs=entries, nodes=tuple(nodes), outputs=tuple(name_of[k] for k in outputs))
     lines = {name: source_line(draft.call, folders=False) for draft, (name, _) in zip(kept, named, strict=True)}
     return _Assembled(verify(graph), arrays, tensors, lines, sources)
+
+
+def _shape_at(source: int, inputs: Sequence[tuple[str, Shape]], drafts: Sequence[Draft]) -> Shape:
+    return inputs[source][1] if source < len(inputs) else drafts[source - len(inputs)].shape
 
 
 def _tensor(held: Held, draft: Draft) -> torch.Tensor:

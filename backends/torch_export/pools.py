@@ -24,6 +24,9 @@ def window(kind: str, axes: int) -> Handler:
     def handle(r: Reader, c: Call) -> Value:
         x = c.value("self")
         kernel = short(c.ints("kernel_size"), axes)
+        if _covers(c, x, axes):
+            whole = OP_BY_KIND[f"adaptive_{kind}"].model_validate({"output_size": 1, "frames": framed(x)})
+            return r.emit(whole, x, layout=x.layout)
         fields: dict[str, Any] = {"kernel_size": kernel, "padding": short(c.ints("padding"), axes)}
         fields["frames"] = framed(x)
         stride = c.ints("stride")
@@ -39,6 +42,21 @@ def window(kind: str, axes: int) -> Handler:
         return r.emit(OP_BY_KIND[kind].model_validate(fields), x, layout=x.layout)
 
     return handle
+
+
+def _covers(c: Call, x: Value, axes: int) -> bool:
+    """Whether one window, cut off at the edges (ceil_mode), takes in all there is: EfficientNet's is 2560 wide."""
+    reach = c.ints("kernel_size") * (axes if len(c.ints("kernel_size")) == 1 else 1)
+    larger = [size < wide for size, wide in zip(x.shape.sizes[-axes:], reach, strict=True)]
+    told = bool(c.get("ceil_mode")) and not any(c.ints("padding")) and c.arguments.get("divisor_override") is None
+    spaced = any(gap != 1 for gap in c.ints("dilation")) if "dilation" in c.arguments else False
+    if told and any(larger) and not spaced:
+        if not all(size <= wide for size, wide in zip(x.shape.sizes[-axes:], reach, strict=True)):
+            raise Unsupported("has a window that is larger than its input along one axis alone")
+        for name in ("stride", "count_include_pad"):  # a single window has no next one, and no padding
+            c.arguments.get(name)
+        return True
+    return False
 
 
 def window_and_places(kind: str, axes: int) -> Handler:

@@ -57,7 +57,7 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
     Raises:
         ModelError: The model or the inputs are none that can be exported.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     args, kwargs = _arguments(example)
     problems = [*_tensor_problems(model), *_storage_problems(model), *_parametrisation_problems(model)]
     if problems:
@@ -91,7 +91,7 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
     )
 
 
-def _unwrapped(model: object) -> nn.Module:
+def unwrapped(model: object) -> nn.Module:
     """The model itself, without what torch.compile and the data-parallel wrappers put around it."""
     while isinstance(model, nn.Module):
         inner: object = getattr(model, "_orig_mod", None)

@@ -11,7 +11,7 @@ import torch
 
 from growir.backends.torch_export import pointwise
 from growir.backends.torch_export.calls import Call
-from growir.backends.torch_export.layout import reshaped
+from growir.backends.torch_export.layout import reshaped, row_by_row
 from growir.backends.torch_export.pointwise import each
 from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Layout, Unsupported, Value
@@ -26,6 +26,8 @@ def reduced(r: Reader, make: Callable[..., Op], x: Value, dims: list[int], keepd
         dims = list(range(x.rank))
     dims = sorted(x.dim(d) for d in dims)
     axes = tuple(sorted(x.axis(d, "reduces") for d in dims))
+    if not x.batched and len(dims) == x.rank and not keepdim:  # one number, which has an axis in a graph
+        return row_by_row(r, r.emit(make(dim=axes, keepdim=True), x), (1,), -1)
     out = r.emit(make(dim=axes, keepdim=keepdim), x)
     if not x.batched:
         return out

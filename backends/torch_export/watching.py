@@ -21,7 +21,7 @@ from torch import nn
 from torch.autograd.function import Function, _SingleLevelFunction  # pyright: ignore[reportPrivateUsage]
 
 from growir.backends.torch_export.exporting import foreign
-from growir.backends.torch_export.preparing import modules_of
+from growir.backends.torch_export.preparing import modules_of, unwrapped
 
 BACKWARD = "its backward is its own"
 HOOK = "a hook changes the gradient"
@@ -127,13 +127,15 @@ def watch_modules(model: nn.Module, original: nn.Module, watch: Watch) -> None:
                 place = Place("", name or "the model", "its backward hook changes the gradient")
                 watch.seen[place] = None
                 known[key] = tried(hook, place, watch)
-    for (name, copy), parameter in zip(model.named_parameters(), original.parameters(), strict=True):
+    copies = dict(model.named_parameters())
+    for name, parameter in unwrapped(original).named_parameters():
+        copy = copies.get(name)  # none of what weight norm was computed from
         for kind in ("_backward_hooks", "_post_accumulate_grad_hooks"):
             found = cast("Mapping[int, Hook] | None", getattr(parameter, kind, None))
             for hook in list((found or {}).values()):
                 place = Place("", name, HOOK)
                 watch.seen[place] = None
-                if not copy.requires_grad:
+                if copy is None or not copy.requires_grad:
                     continue
                 if kind == "_backward_hooks":
                     copy.register_hook(tried(hook, place, watch))  # type: ignore[no-untyped-call]

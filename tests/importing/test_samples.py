@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,10 +65,10 @@ class Relative(Words):
     """Scores by distance, gathered from a table of distances: the same positions for each sample and head."""
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        h = self.words(ids).unflatten(-1, (2, 4)).transpose(1, 2)
+        h = self.words(ids).view(*ids.shape, 2, 4).transpose(1, 2)
         places = torch.arange(ids.shape[1])
         distances = (places[:, None] - places[None] + 4).clamp(0, 7)
-        by_distance = h @ self.places.weight[:8].unflatten(-1, (2, 4)).permute(1, 2, 0)
+        by_distance = h @ self.places.weight[:8].view(8, 2, 4).permute(1, 2, 0)
         scores = torch.gather(by_distance, -1, distances.expand(*by_distance.shape[:2], -1, -1))
         return self.out((scores.softmax(-1) @ h).transpose(1, 2).flatten(-2))
 
@@ -108,3 +110,74 @@ class Mixed(Words):
 def test_other_samples_are_refused() -> None:
     with pytest.raises(ModelError, match=r"aten\.index reads what makes a tensor that differs from sample to sample"):
         growir.from_torch(Mixed(), IDS)
+
+
+class Sines(Words):
+    """Positions that are counted, looked up in a fixed table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(48.0).reshape(6, 8).sin(), persistent=False)
+
+    def forward(self, ids: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        places = seen.cumsum(1) * seen
+        rows = self.get_buffer("table").index_select(0, places.view(-1)).view(*ids.shape, 8)
+        return self.out((self.words(ids) + rows.detach()).mean(1))
+
+
+def test_rows_of_a_fixed_table_are_looked_up() -> None:
+    network = agreed(Sines(), IDS, SEEN)
+    (table,) = [node for node in network.graph.nodes if node.op.kind() == "embedding" and node.name != "words"]
+    assert table.frozen == ("weight",)
+
+
+class Columns(nn.Module):
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__()
+        self.first, self.sizes, self.last = nn.Conv2d(2, 3, 1), sizes, nn.LazyLinear(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.nn.functional.unfold(self.first(x), **self.sizes))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"kernel_size": 2, "stride": 2},
+        {"kernel_size": (3, 1), "padding": (1, 0)},
+        {"kernel_size": (2, 3), "stride": (1, 2), "padding": 1, "dilation": (2, 1)},
+    ],
+)
+def test_windows_become_columns(sizes: dict[str, Any]) -> None:
+    x = torch.randn(3, 2, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model = Columns(**sizes).double()
+    model(x)
+    agreed(model, x)
+
+
+class PutBack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        columns = torch.nn.functional.unfold(self.first(x), (2, 3), stride=(2, 3)).tanh()
+        return torch.nn.functional.fold(columns, (4, 6), (2, 3), stride=(2, 3))
+
+
+def test_columns_become_an_image_again() -> None:
+    x = torch.randn(3, 2, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    agreed(PutBack(), x)
+
+
+def test_windows_that_overlap_are_not_put_back() -> None:
+    x = torch.randn(3, 12, 15, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ModelError, match="sums up windows that overlap"):
+        growir.from_torch(nn.Fold((4, 6), 2), x)
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(40, ceil_mode=True), nn.MaxPool2d(6, 2, ceil_mode=True)])
+def test_a_window_larger_than_the_image_takes_all_of_it(pool: nn.Module) -> None:
+    x = torch.randn(3, 2, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    network = agreed(nn.Sequential(OrderedDict(conv=nn.Conv2d(2, 3, 1), pool=pool)), x)
+    assert network.graph.nodes[-1].op.kind().startswith("adaptive")
