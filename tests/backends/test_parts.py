@@ -181,7 +181,7 @@ class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(2))
-        cast("nn.Linear", self.blocks[1][0]).weight = cast("nn.Linear", self.blocks[0][0]).weight
+        self.blocks.get_submodule("1.0").weight = self.blocks.get_parameter("0.0.weight")
         self.head = nn.Linear(6, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
