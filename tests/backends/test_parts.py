@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import distributed, fx, multiprocessing, nn
+from torch import distributed, fx, nn
 from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.spawn import spawn
 from torch.utils.checkpoint import checkpoint
 
 import growir
@@ -181,7 +182,7 @@ class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(2))
-        cast("nn.Linear", self.blocks[1][0]).weight = cast("nn.Linear", self.blocks[0][0]).weight
+        self.blocks.get_submodule("1.0").weight = self.blocks.get_parameter("0.0.weight")
         self.head = nn.Linear(6, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -215,7 +216,7 @@ def test_blocks_are_checkpointed_one_by_one() -> None:
 
             return checkpoint(run, *given, use_reentrant=False)
 
-        part.forward = again  # type: ignore[method-assign]
+        part.forward = again
     assert all(map(torch.equal, gradients(module, x), wanted))
     assert runs == [*BLOCKS, *reversed(BLOCKS)]
 
@@ -370,5 +371,5 @@ def test_blocks_are_sharded_one_by_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_blocks_are_sharded_over_two_processes(tmp_path: Path) -> None:
-    multiprocessing.spawn(train_sharded, (2, str(tmp_path / "store"), str(tmp_path / "done")), nprocs=2)
+    spawn(train_sharded, (2, str(tmp_path / "store"), str(tmp_path / "done")), nprocs=2)  # type: ignore[no-untyped-call]
     assert sorted(path.name for path in tmp_path.glob("done*")) == ["done0", "done1"]

@@ -20,6 +20,7 @@ from torch import fx, nn
 
 from growir import live
 from growir.backends.torch_fx import document_of
+from growir.backends.torch_fx.lowering import codes_of
 from growir.document import dumps
 from growir.graph import Graph, Input, Node
 from growir.network import Network
@@ -616,7 +617,8 @@ def test_the_hierarchy_is_the_names() -> None:
 
 
 def test_code_reads_like_the_document(golden: Callable[[Path, str], None]) -> None:
-    texts = [Network.init(graph).to_torch().code.strip() for graph in (mlp(), residual_convnet())]
+    modules = [Network.init(graph).to_torch() for graph in (mlp(), residual_convnet())]
+    texts = [code.code.strip() for module in modules for _, code in codes_of(module)]
     golden(GOLDEN / "code.txt", "\n\n".join(texts) + "\n")
 
 

@@ -15,7 +15,7 @@ from torch import fx, nn
 from torch.optim.swa_utils import AveragedModel
 
 from growir import live
-from growir.backends.torch_fx import lowering
+from growir.backends.torch_fx import building, lowering
 from growir.document import dumps
 from growir.errors import ModelError
 from growir.graph import Graph
@@ -96,7 +96,7 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read = self.lowered = 0
-        run = lowering._Lowering.run  # pyright: ignore[reportPrivateUsage]
+        run = building._Lowering.run  # pyright: ignore[reportPrivateUsage]
 
         def reading(text: str) -> Graph:
             self.read += 1
@@ -107,7 +107,7 @@ class Counted:
             return run(which)
 
         monkeypatch.setattr(modules, "load", reading)
-        monkeypatch.setattr(lowering._Lowering, "run", lowering_)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(building._Lowering, "run", lowering_)  # pyright: ignore[reportPrivateUsage]
 
     def since(self) -> tuple[int, int]:
         found = self.read, self.lowered
