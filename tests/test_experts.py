@@ -32,7 +32,7 @@ def mixture(count: int = 4, width: int = 6, tokens: tuple[int, ...] = (5,), **gi
 
 
 def computed(graph: Graph, *, traced: bool, weights: int = 0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The output on a batch and the gradients, through the chosen experts alone or, as traced code does, through all."""
+    """The output on a batch and the gradients, through the chosen experts alone or, as traced, through all."""
     module = random_network(graph, weights).to_torch()
     batch = random_batch(graph, size=7)
     with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +49,7 @@ def test_through_the_chosen_or_through_all(top_k: int, weights: str, gated: bool
     graph = mixture(top_k=top_k, weights=weights, gated=gated, bias=True)
     one, other = computed(graph, traced=False), computed(graph, traced=True)
     torch.testing.assert_close(one[0], other[0], rtol=1e-12, atol=1e-12)
-    assert one[1].keys() == other[1].keys() == {k for k in random_network(graph).arrays}
+    assert one[1].keys() == other[1].keys() == random_network(graph).arrays.keys()
     for name, grad in one[1].items():
         torch.testing.assert_close(grad, other[1][name], rtol=1e-10, atol=1e-12)
 
