@@ -7,7 +7,18 @@ from typing import Any
 
 from torch import fx
 
-from growir.backends.torch_export import cuts, joints, layers, layout, pointwise, pools, products, reductions, truths
+from growir.backends.torch_export import (
+    cuts,
+    experts,
+    joints,
+    layers,
+    layout,
+    pointwise,
+    pools,
+    products,
+    reductions,
+    truths,
+)
 from growir.backends.torch_export.calls import Call, name_of
 from growir.backends.torch_export.reading import Reader
 
@@ -18,6 +29,7 @@ TABLE: dict[str, Callable[[Reader, Call], Any]] = {
     **pointwise.TABLE,
     **truths.TABLE,
     **layers.TABLE,
+    **experts.TABLE,
     **products.TABLE,
     **reductions.TABLE,
     **pools.TABLE,

@@ -75,7 +75,7 @@ class ExpertsLayer(nn.Module):
                 found = self._all(tokens, torch.zeros_like(scores).scatter(-1, where, weights))
             else:
                 found = self._routed(tokens, where, weights)
-        return found.unflatten(0, x.shape[:-1])
+        return found.reshape(*x.shape[:-1], found.size(-1))
 
     def _all(self, tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Every token through every expert, weighted by (tokens, experts)."""

@@ -26,7 +26,7 @@ from growir.ops.rule import Rule
 from growir.ops.spaces import Axes
 
 Inner = Literal["identity", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
-ACTIVATION: Final[Mapping[str, Op]] = {
+ACTIVATION: Final[Mapping[Inner, Op]] = {
     "identity": Identity(),
     "relu": Relu(),
     "gelu": Gelu(),
