@@ -13,8 +13,8 @@ from growir.channels import analyse
 from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node
 from growir.network import Network
-from growir.ops import Experts, Linear
-from growir.passes import Prune, Widen
+from growir.ops import Add, Experts, LayerNorm, Linear
+from growir.passes import Prune, Stack, Widen
 from growir.testing import assert_preserves, outputs, random_batch, random_network
 from growir.verify import verify
 
@@ -60,7 +60,8 @@ def test_an_expert_that_nobody_chooses_has_gradient_zero() -> None:
     bias[2] = -1e3
     module = Network(network.graph, {**network.arrays, "router.bias": bias}).to_torch()
     module(*random_batch(network.graph)).sum().backward()
-    grad = module.get_submodule("experts").up_proj.grad
+    grad = module.get_parameter("experts.up_proj").grad
+    assert grad is not None
     assert not grad[2].any()
     assert grad.any()
 
@@ -156,3 +157,24 @@ def test_outputs_of_experts_are_finite_for_large_scores() -> None:
     arrays["router.bias"] = np.array([1e4, -1e4, 9e3, 0.0])
     (found,) = outputs(Network(graph, arrays), random_batch(graph))
     assert np.isfinite(found).all()
+
+
+def test_a_block_of_experts_is_stacked_exactly() -> None:
+    """At its end are the experts' own last layers, which start at zero."""
+    nodes = (
+        Node(name="embed", op=Linear(out_features=6), inputs=("x",)),
+        Node(name="layers.0.norm", op=LayerNorm(), inputs=("embed",)),
+        Node(name="layers.0.router", op=Linear(out_features=3), inputs=("layers.0.norm",)),
+        Node(
+            name="layers.0.experts",
+            op=Experts(num_experts=3, hidden_features=4, out_features=6, top_k=2, bias=True),
+            inputs=("layers.0.norm", "layers.0.router"),
+        ),
+        Node(name="layers.0.sum", op=Add(), inputs=("embed", "layers.0.experts")),
+    )
+    graph = verify(Graph(inputs=(Input(name="x", shape=("N", 2, 3)),), nodes=nodes, outputs=("layers.0.sum",)))
+    step = Stack(block="layers.0", copy_weights=True)
+    assert step.identity(graph) == frozenset({"layers.1.experts.down_proj", "layers.1.experts.down_proj_bias"})
+    grown = assert_preserves(step, graph)
+    up, old = (grown.arrays[f"layers.{k}.experts.up_proj"] for k in (1, 0))
+    assert np.array_equal(up, old)

@@ -31,10 +31,11 @@ def _routed(r: Reader, c: Call) -> Value:
     return found if scale == 1 else r.emit(Affine(scale=scale), found, layout=x.layout)
 
 
-def _unrouted(r: Reader, c: Call) -> Value:
+def _topk(r: Reader, c: Call) -> Value:
     raise Unsupported(
-        "chooses its experts otherwise than by the highest of a router's scores, weighed by their softmax"
+        "chooses by numbers of the input. A graph has that for experts with stacked weights alone: those of a router's "
+        "highest scores, weighed by their softmax"
     )
 
 
-TABLE = {"growir.routed_experts": _routed, "growir.experts": _unrouted}
+TABLE = {"growir.routed_experts": _routed, "topk": _topk}

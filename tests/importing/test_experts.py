@@ -100,7 +100,7 @@ def test_weights_that_are_scaled_scale_the_answer() -> None:
 
 
 def test_what_chooses_otherwise_is_named() -> None:
-    with pytest.raises(ModelError, match="chooses its experts otherwise than by the highest of a router's scores"):
+    with pytest.raises(ModelError, match="topk chooses by numbers of the input"):
         growir.from_torch(Mixture("sigmoid").double(), tokens(2))
 
 
