@@ -101,10 +101,11 @@ def carry_masks(edits: Sequence[Edit], masks: Mapping[str, T], backend: Backend[
             tensors that become one only some are masked.
     """
     for edit in edits:
-        if isinstance(edit, Pack) and 0 < len(masks.keys() & set(edit.sources)) < len(edit.sources):
-            masked, bare = sorted(edit.sources, key=lambda source: source not in masks)[:: len(edit.sources) - 1]
+        bare = [source for source in edit.sources if source not in masks] if isinstance(edit, Pack) else []
+        if isinstance(edit, Pack) and 0 < len(bare) < len(edit.sources):
+            masked = next(source for source in edit.sources if source in masks)
             raise GrowirError(
-                f"{cut(masked)}: it becomes one tensor with {cut(bare)}, which has no mask; give that one too, of ones"
+                f"{cut(masked)}: it becomes one tensor with {cut(bare[0])}, which has no mask; give that one, too"
             )
         if isinstance(edit, Derive) and edit.key in masks:
             raise GrowirError(

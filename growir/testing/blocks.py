@@ -194,7 +194,7 @@ def _mixture(s: Sketch, x: str) -> str:
     return s.add(op, x, s.add(Linear(out_features=count), x))
 
 
-def _adapted(s: Sketch, x: str) -> str:
+def adapted(s: Sketch, x: str) -> str:
     """A layer with a low-rank adapter."""
     width = s.width()
     low = s.add(Linear(out_features=s.number(1, 2), bias=False), x)
@@ -215,7 +215,6 @@ BLOCKS: tuple[Move, ...] = (
     _reduced,
     _lookup,
     _mixture,
-    _adapted,
 )
 BLOCKS_ON_ROWS: tuple[Move, ...] = (_rows, _attention, _attention, _token)
 BLOCKS_ON_IMAGES: tuple[Move, ...] = (_pixels, _upsample, _transposed)
