@@ -153,10 +153,10 @@ class Upcycle(Pass):
         part = feed_forward(graph, block.output)
         if isinstance(part, str):
             raise PassRefused(f"upcycle: the part up to {cut(block.output)} is no feed-forward part: {part}; {NONE}")
-        if part.nodes != set(block.nodes):
-            other = sorted(part.nodes ^ set(block.nodes))[0]
-            what = "belongs to it, and is not named" if other in part.nodes else "does not belong to it"
-            raise PassRefused(f"upcycle: of the part up to {cut(block.output)}, {cut(other)} {what}; {NONE}")
+        if other := sorted(part.nodes.symmetric_difference(block.nodes)):
+            one = other[0]
+            what = "belongs to it, and is not named" if one in part.nodes else "does not belong to it"
+            raise PassRefused(f"upcycle: of the part up to {cut(block.output)}, {cut(one)} {what}; {NONE}")
         return block, part
 
     def _module(self, graph: Graph, block: Block) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from growir.channels import analyse
 from growir.errors import PassRefused
@@ -80,10 +81,13 @@ def test_equal_scores_choose_as_torch_does() -> None:
     module = Network(graph, arrays).to_torch()
     (batch,) = random_batch(graph)
     seen: list[torch.Tensor] = []
-    module.get_submodule("router").register_forward_hook(lambda _, __, out: seen.append(out))
-    module.get_submodule("experts").register_forward_hook(lambda _, xs, out: seen.extend((xs[0], out)))
+
+    def keep(_: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        seen.extend((*given, out))
+
+    module.get_submodule("experts").register_forward_hook(keep)
     module(batch)
-    scores, x, found = seen
+    x, scores, found = seen
     where = scores.flatten(0, 1).topk(2, -1).indices
     up, down = (torch.tensor(arrays[f"experts.{name}"]) for name in ("up_proj", "down_proj"))
     wanted = [

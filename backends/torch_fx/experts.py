@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +101,8 @@ class ExpertsLayer(nn.Module):
         order = where.flatten().argsort(stable=True)
         rows = order // self.top_k
         parts: list[torch.Tensor] = []
-        counts = where.flatten().bincount(minlength=self.down_proj.size(0)).tolist()
+        many = where.flatten().bincount(minlength=self.down_proj.size(0))
+        counts = cast("list[int]", many.tolist())
         up = self.gate_up_proj if self.gated else self.up_proj
         layers = zip(
             up.unbind(), each(self._up_bias(), up), self.down_proj.unbind(), each(self.down_proj_bias, up), strict=True
