@@ -44,6 +44,9 @@ class TorchBackend:
     def join(self, arrays: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.cat(list(arrays))
 
+    def reshape(self, array: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        return array.reshape(shape)
+
     def shape(self, array: torch.Tensor) -> tuple[int, ...]:
         return tuple(array.shape)
 

@@ -12,7 +12,7 @@ from growir.graph import Graph, HasGraph, per_graph
 from growir.nearest import alternatives
 from growir.ops import Shape
 from growir.ops.algebra import MAX_ROWS, Algebra
-from growir.ops.rule import Follower, ParamAxes, Rule, Selected
+from growir.ops.rule import Counted, Follower, ParamAxes, Rule, Selected
 from growir.ops.spaces import (
     Axes,
     Axis,
@@ -65,7 +65,8 @@ class ChannelSpace:
 
     Attributes:
         name: What passes take as `node`: the first node whose value holds only this space (and perhaps others, on other
-            axes, that are pinned), else node@position or node@axis:position.
+            axes, that are pinned), else node@position or node@axis:position. Where no value holds it, node.weight for
+            what integers choose from, or node.attribute for a width inside one operator.
         width: Positions it takes on the naming node's axis.
         stride: The naming node's width changes by multiples of this.
         nodes: Every node whose value holds it.
@@ -120,6 +121,7 @@ class Analysis:
     selected: tuple[Selected, ...]
     spaces: tuple[ChannelSpace, ...]
     entries: Mapping[str, Axis] = field(default_factory=dict[str, Axis])  # what integers choose from, by node
+    counted: tuple[Counted, ...] = ()
 
     def callers_hold(self, space: ChannelSpace, graph: Graph) -> bool:
         """Whether a space lies on an axis of a graph output, or is what integers choose from."""
@@ -265,8 +267,9 @@ class _Walk:
             use.rows = tuple([read(row) for row in use.rows])
         followers = tuple(Follower(f.node, f.attribute, f.index, read(f.axis)) for f in rule.followers)
         selected = tuple(Selected(s.node, s.attribute, read(s.axis), s.positions) for s in rule.selected)
+        counted = tuple(Counted(c.node, c.attribute, read(c.axis)) for c in rule.counted)
         entries = {node: read(axis) for node, axis in rule.entries.items()}
-        return Analysis(self.resolved, rule.params, followers, selected, self._spaces(), entries)
+        return Analysis(self.resolved, rule.params, followers, selected, self._spaces(), entries, counted)
 
     def _hand_shares_over(self, graph: Graph) -> None:
         """Let a norm take the shares that a tied tensor behind it cannot, since it makes the channels that it reads.
@@ -298,7 +301,7 @@ class _Walk:
         return {space for axes in holders for axis in axes for space in spaces_on(self.read(axis))}
 
     def _spaces(self) -> tuple[ChannelSpace, ...]:
-        """Every space under its name, in the order in which values hold them; last those of tables alone."""
+        """Every space under its name, in the order in which values hold them; last those that none holds."""
         params = self.rule.params
         slots = _slots(params)
         random, partial = self._holders(self.rule.random), self._holders(self.rule.partial)
@@ -334,9 +337,10 @@ class _Walk:
 
         names = {space: pure.get(space, places[space]) for space in nodes}
         lying = [found(s, names[s], where, self.resolved[pure.get(s, where[0])]) for s, where in nodes.items()]
-        looked_up = {key: self.read(axis) for key, axis in self.rule.entries.items()}
-        unseen = {s: (node, axis) for node, axis in looked_up.items() for s in spaces_on(axis)}
-        beside = [found(s, f"{n}.weight", [], (axis,)) for s, (n, axis) in unseen.items() if s not in nodes]
+        inside = {f"{node}.weight": axis for node, axis in self.rule.entries.items()} | self.rule.inner
+        held = {place: self.read(axis) for place, axis in inside.items()}
+        unseen = {s: (place, axis) for place, axis in held.items() for s in spaces_on(axis)}
+        beside = [found(s, place, [], (axis,)) for s, (place, axis) in unseen.items() if s not in nodes]
         return tuple(lying + beside)
 
 

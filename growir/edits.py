@@ -111,7 +111,22 @@ class Copy:
     source: str
 
 
-Edit = Remap | Create | Drop | Rename | Shift | Derive | Copy
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Tensors that are gone and have become one, with all that lies beside them.
+
+    Attributes:
+        key: The new tensor. It is the first source's heir: it stands in the optimizer where that one did.
+        sources: The old tensors, which lie in it one after the other along their first axis.
+        shape: What it is then seen as; an axis of length 1 in front lets a `Remap` stack copies of it.
+    """
+
+    key: str
+    sources: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+Edit = Remap | Create | Drop | Rename | Shift | Derive | Copy | Pack
 
 
 def within(edits: Sequence[Edit], k: int) -> list[Edit]:
@@ -187,6 +202,8 @@ def apply_edits(
                 out[key] = formula(backend, *(out[source] for source in sources))
             case Copy(key, source):
                 out[key] = backend.copy(out[source])
+            case Pack(key, sources, shape):
+                out[key] = backend.reshape(backend.join([out.pop(source) for source in sources]), shape)
             case _:
                 assert_never(edit)
     if strange := sorted(given.keys() - places):
@@ -221,6 +238,9 @@ class NumpyBackend:
 
     def join(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(arrays)
+
+    def reshape(self, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        return array.reshape(shape)
 
     def shape(self, array: NDArray[Any]) -> tuple[int, ...]:
         return array.shape

@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from growir.edits import AxisMap, Backend, Copy, Derive, Drop, Edit, Remap, Rename, Shift, apply_edits, mapped
+from growir.edits import AxisMap, Backend, Copy, Derive, Drop, Edit, Pack, Remap, Rename, Shift, apply_edits, mapped
 from growir.errors import GrowirError, cut
 
 T = TypeVar("T")
@@ -97,9 +97,16 @@ def carry_masks(edits: Sequence[Edit], masks: Mapping[str, T], backend: Backend[
     """Masks (1 where a weight counts) after the edits: fresh entries count, and created tensors have no mask.
 
     Raises:
-        GrowirError: A masked tensor is worked out anew from others, so that no entry of its mask means anything.
+        GrowirError: A masked tensor is worked out anew from others, so that no entry of its mask means anything; or of
+            tensors that become one only some are masked.
     """
     for edit in edits:
+        bare = [source for source in edit.sources if source not in masks] if isinstance(edit, Pack) else []
+        if isinstance(edit, Pack) and 0 < len(bare) < len(edit.sources):
+            masked = next(source for source in edit.sources if source in masks)
+            raise GrowirError(
+                f"{cut(masked)}: it becomes one tensor with {cut(bare[0])}, which has no mask; give that one, too"
+            )
         if isinstance(edit, Derive) and edit.key in masks:
             raise GrowirError(
                 f"{cut(edit.key)}: the rewrite works it out anew, so its mask cannot follow; remove it first"
@@ -152,6 +159,12 @@ def _carry(
                 out[new] = out.pop(old)
             case Copy(key, source) if source in out and not anew:
                 out[key] = backend.copy(out[source])
+            case Pack(key, sources, shape):
+                parts = [out.pop(source) for source in sources if source in out]
+                if len(parts) == len(sources):
+                    # Numbers of steps are no part of any entry; all have the same.
+                    whole = bool(backend.shape(parts[0]))
+                    out[key] = backend.reshape(backend.join(parts), shape) if whole else parts[0]
             case _:
                 pass
     return out
@@ -174,6 +187,14 @@ def _carry_weights(edits: Sequence[Edit], tensors: Mapping[str, T], backend: Bac
             case Copy(key, source) if source in keys:
                 keys.add(key)
                 chosen.append(edit)
+            case Pack(key, sources):
+                mine = [source for source in sources if source in keys]
+                keys.difference_update(mine)
+                if len(mine) == len(sources):
+                    keys.add(key)
+                    chosen.append(edit)
+                else:
+                    chosen += [Drop(source) for source in mine]
             case _:
                 pass
     return apply_edits(chosen, tensors, backend, np.dtype(np.float64))
@@ -209,6 +230,7 @@ def carry_optimizer(
             column = carry_moments(edits, column, entries[entry], backend, fresh, copies)
         else:
             grown = {edit.key for edit in edits if isinstance(edit, Remap)}
+            grown |= {source for edit in edits if isinstance(edit, Pack) for source in edit.sources}
             at = next((key for key, array in column.items() if key in grown and backend.shape(array)), None)
             if at is not None:
                 raise GrowirError(

@@ -197,6 +197,10 @@ class Backend(Protocol[T]):
         """One array of several, one after the other along axis 0."""
         ...
 
+    def reshape(self, array: T, shape: tuple[int, ...]) -> T:
+        """The same numbers, row by row, with other extents."""
+        ...
+
     def shape(self, array: T) -> tuple[int, ...]:
         """Its extents."""
         ...

@@ -445,7 +445,18 @@ def _follow(graph: Graph, analysis: Analysis, plan: Plan) -> list[Node]:
     for picked in analysis.selected:
         if _touches(picked.axis, plan):
             changes.setdefault(picked.node, {})[picked.attribute] = _moved(picked, plan)
+    for each in analysis.counted:
+        found = axis_positions(each.axis, plan)
+        if found is not None:
+            many: int = getattr(graph[each.node].op, each.attribute)
+            changes.setdefault(each.node, {})[each.attribute] = _counted(many, found[0])
     return [node.with_op(**changes[node.name]) if node.name in changes else node for node in graph.nodes]
+
+
+def _counted(old: int, index: NDArray[np.int64]) -> int:
+    """How many positions the same choice takes: all copies of each; of fewer than there were, those that are left."""
+    copies = np.bincount(index[index >= 0])
+    return min(old * int(copies[copies > 0].min()), len(index))
 
 
 def _moved(picked: Selected, plan: Plan) -> list[int]:

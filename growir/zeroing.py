@@ -13,6 +13,7 @@ from growir.ops import Add, Concat, Mul, Param, Sub
 from growir.ops.ranges import Range, keeps, through_zero
 from growir.shapes import own_tables, owners
 
+ENDS_IN_LAYERS: Final = frozenset({"experts"})  # operators whose own last layer gives zero where its weights are zero
 VALUES: Final = frozenset({"parameter", "bias"})  # which are their own parameter
 
 Keys = frozenset[str]
@@ -41,6 +42,9 @@ def _zeros(graph: Graph, nodes: Sequence[str], *, thawed: bool) -> Mapping[str, 
         table = {parameter: param for parameter, param in own_tables(graph)[name].items() if not param.buffer}
         if is_layer(graph, name) or kind in VALUES or (kind in NORMS and "weight" in table):
             found[name] = _own(graph, node, table, () if thawed else node.frozen)
+        elif kind in ENDS_IN_LAYERS:
+            last = {parameter: param for parameter, param in table.items() if "out" in param.axes}
+            found[name] = _own(graph, node, last, () if thawed else node.frozen)
         elif isinstance(node.op, Add | Sub | Concat):
             problem = next((one for one in before if isinstance(one, str)), None)
             found[name] = problem or frozenset(key for one in before for key in one)

@@ -4,6 +4,7 @@ if __name__ == "passes":
     raise ImportError("this folder imports as growir.passes")
 
 from growir.passes import registry
+from growir.passes.adapt import Adapt, MergeAdapter
 from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.canonicalise import Canonicalise
@@ -27,6 +28,7 @@ from growir.passes.remove_edge import RemoveEdge
 from growir.passes.sequence import Sequence
 from growir.passes.split import Split
 from growir.passes.stack import Stack, Unstack
+from growir.passes.upcycle import Upcycle
 from growir.passes.update import Update
 from growir.passes.widen import Widen
 from growir.rewrite import Pass
@@ -45,6 +47,9 @@ PASSES: tuple[type[Pass], ...] = (
     Split,
     Prune,
     Update,
+    Upcycle,
+    Adapt,
+    MergeAdapter,
     FoldBatchNorm,
     EliminateDead,
     Canonicalise,
@@ -56,6 +61,7 @@ registry.hold(PASSES)
 
 __all__ = [
     "PASSES",
+    "Adapt",
     "AddEdge",
     "AddNode",
     "Canonicalise",
@@ -65,12 +71,14 @@ __all__ = [
     "FoldBatchNorm",
     "InsertBlock",
     "InsertLayer",
+    "MergeAdapter",
     "Prune",
     "RemoveEdge",
     "Sequence",
     "Split",
     "Stack",
     "Unstack",
+    "Upcycle",
     "Update",
     "Widen",
     "all_passes",

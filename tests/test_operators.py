@@ -78,6 +78,16 @@ REFUSED: list[tuple[Op, tuple[Shape, ...], str]] = [
     (made("attention"), (batch_of(2, 3), batch_of(1, 2, 3), batch_of(2, 3)), "q, k and v must be (N, ..., tokens"),
     (made("attention", is_causal=True), (batch_of(2, 3),) * 3 + (Shape((2, 2)),), "is_causal does not go with a mask"),
     (made("attention"), (batch_of(2, 3),) * 3 + (Shape((1, 1, 2, 2)),), "the mask (1, 1, 2, 2) does not broadcast"),
+    (
+        made("experts", num_experts=3, hidden_features=2, out_features=2),
+        (batch_of(2, 4), batch_of(2, 4)),
+        "the scores must be (N, 2, 3), one for each token and expert, but are (N, 2, 4)",
+    ),
+    (
+        made("experts", num_experts=3, hidden_features=2, out_features=2),
+        (Shape((2, 4)), Shape((2, 3))),
+        "experts takes tokens of rank 2 or more, (N, ..., features), but gets (2, 4)",
+    ),
     (made("sub"), (batch_of(2), batch_of(3)), "inputs must have one shape, but are (N, 2) and (N, 3)"),
 ]
 
@@ -107,6 +117,11 @@ def test_inputs_that_do_not_fit_are_named(op: Op, xs: tuple[Shape, ...], text: s
         ("conv1d", {"kernel_size": 2, "padding": "same", "stride": 2}, "padding 'same' needs stride 1"),
         ("conv1d", {"kernel_size": [2]}, "kernel_size"),
         ("embedding", {"num_embeddings": 2, "embedding_dim": 1, "padding_idx": 2}, "padding_idx 2 lies outside the 2"),
+        (
+            "experts",
+            {"num_experts": 2, "hidden_features": 1, "out_features": 1, "top_k": 3},
+            "top_k 3 is more than num_experts 2",
+        ),
         ("parameter", {"shape": [2], "dtype": "int64"}, "integers cannot be trained; int64 goes with buffer: true"),
     ],
 )

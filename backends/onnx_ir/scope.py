@@ -137,24 +137,30 @@ class Scope:
     def call(self, what: str, kind: str, *inputs: str, **attributes: Attribute) -> str:
         """Add an intermediate step and return the name of its value."""
         name = f"{self.node.name}/{what}"
-        self._append(name, kind, inputs, attributes, output=name)
+        self._append(name, kind, inputs, attributes, name)
         return name
+
+    def calls(self, what: Sequence[str], kind: str, *inputs: str, **attributes: Attribute) -> list[str]:
+        """Add an intermediate step of several values and return their names."""
+        names = [f"{self.node.name}/{each}" for each in what]
+        self._append(names[0], kind, inputs, attributes, *names)
+        return names
 
     def result(self, kind: str, *inputs: str, **attributes: Attribute) -> None:
         """Add the step that computes the node's value."""
-        self._append(self.node.name, kind, inputs, attributes, output=self.draft.values[self.node.name])
+        self._append(self.node.name, kind, inputs, attributes, self.draft.values[self.node.name])
 
     def put(self, what: str, kind: str, *inputs: str) -> None:
         """Add the step that computes the node's value behind those that are spelled under the node's own name."""
-        self._append(f"{self.node.name}/{what}", kind, inputs, {}, output=self.draft.values[self.node.name])
+        self._append(f"{self.node.name}/{what}", kind, inputs, {}, self.draft.values[self.node.name])
 
     def result_is(self, value: str) -> None:
         """Say that the node's value is already there, under another name."""
         self.draft.values[self.node.name] = value
 
     def _append(
-        self, name: str, kind: str, inputs: Sequence[str], attributes: Mapping[str, Attribute], *, output: str
+        self, name: str, kind: str, inputs: Sequence[str], attributes: Mapping[str, Attribute], *outputs: str
     ) -> None:
-        node = helper.make_node(kind, inputs, [output], name=name)
+        node = helper.make_node(kind, inputs, outputs, name=name)
         node.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
         self.draft.nodes.append(node)

@@ -21,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from growir.backends.torch_export.comparing import tensors_of
 from growir.backends.torch_export.gradless import followed, inline
+from growir.backends.torch_export.mixtures import route
 from growir.backends.torch_export.preparing import Prepared
 from growir.backends.torch_export.values import Batch
 from growir.errors import ModelError
@@ -143,6 +144,7 @@ def _exported(prepared: Prepared, symbolic: bool) -> ExportedProgram:
                 prepared.model, prepared.args, prepared.kwargs, dynamic_shapes=shapes, strict=False
             )
         inline(program)
+        route(program)
         return program
     finally:
         for part in averaging:

@@ -17,6 +17,7 @@ from growir.backends.torch_export.attention import attend
 from growir.backends.torch_export.caches import without_caches
 from growir.backends.torch_export.copying import copied
 from growir.backends.torch_export.folded_weights import fold_weight_norms, is_weight_norm
+from growir.backends.torch_export.mixtures import stand_in
 from growir.errors import ModelError, Problem, cut, listed
 
 Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -73,6 +74,7 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
     for part in own.modules():
         if isinstance(part, nn.MultiheadAttention):
             part.__dict__["forward"] = types.MethodType(attend, part)
+    stand_in(own)
     sizes = {d for _, t in _tensors(model) for d in t.shape}
     sizes |= {d for t in (*args, *kwargs.values()) for d in t.shape[1:]}
     batch = next((p for p in _PRIMES if not any(d % p == 0 for d in sizes if d)), _PRIMES[-1])

@@ -9,6 +9,7 @@ from torch import fx
 
 from growir.backends.torch_export import (
     cuts,
+    experts,
     joints,
     layers,
     layout,
@@ -29,6 +30,7 @@ TABLE: dict[str, Callable[[Reader, Call], Any]] = {
     **pointwise.TABLE,
     **truths.TABLE,
     **layers.TABLE,
+    **experts.TABLE,
     **products.TABLE,
     **reductions.TABLE,
     **pools.TABLE,

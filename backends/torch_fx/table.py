@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from growir.backends.torch_fx import modules
+from growir.backends.torch_fx.experts import ExpertsLayer
 from growir.ops import (
     OP_BY_KIND,
     Affine,
@@ -31,6 +32,7 @@ from growir.ops import (
     Elu,
     Embedding,
     Expand,
+    Experts,
     First,
     Flatten,
     Gelu,
@@ -282,6 +284,10 @@ def attention(b: Builder, op: Attention) -> fx.Node:
     return b.call(F.scaled_dot_product_attention, *b.inputs[:3], mask, **given)
 
 
+def experts(b: Builder, op: Experts) -> fx.Node:
+    return b.module(ExpertsLayer(op.activation, op.gated, op.top_k, op.weights == "chosen"))
+
+
 def fold(function: Callable[[Any, Any], Any]) -> Emit:
     """The function of an operator that joins its operands two by two, from the left."""
 
@@ -487,6 +493,7 @@ TABLE: dict[str, Emit] = {
     "rms_norm": rms_norm,
     "matmul": fold(torch.matmul),
     "attention": attention,
+    "experts": experts,
     "add": fold(operator.add),
     "mul": fold(operator.mul),
     "sub": fold(operator.sub),

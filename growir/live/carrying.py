@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from growir.backends.torch_edits import TORCH, TorchBackend
 from growir.document import function_hash
-from growir.edits import Copy, Create, Derive, Drop, Edit, Rename, apply_edits
+from growir.edits import Copy, Create, Derive, Drop, Edit, Pack, Rename, apply_edits
 from growir.errors import GrowirError, ModelError, cut
 from growir.graph import Graph
 from growir.live.modules import Live, Tensors, find, rebuilt
@@ -35,6 +35,11 @@ def heirs_of(edits: Sequence[Edit], keys: Sequence[str]) -> dict[str, str]:
                 found.pop(key, None)  # made anew under a name that was dropped
             case Rename(old, new) if old in found:
                 found[new] = found.pop(old)
+            case Pack(key, sources):
+                parts = [found.pop(source, None) for source in sources]
+                found.pop(key, None)
+                if parts[0] is not None:
+                    found[key] = parts[0]
             case _:
                 pass
     return {old: key for key, old in found.items()}
@@ -188,6 +193,8 @@ def _touches(edit: Edit, buffers: Sequence[str], done: Rewrite) -> bool:
             return old in buffers
         case Copy(_, source):
             return source in buffers
+        case Pack(_, sources):
+            return any(source in buffers for source in sources)
         case Derive(_, _, sources):
             if any(source in buffers for source in sources):
                 raise ModelError("the rewrite works weights out from buffers, which an average must then hold too")

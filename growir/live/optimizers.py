@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from growir.backends.torch_edits import TORCH
-from growir.edits import Copy, Derive, Drop, Edit, Rename
+from growir.edits import Copy, Derive, Drop, Edit, Pack, Rename
 from growir.errors import GrowirError, ModelError, cut
 from growir.graph import Graph
 from growir.live.groups import Groups, asked, weakness
@@ -133,6 +133,10 @@ class OptimizerPlan:
                     rest[after] = rest.pop(before)
                 case Copy(key, source) if source in rest and copies == "carried":
                     rest[key] = dict(rest[source])
+                case Pack(key, sources):
+                    parts = [rest.pop(source) for source in sources if source in rest]
+                    if len(parts) == len(sources):
+                        rest[key] = parts[0]
                 case _:
                     pass
         for key, slots in rest.items():

@@ -69,6 +69,7 @@ from growir.ops.base import (
 )
 from growir.ops.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from growir.ops.embedding import Embedding
+from growir.ops.experts import Experts
 from growir.ops.first import First
 from growir.ops.join import Add, Concat, Div, Equal, Greater, Maximum, Minimum, Mul, Sub, Where
 from growir.ops.layout import Expand, Flatten, Pad, Permute, Reshape, Select, Slice, Squeeze, Unsqueeze
@@ -123,6 +124,7 @@ OPS: tuple[type[Op], ...] = (
     RmsNorm,
     MatMul,
     Attention,
+    Experts,
     Add,
     Mul,
     Sub,
@@ -254,6 +256,7 @@ __all__ = [
     "Example",
     "Exp",
     "Expand",
+    "Experts",
     "Expm1",
     "First",
     "Flatten",

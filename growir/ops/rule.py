@@ -34,6 +34,15 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """An attribute that counts units of an axis: of m copies of each, `node.attribute` counts m times as many."""
+
+    node: str
+    attribute: str
+    axis: Axis
+
+
+@dataclass(frozen=True, slots=True)
 class Balance:
     """Rows that must stay of one length: groups that take different channels, but equally many."""
 
@@ -92,10 +101,12 @@ class Rule:
     scales: dict[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
     followers: list[Follower] = field(default_factory=list[Follower])
     selected: list[Selected] = field(default_factory=list[Selected])
+    counted: list[Counted] = field(default_factory=list[Counted])
     balances: list[Balance] = field(default_factory=list[Balance])
     partial: list[Axes] = field(default_factory=list[Axes])
     uniform: list[tuple[str, Axis]] = field(default_factory=list[tuple[str, Axis]])
     random: list[Axes] = field(default_factory=list[Axes])
+    inner: dict[str, Axis] = field(default_factory=dict[str, Axis])  # widths inside one operator, by node.attribute
     opened: bool = False
     ordered: list[tuple[str, Axis]] = field(default_factory=list[tuple[str, Axis]])
     entries: dict[str, Axis] = field(default_factory=dict[str, Axis])  # by the node that looks them up
@@ -148,6 +159,16 @@ class Rule:
     def follows(self, attribute: str, axis: Axis, index: int | None = None) -> None:
         """Say that an attribute is the width of an axis."""
         self.followers.append(Follower(self.node, attribute, index, axis))
+
+    def inside(self, attribute: str, size: int) -> Axis:
+        """An axis of new channels that no value holds, since the operator itself makes and reads them."""
+        self.inner[f"{self.node}.{attribute}"] = axis = self.new(size)
+        self.follows(attribute, axis)
+        return axis
+
+    def counts(self, attribute: str, axis: Axis) -> None:
+        """Say that an attribute counts positions of an axis, as the k best of it do."""
+        self.counted.append(Counted(self.node, attribute, axis))
 
     def pick(self, attribute: str, axis: Axis, positions: Sequence[int]) -> Axis:
         """The axis that holds these positions of another, in this order; the attribute lists them."""

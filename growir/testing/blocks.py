@@ -16,6 +16,7 @@ from growir.ops import (
     Embedding,
     Erf,
     Expand,
+    Experts,
     Flatten,
     GroupNorm,
     InstanceNorm,
@@ -177,6 +178,32 @@ def _lookup(s: Sketch, x: str) -> str:
     return s.add(Embedding(num_embeddings=5, embedding_dim=s.width()), "ids")
 
 
+def _mixture(s: Sketch, x: str) -> str:
+    """Experts that a router on the same value chooses, by softly weighing all where a kink is no use."""
+    count = s.number(2, 3)
+    op = Experts(
+        num_experts=count,
+        hidden_features=s.width(),
+        out_features=s.width(),
+        activation="gelu",
+        gated=s.flag(),
+        top_k=0 if s.smooth else s.number(0, 2),
+        weights=s.one_of(("chosen", "all")),
+        bias=s.flag(),
+    )
+    return s.add(op, x, s.add(Linear(out_features=count), x))
+
+
+def adapted(s: Sketch, x: str) -> str:
+    """A layer with a low-rank adapter."""
+    width = s.width()
+    low = s.add(Linear(out_features=s.number(1, 2), bias=False), x)
+    added = s.add(Linear(out_features=width, bias=False), low)
+    if s.flag():
+        added = s.add(Affine(scale=0.5), added)
+    return s.add(Add(), s.add(Linear(out_features=width, bias=s.flag()), x), added)
+
+
 BLOCKS: tuple[Move, ...] = (
     _in_groups,
     _root_mean_square,
@@ -187,6 +214,7 @@ BLOCKS: tuple[Move, ...] = (
     _arithmetic,
     _reduced,
     _lookup,
+    _mixture,
 )
 BLOCKS_ON_ROWS: tuple[Move, ...] = (_rows, _attention, _attention, _token)
 BLOCKS_ON_IMAGES: tuple[Move, ...] = (_pixels, _upsample, _transposed)

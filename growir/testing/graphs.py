@@ -49,7 +49,7 @@ from growir.passes import AddNode, Extend, Prune, Split, Widen
 from growir.passes.state import is_linear
 from growir.rewrite import Pass
 from growir.shapes import shapes_of
-from growir.testing.blocks import BLOCKS, BLOCKS_ON_IMAGES, BLOCKS_ON_ROWS
+from growir.testing.blocks import BLOCKS, BLOCKS_ON_IMAGES, BLOCKS_ON_ROWS, adapted
 from growir.testing.sketch import SMOOTH, Move, Sketch, divisors
 from growir.verify import verify
 
@@ -295,7 +295,7 @@ def _standardise(s: Sketch, x: str) -> str:
 
 ANYWHERE: tuple[Move, ...] = (
     _dense, _norm, _normalised, _prelu, _residual, _join, _gate, _concat, _slice, _halves, _reshape, _flatten, _value,
-    _weight, _tied
+    _weight, _tied, adapted
 )  # fmt: skip
 SELDOM: tuple[Move, ...] = (_softmax, _standardise, _dropout, _stopped)
 ON_IMAGES: tuple[Move, ...] = (_conv, _conv, _conv, _depthwise, _pool, *BLOCKS_ON_IMAGES)

@@ -24,7 +24,7 @@ from growir.network import Network
 from growir.ops import Constant, Normal, Param, Uniform
 from growir.ops.rule import ParamAxes
 from growir.ops.spaces import Space, spaces_on
-from growir.params import param_table
+from growir.params import frozen_keys, param_table
 from growir.rewrite import Pass, Preserves, Rewrite
 
 TOLERANCE = 1e-9  # of the largest value
@@ -234,7 +234,8 @@ def carried_pairs(
     moved = [edit for edit in done.edits if not isinstance(edit, Copy)]  # what is new elsewhere has its own gradient
     carried = carry_moments(moved, before, FOLLOWS[power], NUMPY)
     analysis = analyse(graph)
-    summed: set[Space | None] = {s.space for s in analysis.spaces if s.uniform}
+    later = analyse(done.graph)  # knows the axes of what was packed
+    summed: set[Space | None] = {s.space for known in (analysis, later) for s in known.spaces if s.uniform}
     for edit in done.edits:
         if isinstance(edit, Remap) and edit.key in analysis.params:
             axes = analysis.params[edit.key].axes
@@ -242,8 +243,10 @@ def carried_pairs(
     names = {edit.new: edit.old for edit in done.edits if isinstance(edit, Rename)}
     pairs: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
     for key, wanted in carried.items():
+        if key in frozen_keys(done.graph):  # which has none from now on
+            continue
         found = after[key]
-        use: ParamAxes | None = analysis.params.get(names.get(key, key))
+        use: ParamAxes | None = analysis.params.get(names.get(key, key)) or later.params.get(key)
         for axis, index in _origins(done.edits, key).items():
             terms = use.axes[axis] if use is not None else ()
             whole = any(space in summed for space in spaces_on(terms))

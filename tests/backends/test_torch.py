@@ -125,6 +125,35 @@ def conv_transpose(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> tor
     return out + p["bias"].reshape(-1, *(1,) * axes) if "bias" in p else out
 
 
+def experts(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
+    """Token by token, and expert by expert."""
+    x, scores = (each.reshape(-1, each.shape[-1]) for each in xs)
+    active: Callable[[torch.Tensor], torch.Tensor] = {
+        "identity": nn.Identity(),
+        "relu": nn.ReLU(),
+        "gelu": nn.GELU(),
+        "gelu_tanh": nn.GELU("tanh"),
+        "silu": nn.SiLU(),
+        "tanh": nn.Tanh(),
+        "sigmoid": nn.Sigmoid(),
+    }[a.get("activation", "silu")]
+    up = "gate_up_proj" if a.get("gated") else "up_proj"
+    found: list[torch.Tensor] = []
+    for token, row in zip(x, scores, strict=True):
+        chosen = row.argsort(descending=True).tolist()[: a.get("top_k") or len(row)]
+        total = row.exp().sum() if a.get("weights") == "all" else row[chosen].exp().sum()
+        answer = torch.zeros(a["out_features"], dtype=x.dtype)
+        for e in chosen:
+            inner = p[up][e] @ token + (p[f"{up}_bias"][e] if a.get("bias") else 0)
+            gate, *rest = inner.split(a["hidden_features"])
+            hidden = active(gate) * rest[0] if rest else active(gate)
+            answer = answer + row[e].exp() / total * (p["down_proj"][e] @ hidden)
+            if a.get("bias"):
+                answer = answer + row[e].exp() / total * p["down_proj_bias"][e]
+        found.append(answer)
+    return torch.stack(found).reshape(*xs[0].shape[:-1], -1)
+
+
 def _at(tensor: torch.Tensor, *index: int | slice) -> torch.Tensor:
     """The part of a tensor at this index of its last axes."""
     whole = (slice(None),) * (tensor.ndim - len(index))
@@ -302,6 +331,7 @@ REFERENCES: dict[str, Reference] = {
     )
     * p.get("weight", 1.0),
     "matmul": lambda a, p, xs: torch.einsum("...ij,...jk->...ik", *xs),
+    "experts": experts,
     "attention": attention,
     "add": lambda a, p, xs: sum(xs[1:], xs[0]),
     "mul": product,

@@ -124,6 +124,8 @@ def _refused(space: ChannelSpace, held: list[str], made: bool, read: bool) -> st
     """Why single units of a space can neither come nor be split; None where they can."""
     if space.pins:
         return _pinned(space)
+    if not space.nodes:
+        return "its units lie inside one operator, where no value shows what they give"
     if space.uniform:
         return "it is normalised as a whole, so only copies of every unit keep the function"
     if space.tied:
