@@ -7,6 +7,7 @@ from growir.passes import registry
 from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.canonicalise import Canonicalise
+from growir.passes.deepening import deepen
 from growir.passes.discretise import Discretise
 from growir.passes.eliminate_dead import EliminateDead
 from growir.passes.extend import Extend
@@ -74,6 +75,7 @@ __all__ = [
     "Widen",
     "all_passes",
     "check_name",
+    "deepen",
     "find_pass",
     "needed_pass",
     "pass_from_data",
