@@ -186,11 +186,12 @@ class Stack(Pass):
             )
         host, block = self._found(graph)
         room = make_room(graph, self.module)
-        called = lambda name: name if name is None else room.called.get(name, name)  # noqa: E731
-        changes: dict[str, Any] = {"after": called(self._after(graph, block)), "before": called(self.before)}
+        named = {"after": self._after(graph, block), "before": self.before}
+        changes: dict[str, Any] = {}
         if host is graph:
-            nodes = tuple(room.called.get(name, name) for name in block.nodes)
-            changes |= {"block": nodes, "input": called(block.input)}
+            named["input"] = block.input
+            changes["block"] = tuple(room.called.get(name, name) for name in block.nodes)
+        changes |= {field: name and room.called.get(name, name) for field, name in named.items()}
         return room, self.model_copy(update={**changes, "shift": False})
 
     def _check_names(self, graph: Graph, room: Room, inner: Self) -> None:

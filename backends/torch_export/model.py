@@ -40,11 +40,13 @@ class Imported:
     Attributes:
         graph: Its architecture.
         arrays: Its tensors by the graph's keys.
+        keys: What the model calls each of them, a parameter or a buffer; constants of its code have no name there.
         notices: What the user should know.
     """
 
     graph: Graph
     arrays: Mapping[str, NDArray[Any]]
+    keys: Mapping[str, str]
     notices: tuple[str, ...]
 
 
@@ -89,7 +91,8 @@ def _imported(prepared: Prepared, model: nn.Module, name: str | None, check: boo
         fixed = all_fixed(read.whole.graph, why)
     differs = _differences(prepared, program, read.reader, match, verdict, places)
     graph = read.whole.graph.replace(train_differs=differs, fixed_sizes=fixed)
-    return Imported(graph, read.whole.arrays, tuple(_notices(prepared, program, read.reader, match, verdict, places)))
+    notices = tuple(_notices(prepared, program, read.reader, match, verdict, places))
+    return Imported(graph, read.whole.arrays, read.whole.keys, notices)
 
 
 class _Read(NamedTuple):
@@ -227,6 +230,7 @@ class _Assembled(NamedTuple):
         tensors: The same in the memory of the model's own.
         lines: The model's line for each node.
         sources: The model's name of each parameter, by key.
+        keys: The same of buffers too.
     """
 
     graph: Graph
@@ -234,6 +238,7 @@ class _Assembled(NamedTuple):
     tensors: dict[str, torch.Tensor]
     lines: dict[str, str]
     sources: dict[str, str]
+    keys: dict[str, str]
 
 
 def _assembled(reader: Reader, title: str) -> _Assembled:
@@ -251,6 +256,7 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
     arrays: dict[str, NDArray[Any]] = {}
     tensors: dict[str, torch.Tensor] = {}
     sources: dict[str, str] = {}
+    keys: dict[str, str] = {}
     nodes: list[Node] = []
     for draft, (name, source) in zip(kept, named, strict=True):
         tied: dict[str, str] = {}
@@ -268,6 +274,8 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
                 continue
             tensors[key] = _tensor(held, draft)
             arrays[key] = to_array(tensors[key])
+            if held.keys:
+                keys[key] = held.keys[0]
             if held.trained:
                 sources[key] = held.keys[0]
             if held.trained and not held.tensor.requires_grad:
@@ -279,7 +287,7 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
     )
     graph = Graph(name=title, inputs=entries, nodes=tuple(nodes), outputs=tuple(name_of[k] for k in outputs))
     lines = {name: source_line(draft.call, folders=False) for draft, (name, _) in zip(kept, named, strict=True)}
-    return _Assembled(verify(graph), arrays, tensors, lines, sources)
+    return _Assembled(verify(graph), arrays, tensors, lines, sources, keys)
 
 
 def _tensor(held: Held, draft: Draft) -> torch.Tensor:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from growir.live.growing import grow, network_of
+from growir.live.into import Filled, grow_into
 from growir.live.report import Place, Report, TensorChange
 from growir.live.rows import register
 from growir.moments import CopyState, Follows, FreshState
@@ -16,7 +17,19 @@ from growir.moments import CopyState, Follows, FreshState
 if TYPE_CHECKING:
     from growir.growth.grower import Grower as Grower
 
-__all__ = ["CopyState", "Follows", "FreshState", "Place", "Report", "TensorChange", "grow", "network_of", "register"]
+__all__ = [
+    "CopyState",
+    "Filled",
+    "Follows",
+    "FreshState",
+    "Place",
+    "Report",
+    "TensorChange",
+    "grow",
+    "grow_into",
+    "network_of",
+    "register",
+]
 
 
 def __getattr__(name: str) -> Any:
