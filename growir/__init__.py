@@ -5,6 +5,7 @@ Where to begin, by what is there:
     data                grow(None, "digits") is a whole run, from the empty graph to a trained network
     a run directory     predict("runs/digits-001", x) is what the network in it says of new samples
     a torch model       from_torch(model, example_inputs) is the Network that computes the same
+    two sizes of one    plan(small, large, example_inputs) is how the one grows into the other
     a file or a dict    load_graph(source) is the Graph, and Network.init(graph) gives it weights
     a Network           network.apply(pass), network.to_torch(), network.to_onnx("net.onnx"), network.save("folder")
     a Graph             summary(graph), costs_of(graph), channel_spaces(graph), diff(before, after)
@@ -44,9 +45,11 @@ if TYPE_CHECKING:
     from growir.growth import grow as grow
     from growir.growth import predict as predict
     from growir.importing import from_torch as from_torch
+    from growir.importing import plan as plan
     from growir.inspecting import summary as summary
     from growir.network import Network as Network
     from growir.network import load_graph as load_graph
+    from growir.planning import Plan as Plan
     from growir.rewrite import Pass as Pass
     from growir.rewrite import Preserves as Preserves
 
@@ -71,8 +74,10 @@ _EXPORTS = {
     "grow": "growir.growth",
     "predict": "growir.growth",
     "from_torch": "growir.importing",
+    "plan": "growir.importing",
     "Network": "growir.network",
     "load_graph": "growir.network",
+    "Plan": "growir.planning",
     "Pass": "growir.rewrite",
     "Preserves": "growir.rewrite",
     "summary": "growir.inspecting",

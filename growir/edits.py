@@ -6,7 +6,7 @@ by role, on everything that has a weight's shape (`growir.moments`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, assert_never
 
@@ -142,6 +142,40 @@ def _within(edit: Edit, k: int) -> Edit:
             return replace(edit, places=tuple(_place_within(each, k) for each in places))
         case _:
             return edit
+
+
+def among(edits: Sequence[Edit], keys: Iterable[str]) -> list[Edit]:
+    """The edits that can be done where only some tensors are at hand: those of these, and what is made of nothing."""
+    known, found = set(keys), list[Edit]()
+    for edit in edits:
+        match edit:
+            case Create(key):
+                known.add(key)
+            case Copy(key, source):
+                if source not in known:
+                    known.discard(key)
+                    continue
+                known.add(key)
+            case Derive(key, _, sources):
+                if not known.issuperset(sources):
+                    known.discard(key)
+                    continue
+                known.add(key)
+            case Rename(old, new):
+                if old not in known:
+                    known.discard(new)
+                    continue
+                known.discard(old)
+                known.add(new)
+            case Drop(key):
+                if key not in known:
+                    continue
+                known.discard(key)
+            case _:
+                if edit.key not in known:
+                    continue
+        found.append(edit)
+    return found
 
 
 def apply_edits(

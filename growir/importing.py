@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from growir.edits import NUMPY, among, apply_edits
+from growir.errors import ModelError, PassRefused, cut
 from growir.network import Network
 
 if TYPE_CHECKING:
     import torch
 
+    from growir.passes.deepening import Order
+    from growir.planning import Plan, Widths
+
+    Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+    Model = torch.nn.Module | Callable[[], torch.nn.Module]
+
 
 def from_torch(
     model: torch.nn.Module,
-    example_inputs: torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor],
+    example_inputs: Example,
     *,
     name: str | None = None,
     check: bool = True,
@@ -49,3 +60,74 @@ def from_torch(
     for notice in found.notices:
         warnings.warn(notice, UserWarning, stacklevel=2)
     return Network(found.graph, found.arrays)
+
+
+def plan(
+    small: Model,
+    large: Model,
+    example_inputs: Example,
+    *,
+    large_inputs: Example | None = None,
+    widths: Widths = "default",
+    exact: bool = False,
+    order: Order = "whole",
+) -> Plan:
+    """The passes that lead from a model to a larger one of the same code, proved by equality of their graphs' hashes.
+
+    Both are exported and compared as graphs; of their numbers only constants of the code count. `live.grow_into`
+    carries the plan out on the two models, and `network.apply(plan.step)` on the network of the small one.
+
+    Args:
+        small: The model that is to grow, or a function that makes it.
+        large: One of the size that it is to have, or a function that makes it.
+        example_inputs: The inputs of one call, as `from_torch` takes them.
+        large_inputs: Those of the large model, where they are others.
+        widths: How channels are added: as `widen` does it by "default", by "copies", or "fresh".
+        exact: Whether new blocks start as the identity, which keeps the function; else they are whole copies.
+        order: Which blocks the new ones are copies of, and where: "whole" (0 1 0 1), "each" (0 0 1 1) or "middle".
+
+    Raises:
+        ModelError: A model cannot be exported.
+        PassRefused: The large model is no growth of the small one; the message has the first difference that is left.
+    """
+    from growir.backends.torch_export import import_model
+    from growir.document import function_hash
+    from growir.planning import Plan, leading
+
+    before = import_model(_made(small, "small"), example_inputs, check=False)
+    after = import_model(_made(large, "large"), example_inputs if large_inputs is None else large_inputs, check=False)
+    step = leading(before.graph, after.graph, widths=widths, exact=exact, order=order)
+    found = Plan(
+        graph=before.graph,
+        step=step,
+        before=function_hash(before.graph),
+        after=function_hash(after.graph),
+        small_keys=before.keys,
+        large_keys=after.keys,
+    )
+    _check_constants(found, before.arrays, after.arrays)
+    return found
+
+
+def _made(model: Model, what: str) -> torch.nn.Module:
+    from torch import nn
+
+    found: object = model() if callable(model) and not isinstance(model, nn.Module) else model
+    if not isinstance(found, nn.Module):
+        raise ModelError(
+            f"{what}: a torch.nn.Module is needed, or a function that makes one, but it is {cut(repr(found))}"
+        )
+    return found
+
+
+def _check_constants(found: Plan, small: Mapping[str, NDArray[Any]], large: Mapping[str, NDArray[Any]]) -> None:
+    """Raise PassRefused if a constant of the code is another one in the large model: no rewrite can know that."""
+    own = {key: array for key, array in small.items() if key not in found.small_keys}
+    edits = among(found.rewrite.edits, own)
+    grown = apply_edits(edits, own, NUMPY, np.dtype(np.float32))
+    for key, array in grown.items():
+        if key in large and key not in found.large_keys and not np.allclose(array, large[key], 1e-5, 1e-6):
+            raise PassRefused(
+                f"{cut(key)} is a constant of the model's code, and the large model has other numbers in it than the "
+                "small one leads to (by another base of rotary positions, say); let both compute it alike"
+            )

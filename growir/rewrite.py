@@ -63,7 +63,8 @@ class Rewrite:
 class Change:
     """What a pass's own code returns: nodes and outputs after it, edits, and names that came into being.
 
-    Where inputs or outputs become longer, it also gives the new inputs and says where the old entries went.
+    Where inputs or outputs become longer, it also gives the new inputs and says where the old entries went. New nodes
+    are put right before what first reads them, unless the nodes are `ordered` as they are to stand in the document.
     """
 
     nodes: Sequence[Node]
@@ -72,6 +73,7 @@ class Change:
     created: Sequence[str] = ()
     inputs: Sequence[Input] | None = None
     entries: Entries = UNCHANGED
+    ordered: bool = False
 
 
 class Pass(Record):
@@ -188,7 +190,7 @@ class Pass(Record):
         base = graph.history.base if graph.history else graph.replace(history=None)
         earlier = graph.history.steps if graph.history else ()
         history = History(base=base, steps=(*earlier, recorded or self.recorded(change.created)))
-        nodes, renames = owned_by_first(graph, in_order(graph, change.nodes))
+        nodes, renames = owned_by_first(graph, in_order(graph, change.nodes, change.ordered))
         edits = (*change.edits, *renames)
         grown = verify(graph.replace(inputs=change.inputs, nodes=nodes, outputs=change.outputs, history=history))
         self.check_values(grown, edits)
@@ -306,21 +308,26 @@ def _by_host(keys: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
     return found
 
 
-def in_order(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
+def in_order(graph: Graph, nodes: Sequence[Node], ordered: bool = False) -> list[Node]:
     """The nodes in topological order, new ones right before their first consumer, the rest as they stand.
+
+    Args:
+        graph: The graph before the rewrite.
+        nodes: The nodes after it.
+        ordered: Whether new ones, too, stay where they stand, unless what they read stands later.
 
     Raises:
         PassRefused: They form a cycle.
     """
     pending = {node.name: node for node in nodes}
     known = graph.by_name
-    old = [node for node in nodes if node.name in known]
-    new = [node for node in nodes if node.name not in known]
-    ordered: list[Node] = []
+    old = [node for node in nodes if ordered or node.name in known]
+    new = [node for node in nodes if not (ordered or node.name in known)]
+    found: list[Node] = []
     done: set[str] = {entry.name for entry in graph.inputs}
     for root in (*old, *new):
         if root.name not in done and done.issuperset(root.inputs):
-            ordered.append(root)
+            found.append(root)
             done.add(root.name)
             continue
         stack = [root.name]
@@ -332,7 +339,7 @@ def in_order(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
                 continue
             waiting = [i for i in pending[name].inputs if i not in done]
             if not waiting:
-                ordered.append(pending[name])
+                found.append(pending[name])
                 done.add(name)
                 stack.pop()
             elif name in open_:
@@ -340,4 +347,4 @@ def in_order(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
             else:
                 open_.add(name)
                 stack.extend(reversed(waiting))
-    return ordered
+    return found

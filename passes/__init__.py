@@ -9,6 +9,7 @@ from growir.passes.add_edge import AddEdge
 from growir.passes.add_node import AddNode
 from growir.passes.canonicalise import Canonicalise
 from growir.passes.clone import clone
+from growir.passes.deepening import deepen
 from growir.passes.discretise import Discretise
 from growir.passes.eliminate_dead import EliminateDead
 from growir.passes.extend import Extend
@@ -84,6 +85,7 @@ __all__ = [
     "all_passes",
     "check_name",
     "clone",
+    "deepen",
     "find_pass",
     "needed_pass",
     "pass_from_data",

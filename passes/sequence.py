@@ -51,6 +51,7 @@ class _Done:
     created: tuple[str, ...]
     preserves: Preserves
     entries: Entries
+    ordered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Sequence(Pass):
     def change(self, graph: Graph, step: int) -> Change:
         done = self._done(graph)
         graph = done.graph
-        return Change(graph.nodes, graph.outputs, done.edits, done.created, graph.inputs, done.entries)
+        return Change(graph.nodes, graph.outputs, done.edits, done.created, graph.inputs, done.entries, done.ordered)
 
     def blocks(self, grown: Graph, edits: abc.Sequence[Edit]) -> dict[str, tuple[int, ...]]:
         own = {key: array.shape for key, array in self.values.items()}  # each pass has checked its own
@@ -152,7 +153,7 @@ class Sequence(Pass):
         current, at = graph, 0
         edits: list[Edit] = []
         created: list[str] = []
-        entries = UNCHANGED
+        entries, ordered = UNCHANGED, False
         resolved: list[Pass] = []
         promises: list[Preserves] = []
         base, earlier = (graph.history.base, graph.history.steps) if graph.history else (graph, ())
@@ -160,7 +161,7 @@ class Sequence(Pass):
         while at < len(self.passes):
             group, change = self._next(current, at, first + MAX_STEPS * places)
             promises += [pass_.preserves(current) for pass_ in group]
-            nodes, renames = owned_by_first(current, in_order(current, change.nodes))
+            nodes, renames = owned_by_first(current, in_order(current, change.nodes, change.ordered))
             done = [*change.edits, *renames]
             created += change.created
             # A history so far, as the steps of their own would have left one: what has been named stays taken.
@@ -168,7 +169,7 @@ class Sequence(Pass):
             history = History(base=base, steps=(*earlier, so_far))
             current = current.replace(inputs=change.inputs, nodes=nodes, outputs=change.outputs, history=history)
             current = verify(current)
-            entries = entries.then(change.entries)
+            entries, ordered = entries.then(change.entries), ordered or change.ordered
             if len(group) == 1:
                 group[0].check_values(current, done)
                 done = within(done, at)
@@ -181,7 +182,7 @@ class Sequence(Pass):
             at += len(group)
             places += sum(pass_.keyed for pass_ in group)
         promise = max(promises, key=STRENGTH.index)
-        return _Done(tuple(resolved), current, tuple(edits), tuple(created), promise, entries)
+        return _Done(tuple(resolved), current, tuple(edits), tuple(created), promise, entries, ordered)
 
     def _next(self, graph: Graph, at: int, step: int) -> tuple[list[Pass], Change]:
         """The next pass, or several that are carried out together, resolved and carried out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from pydantic import (
@@ -30,6 +30,7 @@ from growir.params import owners, param_table
 from growir.passes.chain import Place
 from growir.passes.eliminate_dead import drops
 from growir.passes.insert_block import fragment, kept_at_zero
+from growir.passes.renumbering import Room, make_room, renamed_key, source_at
 from growir.passes.state import ancestors, repoint
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name
 from growir.shapes import own_tables, shapes_of
@@ -89,9 +90,14 @@ class Stack(Pass):
             weights start from the operators' initialisers, or as given by `values`.
         exact: Whether the function is kept, which needs a residual block; else it changes.
         module: What the new block is called. By default the next number of the module that lists the blocks.
+        shift: Whether the blocks of that list from `module` on move up by one number, with all that is filed under
+            their names: then a block between others has the number that a deeper class would give it.
+        placed: Where its nodes stand in the document: in a run "behind" what they read, as the import of a deeper class
+            has them; or each where it is first "read", which histories of version 1 mean.
     """
 
     name: ClassVar[str] = "stack"
+    version: ClassVar[int] = 2
 
     block: Annotated[Reference | Nodes | InstanceOf[Graph], BeforeValidator(_place_or_document)]
     after: Reference | None = None
@@ -100,6 +106,8 @@ class Stack(Pass):
     copy_weights: StrictBool = False
     exact: StrictBool = True
     module: Name | None = None
+    shift: StrictBool = False
+    placed: Literal["behind", "read"] = "behind"
 
     @field_serializer("block")
     def _as_data(self, block: str | Nodes | Graph) -> Any:
@@ -107,9 +115,14 @@ class Stack(Pass):
 
     @model_serializer(mode="wrap")
     def _as_recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Without `before` a step reads as it did when there was none: what is recorded and what is drawn by it stay.
+        # A step without these reads as it did when there were none: what is recorded and what is drawn by it stay.
         data: dict[str, Any] = handler(self)
-        return {name: value for name, value in data.items() if name != "before" or value is not None}
+        unsaid = {"before": None, "shift": False, "placed": "behind"}
+        return {name: value for name, value in data.items() if name not in unsaid or value != unsaid[name]}
+
+    @classmethod
+    def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        return {"placed": "read", **fields} if version == 1 else super().upgraded(version, fields)
 
     def resolved(self, graph: Graph) -> Self:
         host, block = self._found(graph)
@@ -119,6 +132,11 @@ class Stack(Pass):
         return self.model_copy(update=changes)
 
     def check(self, graph: Graph) -> None:
+        if self.shift:
+            room, inner = self._with_room(graph)
+            inner.check(room.graph)
+            self._check_names(graph, room, inner)
+            return
         host, block = self._found(graph)
         place = self._place(graph, block)
         after, where = place.after, str(place)
@@ -158,6 +176,33 @@ class Stack(Pass):
                 raise PassRefused(f"{where}: the name {cut(name)} has been used; give another module")
         if self.exact:
             self._zeros(graph, host, block)
+
+    def _with_room(self, graph: Graph) -> tuple[Room, Self]:
+        """The graph with room for the block, and this pass as it is said there. Raises PassRefused if there is none."""
+        if self.module is None:
+            raise PassRefused(
+                'stack: shift makes room for a module that has a number; give module, such as "blocks.1" for a block '
+                "between blocks.0 and what is blocks.1 now"
+            )
+        host, block = self._found(graph)
+        room = make_room(graph, self.module)
+        named = {"after": self._after(graph, block), "before": self.before}
+        changes: dict[str, Any] = {}
+        if host is graph:
+            named["input"] = block.input
+            changes["block"] = tuple(room.called.get(name, name) for name in block.nodes)
+        changes |= {field: name and room.called.get(name, name) for field, name in named.items()}
+        return room, self.model_copy(update={**changes, "shift": False})
+
+    def _check_names(self, graph: Graph, room: Room, inner: Self) -> None:
+        """Raise PassRefused if what moves up, or the block, would have a name that something else had once."""
+        host, block = inner._found(room.graph)
+        new = {*room.called.values(), *inner._called(host, block, inner._module(room.graph, block)).values()}
+        if taken := sorted((new - graph.by_name.keys()) & graph.used_names):
+            raise PassRefused(
+                f"stack: blocks cannot move up from {cut(str(self.module))!r} on, since the name {cut(taken[0])} has "
+                "been used; put the block behind the last, without shift"
+            )
 
     def _found(self, graph: Graph) -> tuple[Graph, Block]:
         """The graph that the block stands in, this one or a document, and where. Raises PassRefused if it is none."""
@@ -202,7 +247,7 @@ class Stack(Pass):
         host, block = self._found(graph)
         called = self._called(host, block, self._module(graph, block))
         keys = self._keys(graph, host, block)
-        return keys if isinstance(keys, str) else frozenset(_key(key, called) for key in keys)
+        return keys if isinstance(keys, str) else frozenset(renamed_key(key, called) for key in keys)
 
     def _keys(self, graph: Graph, host: Graph, block: Block) -> frozenset[str] | str:
         """The same by the keys of the block that is repeated."""
@@ -223,22 +268,34 @@ class Stack(Pass):
     def preserves(self, graph: Graph) -> Preserves:
         if not self.exact:
             return Preserves.NOTHING
+        if self.shift:
+            room, inner = self._with_room(graph)
+            return inner.preserves(room.graph)
         host, block = self._found(graph)
         called = self._called(host, block, self._module(graph, block))
-        zeros = (_key(key, called) for key in self._zeros(graph, host, block))
+        zeros = (renamed_key(key, called) for key in self._zeros(graph, host, block))
         given = any(np.any(self.values.get(key, 0)) for key in zeros)
         return Preserves.NOTHING if given else kept_at_zero(host[name] for name in block.nodes)
 
     def change(self, graph: Graph, step: int) -> Change:
+        if self.shift:
+            room, inner = self._with_room(graph)
+            done = inner.change(room.graph, step)
+            created = [node.name for node in done.nodes if node.name not in graph]
+            return replace(done, edits=(*room.edits, *done.edits), created=created)
         host, block = self._found(graph)
         place = self._place(graph, block)
         reads = {block.input: place.after}
         if self.before is not None:
             reads |= dict.fromkeys(block.beside, self.before)
-        called = self._called(host, block, self._module(graph, block))
+        module = self._module(graph, block)
+        called = self._called(host, block, module)
         zeros = self._zeros(graph, host, block) if self.exact else frozenset[str]()
         outer = shared_outside(host, block.nodes)
         nodes = [renamed(host[name], called, reads, _shared(host, name, outer)) for name in block.nodes]
+        if host is graph:
+            stem = module_of(block)
+            nodes = [node.model_copy(update={"source": source_at(node.source, stem, module)}) for node in nodes]
         if host is graph and not self.copy_weights:
             nodes = [node.model_copy(update={"frozen": ()}) for node in nodes]
         table, own, edits = param_table(host), owners(host), list[Edit]()
@@ -246,14 +303,19 @@ class Stack(Pass):
             # What is shared with a node outside of the block is shared with the new one too.
             if owner != key or key in outer or key.rpartition(".")[0] not in called:
                 continue
-            param, new = table[key], _key(key, called)
+            param, new = table[key], renamed_key(key, called)
             if self.copy_weights and key not in zeros and new not in self.values:
                 edits.append(Copy(new, key))
             else:
                 start = replace(param, init=Constant(0.0)) if key in zeros else param
                 edits.append(create(new, start, self.seed, step, self.values))
         old, outputs = place.repointed(graph, called[block.output])
-        return Change([*old, *nodes], outputs, edits, [node.name for node in nodes])
+        created = [node.name for node in nodes]
+        if self.placed == "read":
+            return Change([*old, *nodes], outputs, edits, created)
+        outside = {name for node in nodes for name in node.inputs} - set(created)
+        behind = 1 + max((k for k, node in enumerate(old) if node.name in outside), default=-1)
+        return Change([*old[:behind], *nodes, *old[behind:]], outputs, edits, created, ordered=True)
 
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
@@ -370,11 +432,6 @@ def _shared(graph: Graph, node: str, outer: Collection[str]) -> dict[str, str]:
     own = owners(graph)
     mine = {parameter: own[f"{node}.{parameter}"] for parameter in own_tables(graph)[node]}
     return {parameter: owner for parameter, owner in mine.items() if owner in outer}
-
-
-def _key(key: str, called: Mapping[str, str]) -> str:
-    host, _, parameter = key.rpartition(".")
-    return f"{called[host]}.{parameter}"
 
 
 def _paths(module: str) -> list[str]:

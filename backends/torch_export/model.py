@@ -43,11 +43,13 @@ class Imported:
     Attributes:
         graph: Its architecture.
         arrays: Its tensors by the graph's keys.
+        keys: What the model calls each of them, a parameter or a buffer; constants of its code have no name there.
         notices: What the user should know.
     """
 
     graph: Graph
     arrays: Mapping[str, NDArray[Any]]
+    keys: Mapping[str, str]
     notices: tuple[str, ...]
 
 
@@ -94,7 +96,9 @@ def _imported(prepared: Prepared, model: nn.Module, name: str | None, check: boo
         fixed = all_fixed(read.whole.graph, why)
     differs = _differences(prepared, program, read.reader, match, verdict, places)
     graph = whole.graph.replace(train_differs=differs, fixed_sizes=fixed)
-    return Imported(graph, whole.arrays, tuple(_notices(prepared, program, read.reader, match, verdict, places)))
+    notices = tuple(_notices(prepared, program, read.reader, match, verdict, places))
+    keys = {key: called for key, called in read.whole.keys.items() if key in whole.arrays}
+    return Imported(graph, whole.arrays, keys, notices)
 
 
 class _Read(NamedTuple):
@@ -261,6 +265,7 @@ class _Assembled(NamedTuple):
         tensors: The same in the memory of the model's own.
         lines: The model's line for each node.
         sources: The model's name of each parameter, by key.
+        keys: The same of buffers too.
     """
 
     graph: Graph
@@ -268,6 +273,7 @@ class _Assembled(NamedTuple):
     tensors: dict[str, torch.Tensor]
     lines: dict[str, str]
     sources: dict[str, str]
+    keys: dict[str, str]
 
 
 def _assembled(reader: Reader, title: str) -> _Assembled:
@@ -285,6 +291,7 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
     arrays: dict[str, NDArray[Any]] = {}
     tensors: dict[str, torch.Tensor] = {}
     sources: dict[str, str] = {}
+    keys: dict[str, str] = {}
     nodes: list[Node] = []
     for draft, (name, source) in zip(kept, named, strict=True):
         tied: dict[str, str] = {}
@@ -304,6 +311,8 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
                 continue
             tensors[key] = _tensor(held, draft)
             arrays[key] = to_array(tensors[key])
+            if held.keys:
+                keys[key] = held.keys[0]
             if held.trained:
                 sources[key] = held.keys[0]
             # What is learned in general, such as an embedding, may be a buffer in this model, a table of sines say.
@@ -317,7 +326,7 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
     )
     graph = Graph(name=title, inputs=entries, nodes=tuple(nodes), outputs=tuple(name_of[k] for k in outputs))
     lines = {name: source_line(draft.call, folders=False) for draft, (name, _) in zip(kept, named, strict=True)}
-    return _Assembled(verify(graph), arrays, tensors, lines, sources)
+    return _Assembled(verify(graph), arrays, tensors, lines, sources, keys)
 
 
 def _shape_at(source: int, inputs: Sequence[tuple[str, Shape]], drafts: Sequence[Draft]) -> Shape:

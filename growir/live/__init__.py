@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from growir.live.branching import branch
 from growir.live.growing import graph_of, grow, network_of
+from growir.live.into import Filled, grow_into
 from growir.live.report import Place, Report, TensorChange
 from growir.live.rows import register
 from growir.live.schedule import Growth, Plateau, Progress, Schedule, Slope
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CopyState",
+    "Filled",
     "Follows",
     "FreshState",
     "Growth",
@@ -33,6 +35,7 @@ __all__ = [
     "branch",
     "graph_of",
     "grow",
+    "grow_into",
     "network_of",
     "register",
 ]

@@ -228,6 +228,16 @@ class OptimizerPlan:
             for k, member in zip(slots, ours, strict=True):
                 group[k] = member
 
+    @property
+    def state(self) -> Mapping[str, Slots]:
+        """What it keeps of each of the module's parameters after growth, by new key."""
+        return self._state
+
+    @property
+    def holds_others(self) -> bool:
+        """Whether it holds other optimizers, which have state of their own."""
+        return bool(self._inner)
+
     # -- the change -------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
