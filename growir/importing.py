@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from growir.edits import NUMPY, among, apply_edits
-from growir.errors import ModelError, PassRefused, cut
+from growir.errors import PassRefused, cut
 from growir.network import Network
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ def plan(
         ModelError: A model cannot be exported.
         PassRefused: The large model is no growth of the small one; the message has the first difference that is left.
     """
-    from growir.backends.torch_export import import_model
+    from growir.backends.torch_export import import_model, made
     from growir.document import function_hash
     from growir.planning import Plan, leading
 
-    before = import_model(_made(small, "small"), example_inputs, check=False)
-    after = import_model(_made(large, "large"), example_inputs if large_inputs is None else large_inputs, check=False)
+    before = import_model(made(small, "small"), example_inputs, check=False)
+    after = import_model(made(large, "large"), example_inputs if large_inputs is None else large_inputs, check=False)
     step = leading(before.graph, after.graph, widths=widths, exact=exact, order=order)
     found = Plan(
         graph=before.graph,
@@ -106,17 +106,6 @@ def plan(
         large_keys=after.keys,
     )
     _check_constants(found, before.arrays, after.arrays)
-    return found
-
-
-def _made(model: Model, what: str) -> torch.nn.Module:
-    from torch import nn
-
-    found: object = model() if callable(model) and not isinstance(model, nn.Module) else model
-    if not isinstance(found, nn.Module):
-        raise ModelError(
-            f"{what}: a torch.nn.Module is needed, or a function that makes one, but it is {cut(repr(found))}"
-        )
     return found
 
 

@@ -1,15 +1,17 @@
-"""A model and its example inputs from what stands on a command line."""
+"""A model from a function that makes it, and with its example inputs from what stands on a command line."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from growir.backends.torch_export.exporting import failure
-from growir.errors import ModelError
+from growir.errors import ModelError, cut
 from growir.nearest import suggestion
 
 
@@ -62,3 +64,13 @@ def made_by(source: str) -> torch.nn.Module:
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"{source}: gives an object of type {type(model).__name__}, no torch.nn.Module")
     return model
+
+
+def made(model: nn.Module | Callable[[], nn.Module], what: str) -> nn.Module:
+    """A model, or what a function makes. Raises ModelError if that is none, by the name that the caller gives it."""
+    found: object = model() if callable(model) and not isinstance(model, nn.Module) else model
+    if not isinstance(found, nn.Module):
+        raise ModelError(
+            f"{what}: a torch.nn.Module is needed, or a function that makes one, but it is {cut(repr(found))}"
+        )
+    return found
