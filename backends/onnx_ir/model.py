@@ -104,7 +104,7 @@ def assemble(graph: Graph, arrays: Mapping[str, Array], opset: int) -> Assembly:
     floats = {name: array for name, array in draft.tensors.items() if array.dtype == np.float32}
     large = {name: array for name, array in floats.items() if array.nbytes > INLINE_BYTES}
     inside = {draft.values[node.name]: declared(shapes[node.name], symbols[node.name]) for node in graph.nodes}
-    types = {draft.values[node.name]: shapes[node.name].dtype for node in graph.nodes}
+    types: dict[str, DType] = {draft.values[node.name]: shapes[node.name].dtype for node in graph.nodes}
     hidden = inside.keys() - set(outputs) - draft.tensors.keys()
     model = helper.make_model(
         helper.make_graph(

@@ -8,7 +8,8 @@ their outputs, unless their configuration says otherwise:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ def without_caches(model: nn.Module, args: Sequence[torch.Tensor], kwargs: Mappi
     """
     found: dict[str, None] = {}
     before = None
-    for path, part in model.named_modules():
+    for path, part in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
         config: object = getattr(part, "config", None)
         for name in SWITCHES:
             if getattr(config, name, None) is True:

@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -68,7 +69,7 @@ def made_by(source: str) -> torch.nn.Module:
 
 def made(model: nn.Module | Callable[[], nn.Module], what: str) -> nn.Module:
     """A model, or what a function makes. Raises ModelError if that is none, by the name that the caller gives it."""
-    found: object = model() if callable(model) and not isinstance(model, nn.Module) else model
+    found = model if isinstance(model, nn.Module) else cast("object", model() if callable(model) else model)
     if not isinstance(found, nn.Module):
         raise ModelError(
             f"{what}: a torch.nn.Module is needed, or a function that makes one, but it is {cut(repr(found))}"

@@ -5,7 +5,7 @@ g * v / |v|, with g and v learned      ->      one weight, learned
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from torch import nn
@@ -33,7 +33,7 @@ def _with_own_class(part: nn.Module) -> None:
     """Give a parametrised module a class of its own: torch removes the computed weight from the class of all copies."""
     shared = type(part)
     members = {name: member for name, member in vars(shared).items() if name not in ("__dict__", "__weakref__")}
-    part.__class__ = type(shared.__name__, shared.__bases__, members)
+    part.__class__ = cast("type[nn.Module]", type(shared.__name__, shared.__bases__, members))
 
 
 def fold_weight_norms(model: nn.Module) -> list[str]:
@@ -43,7 +43,7 @@ def fold_weight_norms(model: nn.Module) -> list[str]:
         What the user should know of it, if there was one.
     """
     found: list[str] = []
-    for path, part in list(model.named_modules()):
+    for path, part in list(cast("Iterator[tuple[str, nn.Module]]", model.named_modules())):
         parametrised = list(_parametrised(part))
         if parametrised:
             _with_own_class(part)

@@ -217,7 +217,7 @@ class Reader:
         written = len(self.exported.graph_signature.output_specs) - len(self.exported.graph_signature.user_outputs)
         flat = flat[written:]
         names = _names_of(spec) if spec is not None else []
-        if names and spec.type is not None and spec.type not in (tuple, list) and (len(names) > 1 or spec.type is dict):
+        if spec is not None and names and spec.type is not None and spec.type not in (tuple, list) and (len(names) > 1 or spec.type is dict):
             kind = "dict" if spec.type is dict else str(spec.type.__name__)
             given = ", ".join(name for name, item in zip(names, flat, strict=True) if item is not None)
             self.notices[f"the model returns a {kind}; the network returns a tuple in its order: {given}"] = None
@@ -354,7 +354,8 @@ class Reader:
 def _names_of(spec: TreeSpec, before: str = "") -> list[str]:
     """What a model calls its outputs, one name for each: the keys of dicts and dataclasses, the places in tuples."""
     # torch before 2.9 has only the attribute, which later ones warn of.
-    children = spec.children() if callable(getattr(spec, "children", None)) else spec.children_specs
+    listed = getattr(spec, "children", None)
+    children = cast("list[TreeSpec]", listed() if callable(listed) else getattr(spec, "children_specs"))  # noqa: B009
     if not children:
         return [before] if spec.is_leaf() else []
     context = cast(object, spec.context)

@@ -119,7 +119,9 @@ class _Lowering:
 
     def _opened(self, path: str) -> _Scope:
         """The code of a part, which reads what the part is given."""
-        splits = splits_of(self.members.get(path, ()), self.graph) if self.splitting else {}
+        splits: Mapping[str, tuple[Node, ...]] = {}
+        if self.splitting:
+            splits = splits_of(self.members.get(path, ()), self.graph)
         found = self.scopes[path] = _Scope(path, self.parts.get(path), splits)
         around = f"{self._inner(path)}."
         for name in found.part.given if found.part else ():

@@ -131,12 +131,12 @@ def grow_into(
 def _named(module: object, what: str) -> Tensors:
     """A module's parameters and buffers under each of their names, out of what wraps it."""
     while isinstance(module, nn.Module):
-        inner = dict(module.named_children()).get("_orig_mod")
+        inner: object = getattr(module, "_orig_mod", None)  # what torch.compile wraps
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module
+            inner = cast("object", module.module)
         if inner is None:
             break
-        module = inner
+        module = cast("nn.Module", inner)
     if not isinstance(module, nn.Module):
         raise ModelError(f"the {what} model must be a torch.nn.Module, but is a {type(module).__name__}")
     found: Tensors = dict(module.named_parameters(remove_duplicate=False))

@@ -188,7 +188,8 @@ class Schedule:
         if warmup + decay > 1:
             raise ModelError(f"warmup={warmup:g} and decay={decay:g} are more than the whole budget")
         self.growths = tuple(growths)
-        self.budget, self.unit = float(budget), unit
+        self.budget = float(budget)
+        self.unit: Unit = unit
         self.warmup, self.decay = warmup, decay
         self.options = options
         self.spent = 0.0
