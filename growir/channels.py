@@ -79,6 +79,7 @@ class ChannelSpace:
         random: It, or what changes with it, passes through a dropout, so its width changes which random numbers are
             drawn in train mode.
         tied: One parameter axis both produces and consumes it, so copies cannot be exact.
+        idle: No value that depends on an input holds it, as with rows of a table that the model never reads.
     """
 
     name: str
@@ -92,6 +93,7 @@ class ChannelSpace:
     partial: bool
     random: bool
     tied: bool
+    idle: bool
     space: Space = field(repr=False, compare=False)
     growth: Joint = field(repr=False, compare=False)  # new units, of this and other spaces, that make one stride
     shrink: Joint = field(repr=False, compare=False)  # and units that go together, where the function may change
@@ -237,6 +239,7 @@ class _Walk:
         self.strides = Strides(algebra, self._reading(), rule.balances, rule.uniform)
         self.read = read = self._reading()
         self.resolved = {name: tuple([read(axis) for axis in axes]) for name, axes in self.values.items()}
+        self.graph = graph
         self._hand_shares_over(graph)
 
     def _apply(self, graph: Graph, shapes: Mapping[str, Shape], own: Mapping[str, str]) -> None:
@@ -300,12 +303,21 @@ class _Walk:
     def _holders(self, holders: list[Axes]) -> set[Space]:
         return {space for axes in holders for axis in axes for space in spaces_on(self.read(axis))}
 
+    def _live(self) -> set[str]:
+        """The values that depend on an input."""
+        live = {entry.name for entry in self.graph.inputs}
+        for node in self.graph.nodes:
+            if not live.isdisjoint(node.inputs):
+                live.add(node.name)
+        return live
+
     def _spaces(self) -> tuple[ChannelSpace, ...]:
         """Every space under its name, in the order in which values hold them; last those that none holds."""
         params = self.rule.params
         slots = _slots(params)
         random, partial = self._holders(self.rule.random), self._holders(self.rule.partial)
         nodes, pure, places = _places(self.resolved)
+        live = self._live()
 
         def found(space: Space, name: str, where: list[str], axes: Axes) -> ChannelSpace:
             used = slots[1].get(space, [])
@@ -330,6 +342,7 @@ class _Walk:
                 partial=space in partial,
                 random=not random.isdisjoint(growth),
                 tied=tied,
+                idle=bool(where) and live.isdisjoint(where),
                 space=space,
                 growth=growth,
                 shrink=self.strides.of(space, keep=False)[0] if uniform else growth,

@@ -10,6 +10,7 @@ from growir.channels import ChannelSpace, Slot, channel_spaces, opened
 from growir.columns import Grid
 from growir.errors import PassRefused, cut
 from growir.graph import Graph
+from growir.shapes import own_tables
 from growir.show import MAX_ROWS, Json, some
 
 # What a mark in the table of spaces means; each is explained where it occurs.
@@ -27,7 +28,8 @@ _STRIDE = "its width changes by multiples of this: somewhere its channels are cu
 def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
     """The table of spaces, what its marks mean, and why each pinned space is."""
     spaces = channel_spaces(graph)
-    shown = spaces if everything else spaces[:MAX_ROWS]
+    told = spaces if everything else [space for space in spaces if not _of_tables(graph, space)]
+    shown = told if everything else told[:MAX_ROWS]
     names = {space.space: space.name for space in spaces}
     rows = tuple(
         (
@@ -43,8 +45,10 @@ def space_parts(graph: Graph, everything: bool) -> list[str | Grid]:
     )
     headers = ("space", "width", "stride", "nodes", "made by", "read by", "marks")
     parts: list[str | Grid] = [Grid(headers, rows, frozenset({"width", "stride", "nodes"}))]
-    if len(shown) < len(spaces):
-        parts.append(f"{len(spaces):,} spaces, the first {len(shown)} shown; --all shows each")
+    if len(shown) < len(told):
+        parts.append(f"{len(told):,} spaces, the first {len(shown)} shown; --all shows each")
+    if len(told) < len(spaces):
+        parts.append(f"{len(spaces) - len(told):,} more are of tables alone, not read or not learned; --all shows them")
     if any(space.stride > 1 for space in shown):
         parts.append(f"stride: {_STRIDE}")
     used = {mark for space in shown for mark in _marks(space)}
@@ -106,6 +110,12 @@ def _readers(space: ChannelSpace) -> list[str]:
 
 def _owner(slot: Slot) -> str:
     return slot.parameter.rpartition(".")[0]
+
+
+def _of_tables(graph: Graph, space: ChannelSpace) -> bool:
+    """Whether a space is of rows that nothing reads, or of constants alone, as with the angles of rotary positions."""
+    keys = {slot.parameter.rpartition(".") for slot in (*space.producers, *space.consumers)}
+    return space.idle or (bool(keys) and all(own_tables(graph)[node][name].buffer for node, _, name in keys))
 
 
 def _counted(names: Sequence[str]) -> str:

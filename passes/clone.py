@@ -27,7 +27,8 @@ def clone(graph: Graph | HasGraph, factor: float = 2, *, nodes: Listed[str] = ()
         graph: The graph, or a network.
         factor: By how much, above 1. In spaces that are normalised as a whole, such as a transformer's stream, it is a
             whole number.
-        nodes: The names of the spaces that grow, as `channel_spaces` gives them; all free ones by default.
+        nodes: The names of the spaces that grow, as `channel_spaces` gives them. By default all free ones, but for rows
+            of tables that nothing reads.
         apart: As `Widen` has it.
 
     Raises:
@@ -52,7 +53,7 @@ def _chosen(graph: Graph, nodes: Listed[str]) -> list[ChannelSpace]:
             raise PassRefused(
                 f"clone: the width {space.width} of {cut(space.name)} is pinned by {'; '.join(map(str, space.pins))}"
             )
-    free = [space for space in named or analysis.spaces if not space.pins]
+    free = [space for space in named or analysis.spaces if not space.pins and (named or not space.idle)]
     spaces = {space.space for space in free}
     inner = {within for outer, within in analysis.nested() if outer in spaces}
     chosen: list[ChannelSpace] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -67,9 +66,9 @@ def made_by(source: str) -> torch.nn.Module:
     return model
 
 
-def made(model: nn.Module | Callable[[], nn.Module], what: str) -> nn.Module:
+def made(model: object, what: str) -> nn.Module:
     """A model, or what a function makes. Raises ModelError if that is none, by the name that the caller gives it."""
-    found = model if isinstance(model, nn.Module) else cast("object", model() if callable(model) else model)
+    found = model if isinstance(model, nn.Module) or not callable(model) else cast("object", model())
     if not isinstance(found, nn.Module):
         raise ModelError(
             f"{what}: a torch.nn.Module is needed, or a function that makes one, but it is {cut(repr(found))}"

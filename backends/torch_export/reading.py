@@ -217,7 +217,13 @@ class Reader:
         written = len(self.exported.graph_signature.output_specs) - len(self.exported.graph_signature.user_outputs)
         flat = flat[written:]
         names = _names_of(spec) if spec is not None else []
-        if spec is not None and names and spec.type is not None and spec.type not in (tuple, list) and (len(names) > 1 or spec.type is dict):
+        if (
+            spec is not None
+            and names
+            and spec.type is not None
+            and spec.type not in (tuple, list)
+            and (len(names) > 1 or spec.type is dict)
+        ):
             kind = "dict" if spec.type is dict else str(spec.type.__name__)
             given = ", ".join(name for name, item in zip(names, flat, strict=True) if item is not None)
             self.notices[f"the model returns a {kind}; the network returns a tuple in its order: {given}"] = None
