@@ -82,9 +82,7 @@ class Widen(Resizing):
     @classmethod
     def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
         # The first version kept nothing apart, whatever the shares.
-        if version == 1 and fields.get("shares"):
-            return {**fields, "apart": 0.0}
-        return fields if version == 1 else super().upgraded(version, fields)
+        return {**fields, "apart": 0.0} if version == 1 else super().upgraded(version, fields)
 
     def analysis(self, graph: Graph) -> Analysis:
         closed = analyse(graph)

@@ -318,7 +318,7 @@ def test_a_space_that_is_normalised_is_pruned_channel_by_channel() -> None:
 
 def test_a_space_that_is_normalised_and_tied_at_once_is_pinned() -> None:
     """Copies would double what the tied weight sums, fresh channels would move the norm's statistics."""
-    norm = Node(name="norm", op=LayerNorm(dims=1), inputs=("act",))
+    norm = Node(name="norm", op=LayerNorm(dims=1, elementwise_affine=False), inputs=("act",))
     graph = adapted(norm, Node(name="head", op=Linear(bias=False), inputs=("norm", "turned")))
     assert "fc (is normalised and tied at once, so neither copies nor fresh channels are exact)" in reasons(graph, "fc")
     with pytest.raises(PassRefused, match="normalised and tied at once"):

@@ -514,7 +514,7 @@ def test_steps_say_every_choice_and_their_version() -> None:
     graph = Widen(node="fc1", by=2, copies=(0, 0)).rewrite(mlp()).graph
     (step,) = to_data(graph)["history"]["steps"]
     shares = step.pop("shares")
-    assert step == {"pass": "widen", "version": 1, "node": "fc1", "by": 2, "copies": [0, 0], "seed": 0, "created": []}
+    assert step == {"pass": "widen", "version": 2, "node": "fc1", "by": 2, "copies": [0, 0], "seed": 0, "created": []}
     assert shares == pytest.approx([1 / 6, 2 / 6])
 
 
@@ -525,7 +525,8 @@ def test_a_uniform_space_records_its_copies_and_shares() -> None:
     grown = Widen(node="fc", by=4).rewrite(graph).graph
     (step,) = to_data(grown)["history"]["steps"]
     assert step["copies"] == [0, 1, 0, 1]
-    assert step["shares"] == pytest.approx([1 / 6, 1 / 6, 2 / 6, 2 / 6])
+    assert step["shares"] == pytest.approx([1 / 3] * 4)
+    assert step["apart"] == 1.0
     assert load_graph(to_data(grown)) == grown
 
 

@@ -41,7 +41,7 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "in an order of one's own": (
         lambda: p.Widen(8, "fc1"),
-        "widen: its arguments are given by name, and they are node, by, copies, shares, seed, values",
+        "widen: its arguments are given by name, and they are node, by, copies, shares, apart, init, seed, values",
     ),
     "one twice": (
         lambda: p.Split("fc1", node="fc1"),
@@ -64,7 +64,7 @@ CALLS: dict[str, tuple[Callable[..., Any], str]] = {
     "a pass lacks one": (lambda: p.Widen(node="fc1"), "widen: it needs by"),
     "a pass has another": (
         lambda: p.Widen(nod="fc1", by=1),
-        "widen: it needs node; unknown attribute 'nod'; it takes node, by, copies, shares, seed, values. "
+        "widen: it needs node; unknown attribute 'nod'; it takes node, by, copies, shares, apart, init, seed, values. "
         "Did you mean 'node'?",
     ),
     "a value": (lambda: p.Widen(node="fc1", by="2"), 'widen: by is "2": input should be a valid integer'),
