@@ -197,7 +197,7 @@ def test_after_an_error_both_are_as_they_were() -> None:
         "into, a AdamW, holds no parameter of the large model": {"into": adamw(made(3))},
         "holds no parameter of this module": {"optimizer": adamw(made(2))},
         "one of the large model goes on: optimizer has 1, into has 0": {"into": None},
-        r"the large model has no blocks.2.up.weight, but that of the plan has": {"large": made(2)},
+        r"the large model has no blocks.2.norm.weight, but that of the plan has": {"large": made(2)},
         r"the small model: wte.weight has shape \[8, 5\], but in the plan \[8, 4\]": {"small": made(2, 5)},
         "the large model must be a torch.nn.Module, but is a int": {"large": 3},
     }
