@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -68,7 +67,7 @@ def made_by(source: str) -> torch.nn.Module:
 
 def made(model: object, what: str) -> nn.Module:
     """A model, or what a function makes. Raises ModelError if that is none, by the name that the caller gives it."""
-    found = model if isinstance(model, nn.Module) or not callable(model) else cast("object", model())
+    found: object = model() if callable(model) and not isinstance(model, nn.Module) else model
     if not isinstance(found, nn.Module):
         raise ModelError(
             f"{what}: a torch.nn.Module is needed, or a function that makes one, but it is {cut(repr(found))}"

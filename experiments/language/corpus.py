@@ -39,7 +39,7 @@ class Corpus:
     def judged(self, size: int, length: int, batches: int) -> list[torch.Tensor]:
         """The same windows of the held-out text each time, spread over all of it."""
         at = torch.linspace(0, len(self.held) - length - 1, size * batches).long()[:, None]
-        return list(self.held[at + torch.arange(length + 1)].long().split(size))
+        return list(torch.split(self.held[at + torch.arange(length + 1)].long(), size))
 
 
 def corpus(*, packages: bool = False) -> Corpus:
