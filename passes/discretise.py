@@ -10,7 +10,7 @@ from pydantic import Field
 
 from growir.cells.plan import Kind
 from growir.cells.reading import SKIP, CellAt, OperationAt, cells_of
-from growir.errors import PassRefused, cut
+from growir.errors import GraphError, PassRefused, cut
 from growir.graph import Graph, Reference
 from growir.nearest import suggestion
 from growir.passes.eliminate_dead import drops, live_nodes
@@ -47,7 +47,10 @@ class Discretise(Pass):
         return self.model_copy(update={"operations": self._kept(graph)})
 
     def check(self, graph: Graph) -> None:
-        cells = cells_of(graph)
+        try:
+            cells = cells_of(graph)
+        except GraphError as error:  # another pass may have put something between the parts of a cell
+            raise PassRefused(str(error)) from None
         if not cells:
             raise PassRefused(
                 "the graph has no cells: sums called node_2, node_3 and so on, of operations called "
