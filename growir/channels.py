@@ -27,8 +27,10 @@ from growir.ops.spaces import (
     shares_of,
     spaces_on,
 )
+from growir.reach import fed_values
 from growir.shapes import owners, shapes_of
 from growir.strides import Joint, Strides
+from growir.tied import hand_shares_over
 
 Place = tuple[str, int]  # an axis of a graph input
 IN_BETWEEN = "new positions would not be the last ones here, and later ones see them"
@@ -240,7 +242,7 @@ class _Walk:
         self.read = read = self._reading()
         self.resolved = {name: tuple([read(axis) for axis in axes]) for name, axes in self.values.items()}
         self.graph = graph
-        self._hand_shares_over(graph)
+        hand_shares_over(graph, rule, self.strides.uniform, read)
 
     def _apply(self, graph: Graph, shapes: Mapping[str, Shape], own: Mapping[str, str]) -> None:
         """Every operator's rule, in document order."""
@@ -274,42 +276,8 @@ class _Walk:
         entries = {node: read(axis) for node, axis in rule.entries.items()}
         return Analysis(self.resolved, rule.params, followers, selected, self._spaces(), entries, counted)
 
-    def _hand_shares_over(self, graph: Graph) -> None:
-        """Let a norm take the shares that a tied tensor behind it cannot, since it makes the channels that it reads.
-
-        An embedding E makes the stream x, and is the head too: logits = E (w * norm(x)). Each channel gets k equal
-        copies, so that E becomes (E, ..., E). With shares in the columns of E the stream would change; with shares s_i
-        that sum to one in the norm, the logits are the sum of E (s_i w * norm(x)), which is what they were.
-        """
-        rule, uniform = self.rule, self.strides.uniform
-        both = [(use, key, axis) for key, use in rule.params.items() for axis in sorted(use.consumes & use.produces)]
-        both = [each for each in both if not uniform.isdisjoint(spaces_on(self.read(each[0].axes[each[2]])))]
-        if not both:
-            return
-        shared = {owner for key, owner in owners(graph).items() if key != owner}
-        for use, key, axis in both:
-            held = set(spaces_on(self.read(use.axes[axis])))
-            readers = {node for node, read in rule.readers[key] if read == axis}
-            values = {graph[node].inputs[0] for node in readers}
-            scales = [key for value in values for key in rule.scales.get(value, ())]
-            # Nothing else may see the shares: neither another reader of the value, nor another user of the scales.
-            alone = all(value in rule.scales and set(graph.consumers[value]) <= readers for value in values)
-            if alone and values.isdisjoint(graph.outputs) and shared.isdisjoint(scales):
-                use.consumes -= {axis}
-                for taker in (rule.params[key] for key in scales):
-                    mine = [k for k, terms in enumerate(taker.axes) if held & set(spaces_on(self.read(terms)))]
-                    taker.takes |= set(mine)
-
     def _holders(self, holders: list[Axes]) -> set[Space]:
         return {space for axes in holders for axis in axes for space in spaces_on(self.read(axis))}
-
-    def _live(self) -> set[str]:
-        """The values that depend on an input."""
-        live = {entry.name for entry in self.graph.inputs}
-        for node in self.graph.nodes:
-            if not live.isdisjoint(node.inputs):
-                live.add(node.name)
-        return live
 
     def _spaces(self) -> tuple[ChannelSpace, ...]:
         """Every space under its name, in the order in which values hold them; last those that none holds."""
@@ -317,7 +285,7 @@ class _Walk:
         slots = _slots(params)
         random, partial = self._holders(self.rule.random), self._holders(self.rule.partial)
         nodes, pure, places = _places(self.resolved)
-        live = self._live()
+        fed = fed_values(self.graph)
 
         def found(space: Space, name: str, where: list[str], axes: Axes) -> ChannelSpace:
             used = slots[1].get(space, [])
@@ -342,7 +310,7 @@ class _Walk:
                 partial=space in partial,
                 random=not random.isdisjoint(growth),
                 tied=tied,
-                idle=bool(where) and live.isdisjoint(where),
+                idle=bool(where) and fed.isdisjoint(where),
                 space=space,
                 growth=growth,
                 shrink=self.strides.of(space, keep=False)[0] if uniform else growth,

@@ -38,14 +38,12 @@ class Create:
         param: It.
         fresh: What it starts as.
         place: What its numbers are called when they are given; the key if None.
-        like: The tensor whose deviation a draw takes, where `fresh` asks for one.
     """
 
     key: str
     param: Param
     fresh: Fresh
     place: Address | None = None
-    like: str | None = None
 
     @property
     def address(self) -> Address:
@@ -148,34 +146,34 @@ def among(edits: Sequence[Edit], keys: Iterable[str]) -> list[Edit]:
     """The edits that can be done where only some tensors are at hand: those of these, and what is made of nothing."""
     known, found = set(keys), list[Edit]()
     for edit in edits:
-        match edit:
-            case Create(key):
-                known.add(key)
-            case Copy(key, source):
-                if source not in known:
-                    known.discard(key)
-                    continue
-                known.add(key)
-            case Derive(key, _, sources):
-                if not known.issuperset(sources):
-                    known.discard(key)
-                    continue
-                known.add(key)
-            case Rename(old, new):
-                if old not in known:
-                    known.discard(new)
-                    continue
-                known.discard(old)
-                known.add(new)
-            case Drop(key):
-                if key not in known:
-                    continue
-                known.discard(key)
-            case _:
-                if edit.key not in known:
-                    continue
-        found.append(edit)
+        reads, gone, made = _touched(edit)
+        done = known.issuperset(reads)
+        known -= {*gone, *made}
+        if done:
+            known |= {*made}
+            found.append(edit)
     return found
+
+
+def _touched(edit: Edit) -> tuple[Iterable[str], Iterable[str], Iterable[str]]:
+    """The tensors that an edit needs, those that are gone after it, and those that it gives."""
+    match edit:
+        case Create(key):
+            return (), (), (key,)
+        case Copy(key, source):
+            return (source,), (), (key,)
+        case Derive(key, _, sources):
+            return sources, (), (key,)
+        case Rename(old, new):
+            return (old,), (old,), (new,)
+        case Pack(key, sources):
+            return sources, sources, (key,)
+        case Drop(key):
+            return (key,), (key,), ()
+        case Remap(key) | Shift(key):
+            return (key,), (), (key,)
+        case _:
+            assert_never(edit)
 
 
 def apply_edits(
@@ -218,12 +216,10 @@ def apply_edits(
         match edit:
             case Remap(key):
                 out[key] = remapped(edit, out[key], backend, numbers)
-            case Create(key, param, fresh, like=like):
+            case Create(key, param, fresh):
                 made = numbers(edit.address, param.shape)
                 if made is None:
-                    deviation = backend.deviation(out[like]) if fresh.like and like is not None else 0.0
-                    block = fresh.like_old(param.shape, key, deviation)
-                    made = backend.create(block.astype(storage(param, dtype)))
+                    made = backend.create(fresh.block(param.shape, key).astype(storage(param, dtype)))
                 out[key] = made
             case Drop(key):
                 del out[key]

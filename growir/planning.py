@@ -30,6 +30,7 @@ from growir.ops import Embedding
 from growir.ops.spaces import Axis, Space
 from growir.passes import Extend, Sequence, Widen, deepen, pass_from_data
 from growir.passes.deepening import Order, numbered_modules, numbers_of
+from growir.passes.registry import pass_to_data
 from growir.passes.resizing import in_turn
 from growir.rewrite import Pass, Rewrite
 from growir.shapes import shapes_of
@@ -45,10 +46,6 @@ def _read_pass(given: object) -> object:
 
 def _read_graph(given: object) -> object:
     return load(dict(cast("Mapping[str, Any]", given))) if isinstance(given, Mapping) else given
-
-
-def _pass_data(step: Pass) -> dict[str, Any]:
-    return {"pass": step.name, **step.model_dump(mode="json"), "version": step.version}
 
 
 class Plan(Record):
@@ -68,7 +65,7 @@ class Plan(Record):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     graph: Annotated[InstanceOf[Graph], BeforeValidator(_read_graph), PlainSerializer(to_data)] = Field(repr=False)
-    step: Annotated[SerializeAsAny[Pass], BeforeValidator(_read_pass), PlainSerializer(_pass_data)]
+    step: Annotated[SerializeAsAny[Pass], BeforeValidator(_read_pass), PlainSerializer(pass_to_data)]
     before: str
     after: str
     small_keys: Mapping[str, str] = Field(default_factory=dict[str, str], repr=False)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from growir.collecting import uncollected
 from growir.edits import Create, Edit, Fresh, Remap, Rename
@@ -19,7 +19,7 @@ from growir.entries import UNCHANGED, Entries, for_callers
 from growir.errors import GrowirError, PassRefused, Problem, cut
 from growir.fields import Record
 from growir.graph import MAX_STEPS, Graph, History, Input, Node, Step, Ties, graph_of
-from growir.names import allot
+from growir.names import allot, fault
 from growir.nearest import alternatives
 from growir.ops import Param
 from growir.params import FLOATS, array_digest, frozen, frozen_keys, param_table
@@ -92,6 +92,8 @@ class Pass(Record):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    # Fields that came later: a step in which they have their defaults is recorded without them.
+    later: ClassVar[frozenset[str]] = frozenset()
     # Whether its place in a sequence keys fresh numbers. A pass that draws none takes no place, so that a sequence of
     # it and another pass draws what the other one draws alone.
     keyed: ClassVar[bool] = True
@@ -155,6 +157,21 @@ class Pass(Record):
     @abstractmethod
     def change(self, graph: Graph, step: int) -> Change:
         """Carry the rewrite out on a graph that `check` has accepted; `step` keys fresh numbers."""
+
+    @model_serializer(mode="wrap")
+    def _as_recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Growth keys its random numbers by this text, so a step reads as it did before these fields were there.
+        data: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        return {name: value for name, value in data.items() if name not in self.later or value != fields[name].default}
+
+    def fits(self, graph: Graph) -> bool:
+        """Whether `check` has nothing against this graph."""
+        try:
+            self.check(graph)
+        except PassRefused:
+            return False
+        return True
 
     @classmethod
     def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -264,6 +281,26 @@ def create(key: str, param: Param, seed: int, step: int, values: Mapping[str, ND
 def fresh_name(graph: Graph, stem: str, also: Iterable[str] = ()) -> str:
     """A name that neither the graph nor its history has ever used; dotted names count by their first segment."""
     return allot(stem, [name.split(".")[0] for name in (*graph.used_names, *also)])
+
+
+def check_new_names(graph: Graph, where: str, module: str, names: Iterable[str]) -> None:
+    """Raise PassRefused unless a module may be called so, and the new nodes in it by these names.
+
+    Args:
+        graph: The graph that they are to stand in.
+        where: How the message begins.
+        module: The path of the module; no node may have it, nor that of a module around it.
+        names: The nodes' whole names.
+    """
+    parts = module.split(".")
+    taken = next((path for k in range(len(parts)) if (path := ".".join(parts[: k + 1])) in graph), None)
+    if taken is not None:
+        raise PassRefused(f"{where}: module {cut(module)!r} cannot be one, since {cut(taken)!r} is a node")
+    for name in names:
+        if wrong := fault(name):
+            raise PassRefused(f"{where}: a node would be called {cut(name)}: {wrong}")
+        if name in graph.used_names:
+            raise PassRefused(f"{where}: the name {cut(name)} has been used; give another module")
 
 
 def owned_by_first(graph: Graph, nodes: Sequence[Node]) -> tuple[list[Node], list[Rename]]:

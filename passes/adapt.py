@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from pydantic import StrictBool
 
-from growir import names as naming
 from growir.edits import Derive, Edit
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Name, Node, Reference
@@ -21,7 +20,7 @@ from growir.ops.base import PositiveInt, PositiveReal
 from growir.ops.conv import Conv
 from growir.passes.eliminate_dead import drops
 from growir.passes.state import repoint
-from growir.rewrite import Change, Pass, Preserves, create
+from growir.rewrite import Change, Pass, Preserves, check_new_names, create
 from growir.shapes import own_tables, shapes_of
 
 
@@ -66,15 +65,7 @@ class Adapt(Pass):
                 f"{where}: {cut(users[0])} uses its tensors too, and would be frozen with it; use freeze=False"
             )
         module = self._module(graph)
-        for name in _names(module, self.scale):
-            if wrong := naming.fault(name):
-                raise PassRefused(f"{where}: a node would be called {cut(name)}: {wrong}")
-            if name in graph.used_names:
-                raise PassRefused(f"{where}: the name {cut(name)} has been used; give another module")
-        parts = module.split(".")
-        taken = next((path for k in range(len(parts)) if (path := ".".join(parts[: k + 1])) in graph), None)
-        if taken is not None:
-            raise PassRefused(f"{where}: module {cut(module)!r} cannot be one, since {cut(taken)!r} is a node")
+        check_new_names(graph, where, module, _names(module, self.scale))
 
     def _module(self, graph: Graph) -> str:
         if self.module is not None:
@@ -161,11 +152,8 @@ class MergeAdapter(Pass):
         for node in graph.nodes:
             if isinstance(node.op, Add):
                 step = cls(node=node.name)
-                try:
-                    step.check(graph)
-                except PassRefused:
-                    continue
-                yield step
+                if step.fits(graph):
+                    yield step
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from growir.errors import PassRefused, cut
 from growir.graph import Graph, Node
-from growir.passes.eliminate_dead import live_nodes
 from growir.passes.state import ancestors, check_value, repoint
+from growir.reach import live_nodes
 from growir.shapes import shapes_of
 
 

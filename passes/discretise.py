@@ -13,7 +13,8 @@ from growir.cells.reading import SKIP, CellAt, OperationAt, cells_of
 from growir.errors import GraphError, PassRefused, cut
 from growir.graph import Graph, Reference
 from growir.nearest import suggestion
-from growir.passes.eliminate_dead import drops, live_nodes
+from growir.passes.eliminate_dead import drops
+from growir.reach import live_nodes
 from growir.rewrite import Change, Pass, Preserves
 
 MOST_OPERATIONS = 100_000
@@ -87,11 +88,8 @@ class Discretise(Pass):
     @classmethod
     def candidates(cls, graph: Graph) -> Iterator[Self]:
         step = cls()
-        try:
-            step.check(graph)
-        except PassRefused:
-            return
-        yield step
+        if step.fits(graph):
+            yield step
 
     def _kept(self, graph: Graph) -> tuple[str, ...]:
         """The modules of the operations that stay."""

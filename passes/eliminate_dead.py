@@ -9,16 +9,8 @@ from growir.edits import Drop
 from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.params import owners, param_table
+from growir.reach import live_nodes
 from growir.rewrite import Change, Pass, Preserves
-
-
-def live_nodes(graph: Graph) -> set[str]:
-    """Names of the nodes and inputs that some output depends on."""
-    found = set(graph.outputs)
-    for node in reversed(graph.nodes):
-        if node.name in found:
-            found.update(node.inputs)
-    return found
 
 
 def unread_without(graph: Graph, node: str, removed: str) -> set[str]:

@@ -98,11 +98,8 @@ class FoldBatchNorm(Pass):
         for node in graph.nodes:
             if isinstance(node.op, BatchNorm):
                 step = cls(node=node.name)
-                try:
-                    step.check(graph)
-                except PassRefused:
-                    continue
-                yield step
+                if step.fits(graph):
+                    yield step
 
 
 def folded_weight(eps: float, view: tuple[int, ...], factor: tuple[int, ...], _: Any, weight: Any, *scale: Any) -> Any:

@@ -112,6 +112,11 @@ def pass_from_data(data: Mapping[str, Any], values: Mapping[str, NDArray[Any]] |
     return kind(**fields)
 
 
+def pass_to_data(step: Pass) -> dict[str, Any]:
+    """A pass's JSON form, without the arrays in its `values`; `pass_from_data` reads it."""
+    return {"pass": step.name, **step.model_dump(mode="json"), "version": step.version}
+
+
 def pass_from_step(step: Step, values: Mapping[str, NDArray[Any]]) -> Pass:
     """The pass a history step records. Raises PassRefused if it is unknown here, or recorded by another version."""
     return pass_from_data({**step.fields, "pass": step.kind, "version": step.version}, values)

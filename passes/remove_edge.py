@@ -121,11 +121,8 @@ class RemoveEdge(Pass):
             if isinstance(node.op, Add) and len(node.inputs) > 1:
                 for source in dict.fromkeys(node.inputs):
                     step = cls(source=source, target=node.name)
-                    try:
-                        step.check(graph)
-                    except PassRefused:
-                        continue
-                    yield step
+                    if step.fits(graph):
+                        yield step
 
 
 def _origins(graph: Graph, edge: str) -> list[str]:

@@ -12,8 +12,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializeAsAny,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -23,7 +21,7 @@ from growir.entries import UNCHANGED, Entries
 from growir.errors import PassRefused
 from growir.graph import MAX_STEPS, Graph, History, Step
 from growir.ops.spaces import Space
-from growir.passes.registry import check_name, find_pass, pass_from_data
+from growir.passes.registry import check_name, find_pass, pass_from_data, pass_to_data
 from growir.passes.resizing import Resizing
 from growir.passes.widen import Widen
 from growir.resize import Part, resize_together
@@ -34,11 +32,7 @@ P = TypeVar("P", bound=Pass)
 STRENGTH = (Preserves.EXACT, Preserves.EVAL, Preserves.APPROXIMATE, Preserves.NOTHING)
 
 
-def _as_data(pass_: Pass) -> dict[str, Any]:
-    return {"pass": pass_.name, **pass_.model_dump(mode="json"), "version": pass_.version}
-
-
-Inner = Annotated[SerializeAsAny[Pass], PlainSerializer(_as_data)]
+Inner = Annotated[SerializeAsAny[Pass], PlainSerializer(pass_to_data)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +77,7 @@ class Sequence(Pass):
 
     name: ClassVar[str] = "sequence"
     version: ClassVar[int] = 3
+    later: ClassVar[frozenset[str]] = frozenset({"joined"})
 
     passes: Annotated[tuple[Inner, ...], Field(min_length=1, max_length=MAX_STEPS)]
     joined: Literal["all", "spaces", "unvalued"] = "all"
@@ -108,11 +103,6 @@ class Sequence(Pass):
         if given:
             raise ValueError(f"values are called 'k/key' after the pass they belong to; {sorted(given)[0]!r} is not")
         return {**fields, "passes": found, "values": values}
-
-    @model_serializer(mode="wrap")
-    def _as_recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = handler(self)
-        return {name: value for name, value in data.items() if name != "joined" or value != "all"}
 
     @classmethod
     def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:

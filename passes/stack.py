@@ -11,13 +11,10 @@ from pydantic import (
     BeforeValidator,
     Field,
     InstanceOf,
-    SerializerFunctionWrapHandler,
     StrictBool,
     field_serializer,
-    model_serializer,
 )
 
-from growir import names as naming
 from growir.blocks import Block, block_of, keeps_shape, members, module_of, renamed, shared_outside
 from growir.document import to_data
 from growir.edits import Copy, Edit
@@ -32,7 +29,7 @@ from growir.passes.eliminate_dead import drops
 from growir.passes.insert_block import fragment, kept_at_zero
 from growir.passes.renumbering import Room, make_room, renamed_key, source_at
 from growir.passes.state import ancestors, repoint
-from growir.rewrite import Change, Pass, Preserves, create, fresh_name
+from growir.rewrite import Change, Pass, Preserves, check_new_names, create, fresh_name
 from growir.shapes import own_tables, shapes_of
 from growir.stages import stages_of
 from growir.zeroing import identity_at
@@ -98,6 +95,7 @@ class Stack(Pass):
 
     name: ClassVar[str] = "stack"
     version: ClassVar[int] = 2
+    later: ClassVar[frozenset[str]] = frozenset({"before", "shift", "placed"})
 
     block: Annotated[Reference | Nodes | InstanceOf[Graph], BeforeValidator(_place_or_document)]
     after: Reference | None = None
@@ -112,13 +110,6 @@ class Stack(Pass):
     @field_serializer("block")
     def _as_data(self, block: str | Nodes | Graph) -> Any:
         return to_data(block) if isinstance(block, Graph) else block
-
-    @model_serializer(mode="wrap")
-    def _as_recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A step without these reads as it did when there were none: what is recorded and what is drawn by it stay.
-        data: dict[str, Any] = handler(self)
-        unsaid = {"before": None, "shift": False, "placed": "behind"}
-        return {name: value for name, value in data.items() if name not in unsaid or value != unsaid[name]}
 
     @classmethod
     def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -166,14 +157,7 @@ class Stack(Pass):
             if early:
                 raise PassRefused(f"{where}: the block reads {cut(early[0])} too, which would then read the block")
         module = self._module(graph, block)
-        taken = next((path for path in _paths(module) if path in graph), None)
-        if taken is not None:
-            raise PassRefused(f"{where}: module {cut(module)!r} cannot be one, since {cut(taken)!r} is a node")
-        for name in self._called(host, block, module).values():
-            if wrong := naming.fault(name):
-                raise PassRefused(f"{where}: a node would be called {cut(name)}: {wrong}")
-            if name in graph.used_names:
-                raise PassRefused(f"{where}: the name {cut(name)} has been used; give another module")
+        check_new_names(graph, where, module, self._called(host, block, module).values())
         if self.exact:
             self._zeros(graph, host, block)
 
@@ -325,11 +309,7 @@ class Stack(Pass):
                 continue
             for copy_weights in (False, True):
                 step = cls(block=block.nodes, input=block.input, copy_weights=copy_weights)
-                try:
-                    step.check(graph)
-                except PassRefused:
-                    continue
-                if step.preserves(graph) is not Preserves.NOTHING:
+                if step.fits(graph) and step.preserves(graph) is not Preserves.NOTHING:
                     yield step
 
 
@@ -432,9 +412,3 @@ def _shared(graph: Graph, node: str, outer: Collection[str]) -> dict[str, str]:
     own = owners(graph)
     mine = {parameter: own[f"{node}.{parameter}"] for parameter in own_tables(graph)[node]}
     return {parameter: owner for parameter, owner in mine.items() if owner in outer}
-
-
-def _paths(module: str) -> list[str]:
-    """A module and all that it stands in."""
-    parts = module.split(".")
-    return [".".join(parts[: k + 1]) for k in range(len(parts))]

@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, StrictBool
 
-from growir import names as naming
 from growir.blocks import Block, module_of
 from growir.edits import AxisMap, Edit, Fresh, Pack, Remap
 from growir.errors import PassRefused, cut
@@ -20,7 +19,7 @@ from growir.ops.base import MAX_INT, NonNegativeInt
 from growir.ops.experts import ACTIVATION, Inner
 from growir.passes.stack import Where, found
 from growir.passes.state import repoint
-from growir.rewrite import Change, Pass, Preserves, create, fresh_name
+from growir.rewrite import Change, Pass, Preserves, check_new_names, create, fresh_name
 from growir.shapes import shapes_of
 
 NONE = (
@@ -102,15 +101,7 @@ class Upcycle(Pass):
             listed = ", ".join(f"{cut(layer)}: {', '.join(held) or 'nothing'}" for layer, held in frozen.items())
             raise PassRefused(f"upcycle: layers that become one tensor must be frozen alike, but are not ({listed})")
         module = self._module(graph, block)
-        for name in self._names(module):
-            if wrong := naming.fault(name):
-                raise PassRefused(f"upcycle: a node would be called {cut(name)}: {wrong}")
-            if name in graph.used_names:
-                raise PassRefused(f"upcycle: the name {cut(name)} has been used; give another module")
-        parents = module.split(".")
-        taken = next((p for k in range(len(parents)) if (p := ".".join(parents[: k + 1])) in graph), None)
-        if taken is not None:
-            raise PassRefused(f"upcycle: module {cut(module)!r} cannot be one, since {cut(taken)!r} is a node")
+        check_new_names(graph, "upcycle", module, self._names(module))
 
     def preserves(self, graph: Graph) -> Preserves:
         whole = self.weights == "chosen" or self.top_k in (0, self.num_experts)
@@ -179,11 +170,8 @@ class Upcycle(Pass):
                 continue
             nodes = tuple(each.name for each in graph.nodes if each.name in part.nodes)
             for step in (cls(part=nodes, num_experts=2), cls(part=nodes, num_experts=3, top_k=2)):
-                try:
-                    step.check(graph)
-                except PassRefused:
-                    continue
-                yield step
+                if step.fits(graph):
+                    yield step
 
 
 def _copies(count: int) -> AxisMap:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from growir.channels import Analysis, ChannelSpace, analyse, opened
 from growir.errors import PassRefused
@@ -65,19 +65,13 @@ class Widen(Resizing):
 
     name: ClassVar[str] = "widen"
     version: ClassVar[int] = 2
+    later: ClassVar[frozenset[str]] = frozenset({"apart", "init"})
 
     by: PositiveInt
     copies: Annotated[tuple[NonNegativeInt, ...], Field(max_length=MAX_UNITS)] = ()
     shares: Annotated[tuple[Share, ...], Field(max_length=MAX_UNITS)] = ()
     apart: Annotated[float, Field(strict=True, ge=0, le=MAX_REAL, allow_inf_nan=False)] | None = None
     init: Literal["operator", "like"] = "operator"
-
-    @model_serializer(mode="wrap")
-    def _as_recorded(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Without the two a step reads as it did before they were there: what is recorded and drawn by it stays.
-        data: dict[str, Any] = handler(self)
-        usual = {"apart": None, "init": "operator"}
-        return {name: value for name, value in data.items() if name not in usual or value != usual[name]}
 
     @classmethod
     def upgraded(cls, version: int, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -30,6 +30,7 @@ from growir.backends.torch_export.sizes import DEAR, Axis, Pair, Sizes, Verdict,
 from growir.costs import costs_of
 from growir.graph import FixedSize, Graph, Input, Node
 from growir.ops import Expand, First, Reshape, Slice
+from growir.reach import fed_values
 from growir.shapes import own_tables, shapes_of
 from growir.verify import verify
 
@@ -154,7 +155,7 @@ class Lengths:
     def _most(self, group: Group) -> int:
         """The longest that the model itself allows, as far as it is known, and its tables are not too large."""
         graph, usual = self.whole.graph, self._size(group)
-        varying, shapes = _varying(graph), shapes_of(graph)
+        varying, shapes = fed_values(graph), shapes_of(graph)
         tables = [node for node in graph.nodes if node.name not in varying]
         rows = [
             shapes[node.inputs[0]].size(node.op.axis) - node.op.start
@@ -252,17 +253,8 @@ def _groups(graph: Graph, fixed: Mapping[Axis, object]) -> Iterator[Group]:
 # -- two graphs side by side ------------------------------------------------------------------------------------------
 
 
-def _varying(graph: Graph) -> frozenset[str]:
-    """The nodes that depend on an input."""
-    found = {entry.name for entry in graph.inputs}
-    for node in graph.nodes:
-        if not found.isdisjoint(node.inputs):
-            found.add(node.name)
-    return frozenset(found)
-
-
 def _followers(graph: Graph) -> list[Node]:
-    varying = _varying(graph)
+    varying = fed_values(graph)
     return [node for node in graph.nodes if node.name in varying]
 
 
@@ -276,7 +268,7 @@ def _cuts(one: Graph, two: Graph, size: int, other: int) -> Mapping[Edge, tuple[
         return None
     nodes = _followers(one), _followers(two)
     twin = {a.name: b.name for a, b in zip(one.inputs, two.inputs, strict=True)}
-    varying = _varying(one)
+    varying = fed_values(one)
     shapes = shapes_of(one), shapes_of(two)
     found: dict[Edge, tuple[int, ...]] = {}
     for k, (a, b) in enumerate(zip(*nodes, strict=True)):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from growir.graph import Graph, Node
 from growir.ops import Slice
+from growir.reach import fed_values, live_nodes
 from growir.shapes import shapes_of
 
 
@@ -69,7 +70,7 @@ def parts_of(graph: Graph) -> dict[str, Part]:
     for name in graph.outputs:
         for _, prefix in inside[name]:
             prefix.left.add(name)
-    reaching, reached = _reaching(graph), _reached(graph)
+    reaching, reached = live_nodes(graph), fed_values(graph)
     for node in graph.nodes:
         if node.name not in reaching:
             for _, prefix in inside[node.name]:
@@ -120,21 +121,3 @@ def _common(one: tuple[tuple[str, _Prefix], ...], other: tuple[tuple[str, _Prefi
     if one is other:
         return len(one)
     return next((k for k, (a, b) in enumerate(zip(one, other)) if a[1] is not b[1]), min(len(one), len(other)))
-
-
-def _reaching(graph: Graph) -> set[str]:
-    """The values that outputs are computed from."""
-    found = set(graph.outputs)
-    for node in reversed(graph.nodes):
-        if node.name in found:
-            found.update(node.inputs)
-    return found
-
-
-def _reached(graph: Graph) -> set[str]:
-    """The values that are computed from inputs."""
-    found = {entry.name for entry in graph.inputs}
-    for node in graph.nodes:
-        if not found.isdisjoint(node.inputs):
-            found.add(node.name)
-    return found

@@ -14,7 +14,7 @@ from growir.errors import PassRefused
 from growir.graph import Graph
 from growir.network import Network
 from growir.passes import EliminateDead, Prune, Sequence
-from growir.passes.eliminate_dead import live_nodes
+from growir.reach import live_nodes
 from growir.verify import verify
 
 Arrays = Mapping[str, NDArray[np.generic]]

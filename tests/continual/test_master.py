@@ -23,7 +23,7 @@ from growir.network import Network
 from growir.ops import Conv2d, Linear
 from growir.params import param_table
 from growir.passes import Prune, Sequence, Split, Widen
-from growir.passes.eliminate_dead import live_nodes
+from growir.reach import live_nodes
 from growir.testing import candidates, graphs
 
 NET = network("Basic3ResNet-1-1-1", (1, 8, 8), 3, width=4)

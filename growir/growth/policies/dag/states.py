@@ -27,8 +27,8 @@ from growir.ops import (
     Standardise,
 )
 from growir.params import frozen_keys
-from growir.passes.eliminate_dead import live_nodes
 from growir.passes.state import find_state
+from growir.reach import live_nodes
 from growir.shapes import owners, shapes_of
 
 # What may stand between a state's activation and an edge that reads it: each channel by itself, nothing learned.
