@@ -105,7 +105,7 @@ def lower_tensors(
     module = built(graph, tensors, place, form)
     document = dumps(graph)
     module.meta[DOCUMENT] = document
-    leaves = (part for part in module.modules() if part is not module and next(part.children(), None) is None)
+    leaves = (part for part in module.modules() if _is_plain(part))
     carried = Values(values or {})
     if carried:
         module.meta[VALUES] = carried
@@ -115,6 +115,11 @@ def lower_tensors(
             setattr(holder, VALUES, carried)
     _MADE[module] = Made(graph, document, calls_of(module))
     return module
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module keeps its attributes through a deep copy, which makes GraphModules anew, and holds no others."""
+    return not isinstance(module, fx.GraphModule) and next(module.children(), None) is None
 
 
 def made_of(module: fx.GraphModule) -> Made | None:

@@ -690,8 +690,14 @@ def test_names_that_are_no_identifiers_are_told_apart_after_growth_too() -> None
         Node(name="head", op=Linear(out_features=2), inputs=("a_b",)),
     )
     grown, _ = live.grow(random_network(graph).to_torch(), Widen(node="a.b", by=1))
-    names = [(node.target, node.meta.get("growir")) for node in grown.graph.nodes]
-    assert names == [("x", "x"), ("a.b", "a.b"), ("a_b", "a_b"), ("head", "head"), ("output", None)]
+    part = grown.get_submodule("a")
+    assert isinstance(part, fx.GraphModule)
+    assert targets(grown) == [("x", "x"), ("a", "a.b"), ("a_b", "a_b"), ("head", "head"), ("output", None)]
+    assert targets(part) == [("x", "x"), ("b", "a.b"), ("output", None)]
+
+
+def targets(module: fx.GraphModule) -> list[tuple[Any, Any]]:
+    return [(node.target, node.meta.get("growir")) for node in module.graph.nodes]
 
 
 def test_an_output_that_is_an_input() -> None:

@@ -53,8 +53,8 @@ def test_many_documents_at_the_edges_are_read_or_refused() -> None:
 
 def test_enough_of_the_documents_are_read() -> None:
     """Without this a reader that refuses everything would keep the laws above."""
-    found = [check(document(seed)) for seed in range(300)]
-    assert found.count("refused") < 280
+    found = [check(document(seed)) for seed in range(500)]
+    assert found.count("refused") < 480
     assert found.count("lowered") > 20
 
 

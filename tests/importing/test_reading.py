@@ -231,7 +231,7 @@ def test_several_inputs_by_name_and_a_dict_of_outputs() -> None:
     with pytest.warns(UserWarning, match="the model|output 1") as caught:
         network = growir.from_torch(model, batch)
     texts = [str(warning.message) for warning in caught]
-    assert "the model returns a dict; the network returns a tuple in its order: sum, rest, same" in texts
+    assert "the model returns a dict; the network returns a tuple in its order: sum, same" in texts
     assert "output 1 of the model is None and is left out" in texts
     order = [entry.name for entry in network.graph.inputs]
     total, same = network.to_torch()(*(batch[name] for name in order))

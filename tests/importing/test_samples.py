@@ -176,7 +176,7 @@ def test_windows_that_overlap_are_not_put_back() -> None:
         growir.from_torch(nn.Fold((4, 6), 2), x)
 
 
-@pytest.mark.parametrize("pool", [nn.AvgPool2d(40, ceil_mode=True), nn.MaxPool2d(6, 2, ceil_mode=True)])
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(40, ceil_mode=True), nn.MaxPool2d(6, 3, ceil_mode=True)])
 def test_a_window_larger_than_the_image_takes_all_of_it(pool: nn.Module) -> None:
     x = torch.randn(3, 2, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     network = agreed(nn.Sequential(OrderedDict(conv=nn.Conv2d(2, 3, 1), pool=pool)), x)
