@@ -77,6 +77,7 @@ REFUSED: list[tuple[Op, tuple[Shape, ...], str]] = [
     (made("attention"), (batch_of(2, 3), batch_of(2, 4), batch_of(2, 3)), "q (N, 2, 3) and k (N, 2, 4) must have one"),
     (made("attention"), (batch_of(2, 3), batch_of(1, 2, 3), batch_of(2, 3)), "q, k and v must be (N, ..., tokens"),
     (made("attention", is_causal=True), (batch_of(2, 3),) * 3 + (Shape((2, 2)),), "is_causal does not go with a mask"),
+    (made("attention", mask="seen"), (batch_of(2, 3),) * 3, "mask is 'seen', but there is no mask"),
     (made("attention"), (batch_of(2, 3),) * 3 + (Shape((1, 1, 2, 2)),), "the mask (1, 1, 2, 2) does not broadcast"),
     (
         made("experts", num_experts=3, hidden_features=2, out_features=2),

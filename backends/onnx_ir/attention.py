@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+from onnx import TensorProto
+
 from growir import ops
 from growir.backends.onnx_ir.scope import Scope
 
@@ -28,8 +30,19 @@ def attention(s: Scope, op: ops.Attention) -> None:
         visible = s.call("visible", "GreaterOrEqual", rows, columns)
         scores = s.call("masked", "Where", visible, scores, s.floats("hidden", -math.inf))
     elif mask:
+        if op.mask == "seen":
+            _of_seen(s, scores, mask[0], v)
+            return
         scores = s.call("masked", "Add", scores, mask[0])
     s.result("MatMul", s.call("shares", "Softmax", scores, axis=-1), v)
+
+
+def _of_seen(s: Scope, scores: str, mask: str, v: str) -> None:
+    """The keys that are seen alone. A finite number hides the others, so that a row without any is zeros and no NaN."""
+    seen = s.call("seen", "Cast", mask, to=TensorProto.BOOL)
+    masked = s.call("masked", "Where", seen, scores, s.floats("hidden", -1e30))
+    shares = s.call("shares", "Softmax", masked, axis=-1)
+    s.result("MatMul", s.call("seen_shares", "Where", seen, shares, s.floats("nothing", 0.0)), v)
 
 
 def _places(s: Scope, given: int, what: str) -> str:

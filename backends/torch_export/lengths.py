@@ -11,7 +11,8 @@ beginning of the longer ones is not looked up in their numbers but follows from 
 network run at several lengths, and must agree at each.
 
 A model that holds a learned row for each of 1024 positions, of which the example uses 16, is read at 1024: its own
-limit becomes the network's. Where the model has no such limit, or the tables would be too large, the example's size is.
+limit becomes the network's. A model without such rows, as with rotary angles, is read at the limit that it names, or at
+2048, as far as the tables stay small. Where it cannot be read there the example's size is the limit.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ from growir.shapes import own_tables, shapes_of
 from growir.verify import verify
 
 MOST_NUMBERS = 2**24  # that tables may hold for the sake of lengths that the example has not: 64 MiB of float32
+LONG = 2048  # how long an axis may become of a model that knows no limit, and
+LONG_NUMBERS = 2**20  # how many numbers tables may hold for that: what nobody asked for is to cost little
+NAMED = "max_position_embeddings"  # what configurations call the limit that a model was trained with
 TRIES = 3  # other sizes at which the model is read, until its graph has the same nodes
 
 
@@ -145,7 +149,7 @@ class Lengths:
         most = self._most(group)
         others = [most] if most > usual else []
         others += [size for size in dict.fromkeys((usual - 1, usual // 2 + 1, usual - 2, usual // 2)) if size > 0]
-        for size in others[:TRIES]:
+        for size in others[: TRIES + (most > usual)]:
             other = self._read(dict.fromkeys(group, size))
             cuts = None if other is None else _cuts(self.whole.graph, other.graph, usual, size)
             if cuts:
@@ -163,18 +167,30 @@ class Lengths:
             if isinstance(node.op, Slice) and node.op.length == usual
         ]
         most = min(rows) if rows else self._most_of_buffers(group)
+        allowed = MOST_NUMBERS
+        if most is None:
+            most, allowed = self._named_limit(group), LONG_NUMBERS
         read = {name for node in graph.nodes if node.name in varying for name in node.inputs} - varying
         dims = [shapes[name].sizes for name in read if name in graph and usual in shapes[name].sizes]
 
         def numbers(size: int) -> int:
             return sum(torch.Size(size if dim == usual else dim for dim in each).numel() for each in dims)
 
-        while most > usual and numbers(most) > MOST_NUMBERS:
+        while most > usual and numbers(most) > allowed:
             most //= 2
         return max(most, usual)
 
-    def _most_of_buffers(self, group: Group) -> int:
-        """The size of a buffer that the model can take and cannot exceed."""
+    def _named_limit(self, group: Group) -> int:
+        """The limit that the model names, or a usual one; the example's size where the model takes no more."""
+        usual = self._size(group)
+        if not self._runs(group, usual + 1):
+            return usual
+        named = [getattr(getattr(part, "config", None), NAMED, None) for part in self.prepared.model.modules()]
+        known = [limit for limit in named if isinstance(limit, int) and limit > usual]
+        return min(known, default=LONG)
+
+    def _most_of_buffers(self, group: Group) -> int | None:
+        """The size of a buffer that the model can take and cannot exceed; None if there is none."""
         usual, macs = self._size(group), costs_of(self.whole.graph).macs
         sizes = {size for _, buffer in self.prepared.model.named_buffers() for size in buffer.shape if size > usual}
         for size in sorted(sizes):
@@ -182,7 +198,7 @@ class Lengths:
                 break
             if not self._runs(group, size + 1):
                 return size
-        return usual
+        return None
 
     # -- the network --------------------------------------------------------------------------------------------------
 

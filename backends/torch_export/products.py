@@ -13,7 +13,7 @@ from growir.backends.torch_export.calls import Call, bound, tensor_of
 from growir.backends.torch_export.joints import aligned, interleaved
 from growir.backends.torch_export.layout import permuted, reshaped, row_by_row, with_axis
 from growir.backends.torch_export.pointwise import joined, scaled
-from growir.backends.torch_export.reading import Reader, finite
+from growir.backends.torch_export.reading import Reader
 from growir.backends.torch_export.values import Held, Spread, Unsupported, Value, mapped
 from growir.ops import Add, Attention, Expand, MatMul
 
@@ -138,19 +138,20 @@ def scaled_dot_product_attention(r: Reader, c: Call) -> Value:
     scale = None if c.arguments["scale"] is None else c.real("scale")
     rate, causal = float(told["dropout_p"]), bool(c.arguments["is_causal"])
     mask, constant = c.item("attn_mask"), c.constant("attn_mask")
-    if constant is not None:
+    seen = mask is not None and tensor_of(c.arguments["attn_mask"]).dtype == torch.bool
+    if constant is not None and (not seen or bool(constant.tensor.any(-1).all())):
+        seen = False
         mask = constant = _additive(constant, c.result.dtype)
         if not bool(constant.tensor.any()):
             mask = None
         elif _is_causal(constant.tensor, q.size(q.rank - 2), k.size(k.rank - 2)):
             mask, causal = None, True
-    op = Attention(dropout_p=rate, is_causal=causal, scale=scale)
+    op = Attention(dropout_p=rate, is_causal=causal, scale=scale, mask="seen" if seen else "added")
     if mask is None:
         return r.emit(op, q, k, v, layout=q.layout)
+    if constant is not None and seen:
+        mask = mapped(constant, lambda found: found.to(c.result.dtype))
     put = r.floats(r.value(mask))
-    if constant is None and tensor_of(c.arguments["attn_mask"]).dtype == torch.bool:
-        most = float(finite(torch.tensor(float("inf"), dtype=c.result.dtype)))
-        put = scaled(r, put, most, -most)  # 0 where it is seen, and nothing is left of a score elsewhere
     (values, layout) = aligned(r, (q, put))
     return r.emit(op, q, k, v, values[1], layout=layout)
 

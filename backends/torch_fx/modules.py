@@ -47,16 +47,19 @@ class Standardise(nn.Module):
 class Attention(nn.Module):
     """Scaled dot product attention with dropout in train mode, which torch's function knows nothing of."""
 
-    def __init__(self, dropout_p: float, is_causal: bool, scale: float | None) -> None:
+    def __init__(self, dropout_p: float, is_causal: bool, scale: float | None, seen: bool = False) -> None:
         super().__init__()
         self.dropout_p = dropout_p
         self.is_causal = is_causal
         self.scale = scale
+        self.seen = seen  # whether the mask says what is seen
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         rate = self.dropout_p if self.training else 0.0
+        if mask is not None and self.seen:
+            mask = mask != 0
         return F.scaled_dot_product_attention(q, k, v, mask, rate, self.is_causal, scale=self.scale)
 
     def extra_repr(self) -> str:

@@ -278,8 +278,10 @@ def layer_norm(b: Builder, op: LayerNorm) -> fx.Node:
 
 def attention(b: Builder, op: Attention) -> fx.Node:
     if op.dropout_p:
-        return b.module(modules.Attention(op.dropout_p, op.is_causal, op.scale))
+        return b.module(modules.Attention(op.dropout_p, op.is_causal, op.scale, op.mask == "seen"))
     mask = b.inputs[3] if len(b.inputs) == 4 else None
+    if op.mask == "seen":
+        mask = b.call(torch.ne, mask, 0)
     given = {"is_causal": op.is_causal, "scale": op.scale}
     return b.call(F.scaled_dot_product_attention, *b.inputs[:3], mask, **given)
 

@@ -26,7 +26,7 @@ from experiments.yardsticks.run import seed_range
 
 TUNING = 100  # the seed that settings are chosen by
 RATES = (4e-3, 8e-3, 1.6e-2)
-SCALES = (0.32, 0.64)
+SCALES = (0.32, 0.64, 1.28)
 
 
 def main(given: Sequence[str] | None = None) -> int:

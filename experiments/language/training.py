@@ -63,7 +63,7 @@ class Preset(NamedTuple):
 
 PRESETS: Mapping[str, Preset] = {
     "tiny": Preset(2, 16, 4, 16, 4, 12, judged=4),
-    "cpu": Preset(4, 64, 16, 64, 32, 750),
+    "cpu": Preset(4, 32, 8, 64, 32, 750),
     "gpu": Preset(8, 384, 64, 256, 128, 4000, packages=True, device="cuda", half=True, compiled=True),
 }
 

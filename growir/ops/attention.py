@@ -68,15 +68,19 @@ class MatMul(Op):
 class Attention(Op):
     """Scaled dot product attention: softmax(scale q k^T + mask) v, over tokens on the last axis but one.
 
-    Inputs are q (N, ..., T, D), k (N, ..., S, D), v (N, ..., S, E) and perhaps a mask of numbers that are added,
-    broadcast to (N, ..., T, S). Without `scale` it is 1 / sqrt(D). `is_causal` hides later tokens. Heads, on the axes
-    in between, come and go; their size D stays.
+    Inputs are q (N, ..., T, D), k (N, ..., S, D), v (N, ..., S, E) and perhaps a mask, broadcast to (N, ..., T, S).
+    Without `scale` it is 1 / sqrt(D). `is_causal` hides later tokens. Heads, on the axes in between, come and go; their
+    size D stays.
+
+    The numbers of a mask are added to the scores, or say which keys are seen: those where it is not zero. A query that
+    sees none gives zeros, as in torch.
     """
 
     op: Literal["attention"] = "attention"
     dropout_p: Probability = 0.0
     is_causal: Bool = False
     scale: PositiveReal | None = None
+    mask: Literal["added", "seen"] = "added"
     arity: ClassVar[tuple[int, int | None]] = (3, 4)
     two_modes = True
 
@@ -94,6 +98,8 @@ class Attention(Op):
             raise OpError(f"q, k and v must be (N, ..., tokens, size) with the same axes in front; are {q}, {k}, {v}")
         if k.size(-1) != q.size(-1) or k.size(-2) != v.size(-2):
             raise OpError(f"q {q} and k {k} must have one size, k and v {v} one number of tokens")
+        if len(xs) == 3 and self.mask != "added":
+            raise OpError(f"mask is {self.mask!r}, but there is no mask; give one as the fourth input")
         if len(xs) == 4:
             if self.is_causal:
                 raise OpError("is_causal does not go with a mask; put it into the mask")
@@ -143,4 +149,5 @@ class Attention(Op):
             Example(cls(is_causal=True, scale=0.7), (heads, heads, batch_of(2, 3, 5))),
             Example(cls(), (batch_of(3, 4), batch_of(2, 4), batch_of(2, 5), Shape((3, 2)))),
             Example(cls(dropout_p=0.5), (heads, batch_of(2, 5, 4), batch_of(2, 5, 3), batch_of(1, 3, 5))),
+            Example(cls(mask="seen"), (batch_of(3, 4), batch_of(2, 4), batch_of(2, 5), batch_of(3, 2))),
         )

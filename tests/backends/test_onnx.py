@@ -51,6 +51,7 @@ MORE = (
     Example(ops.LayerNorm(), (batch_of(2, 3, 4),)),
     Example(ops.Softmax(dim=2), (batch_of(2, 3, 4),)),
     Example(ops.Attention(is_causal=True), (batch_of(2, 2, 3, 4), batch_of(2, 2, 5, 4), batch_of(2, 2, 5, 3))),
+    Example(ops.Attention(mask="seen"), (*(batch_of(2, 2, 3, 4),) * 3, Shape((3, 3)))),
     Example(ops.MatMul(), (Shape((3, 2)), batch_of(1, 2, 4))),
     Example(ops.GroupNorm(num_groups=6), (batch_of(6, 2, 2),)),
     Example(ops.InstanceNorm(affine=True), (batch_of(2, 2, 3, 2),)),

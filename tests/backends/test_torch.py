@@ -293,12 +293,13 @@ def variance(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Ten
 def attention(a: dict[str, Any], p: Tensors, xs: list[torch.Tensor]) -> torch.Tensor:
     q, k, v = xs[:3]
     scores = torch.einsum("...td,...sd->...ts", q, k) * a.get("scale", q.shape[-1] ** -0.5)
-    if len(xs) == 4:
+    seen = a.get("mask") == "seen"
+    if len(xs) == 4 and not seen:
         scores = scores + xs[3]
-    weights = torch.exp(scores)
+    weights = torch.exp(scores) * (xs[3] != 0 if seen else 1)
     if a.get("is_causal"):
         weights = weights * torch.ones(weights.shape[-2:]).tril()
-    return torch.einsum("...ts,...se->...te", weights / weights.sum(-1, keepdim=True), v)
+    return torch.einsum("...ts,...se->...te", weights / weights.sum(-1, keepdim=True).clamp_min(1e-300), v)
 
 
 REFERENCES: dict[str, Reference] = {

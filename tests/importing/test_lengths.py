@@ -144,10 +144,10 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "learned": (lambda: Learned(Attention(causal=True)), ROWS),
     "numbered": (lambda: Numbered(Attention()), ROWS),
     "sines": (lambda: Sines(Attention()), ROWS),
-    "rotary": (lambda: Tokens(Rotary(causal=True)), EXAMPLE),
-    "masked": (lambda: Masked(Attention()), EXAMPLE),
-    "relative": (lambda: Relative(Attention()), EXAMPLE),
-    "slopes": (lambda: Slopes(Attention()), EXAMPLE),
+    "rotary": (lambda: Tokens(Rotary(causal=True)), 2048),
+    "masked": (lambda: Masked(Attention()), 1024),
+    "relative": (lambda: Relative(Attention()), 512),
+    "slopes": (lambda: Slopes(Attention()), 512),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import growir
+from growir.backends.agreement import check_agreement
+from growir.ops import Attention
 from growir.params import frozen_keys
 from tests.importing.models import Model, images, imported, kinds, names, vectors
 
@@ -341,6 +344,26 @@ class Causal(Model):
 
 def test_constant_masks() -> None:
     imported(Causal())
+
+
+class Padded(Model):
+    """Attention whose boolean masks hide every key from some tokens: a constant one, and one that the input says."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x).view(x.size(0), 4, 1)
+        some = torch.ones(4, 4, dtype=torch.bool)
+        some[1] = False
+        keys = (x > 0).all(-1)[:, None, None] & torch.ones(4, 4, dtype=torch.bool)
+        one = F.scaled_dot_product_attention(y, y, y, some)
+        return (one + F.scaled_dot_product_attention(y, y, y, keys)).flatten(1)
+
+
+def test_a_token_that_sees_no_key_gets_zeros(tmp_path: Path) -> None:
+    network = imported(Padded())
+    network.to_onnx(tmp_path / "padded.onnx")
+    assert check_agreement(network.graph, network.arrays, tmp_path / "padded.onnx") <= 1e-5
+    kinds = [node.op.mask for node in network.graph.nodes if isinstance(node.op, Attention)]
+    assert kinds == ["seen", "seen"]
 
 
 class HiddenTokens(Model):
