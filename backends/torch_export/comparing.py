@@ -135,6 +135,7 @@ def _gradients_apart(sides: Sides, leaves: Tensors, outputs: tuple[Tensors, Tens
             error = _distance(one[name], two[name]) / most
             if not error <= close.gradient and (worst is None or error > worst.error):
                 worst = Apart(f"the gradient of {name}", error)
+        del one, two  # of a large model four sets would not fit beside each other
     return worst
 
 
@@ -155,7 +156,10 @@ def _gradients(
         # backward, and not autograd.grad: hooks at its end belong to it.
         torch.autograd.backward([y for y, _ in learned], [w for _, w in learned], retain_graph=scale == 1.0)
     for name, source in sources.items():
-        found[name] = None if source is None or source.grad is None else source.grad.detach().clone()
+        found[name] = None if source is None or source.grad is None else source.grad.detach()
+    for source in sources.values():  # one tensor may go by two names
+        if source is not None:
+            source.grad = None
     return found
 
 
@@ -166,7 +170,7 @@ def _distance(one: torch.Tensor | None, two: torch.Tensor | None) -> float:
 
 
 def _norm(value: torch.Tensor | None) -> float:
-    return 0.0 if value is None else float(value.double().square().sum().sqrt())
+    return 0.0 if value is None else float(torch.linalg.vector_norm(value, dtype=torch.float64))
 
 
 def _finite(values: Sequence[torch.Tensor]) -> bool:

@@ -84,14 +84,15 @@ class Numbers:
 
 def drawn(old: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """New numbers of the same signs and about the same sizes."""
-    x = old.double()
-    factor = 1 + strength.spread * (2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1)
-    columns = max(old.numel() // old.shape[0], 1) if old.dim() > 1 else 1
-    size = strength.zeros / columns**0.5
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype) * size
-    if bool((x >= 0).all()):
-        noise = noise.abs()
-    return torch.where(x == 0, noise, x * factor).to(old.dtype)
+    x = old.to(torch.promote_types(old.dtype, torch.float32))
+    factor = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+    new = factor.mul_(2 * strength.spread).add_(1 - strength.spread).mul_(x)
+    zeros = x == 0
+    if bool(zeros.any()):
+        columns = max(old.numel() // old.shape[0], 1) if old.dim() > 1 else 1
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype) * (strength.zeros / columns**0.5)
+        new = torch.where(zeros, noise.abs() if bool((x >= 0).all()) else noise, new)
+    return new.to(old.dtype)
 
 
 def _overlaps(tensor: torch.Tensor) -> bool:
