@@ -219,8 +219,18 @@ class Stack(Pass):
 
     def _called(self, host: Graph, block: Block, module: str) -> dict[str, str]:
         """The names of the new nodes by those of the old."""
-        stem = "" if isinstance(self.block, Graph) else module_of(block)
+        stem = "" if isinstance(self.block, Graph) else self._stem(block, module)
         return {name: f"{module}.{name[len(stem) + 1 :] if stem else name}" for name in block.nodes}
+
+    def _stem(self, block: Block, module: str) -> str:
+        """The path that the new block's stands for: that of the block in its list, though all nodes lie deeper in it.
+
+        The nodes of blocks.0.layer.0 and blocks.0.layer.1 share blocks.0.layer, but beside blocks.2 it is blocks.0.
+        """
+        stem, parent = module_of(block), module.rpartition(".")[0]
+        number = stem.removeprefix(f"{parent}.").partition(".")[0] if parent and stem.startswith(f"{parent}.") else ""
+        # Histories of version 1 mean the longer path.
+        return f"{parent}.{number}" if self.placed == "behind" and number.isdigit() else stem
 
     def identity(self, graph: Graph) -> Keys | str:
         """What the new parameters start as that make the block give back what it reads; or why there are none.
@@ -278,7 +288,7 @@ class Stack(Pass):
         outer = shared_outside(host, block.nodes)
         nodes = [renamed(host[name], called, reads, _shared(host, name, outer)) for name in block.nodes]
         if host is graph:
-            stem = module_of(block)
+            stem = self._stem(block, module)
             nodes = [node.model_copy(update={"source": source_at(node.source, stem, module)}) for node in nodes]
         if host is graph and not self.copy_weights:
             nodes = [node.model_copy(update={"frozen": ()}) for node in nodes]

@@ -91,24 +91,24 @@ def test_state_and_groups_move_up_with_their_block() -> None:
 
 
 def with_a_common_table(depth: int) -> Graph:
-    """A chain of blocks x + down(gelu(up(x) + 0.5 table)), whose table the first one makes, as in a T5."""
+    """A chain of blocks x + down(gelu(up(x) + t)), each in two parts; the first one makes the table t, as in a T5."""
     made = [
-        Node(name="blocks.0.table", op=Parameter(shape=(6,))),
-        Node(name="blocks.0.scaled", op=Affine(scale=0.5), inputs=("blocks.0.table",)),
+        Node(name="blocks.0.layer.0.table", op=Parameter(shape=(6,))),
+        Node(name="blocks.0.layer.0.scaled", op=Affine(scale=0.5), inputs=("blocks.0.layer.0.table",)),
     ]
     nodes: list[Node] = []
     at = "x"
     for k in range(depth):
         b = f"blocks.{k}"
         nodes += [
-            Node(name=f"{b}.up", op=Linear(out_features=6), inputs=(at,)),
+            Node(name=f"{b}.layer.0.up", op=Linear(out_features=6), inputs=(at,)),
             *(made if k == 0 else ()),
-            Node(name=f"{b}.sum", op=Add(), inputs=(f"{b}.up", "blocks.0.scaled")),
-            Node(name=f"{b}.act", op=Gelu(), inputs=(f"{b}.sum",)),
-            Node(name=f"{b}.down", op=Linear(out_features=4), inputs=(f"{b}.act",)),
-            Node(name=f"{b}.add", op=Add(), inputs=(f"{b}.down", at)),
+            Node(name=f"{b}.layer.0.sum", op=Add(), inputs=(f"{b}.layer.0.up", "blocks.0.layer.0.scaled")),
+            Node(name=f"{b}.layer.0.act", op=Gelu(), inputs=(f"{b}.layer.0.sum",)),
+            Node(name=f"{b}.layer.1.down", op=Linear(out_features=4), inputs=(f"{b}.layer.0.act",)),
+            Node(name=f"{b}.layer.1.add", op=Add(), inputs=(f"{b}.layer.1.down", at)),
         ]
-        at = f"{b}.add"
+        at = f"{b}.layer.1.add"
     return verify(Graph(inputs=(Input(name="x", shape=("N", 4)),), nodes=tuple(nodes), outputs=(at,)))
 
 
@@ -118,7 +118,7 @@ def test_a_table_that_one_block_makes_for_all_is_no_part_of_it(order: Order) -> 
     deeper = assert_preserves(deepen(graph, "blocks", order=order, exact=True), graph)
     assert deeper.graph.replace(history=None).hash == with_a_common_table(4).hash
     (stage,) = stages_of(graph)
-    assert [block.beside for block in stage.blocks] == [("blocks.0.scaled",)] * 2
+    assert [block.beside for block in stage.blocks] == [("blocks.0.layer.0.scaled",)] * 2
 
 
 def test_steps_of_version_one_stand_where_they_stood() -> None:
