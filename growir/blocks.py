@@ -58,7 +58,10 @@ def block_of(graph: Graph, nodes: Iterable[str], entry: str | None = None) -> Bl
     ordered = tuple(sorted(inside, key=order.__getitem__))
     if not ordered:
         return "there are no nodes in it"
-    outputs = [name for name in ordered if name in graph.outputs or not inside.issuperset(graph.consumers[name])]
+    outputs = _read_outside(graph, ordered)
+    if len(outputs) > 1:
+        ordered = _without_tables(graph, ordered, outputs, entry)
+        inside, outputs = set(ordered), _read_outside(graph, ordered)
     if len(outputs) != 1:
         listed = ", ".join(cut(name) for name in outputs) or "none"
         return f"a block has one output, but of these nodes others read {listed}"
@@ -69,6 +72,33 @@ def block_of(graph: Graph, nodes: Iterable[str], entry: str | None = None) -> Bl
     if chosen not in outside:
         return f"the block does not read {cut(chosen)}; it reads {', '.join(cut(name) for name in outside)}"
     return Block(ordered, chosen, outputs[0], tuple(name for name in outside if name != chosen))
+
+
+def _read_outside(graph: Graph, nodes: Sequence[str]) -> list[str]:
+    """Those of some nodes whose values others read, or that are outputs."""
+    return [name for name in nodes if name in graph.outputs or not set(nodes).issuperset(graph.consumers[name])]
+
+
+def _without_tables(graph: Graph, nodes: Sequence[str], outputs: Sequence[str], entry: str | None) -> tuple[str, ...]:
+    """The nodes of a block without what is computed for other blocks too, and does not depend on the block's chain.
+
+    The first block of a T5 makes the biases of relative positions, and all blocks read them:
+
+        table -> bias (of block 0) -> block 0, block 1, ...          block 0 reads the bias beside its chain
+    """
+    inside = set(nodes)
+    outside = list(dict.fromkeys(name for node in nodes for name in graph[node].inputs if name not in inside))
+    if not outside:
+        return tuple(nodes)
+    chain = {_entry(graph, outside, outputs[-1]) if entry is None else entry}
+    for name in nodes:
+        if not chain.isdisjoint(graph[name].inputs):
+            chain.add(name)
+    gone = {name for name in outputs if name not in chain}
+    for name in reversed(nodes):
+        if name in gone:
+            gone |= inside.intersection(graph[name].inputs)
+    return tuple(name for name in nodes if name not in gone)
 
 
 def _entry(graph: Graph, outside: Sequence[str], output: str) -> str:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from growir.addresses import Address, axis_names
 from growir.channels import Analysis, analyse
-from growir.edits import Apart, AxisMap, Edit, Fresh, Place, Remap
+from growir.edits import Apart, AxisMap, Edit, Fresh, Place, Remap, Shift
 from growir.entries import Entries, Moves, first_of_each
 from growir.graph import Graph, Input, Node
 from growir.ops import Constant, Init, Normal, Param, Shape, Uniform
@@ -308,7 +308,19 @@ def resize_together(
         if maps:
             places = [*_places(key, table[key], moved, parts), *_pairs(key, table[key], use, plan, moved, parts)]
             edits.append(Remap(key, tuple(maps), tuple(places)))
+            edits += _from_zero(key, table[key], use, moved)
     return Resize(_inputs(graph, analysis, plan), tuple(nodes.values()), tuple(edits), _entries(graph, analysis, plan))
+
+
+def _from_zero(key: str, param: Param, use: ParamAxes, moved: Mapping[int, _Moved]) -> Iterator[Edit]:
+    """What is left to add where shares are not counted from zero: z + s (w - z) is s w, and (1 - s) z."""
+    if not use.zero:
+        return
+    left = np.ones([moved[k].index.shape[-1] if k in moved else size for k, size in enumerate(param.shape)])
+    for axis in moved.keys() & use.takes:
+        left *= moved[axis].share.reshape([-1 if k == axis else 1 for k in range(left.ndim)])
+    if (left != 1).any():
+        yield Shift(key, use.zero * (1 - left))
 
 
 def _places(key: str, param: Param, moved: Mapping[int, _Moved], parts: Sequence[Part]) -> Iterator[Place]:

@@ -1,4 +1,7 @@
-"""Which parameters start at zero, so that a block adds nothing or gives back what it reads, and learns."""
+"""Which parameters start at which number, so that a block adds nothing or gives back what it reads, and learns.
+
+That number is zero, but for a parameter that is shifted before it scales: 1 + w is zero where w is -1.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ from growir.blocks import NORMS, Block
 from growir.errors import cut
 from growir.graph import Graph, Node
 from growir.layers import is_layer, shared_tensors
-from growir.ops import Add, Concat, Mul, Param, Sub
+from growir.ops import Add, Affine, Concat, Linear, MatMul, Mul, Param, Sub
+from growir.ops.conv import Conv
 from growir.ops.ranges import Range, keeps, through_zero
 from growir.shapes import own_tables, owners
 
 ENDS_IN_LAYERS: Final = frozenset({"experts"})  # operators whose own last layer gives zero where its weights are zero
 VALUES: Final = frozenset({"parameter", "bias"})  # which are their own parameter
 
-Keys = frozenset[str]
+Keys = Mapping[str, float]  # what each parameter starts as, by its key
 
 
 def zeros_of(graph: Graph, nodes: Sequence[str], output: str) -> Keys | str:
-    """The keys of the parameters at whose zero a value is zero, and learns; or why there are none.
+    """The parameters whose start makes a value zero, and learn, with that start; or why there are none.
 
     They are the last on each way to it: those of a layer at its end, or of the norm behind that.
 
@@ -40,16 +44,20 @@ def _zeros(graph: Graph, nodes: Sequence[str], *, thawed: bool) -> Mapping[str, 
         kind = node.op.kind()
         before = [found.get(value, f"its input {cut(value)} goes straight into its output") for value in node.inputs]
         table = {parameter: param for parameter, param in own_tables(graph)[name].items() if not param.buffer}
-        if is_layer(graph, name) or kind in VALUES or (kind in NORMS and "weight" in table):
-            found[name] = _own(graph, node, table, () if thawed else node.frozen)
+        frozen = () if thawed else node.frozen
+        if is_layer(graph, name) or (kind in VALUES and table) or (kind in NORMS and "weight" in table):
+            found[name] = _own(graph, node, table, frozen)
         elif kind in ENDS_IN_LAYERS:
             last = {parameter: param for parameter, param in table.items() if "out" in param.axes}
-            found[name] = _own(graph, node, last, () if thawed else node.frozen)
+            found[name] = _own(graph, node, last, frozen)
         elif isinstance(node.op, Add | Sub | Concat):
-            problem = next((one for one in before if isinstance(one, str)), None)
-            found[name] = problem or frozenset(key for one in before for key in one)
-        elif isinstance(node.op, Mul):
+            found[name] = _all(name, before)
+        elif isinstance(node.op, Mul | MatMul):
             found[name] = _product(name, before)
+        elif isinstance(node.op, Linear | Conv) and len(before) > 1:  # whose weight is a value
+            found[name] = _all(name, [_product(name, before), _own(graph, node, table, frozen)])
+        elif isinstance(node.op, Affine) and node.op.shift and node.inputs[0] in graph:
+            found[name] = _shifted(graph, node.op, node, before[0])
         elif through_zero(node.op):
             found[name] = before[0]
         else:
@@ -61,9 +69,29 @@ def _product(name: str, before: Sequence[Keys | str]) -> Keys | str:
     """One factor is enough. Were two zero, neither would learn; so no other may be zero where this one is."""
     zero = [(k, one) for k, one in enumerate(before) if not isinstance(one, str)]
     for k, keys in reversed(zero):
-        if not any(other <= keys for j, other in zero if j != k):
+        if not any(other.keys() <= keys.keys() for j, other in zero if j != k):
             return keys
     return f"{cut(name)} multiplies values that are zero together, so that none learns" if zero else before[-1]
+
+
+def _all(name: str, before: Sequence[Keys | str]) -> Keys | str:
+    """All of several values at once, unless one of them cannot be, or two want another start of one parameter."""
+    found: dict[str, float] = {}
+    for one in before:
+        if isinstance(one, str):
+            return one
+        if other := sorted(key for key in one if found.get(key, one[key]) != one[key]):
+            return f"{cut(name)} is made of values that are zero at different numbers of {cut(other[0])}"
+        found |= one
+    return found
+
+
+def _shifted(graph: Graph, op: Affine, node: Node, before: Keys | str) -> Keys | str:
+    """A parameter that is scaled and shifted, at the number where that is zero. It is whole, so any dtype has it."""
+    start = -op.shift / op.scale if op.scale else 0.5
+    if isinstance(before, str) or graph[node.inputs[0]].op.kind() not in VALUES or not start.is_integer():
+        return f"{cut(node.name)} is affine, which is not zero where its input is zero"
+    return dict.fromkeys(before, start)
 
 
 def _own(graph: Graph, node: Node, table: Mapping[str, Param], frozen: Sequence[str]) -> Keys | str:
@@ -71,11 +99,11 @@ def _own(graph: Graph, node: Node, table: Mapping[str, Param], frozen: Sequence[
         return f"{cut(node.name)} shares its parameters with {cut(users[0])}"
     if held := sorted(set(frozen) & set(table)):
         return f"{cut(node.name)} would stay at zero, because its {held[0]} is frozen"
-    return frozenset(owners(graph)[f"{node.name}.{name}"] for name in table)
+    return {owners(graph)[f"{node.name}.{name}"]: 0.0 for name in table}
 
 
 def identity_at(graph: Graph, block: Block, numbers: Range, *, thawed: bool = False) -> Keys | str:
-    """The keys of the parameters at whose zero a block gives back what it reads; or why there are none.
+    """The parameters whose start makes a block give back what it reads, with that start; or why there are none.
 
     A block x + f(x) does where the last parameters of f are zero; relu(x + f(x)) does too where no x is negative, as
     behind the relu of the block before it.
@@ -87,13 +115,13 @@ def identity_at(graph: Graph, block: Block, numbers: Range, *, thawed: bool = Fa
         thawed: Whether what is frozen in it learns there.
     """
     zeros = _zeros(graph, block.nodes, thawed=thawed)
-    found: dict[str, Keys | str] = {block.input: frozenset()}
+    found: dict[str, Keys | str] = {block.input: {}}
     for name in block.nodes:
         node = graph[name]
         before = [found.get(value, f"{cut(value)} is not what the block reads") for value in node.inputs]
         kept = keeps(node.op)
         if isinstance(node.op, Add):
-            found[name] = _sum(node, found, zeros)
+            found[name] = _sum(graph, node, found, zeros)
         elif kept is None:
             found[name] = f"{cut(name)} is {node.op.kind()}, which does not give back what it reads"
         elif isinstance(before[0], str) or numbers.within(kept):
@@ -105,14 +133,18 @@ def identity_at(graph: Graph, block: Block, numbers: Range, *, thawed: bool = Fa
     return found[block.output]
 
 
-def _sum(node: Node, same: Mapping[str, Keys | str], zeros: Mapping[str, Keys | str]) -> Keys | str:
+def _sum(graph: Graph, node: Node, same: Mapping[str, Keys | str], zeros: Mapping[str, Keys | str]) -> Keys | str:
     """One operand is what the block reads and all others are zero; of several ways the first."""
     problem = f"no operand of {cut(node.name)} is what the block reads"
     for k, value in enumerate(node.inputs):
         mine = same.get(value)
-        if mine is None or isinstance(mine, str):
+        if mine is None:
             continue
-        rest: list[Keys] = []
+        if isinstance(mine, str):
+            # A sum inside a sum says by itself why it is not what the block reads.
+            problem = mine if isinstance(graph[value].op, Add) else problem
+            continue
+        rest: list[Keys | str] = [mine]
         for other in (*node.inputs[:k], *node.inputs[k + 1 :]):
             keys = zeros.get(other, f"{cut(other)} is never zero")
             if isinstance(keys, str):
@@ -120,5 +152,5 @@ def _sum(node: Node, same: Mapping[str, Keys | str], zeros: Mapping[str, Keys | 
                 break
             rest.append(keys)
         else:
-            return mine.union(*rest)
+            return _all(node.name, rest)
     return problem

@@ -23,7 +23,7 @@ from growir.passes.state import check_value, is_linear, repoint
 from growir.rewrite import Change, Pass, Preserves, create, fresh_name
 from growir.shapes import shapes_of
 from growir.verify import load, verify
-from growir.zeroing import identity_at, zeros_of
+from growir.zeroing import Keys, identity_at, zeros_of
 
 # Where an input may make them infinite or NaN, zero times what they give is not zero.
 PARTIAL: Final = frozenset({"pow", "exp", "log", "sqrt", "rsqrt", "div"})
@@ -91,8 +91,8 @@ class InsertBlock(Pass):
         if self.residual:
             self._start(graph)
 
-    def _start(self, graph: Graph) -> tuple[frozenset[str], bool]:
-        """The keys of what starts at zero, and whether the block needs a sum around it.
+    def _start(self, graph: Graph) -> tuple[Keys, bool]:
+        """What starts as which number, and whether the block needs a sum around it.
 
         Raises PassRefused if it cannot start so that it adds nothing and learns.
         """
@@ -116,7 +116,8 @@ class InsertBlock(Pass):
             empty = not nodes and outputs == [self.block.inputs[0].name]
             return Preserves.EXACT if empty else Preserves.NOTHING
         module = fresh_name(graph, "block")
-        given = any(np.any(self.values.get(f"{module}.{key}", 0)) for key in self._start(graph)[0])
+        starts = self._start(graph)[0].items()
+        given = any(np.any(self.values.get(f"{module}.{key}", start) != start) for key, start in starts)
         return Preserves.NOTHING if given else kept_at_zero(self.block.nodes)
 
     def change(self, graph: Graph, step: int) -> Change:
@@ -125,14 +126,14 @@ class InsertBlock(Pass):
         called[self.block.inputs[0].name] = self.after
         nodes = [renamed(node, called, {self.block.inputs[0].name: self.after}) for node in self.block.nodes]
         value = called[self.block.outputs[0]]
-        zeros, adds = self._start(graph) if self.residual else (frozenset[str](), False)
+        zeros, adds = self._start(graph) if self.residual else (dict[str, float](), False)
         if adds:
             nodes.append(Node(name=fresh_name(graph, "sum"), op=Add(), inputs=(self.after, value)))
             value = nodes[-1].name
         edits = [
             create(
                 f"{module}.{key}",
-                replace(param, init=Constant(0.0)) if key in zeros else param,
+                replace(param, init=Constant(zeros[key])) if key in zeros else param,
                 self.seed,
                 step,
                 self.values,

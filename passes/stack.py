@@ -32,7 +32,7 @@ from growir.passes.state import ancestors, repoint
 from growir.rewrite import Change, Pass, Preserves, check_new_names, create, fresh_name
 from growir.shapes import own_tables, shapes_of
 from growir.stages import stages_of
-from growir.zeroing import identity_at
+from growir.zeroing import Keys, identity_at
 
 MOST_NODES = 10_000
 Nodes = Annotated[tuple[Reference, ...], Field(min_length=1, max_length=MOST_NODES)]
@@ -219,11 +219,21 @@ class Stack(Pass):
 
     def _called(self, host: Graph, block: Block, module: str) -> dict[str, str]:
         """The names of the new nodes by those of the old."""
-        stem = "" if isinstance(self.block, Graph) else module_of(block)
+        stem = "" if isinstance(self.block, Graph) else self._stem(block, module)
         return {name: f"{module}.{name[len(stem) + 1 :] if stem else name}" for name in block.nodes}
 
-    def identity(self, graph: Graph) -> frozenset[str] | str:
-        """The keys of the new parameters at whose zero the block gives back what it reads; or why there are none.
+    def _stem(self, block: Block, module: str) -> str:
+        """The path that the new block's stands for: that of the block in its list, though all nodes lie deeper in it.
+
+        The nodes of blocks.0.layer.0 and blocks.0.layer.1 share blocks.0.layer, but beside blocks.2 it is blocks.0.
+        """
+        stem, parent = module_of(block), module.rpartition(".")[0]
+        number = stem.removeprefix(f"{parent}.").partition(".")[0] if parent and stem.startswith(f"{parent}.") else ""
+        # Histories of version 1 mean the longer path.
+        return f"{parent}.{number}" if self.placed == "behind" and number.isdigit() else stem
+
+    def identity(self, graph: Graph) -> Keys | str:
+        """What the new parameters start as that make the block give back what it reads; or why there are none.
 
         Raises:
             PassRefused: There is no such block.
@@ -231,14 +241,14 @@ class Stack(Pass):
         host, block = self._found(graph)
         called = self._called(host, block, self._module(graph, block))
         keys = self._keys(graph, host, block)
-        return keys if isinstance(keys, str) else frozenset(renamed_key(key, called) for key in keys)
+        return keys if isinstance(keys, str) else {renamed_key(key, called): start for key, start in keys.items()}
 
-    def _keys(self, graph: Graph, host: Graph, block: Block) -> frozenset[str] | str:
+    def _keys(self, graph: Graph, host: Graph, block: Block) -> Keys | str:
         """The same by the keys of the block that is repeated."""
         thawed = host is graph and not self.copy_weights
         return identity_at(host, block, ranges_of(graph)[self._after(graph, block)], thawed=thawed)
 
-    def _zeros(self, graph: Graph, host: Graph, block: Block) -> frozenset[str]:
+    def _zeros(self, graph: Graph, host: Graph, block: Block) -> Keys:
         """The same. Raises PassRefused if there are none, or if they do not keep the function."""
         keys, place = self._keys(graph, host, block), self._place(graph, block)
         if isinstance(keys, str):
@@ -257,8 +267,8 @@ class Stack(Pass):
             return inner.preserves(room.graph)
         host, block = self._found(graph)
         called = self._called(host, block, self._module(graph, block))
-        zeros = (renamed_key(key, called) for key in self._zeros(graph, host, block))
-        given = any(np.any(self.values.get(key, 0)) for key in zeros)
+        zeros = {renamed_key(key, called): start for key, start in self._zeros(graph, host, block).items()}
+        given = any(np.any(self.values.get(key, start) != start) for key, start in zeros.items())
         return Preserves.NOTHING if given else kept_at_zero(host[name] for name in block.nodes)
 
     def change(self, graph: Graph, step: int) -> Change:
@@ -274,11 +284,11 @@ class Stack(Pass):
             reads |= dict.fromkeys(block.beside, self.before)
         module = self._module(graph, block)
         called = self._called(host, block, module)
-        zeros = self._zeros(graph, host, block) if self.exact else frozenset[str]()
+        zeros = self._zeros(graph, host, block) if self.exact else dict[str, float]()
         outer = shared_outside(host, block.nodes)
         nodes = [renamed(host[name], called, reads, _shared(host, name, outer)) for name in block.nodes]
         if host is graph:
-            stem = module_of(block)
+            stem = self._stem(block, module)
             nodes = [node.model_copy(update={"source": source_at(node.source, stem, module)}) for node in nodes]
         if host is graph and not self.copy_weights:
             nodes = [node.model_copy(update={"frozen": ()}) for node in nodes]
@@ -291,7 +301,7 @@ class Stack(Pass):
             if self.copy_weights and key not in zeros and new not in self.values:
                 edits.append(Copy(new, key))
             else:
-                start = replace(param, init=Constant(0.0)) if key in zeros else param
+                start = replace(param, init=Constant(zeros[key])) if key in zeros else param
                 edits.append(create(new, start, self.seed, step, self.values))
         old, outputs = place.repointed(graph, called[block.output])
         created = [node.name for node in nodes]

@@ -2,21 +2,30 @@
 
 Export keeps the writes and, in its fake tensors, which tensors share memory. A call that writes gives a new value, and
 every other name of the written tensor means that value from then on. Where another view of the same memory is read
-later, it is read again from the new value if it was made from the written one, and refused otherwise.
+later, it is read again from the new value if it was made from the written one. If the written one is a slice of it,
+along one axis, its value is the slices that were written and what is left of it, one after the other:
+
+    keys = empty(N, 6)    keys[:, :4] = a    keys[:, 4:] = b        keys is concat(a, b)
+
+All else is refused.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import fx
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from growir.backends.torch_export.calls import Call, cut_of, name_of, overload, tensor_of, writes
+from growir.backends.torch_export.calls import Call, bound, cut_of, name_of, overload, tensor_of, writes
 from growir.backends.torch_export.causes import no_operator
 from growir.backends.torch_export.values import Spread, Unsupported, Value
+from growir.ops import Concat, Slice
 
 if TYPE_CHECKING:
     from growir.backends.torch_export.reading import Reader
@@ -40,7 +49,11 @@ def read(reader: Reader, call: Call) -> Any:
     for other in _later_views(reader, node, written):
         if reader.env.get(other) is before or other is written:
             reader.env[other] = result
-        elif not _apart(_region(other), _region(written)) and not _remade(reader, other, written):
+        elif not (
+            _apart(_region(other), _region(written))
+            or _remade(reader, other, written)
+            or _put_back(reader, other, written, result)
+        ):
             raise Unsupported(
                 "writes into a part or view of a tensor that is read again later; "
                 "write it without the in-place form, or put the parts together with torch.cat"
@@ -97,6 +110,69 @@ def _whole(node: fx.Node) -> fx.Node:
 def _apart(one: Region, two: Region) -> bool:
     """Whether two views cannot show the same number."""
     return any(a[:2] == b[:2] and (a[3] <= b[2] or b[3] <= a[2]) for a in one for b in two)
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A tensor of which slices were written.
+
+    Attributes:
+        value: What it is since the last of these writes.
+        before: What it was before the first.
+        axis: The axis that they cut.
+        written: What stands in it, by (from, to).
+    """
+
+    value: Value
+    before: Value
+    axis: int
+    written: Mapping[tuple[int, int], Value]
+
+
+def _put_back(reader: Reader, whole: fx.Node, written: fx.Node, new: Value) -> bool:
+    """Put the new value of a slice into the tensor that it is a slice of; False if it is none, along one axis."""
+    cuts: list[fx.Node] = []
+    node = written
+    while node is not whole:
+        if node.op != "call_function" or overload(node) is None or name_of(node) not in ("slice", "narrow"):
+            return False
+        if bound(node).get("step", 1) not in (None, 1):
+            return False
+        if _whole(node) is node:
+            cuts.append(node)
+        node = node.all_input_nodes[0]
+    if len(cuts) != 1 or whole not in reader.env:
+        return False
+    axis, start, stop = cut_of(cuts[0])
+    size: object = tensor_of(whole).shape[axis]
+    if not isinstance(size, int):
+        return False
+    item = reader.env[whole]
+    known = reader.pieces.get(whole)
+    if known is None or known.value is not item or known.axis != axis:
+        if not isinstance(item, (Value, Spread)):
+            return False
+        value = reader.value(item)
+        known = Pieces(value, value, axis, {})
+    kept = {at: piece for at, piece in known.written.items() if at[1] <= start or stop <= at[0]}
+    if any(start < at[1] and at[0] < stop and not (start <= at[0] and at[1] <= stop) for at in known.written):
+        known, kept = Pieces(known.value, known.value, axis, {}), {}
+    now = {**kept, (start, stop): new}
+    if any((piece.layout, piece.rank) != (known.before.layout, known.before.rank) for piece in now.values()):
+        return False
+    place = known.before.axis(axis, "writes into")
+    parts: list[Value] = []
+    at = 0
+    for (first, last), piece in [*sorted(now.items(), key=itemgetter(0)), ((size, size), None)]:
+        if at < first:
+            left = Slice(axis=place, start=at, length=first - at)
+            parts.append(reader.emit(left, known.before, layout=known.before.layout))
+        parts += [] if piece is None else [piece]
+        at = last
+    value = parts[0] if len(parts) == 1 else reader.emit(Concat(dim=place), *parts, layout=known.before.layout)
+    reader.env[whole] = value
+    reader.pieces[whole] = Pieces(value, known.before, axis, now)
+    return True
 
 
 def _remade(reader: Reader, view: fx.Node, written: fx.Node) -> bool:

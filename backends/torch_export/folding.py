@@ -29,6 +29,7 @@ _LIKE = {
     **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty"), "self"),
     **dict.fromkeys(("expand_as", "view_as", "reshape_as", "type_as"), "other"),
 }
+_UNWRITTEN = frozenset({"empty", "empty_like", "new_empty", "empty_permuted", "empty_strided", "new_empty_strided"})
 _VMAP = "torch._functorch.predispatch"  # the calls that torch.vmap is made of; they keep count of its nesting
 
 
@@ -158,6 +159,8 @@ class _Run:
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: stand_ins[n] if n in stand_ins else self.live[n])
         kwargs = {key: torch.device("cpu") if key == "device" else value for key, value in kwargs.items()}
         result = cast(Any, node.target)(*args, **kwargs)
+        if overload(node) is not None and name_of(node) in _UNWRITTEN:
+            result.zero_()  # whatever was in the memory would be a constant that differs from run to run
         if getattr(node.target, "__module__", "") == _VMAP:
             name = getattr(node.target, "__name__", "")
             self.nesting += (name == "_vmap_increment_nesting") - (name == "_vmap_decrement_nesting")

@@ -97,6 +97,7 @@ class Reader:
         self.dtype = _common_dtype(exported)
         self.dtypes = {self.dtype}  # and whatever else the model computes in
         self.cast: dict[int, torch.Tensor] = {}  # tensors of other dtypes as the network holds them, by their id
+        self.pieces: dict[fx.Node, aliasing.Pieces] = {}  # tensors of which slices were written
         self.call: fx.Node
         self.first_input: fx.Node  # the one that tells the batch size
         self.order = {node: k for k, node in enumerate(exported.graph.nodes)}

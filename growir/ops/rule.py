@@ -58,7 +58,8 @@ class ParamAxes:
     do both. Unless an axis consumes, a new channel needs new entries there. Where the groups of a convolution take
     different channels, `rows` says what each group's part of axis 1 is made of; axis 0 falls into as many equal parts.
     New entries of what is `within` must not exceed the old ones, so they start as their mean. On the axes of `takes` it
-    takes the shares of copies in place of a tied tensor that reads them, and that makes them too.
+    takes the shares of copies in place of a tied tensor that reads them, and that makes them too; `zero` is the number
+    at which it scales by zero, from where shares are counted.
     """
 
     axes: Axes
@@ -67,6 +68,7 @@ class ParamAxes:
     rows: Axes = ()
     within: bool = False
     takes: frozenset[int] = frozenset()
+    zero: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ class Family:
 
     Attributes:
         name: How the sweep calls it.
-        kind: What it reads: "text", "image", "audio" (samples of sound), "spectrum", or the name of one input.
+        kind: What it reads: "text", "image", "audio" (samples of sound), "pair" (a text and the beginning of
+            another), or the name of one input.
         cls: The class in transformers.
         config: What its configuration has beside the usual small sizes.
         calls: The sizes of inputs that are no plain images or tokens.
@@ -115,6 +116,16 @@ _SWIN: dict[str, Any] = {
     "depths": [2, 1],
     "num_heads": [2, 2],
     "num_attention_heads": [2, 2],
+}
+
+_EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+_LATENT: dict[str, Any] = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "num_key_value_heads": 4,
 }
 
 FAMILIES: Sequence[Family] = (
@@ -231,6 +242,34 @@ FAMILIES: Sequence[Family] = (
     _text("yoso", "YosoModel", use_expectation=True),
     _text("dpr", "DPRQuestionEncoder"),
     _text("jina", "JinaEmbeddingsV3Model"),
+    _text("cwm-lm", "CwmForCausalLM", sliding_window=4),
+    _text("vaultgemma-lm", "VaultGemmaForCausalLM", sliding_window=4, query_pre_attn_scalar=8),
+    _text("doge-lm", "DogeForCausalLM"),
+    _text("jais2-lm", "Jais2ForCausalLM"),
+    _text("nanochat-lm", "NanoChatForCausalLM"),
+    _text("ministral3-lm", "Ministral3ForCausalLM"),
+    _text("minicpm3-lm", "MiniCPM3ForCausalLM", **_LATENT),
+    _text("youtu-lm", "YoutuForCausalLM", **_LATENT),
+    _text("gpt_neox_japanese-lm", "GPTNeoXJapaneseForCausalLM", intermediate_multiple_size=2),
+    _text("granite_swa-lm", "GraniteSWAForCausalLM", sliding_window=4),
+    _text("mixtral-lm", "MixtralForCausalLM", num_local_experts=4),
+    _text("qwen2_moe-lm", "Qwen2MoeForCausalLM", shared_expert_intermediate_size=48, **_EXPERTS),
+    _text("qwen3_moe-lm", "Qwen3MoeForCausalLM", **_EXPERTS),
+    _text("olmoe-lm", "OlmoeForCausalLM", **_EXPERTS),
+    _text("flex_olmo-lm", "FlexOlmoForCausalLM", **_EXPERTS),
+    _text("granitemoe-lm", "GraniteMoeForCausalLM", num_local_experts=4, num_experts_per_tok=2),
+    _text("phimoe-lm", "PhimoeForCausalLM", num_local_experts=4),
+    _text("gpt_oss-lm", "GptOssForCausalLM", num_local_experts=4, num_experts_per_tok=2, sliding_window=4),
+    _text("jetmoe-lm", "JetMoeForCausalLM", num_local_experts=4, kv_channels=8),
+    _text("deepseek_v2-lm", "DeepseekV2ForCausalLM", first_k_dense_replace=1, n_routed_experts=4, n_shared_experts=1,
+          **{**_EXPERTS, **_LATENT}),
+    _text("deepseek_v3-lm", "DeepseekV3ForCausalLM", first_k_dense_replace=2, **_LATENT),
+    _text("mamba2", "Mamba2Model", state_size=8, num_heads=4, head_dim=16, n_groups=2, chunk_size=4),
+    _text("falcon_mamba", "FalconMambaModel", state_size=4, conv_kernel=3, time_step_rank=2),
+    Family("t5-lm", "pair", "T5ForConditionalGeneration", {"num_layers": 2, "num_heads": 4, "d_model": 32}),
+    Family("bart-lm", "pair", "BartForConditionalGeneration", {"d_model": 32}),
+    Family("marian-lm", "pair", "MarianMTModel", {"d_model": 32}),
+    Family("t5gemma", "pair", "T5GemmaModel"),
     _encoder("t5", "T5EncoderModel", part="", num_layers=2, num_heads=4, d_model=32),
     _encoder("mt5", "MT5EncoderModel", part="", num_layers=2, num_heads=4, d_model=32),
     _encoder("umt5", "UMT5EncoderModel", part="", num_layers=2, num_heads=4, d_model=32),
@@ -376,6 +415,9 @@ def calls(family: Family) -> Mapping[str, Mapping[str, torch.Tensor]]:
         mask = torch.ones(2, TOKENS, dtype=torch.int64)
         mask[1, TOKENS - 2 :] = 0
         return {"ids": {"input_ids": ids}, "mask": {"input_ids": ids, "attention_mask": mask}}
+    if family.kind == "pair":
+        ids, others = (torch.randint(3, 60, (2, TOKENS - k), generator=generator) for k in range(2))
+        return {"pair": {"input_ids": ids, "decoder_input_ids": others}}
     if family.kind == "image":
         size = family.config.get("image_size", 32)
         size = size if isinstance(size, int) else size[0]

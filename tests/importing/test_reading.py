@@ -162,7 +162,31 @@ class WritesInput(Model):
         return self.fc(x)
 
 
-@pytest.mark.parametrize("model", [Alias, Clone, ViewOfWritten, OtherPart, WritesInput])
+class FillsParts(Model):
+    """As latent attention puts keys together: room for both parts, then each part written into it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x)
+        both = y.new_empty(*y.shape[:-1], 7)
+        both[..., :4].copy_(y)
+        both[..., 4:].copy_(y[..., 1:] * 2)
+        return both
+
+
+class WritesSomeParts(Model):
+    """Slices that meet and overlap, between numbers that stay."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x)
+        y[:, 1:3].mul_(2)
+        y[:, 2:4].add_(1)
+        both = y.new_zeros(x.shape[0], 7)
+        both[:, 2:6] = y
+        both[:, 6:] = y[:, :1]
+        return torch.cat([both, y], 1)
+
+
+@pytest.mark.parametrize("model", [Alias, Clone, ViewOfWritten, OtherPart, WritesInput, FillsParts, WritesSomeParts])
 def test_writes_are_seen_by_every_name_of_the_tensor(model: type[Model]) -> None:
     imported(model())
 

@@ -16,8 +16,8 @@ from growir.channels import analyse
 from growir.edits import Remap
 from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node, Step
-from growir.ops import Add, Embedding, Gelu, LayerNorm, Linear, Op, Relu, RmsNorm
-from growir.passes import Widen, pass_from_step
+from growir.ops import Add, Affine, Embedding, Gelu, LayerNorm, Linear, Mul, Op, Parameter, Relu, RmsNorm
+from growir.passes import Sequence, Split, Widen, pass_from_step
 from growir.testing import assert_preserves, carried_pairs, close, random_batch, worst
 from tests.live.training import module_of, one_step, params_of, twins
 from tests.samples import graph_of, mlp
@@ -167,6 +167,50 @@ def test_the_last_norm_takes_the_shares_that_a_tied_head_cannot(op: Op, shares: 
     assert report.measured < 1e-12
     assert grown.get_parameter("emb.weight").shape == (7, 8)
     assert_preserves(step, graph)
+
+
+def written_out(factor: Op | None, *, behind: Node | None = None, buffer: bool = False) -> Graph:
+    """The same with a last norm that is written out: a norm times a parameter, which goes through `factor` first."""
+    graph = tied(RmsNorm())
+    first = [Node(name="w", op=Parameter(shape=(4,), buffer=buffer))]
+    if factor is not None:
+        first.append(Node(name="factor", op=factor, inputs=("w",)))
+    norm = Node(name="rms", op=RmsNorm(elementwise_affine=False), inputs=("sum",))
+    written = [norm, *first, Node(name="norm", op=Mul(), inputs=(first[-1].name, "rms"))]
+    parts = [written if node.name == "norm" else [node] for node in graph.nodes]
+    more = [] if behind is None else [behind]
+    outputs = ("head", *(node.name for node in more))
+    return graph.replace(nodes=[*(node for part in parts for node in part), *more], outputs=outputs)
+
+
+@pytest.mark.parametrize("factor", [None, Affine(shift=1.0), Affine(scale=2.0, shift=-0.5)], ids=["w", "1+w", "2w-1/2"])
+@pytest.mark.parametrize("shares", [EQUAL, UNEQUAL, ()], ids=["equal", "unequal", "apart"])
+def test_a_norm_that_is_written_out_takes_the_shares_too(factor: Op | None, shares: tuple[float, ...]) -> None:
+    graph = written_out(factor)
+    apart = 0.0 if shares else None
+    step = Widen(node="emb", by=4, copies=(0, 1, 2, 3) if shares else (), shares=shares, apart=apart)
+    grown = assert_preserves(step, graph)
+    module, batch = module_of(graph), random_batch(graph)
+    _, report = live.grow(module, step, verify=batch)
+    assert report.measured is not None
+    assert report.measured < 1e-12
+    assert_preserves(Split(node="emb", channels=(0, 1, 2, 3)), graph)
+    assert_preserves(Sequence(passes=(Widen(node="down", by=4), Widen(node="down", by=8))), graph)
+    assert analyse(grown.graph).find("emb", grown.graph).width == 8
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        written_out(Affine(shift=1.0), behind=Node(name="seen", op=Gelu(), inputs=("factor",))),
+        written_out(Affine(shift=1.0), behind=Node(name="seen", op=Gelu(), inputs=("norm",))),
+        written_out(None, buffer=True),
+        written_out(Gelu()),
+    ],
+    ids=["scale is an output", "norm is read", "a constant", "no multiple"],
+)
+def test_a_factor_that_something_else_sees_or_that_cannot_learn_takes_no_shares(graph: Graph) -> None:
+    assert [pin for pin in analyse(graph).find("emb", graph).pins if "tied" in pin.reason]
 
 
 def test_equal_copies_of_a_tied_stream_get_half_of_the_gradient_each() -> None:

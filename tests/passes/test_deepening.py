@@ -11,12 +11,13 @@ from growir import live
 from growir.errors import PassRefused
 from growir.graph import Graph, Input, Node
 from growir.network import Network
-from growir.ops import Add, Gelu, LayerNorm, Linear
+from growir.ops import Add, Affine, Gelu, LayerNorm, Linear, Parameter
 from growir.passes import Stack, deepen, pass_from_data
 from growir.passes.deepening import Order, sources_of
 from growir.replay import check_history
 from growir.rewrite import Preserves
-from growir.testing import outputs, random_batch, random_network
+from growir.stages import stages_of
+from growir.testing import assert_preserves, outputs, random_batch, random_network
 from growir.verify import verify
 
 
@@ -87,6 +88,37 @@ def test_state_and_groups_move_up_with_their_block() -> None:
         if p.requires_grad:
             assert torch.equal(optimizer.state[p]["exp_avg"], before[old])
             assert group[id(p)] == int(old.startswith("blocks.1."))
+
+
+def with_a_common_table(depth: int) -> Graph:
+    """A chain of blocks x + down(gelu(up(x) + t)), each in two parts; the first one makes the table t, as in a T5."""
+    made = [
+        Node(name="blocks.0.layer.0.table", op=Parameter(shape=(6,))),
+        Node(name="blocks.0.layer.0.scaled", op=Affine(scale=0.5), inputs=("blocks.0.layer.0.table",)),
+    ]
+    nodes: list[Node] = []
+    at = "x"
+    for k in range(depth):
+        b = f"blocks.{k}"
+        nodes += [
+            Node(name=f"{b}.layer.0.up", op=Linear(out_features=6), inputs=(at,)),
+            *(made if k == 0 else ()),
+            Node(name=f"{b}.layer.0.sum", op=Add(), inputs=(f"{b}.layer.0.up", "blocks.0.layer.0.scaled")),
+            Node(name=f"{b}.layer.0.act", op=Gelu(), inputs=(f"{b}.layer.0.sum",)),
+            Node(name=f"{b}.layer.1.down", op=Linear(out_features=4), inputs=(f"{b}.layer.0.act",)),
+            Node(name=f"{b}.layer.1.add", op=Add(), inputs=(f"{b}.layer.1.down", at)),
+        ]
+        at = f"{b}.layer.1.add"
+    return verify(Graph(inputs=(Input(name="x", shape=("N", 4)),), nodes=tuple(nodes), outputs=(at,)))
+
+
+@pytest.mark.parametrize("order", ["whole", "each", "middle"])
+def test_a_table_that_one_block_makes_for_all_is_no_part_of_it(order: Order) -> None:
+    graph = with_a_common_table(2)
+    deeper = assert_preserves(deepen(graph, "blocks", order=order, exact=True), graph)
+    assert deeper.graph.replace(history=None).hash == with_a_common_table(4).hash
+    (stage,) = stages_of(graph)
+    assert [block.beside for block in stage.blocks] == [("blocks.0.layer.0.scaled",)] * 2
 
 
 def test_steps_of_version_one_stand_where_they_stood() -> None:

@@ -17,8 +17,22 @@ from growir.errors import PassRefused
 from growir.families import family_of, network
 from growir.graph import Graph, Input, Node
 from growir.network import Network
-from growir.ops import Add, BatchNorm, Dropout, Gelu, LayerNorm, Linear, Mul, Op, Relu
-from growir.passes import Sequence, Stack, Unstack, pass_from_data
+from growir.ops import (
+    Add,
+    Affine,
+    BatchNorm,
+    Dropout,
+    Gelu,
+    LayerNorm,
+    Linear,
+    MatMul,
+    Mul,
+    Op,
+    Parameter,
+    Relu,
+    RmsNorm,
+)
+from growir.passes import InsertBlock, Sequence, Stack, Unstack, pass_from_data
 from growir.replay import check_history
 from growir.rewrite import Preserves
 from growir.stages import repeat_of, stages_of
@@ -232,6 +246,73 @@ def test_a_product_of_what_is_zero_together_never_learns() -> None:
         node("b.0.sum", Add(), "x", "b.0.square"),
     )
     with pytest.raises(PassRefused, match=r"b\.0\.square multiplies values that are zero together"):
+        Stack(block="b.0").rewrite(graph)
+
+
+def with_a_value(how: str) -> list[Node]:
+    """W gelu(up(x)) + b + x, where W is a value: on the right of a product as in GPT-2, or the weight of a layer."""
+    weight = node("b.0.w", Parameter(shape=(4, 4)))
+    ends = {
+        "product": [
+            node("b.0.matmul", MatMul(), "b.0.act", "b.0.w"),
+            node("b.0.b", Parameter(shape=(4,))),
+            node("b.0.down", Add(), "b.0.b", "b.0.matmul"),
+        ],
+        "layer": [node("b.0.down", Linear(), "b.0.act", "b.0.w")],
+    }[how]
+    up = [node("b.0.up", Linear(out_features=4), "x"), node("b.0.act", Gelu(), "b.0.up")]
+    return [*up, weight, *ends, node("b.0.sum", Add(), "b.0.down", "x")]
+
+
+@pytest.mark.parametrize("how", ["product", "layer"])
+def test_a_block_whose_last_weight_is_a_value_starts_as_the_identity(how: str) -> None:
+    grown = assert_preserves(Stack(block="b.0", copy_weights=True), of(*with_a_value(how)))
+    assert not grown.arrays["b.1.w.weight"].any()
+    assert grown.arrays["b.1.up.weight"].any()
+
+
+def test_a_norm_that_scales_by_one_more_than_its_weight_ends_in_minus_one() -> None:
+    graph = of(
+        node("b.0.down", Linear(out_features=4), "x"),
+        node("b.0.rms", RmsNorm(elementwise_affine=False), "b.0.down"),
+        node("b.0.w", Parameter(shape=(4,))),
+        node("b.0.one_more", Affine(shift=1.0), "b.0.w"),
+        node("b.0.mul", Mul(), "b.0.rms", "b.0.one_more"),
+        node("b.0.sum", Add(), "x", "b.0.mul"),
+    )
+    grown = assert_preserves(Stack(block="b.0", copy_weights=True), graph)
+    assert np.all(grown.arrays["b.1.w.weight"] == -1.0)
+    assert_preserves(InsertBlock(after="x", block=graph), graph)
+    other = graph.replace(nodes=[n.with_op(shift=0.1) if n.name == "b.0.one_more" else n for n in graph.nodes])
+    with pytest.raises(PassRefused, match=r"b\.0\.one_more is affine, which is not zero where its input is zero"):
+        Stack(block="b.0").rewrite(other)
+    given = Stack(block="b.0", values={"b.1.w.weight": np.zeros(4)})
+    assert given.preserves(graph) is Preserves.NOTHING
+
+
+def test_a_constant_is_not_zero() -> None:
+    graph = of(
+        node("b.0.mask", Parameter(shape=(4,), buffer=True)),
+        node("b.0.down", Linear(out_features=4), "x"),
+        node("b.0.kept", Mul(), "b.0.down", "b.0.mask"),
+        node("b.0.sum", Add(), "x", "b.0.kept"),
+    )
+    grown = assert_preserves(Stack(block="b.0", copy_weights=True), graph)
+    assert not grown.arrays["b.1.down.weight"].any()
+    added = of(graph.nodes[0], node("b.0.sum", Add(), "x", "b.0.mask"))
+    with pytest.raises(PassRefused, match=r"b\.0\.mask is parameter, which is not zero"):
+        Stack(block="b.0").rewrite(added)
+
+
+def test_why_an_inner_sum_is_no_identity_is_told() -> None:
+    graph = of(
+        node("b.0.scaled", Affine(scale=0.5), "x"),
+        node("b.0.down", Linear(out_features=4), "x"),
+        node("b.0.inner", Add(), "b.0.scaled", "b.0.down"),
+        node("b.0.up", Linear(out_features=4), "b.0.inner"),
+        node("b.0.sum", Add(), "b.0.inner", "b.0.up"),
+    )
+    with pytest.raises(PassRefused, match=r"no operand of b\.0\.inner is what the block reads"):
         Stack(block="b.0").rewrite(graph)
 
 
