@@ -13,7 +13,8 @@ from growir.live.growing import graph_of, grow, network_of
 from growir.live.into import Filled, grow_into
 from growir.live.report import Place, Report, TensorChange
 from growir.live.rows import register
-from growir.live.schedule import Growth, Plateau, Progress, Schedule, Slope
+from growir.live.rules import Plateau, Progress, Slope
+from growir.live.schedule import Growth, Schedule
 from growir.moments import CopyState, Follows, FreshState
 
 if TYPE_CHECKING:
