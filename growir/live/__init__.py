@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from growir.live.branching import branch
+from growir.live.checkpoint import grow_checkpoint
 from growir.live.growing import graph_of, grow, network_of
 from growir.live.into import Filled, grow_into
 from growir.live.report import Place, Report, TensorChange
@@ -36,6 +37,7 @@ __all__ = [
     "branch",
     "graph_of",
     "grow",
+    "grow_checkpoint",
     "grow_into",
     "network_of",
     "register",
