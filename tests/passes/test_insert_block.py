@@ -33,7 +33,7 @@ from growir.ops import (
     Softmax,
     Tanh,
 )
-from growir.passes import InsertBlock, Widen, pass_from_data
+from growir.passes import InsertBlock, Sequence, Widen, pass_from_data
 from growir.replay import check_history
 from growir.rewrite import Preserves
 from growir.testing import assert_preserves, close, outputs, random_batch, random_network
@@ -113,8 +113,19 @@ def test_names_weights_and_readers() -> None:
     assert done.graph["block_1.one"].inputs == ("act1",)
     assert done.graph["sum_1"].inputs == ("act1", "block_1.two")
     assert done.graph["head"].inputs == ("sum_1",)
+    assert step.creates(mlp()) == done.created
     again = InsertBlock(after="sum_1", block=TWO).rewrite(done.graph)
     assert again.created == ("block_2.one", "block_2.act", "block_2.two", "sum_2")
+
+
+def test_a_later_pass_of_a_sequence_names_what_an_earlier_one_creates() -> None:
+    first = InsertBlock(after="act1", block=TWO)
+    *_, joined = first.creates(mlp())
+    both = Sequence(passes=(first, InsertBlock(after=joined, block=TWO)))
+    assert both.creates(mlp())[:4] == first.creates(mlp())
+    assert both.rewrite(mlp()).graph["head"].inputs == (both.creates(mlp())[-1],)
+    with pytest.raises(PassRefused, match="none"):
+        InsertBlock(after="none", block=TWO).creates(mlp())
 
 
 def test_modules_and_ties_inside_come_along() -> None:
