@@ -9,7 +9,7 @@ from growir.blocks import NORMS, Block
 from growir.errors import cut
 from growir.graph import Graph, Node
 from growir.layers import is_layer, shared_tensors
-from growir.ops import Add, Concat, Mul, Param, Sub
+from growir.ops import Add, Concat, MatMul, Mul, Param, Sub
 from growir.ops.ranges import Range, keeps, through_zero
 from growir.shapes import own_tables, owners
 
@@ -40,7 +40,7 @@ def _zeros(graph: Graph, nodes: Sequence[str], *, thawed: bool) -> Mapping[str, 
         kind = node.op.kind()
         before = [found.get(value, f"its input {cut(value)} goes straight into its output") for value in node.inputs]
         table = {parameter: param for parameter, param in own_tables(graph)[name].items() if not param.buffer}
-        if is_layer(graph, name) or kind in VALUES or (kind in NORMS and "weight" in table):
+        if is_layer(graph, name) or (kind in VALUES and table) or (kind in NORMS and "weight" in table):
             found[name] = _own(graph, node, table, () if thawed else node.frozen)
         elif kind in ENDS_IN_LAYERS:
             last = {parameter: param for parameter, param in table.items() if "out" in param.axes}
@@ -48,7 +48,7 @@ def _zeros(graph: Graph, nodes: Sequence[str], *, thawed: bool) -> Mapping[str, 
         elif isinstance(node.op, Add | Sub | Concat):
             problem = next((one for one in before if isinstance(one, str)), None)
             found[name] = problem or frozenset(key for one in before for key in one)
-        elif isinstance(node.op, Mul):
+        elif isinstance(node.op, Mul | MatMul):
             found[name] = _product(name, before)
         elif through_zero(node.op):
             found[name] = before[0]

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from growir.cli.output import print_lines, printable
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +33,7 @@ def grow_file(path: Path, plan: Path, out: Path, where: Where) -> None:
     """Write the large model's checkpoint, and print what was done. Raises GrowirError; nothing is written then."""
     from growir.live.checkpoint import grow_checkpoint
     from growir.live.files import check_free, read_state, write_state, write_states
+    from growir.live.rows import kind_named
     from growir.planning import read_plan
 
     check_free(out)
@@ -44,7 +42,7 @@ def grow_file(path: Path, plan: Path, out: Path, where: Where) -> None:
     options: dict[str, Any] = {
         "weights": list(where.weights) or None,
         "optimizer": list(where.optimizers) or None,
-        "kind": [_kind(name) for name in where.kinds] or None,
+        "kind": [kind_named(name) for name in where.kinds] or None,
         "names": _names(where.names),
     }
     if where.file is None:
@@ -59,21 +57,6 @@ def grow_file(path: Path, plan: Path, out: Path, where: Where) -> None:
         write_states(out.resolve(), files)
     print_lines(str(report))
     print(printable(f"wrote {out}"))
-
-
-def _kind(name: str) -> type[torch.optim.Optimizer]:
-    import torch
-
-    from growir.nearest import suggestion
-
-    known = {
-        key: kind
-        for key, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
-    }
-    if name not in known:
-        _refuse(f"--kind: torch.optim has no {name}.{suggestion(name, known)}")
-    return known[name]
 
 
 def _names(path: Path | None) -> list[list[str]] | None:

@@ -15,6 +15,7 @@ from torch import optim
 
 from growir.errors import ModelError, cut
 from growir.moments import ADAM, Entries, Follows
+from growir.nearest import suggestion
 
 Optimizer = optim.Optimizer
 
@@ -135,6 +136,14 @@ def kinds_of(settings: Iterable[str], entries: Iterable[str]) -> list[type[Optim
             if own <= set(settings):
                 found[kind] = own
     return [kind for kind, own in found.items() if not any(own < other for other in found.values())]
+
+
+def kind_named(name: str) -> type[Optimizer]:
+    """A class of torch.optim by its name. Raises ModelError if there is none."""
+    known = {key: kind for key, kind in vars(optim).items() if inspect.isclass(kind) and issubclass(kind, Optimizer)}
+    if name not in known:
+        raise ModelError(f"torch.optim has no {cut(name)}.{suggestion(name, known)}")
+    return known[name]
 
 
 def _overridden(kind: type, known: type) -> list[str]:

@@ -25,8 +25,10 @@ from growir.ops import (
     Identity,
     LayerNorm,
     Linear,
+    MatMul,
     Mul,
     Op,
+    Parameter,
     Relu,
     Sigmoid,
     Slice,
@@ -93,6 +95,9 @@ TWO = block(node("one", WIDE, "x"), node("act", Gelu(), "one"), node("two", BACK
         ([node("b", BACK, "a"), node("p", Slice(length=1), "b"), node("q", Slice(start=1, length=3), "b"),
           node("y", Concat(), "q", "p")], {"b.weight", "b.bias"}),
         ([node("b", BACK, "a"), node("y", Affine(scale=2.0), "b")], {"b.weight", "b.bias"}),
+        ([node("w", Parameter(shape=(3, 4))), node("y", MatMul(), "a", "w")], {"w.weight"}),
+        ([node("b", BACK, "a"), node("m", Parameter(shape=(4, 4), buffer=True)), node("y", MatMul(), "b", "m")],
+         {"b.weight", "b.bias", "m.weight"}),  # a buffer starts at zero anyway, and that is no promise
     ],
 )  # fmt: skip
 def test_a_residual_ends_in_zero_parameters(ends: list[Node], zeros: set[str]) -> None:
