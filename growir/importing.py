@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from growir.passes.deepening import Order
-    from growir.planning import Plan, Widths
+    from growir.planning import Plan, Saved, Widths
 
     Example = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
     Model = torch.nn.Module | Callable[[], torch.nn.Module]
@@ -94,8 +94,9 @@ def plan(
     from growir.document import function_hash
     from growir.planning import Plan, leading
 
-    before = import_model(made(small, "small"), example_inputs, check=False)
-    after = import_model(made(large, "large"), example_inputs if large_inputs is None else large_inputs, check=False)
+    models = made(small, "small"), made(large, "large")
+    before = import_model(models[0], example_inputs, check=False)
+    after = import_model(models[1], example_inputs if large_inputs is None else large_inputs, check=False)
     step = leading(before.graph, after.graph, widths=widths, exact=exact, order=order)
     found = Plan(
         graph=before.graph,
@@ -104,9 +105,24 @@ def plan(
         after=function_hash(after.graph),
         small_keys=before.keys,
         large_keys=after.keys,
+        small_saved=_saved(models[0]),
+        large_saved=_saved(models[1]),
     )
     _check_constants(found, before.arrays, after.arrays)
     return found
+
+
+def _saved(model: torch.nn.Module) -> dict[str, Saved]:
+    """A model's state_dict without its numbers; what is no tensor in it is left out."""
+    from growir.planning import Saved
+
+    number = {id(parameter): k for k, parameter in enumerate(model.parameters())}
+    named: Mapping[str, Any] = model.state_dict(keep_vars=True)
+    return {
+        name: Saved(shape=tuple(value.shape), parameter=number.get(id(value)), trained=value.requires_grad)
+        for name, value in named.items()
+        if hasattr(value, "requires_grad")
+    }
 
 
 def _check_constants(found: Plan, small: Mapping[str, NDArray[Any]], large: Mapping[str, NDArray[Any]]) -> None:

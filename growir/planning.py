@@ -16,15 +16,23 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, PlainSerializer, SerializeAsAny
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    SerializeAsAny,
+    ValidationError,
+)
 
 from growir.blocks import block_of, keeps_shape, members
 from growir.channels import Analysis, ChannelSpace, analyse
 from growir.columns import folded
 from growir.difference import diff, lines
-from growir.document import function_hash, to_data
-from growir.errors import PassRefused, cut
-from growir.fields import Record
+from growir.document import function_hash, parse, to_data
+from growir.errors import GraphError, PassRefused, cut
+from growir.fields import Record, field_problems
 from growir.graph import Graph
 from growir.ops import Embedding
 from growir.ops.spaces import Axis, Space
@@ -48,6 +56,22 @@ def _read_graph(given: object) -> object:
     return load(dict(cast("Mapping[str, Any]", given))) if isinstance(given, Mapping) else given
 
 
+class Saved(Record):
+    """A tensor as a model's state_dict has it, under one of its names.
+
+    Attributes:
+        shape: Its shape.
+        parameter: Its number among the model's parameters, which is that of its other names too; None for a buffer.
+        trained: Whether it required a gradient when the plan was made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shape: tuple[int, ...]
+    parameter: int | None = None
+    trained: bool = False
+
+
 class Plan(Record):
     """The pass that leads from a small model to a large one, with what is needed to carry it out on both of them.
 
@@ -60,6 +84,8 @@ class Plan(Record):
         after: The hash of the large graph, with nothing frozen, to which the pass leads.
         small_keys: What the small model calls each tensor, by the document's key; constants have no name there.
         large_keys: The same of the large model, by the key of the large document.
+        small_saved: The small model's state_dict without its numbers, for checkpoints of it.
+        large_saved: The same of the large model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -70,6 +96,8 @@ class Plan(Record):
     after: str
     small_keys: Mapping[str, str] = Field(default_factory=dict[str, str], repr=False)
     large_keys: Mapping[str, str] = Field(default_factory=dict[str, str], repr=False)
+    small_saved: Mapping[str, Saved] = Field(default_factory=dict[str, Saved], repr=False)
+    large_saved: Mapping[str, Saved] = Field(default_factory=dict[str, Saved], repr=False)
 
     @cached_property
     def rewrite(self) -> Rewrite:
@@ -87,6 +115,21 @@ class Plan(Record):
         head = f"{self.before[:12]} -> {self.after[:12]}, preserves {self.rewrite.preserves}"
         callers = [f"  callers: {text}" for text in self.rewrite.callers]
         return folded("\n".join([head, *(f"  {part}" for part in parts), *callers]))
+
+
+def read_plan(text: str | bytes, source: str = "") -> Plan:
+    """The plan that `plan.model_dump_json()` wrote. Raises GraphError saying what is wrong with it, and where it is."""
+    try:
+        data = parse(text, "plan")
+        if not isinstance(data, dict):
+            raise GraphError("a plan is an object, as plan.model_dump_json() writes it")
+        return Plan.model_validate(data)
+    except ValidationError as error:
+        raise GraphError(field_problems("", "a plan", error, Plan), source) from None
+    except PassRefused as error:
+        raise GraphError(f"step: {error}", source) from None
+    except GraphError as error:
+        raise error.at(source) from None
 
 
 def leading(

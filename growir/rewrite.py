@@ -193,6 +193,16 @@ class Pass(Record):
         self.check(graph)
         return self.resolved(graph)._rewrite(graph, recorded)
 
+    def creates(self, graph: Graph) -> tuple[str, ...]:
+        """The names of the nodes that this would add to a graph, for a later pass of a sequence to name.
+
+        No tensor is made. For the names that a third pass meets, ask on `rewrite(graph).graph`.
+
+        Raises:
+            PassRefused: The pass does not fit this graph.
+        """
+        return self.rewrite(graph).created
+
     def resolved(self, graph: Graph) -> Self:
         """The same pass with every choice filled in that it leaves to its defaults, for a history to record."""
         return self

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,15 @@ GRAPH, PARAMS, HISTORY = "graph.json", "params.safetensors", "history.safetensor
 NUMPY_KINDS = frozenset("BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64".split())  # as safetensors calls them
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises ExportError with the system's reason."""
+def write_file(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all: bytes, or what a function writes. Raises ExportError with the reason."""
     temporary = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            if callable(data):
+                data(file)
+            else:
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -9,11 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from growir.live.branching import branch
+from growir.live.checkpoint import grow_checkpoint
 from growir.live.growing import graph_of, grow, network_of
 from growir.live.into import Filled, grow_into
 from growir.live.report import Place, Report, TensorChange
 from growir.live.rows import register
-from growir.live.schedule import Growth, Plateau, Progress, Schedule, Slope
+from growir.live.rules import Plateau, Progress, Slope
+from growir.live.schedule import Growth, Schedule
 from growir.moments import CopyState, Follows, FreshState
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ __all__ = [
     "branch",
     "graph_of",
     "grow",
+    "grow_checkpoint",
     "grow_into",
     "network_of",
     "register",

@@ -23,6 +23,7 @@ from growir.live.relatives import nearest
 from growir.live.report import Place
 from growir.live.rows import held_by, row_of, taken_for
 from growir.moments import CopyState, FreshState, carry_optimizer
+from growir.params import param_table
 
 Slots = dict[str, Any]
 
@@ -280,7 +281,9 @@ def plan_optimizers(
     sources = {edit.key: edit.sources for edit in grown.edits if isinstance(edit, Derive)}
     sources |= {edit.key: (edit.source,) for edit in grown.edits if isinstance(edit, Copy)}
     old = set(grown.heirs.values())
-    settled = places_of(plans)
+    table = param_table(grown.graph)
+    # A parameter that no output depends on has no place in the graph, and so is nobody's relative.
+    settled = {key: place for key, place in places_of(plans).items() if key in table}
     for key, tensor in grown.after.items():
         if key in old or not isinstance(tensor, nn.Parameter) or not tensor.requires_grad:
             continue

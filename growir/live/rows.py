@@ -8,13 +8,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import optim
 
 from growir.errors import ModelError, cut
 from growir.moments import ADAM, Entries, Follows
+from growir.nearest import suggestion
 
 Optimizer = optim.Optimizer
 
@@ -114,6 +115,35 @@ def row_of(optimizer: Optimizer) -> Row:
             "make a new optimizer after growing"
         )
     return _ROWS[known]
+
+
+def kinds_of(settings: Iterable[str], entries: Iterable[str]) -> list[type[Optimizer]]:
+    """The classes of torch.optim that a saved optimizer may be of; several where they keep and settle the same.
+
+    Every class has settings of its own, and a saved optimizer has them in its groups. What it keeps must be in the
+    class's row, so that a version of torch that lacked a setting is not taken for another class.
+
+    Args:
+        settings: What its groups have.
+        entries: What it keeps of a parameter in the parameter's shape.
+    """
+    found: dict[type[Optimizer], frozenset[str]] = {}
+    for kind, row in _ROWS.items():
+        if kind.__module__.startswith("torch.optim.") and set(entries) <= set(row.entries or ()):
+            made: Any = kind
+            # Muon takes nothing but matrices, and SparseAdam and others know their settings only once they are made.
+            own = frozenset(made([torch.nn.Parameter(torch.zeros(1, 1))]).defaults)
+            if own <= set(settings):
+                found[kind] = own
+    return [kind for kind, own in found.items() if not any(own < other for other in found.values())]
+
+
+def kind_named(name: str) -> type[Optimizer]:
+    """A class of torch.optim by its name. Raises ModelError if there is none."""
+    known = {key: kind for key, kind in vars(optim).items() if inspect.isclass(kind) and issubclass(kind, Optimizer)}
+    if name not in known:
+        raise ModelError(f"torch.optim has no {cut(name)}.{suggestion(name, known)}")
+    return known[name]
 
 
 def _overridden(kind: type, known: type) -> list[str]:

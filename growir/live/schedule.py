@@ -4,27 +4,33 @@ A run has a budget. `Schedule.step` is called once behind each step of the optim
 module when the next growth is due. Compute is counted as the document counts it: two operations for a
 multiply-accumulate, and a training step three times a forward pass. So a small network spends its budget on more
 tokens, and runs that grow and runs that do not end at the same compute.
+
+A growth is a pass, for a module that growir made, or a plan with what makes the large module, for one of the user's own
+class. Either way the module that comes back takes the place of the old one, and the optimizer stays the object it was.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
 from growir.costs import costs_of
-from growir.errors import ModelError, PassRefused, cut
+from growir.errors import ModelError, PassRefused, counted, cut
 from growir.graph import Graph
 from growir.live.growing import grow
+from growir.live.into import Filled, grow_into, side_of
 from growir.live.modules import find
 from growir.live.report import Report
+from growir.live.rules import Progress, Rule, check_share
+from growir.planning import Plan
 from growir.rewrite import Pass
 from growir.shapes import shapes_of
 
@@ -34,96 +40,24 @@ RESOLUTION = 2000  # means of the loss that are kept of a whole budget
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """What a rule decides by.
-
-    Attributes:
-        share: The part of the budget that is spent.
-        since: The part that was spent when the network last grew; 0 if it never did.
-        losses: Since then, the mean loss of each two-thousandth of the budget, (share, loss), the latest last.
-    """
-
-    share: float
-    since: float
-    losses: Sequence[tuple[float, float]]
-
-    def last(self, window: float) -> Sequence[tuple[float, float]] | None:
-        """The losses of the last part of the budget; None if there are not yet as many."""
-        if self.share - self.since < window:
-            return None
-        return [each for each in self.losses if each[0] > self.share - window]
-
-
-class Rule(Protocol):
-    """Says that a growth is due."""
-
-    def __call__(self, progress: Progress, /) -> bool:
-        """Whether it is."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Plateau:
-    """Growth is due where the loss has hardly fallen over a window.
-
-    Attributes:
-        window: A part of the budget; its two halves are compared.
-        least: By which part of itself the mean loss of the second half is below that of the first, if it still falls.
-    """
-
-    window: float = 0.1
-    least: float = 0.01
-
-    def __post_init__(self) -> None:
-        _check_share("Plateau", "window", self.window)
-
-    def __call__(self, progress: Progress, /) -> bool:
-        losses = progress.last(self.window)
-        if losses is None:
-            return False
-        middle = progress.share - self.window / 2
-        halves = [[loss for at, loss in losses if (at > middle) == late] for late in (False, True)]
-        if not all(halves):
-            return False
-        first, second = (float(np.mean(half)) for half in halves)
-        return second > first - self.least * abs(first)
-
-
-@dataclass(frozen=True, slots=True)
-class Slope:
-    """Growth is due where the loss falls by less than so much for each share of the budget.
-
-    Attributes:
-        below: By how much the loss would have to fall if all of the budget were spent at this rate.
-        window: The part of the budget over which a line is fitted to the losses.
-    """
-
-    below: float
-    window: float = 0.1
-
-    def __post_init__(self) -> None:
-        _check_share("Slope", "window", self.window)
-
-    def __call__(self, progress: Progress, /) -> bool:
-        losses = progress.last(self.window)
-        if losses is None or len(losses) < 3:
-            return False
-        at, loss = np.array(losses).T
-        at = at - at.mean()
-        return bool((at * loss).sum() / (at * at).sum() > -self.below)
-
-
-@dataclass(frozen=True, slots=True)
 class Growth:
     """One growth of a run.
 
     Attributes:
         at: The part of the budget after which it is due, from 0 to 1, or a rule such as `Plateau`.
-        step: The pass, or a function of the graph of then that gives one.
+        step: The pass, or a function of the graph of then that gives one; for a module of one's own class a plan.
+        make: With a plan, what makes the large module, on the device and in the dtype that the small one has.
     """
 
     at: float | Rule
-    step: Pass | Callable[[Graph], Pass]
+    step: Pass | Plan | Callable[[Graph], Pass]
+    make: Callable[[], nn.Module] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.step, Plan) and not callable(self.make):
+            raise ModelError("Growth: with a plan, `make` is needed: a function that makes the large module")
+        if self.make is not None and not isinstance(self.step, Plan):
+            raise ModelError("Growth: `make` goes with a plan (`growir.plan`); a pass makes the module itself")
 
     def due(self, progress: Progress) -> bool:
         """Whether it is due."""
@@ -158,10 +92,11 @@ class Schedule:
         unit: What is counted.
         warmup: The part of the budget over which `factor` rises.
         decay: The part of the budget at its end over which `factor` falls to zero.
-        options: What `live.grow` gets at each growth, such as `groups`.
+        options: What `live.grow`, or `live.grow_into` for plans, gets at each growth, such as `groups`.
 
     Raises:
-        ModelError: A share does not lie between 0 and 1, growths are not in order, or the budget is no positive number.
+        ModelError: A share does not lie between 0 and 1, growths are not in order, a plan does not begin where the one
+            before it ends, or the budget is no positive number.
     """
 
     def __init__(
@@ -178,13 +113,14 @@ class Schedule:
             raise ModelError(f"unit={unit!r} is none of {', '.join(get_args(Unit))}")
         if not (math.isfinite(budget) and budget > 0):
             raise ModelError(f"budget={budget!r}: a positive number of {_WHAT[unit]} is needed")
+        _check_chain(growths)
         shares = [each.at for each in growths if not callable(each.at)]
         for share in shares:
-            _check_share("Growth", "at", share, zero=True)
+            check_share("Growth", "at", share, zero=True)
         if shares != sorted(shares):
             raise ModelError(f"growths are due in their order, but their shares are {shares}")
         for name, value in (("warmup", warmup), ("decay", decay)):
-            _check_share("Schedule", name, value, zero=True)
+            check_share("Schedule", name, value, zero=True)
         if warmup + decay > 1:
             raise ModelError(f"warmup={warmup:g} and decay={decay:g} are more than the whole budget")
         self.growths = tuple(growths)
@@ -221,11 +157,11 @@ class Schedule:
         *,
         samples: int | None = None,
         loss: float | None = None,
-    ) -> tuple[nn.Module, Report | None]:
+    ) -> tuple[nn.Module, Report | Filled | None]:
         """Count one step of the optimizer, and grow if a growth is due.
 
         Args:
-            module: A growir module.
+            module: A growir module, or one of the class that the plans are of.
             optimizer: What trains it; changed in place where it grows.
             tokens: How many tokens the step was over: entries of the network's first input, which are whole numbers.
             samples: How many samples it was over, in place of tokens.
@@ -235,9 +171,12 @@ class Schedule:
             The module to go on with, and what was done; None where nothing was.
 
         Raises:
-            ModelError: Neither tokens nor samples are given, or tokens of a network that has none; or as `live.grow`.
+            ModelError: Neither tokens nor samples are given, or tokens of a network that has none; the module is not
+                what the schedule gave back last; or as `live.grow` and `live.grow_into`.
             PassRefused: The pass does not fit. What the step cost has been counted.
         """
+        if self.growths and isinstance(self.growths[0].step, Plan):
+            self._graph_of(module)  # that it is the one that was given back last no other unit than compute would see
         self.spent += self._cost(module, tokens, samples)
         if loss is not None:
             self._window.add(self.share, float(loss))
@@ -247,13 +186,32 @@ class Schedule:
         since = self.grown[-1] if self.grown else 0.0
         if not growth.due(Progress(self.share, since, self._window.losses)):
             return module, None
+        grown, report = self._carried_out(growth, module, optimizer)
+        self.grown.append(self.share)
+        self._window, self._graph = _Window(), None
+        return grown, report
+
+    def _carried_out(
+        self, growth: Growth, module: nn.Module, optimizer: Optimizer
+    ) -> tuple[nn.Module, Report | Filled]:
+        """The module after a growth, and what was done."""
+        if isinstance(growth.step, Plan):
+            large = cast("Callable[[], nn.Module]", growth.make)()
+            report = grow_into(module, large, growth.step, optimizer, **self.options)
+            return large.train(module.training), report
         step = growth.step if isinstance(growth.step, Pass) else growth.step(find(module).graph)
         if not isinstance(cast("object", step), Pass):
             raise PassRefused(f"growth {len(self.grown)} of the schedule gives {cut(repr(step))}, which is no pass")
-        grown, report = grow(module, step, optimizer, **self.options)
-        self.grown.append(self.share)
-        self._window = _Window()
-        return grown, report
+        return grow(module, step, optimizer, **self.options)
+
+    def made(self, start: Callable[[], nn.Module]) -> nn.Module:
+        """A module of the size that the run has come to, for one's own class: to load a checkpoint into.
+
+        Args:
+            start: What makes the module that the run begins with.
+        """
+        makers = [growth.make for growth in self.growths[: len(self.grown)] if growth.make is not None]
+        return makers[-1]() if makers else start()
 
     def _cost(self, module: nn.Module, tokens: int | None, samples: int | None) -> float:
         if self.unit == "steps":
@@ -272,8 +230,30 @@ class Schedule:
     def _graph_of(self, module: nn.Module) -> Graph:
         """The module's graph, which stays the same as long as it is the same module."""
         if self._graph is None or self._graph[0]() is not module:
-            self._graph = weakref.ref(module), find(module).graph
+            self._graph = weakref.ref(module), self._planned_graph(module) or find(module).graph
         return self._graph[1]
+
+    def _planned_graph(self, module: nn.Module) -> Graph | None:
+        """The graph of a module of the user's class by the plans; None where growths are passes, and it has its own.
+
+        Raises:
+            ModelError: The module has not the tensors that it has to have by now.
+        """
+        done = len(self.grown)
+        if done and isinstance(plan := self.growths[done - 1].step, Plan):
+            graph, keys = plan.rewrite.graph, plan.large_keys
+        elif done < len(self.growths) and isinstance(plan := self.growths[done].step, Plan):
+            graph, keys = plan.graph, plan.small_keys
+        else:
+            return None
+        try:
+            side_of(module, "module", keys).tensors(graph)
+        except ModelError as error:
+            raise ModelError(
+                f"after {counted(done, 'growth')} the schedule needs the module that was given back last "
+                f"(module, report = schedule.step(module, ...)), or one that `schedule.made` makes: {error}"
+            ) from None
+        return graph
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Schedule:
         options = copy.deepcopy(self.options, memo)
@@ -314,6 +294,19 @@ class Schedule:
         self._window = _Window(losses, int(count), int(bucket))
 
 
+def _check_chain(growths: Sequence[Growth]) -> None:
+    """Raise ModelError unless all growths are passes, or all are plans of which each begins where the last one ends."""
+    plans = [each.step for each in growths if isinstance(each.step, Plan)]
+    if plans and len(plans) < len(growths):
+        raise ModelError("growths are passes, for a module of growir's, or plans, for one of your class: not both")
+    for k, (one, other) in enumerate(itertools.pairwise(plans)):
+        if one.after != other.before:
+            raise ModelError(
+                f"growth {k} leads to a graph with hash {one.after[:12]}, but the plan of growth {k + 1} begins with "
+                f"{other.before[:12]}; make each plan from the model that the one before it leads to"
+            )
+
+
 _WHAT: Mapping[Unit, str] = {"compute": "floating-point operations", "tokens": "tokens", "steps": "steps"}
 
 
@@ -327,9 +320,3 @@ def _tokens_of(graph: Graph) -> int:
             "instead"
         )
     return shape.elements
-
-
-def _check_share(what: str, name: str, value: object, *, zero: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-    if not number or not (value or zero):
-        raise ModelError(f"{what}: {name}={value!r} is no part of the budget, from 0 to 1")

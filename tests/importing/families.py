@@ -427,7 +427,7 @@ def calls(family: Family) -> Mapping[str, Mapping[str, torch.Tensor]]:
     return {"plain": {name: floats(*sizes) for name, sizes in family.inputs.items()}}
 
 
-class _InDoubles(TorchFunctionMode):
+class InDoubles(TorchFunctionMode):
     """float64 wherever the model's code says float32, as norms and softmax do: then only the import may differ."""
 
     def __torch_function__(
@@ -454,7 +454,7 @@ def apart(model: nn.Module, net: Network, example: Mapping[str, torch.Tensor]) -
     worst = 0.0
     for size in (2, 3):
         batch = in_doubles(example, size)
-        with torch.no_grad(), _InDoubles():
+        with torch.no_grad(), InDoubles():
             wanted = tree_leaves(model(**batch))
         with torch.no_grad():
             found = module(*batch.values())

@@ -196,7 +196,7 @@ def test_after_an_error_both_are_as_they_were() -> None:
         "into is SGD, but the small model's optimizer AdamW": {"into": sgd(large)},
         "into, a AdamW, holds no parameter of the large model": {"into": adamw(made(3))},
         "holds no parameter of this module": {"optimizer": adamw(made(2))},
-        "one of the large model goes on: optimizer has 1, into has 0": {"into": None},
+        "one of the large model goes on: optimizer has 1, into has 0": {"into": []},
         r"the large model has no blocks.2.norm.weight, but that of the plan has": {"large": made(2)},
         r"the small model: wte.weight has shape \[8, 5\], but in the plan \[8, 4\]": {"small": made(2, 5)},
         "the large model must be a torch.nn.Module, but is a int": {"large": 3},
@@ -207,3 +207,78 @@ def test_after_an_error_both_are_as_they_were() -> None:
             live.grow_into(plan=plan, **fields)
         assert all(torch.equal(tensor, kept[key]) for key, tensor in large.state_dict().items())
         assert not into.state
+
+
+@pytest.mark.parametrize("make", [adamw, sgd])
+def test_an_optimizer_goes_on_in_place_as_one_made_for_the_large_module_does(make: Make) -> None:
+    plan = planned(*SIZES["both"])
+    small, larges = made(2, seed=1), [made(3, 8, 9, seed=2) for _ in range(2)]
+    optimizer = make(small)
+    trained(small, optimizer)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    into = make(larges[0])
+    handed = live.grow_into(small, larges[0], plan, optimizer, into)
+    report = live.grow_into(small, larges[1], plan, optimizer)
+    own = {id(p): name for name, p in larges[1].named_parameters()}
+    theirs = {id(p): name for name, p in larges[0].named_parameters()}
+    for group, wanted in zip(optimizer.param_groups, into.param_groups, strict=True):
+        assert [own[id(p)] for p in group["params"]] == [theirs[id(p)] for p in wanted["params"]]
+    found, wanted = optimizer.state_dict(), into.state_dict()
+    assert found["state"].keys() == wanted["state"].keys()
+    for k, slots in wanted["state"].items():
+        assert all(torch.equal(found["state"][k][entry], value) for entry, value in slots.items())
+    assert set(report.stateless) == set(handed.stateless) == {"blocks.2.down.weight", "blocks.2.down.bias"}
+    trained(larges[1], optimizer)
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [g["lr"] / 2 for g in make(small).param_groups]
+    with pytest.raises(ModelError, match="holds no parameter of this module"):
+        live.grow_into(small, larges[1], plan, optimizer)
+
+
+def test_in_place_dtypes_stay_and_new_parameters_join_the_group_that_is_named() -> None:
+    plan = planned(*SIZES["copied"])
+    small, large = made(2), made(3, seed=1)
+    optimizer = adamw(small)
+    trained(small, optimizer)
+    with pytest.raises(ModelError, match=r"is torch\.float32 on cpu in the large model, and was"):
+        live.grow_into(small, made(3).float(), plan, optimizer)
+    with pytest.raises(ModelError, match="groups= says where an optimizer that goes on in place"):
+        live.grow_into(small, large, plan, optimizer, adamw(large), groups=lambda key, p: 1)
+    live.grow_into(small, large, plan, optimizer, groups=lambda key, p: 1)
+    rest = {id(p) for p in optimizer.param_groups[1]["params"]}
+    assert all(id(p) in rest for name, p in large.named_parameters() if name.startswith("blocks.2"))
+
+
+class Aside(nn.Module):
+    """A layer in use, and one that no output depends on."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.unused = nn.Linear(2, 2)
+        self.fc, self.head = nn.Linear(3, width), nn.Linear(width, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(functional.relu(self.fc(x)))
+        return found
+
+
+def test_in_place_parameters_that_no_output_depends_on_are_the_large_modules() -> None:
+    small, large = Aside(4), Aside(6)
+    plan = growir.plan(small, large, torch.zeros(2, 3))
+    optimizer = torch.optim.AdamW(small.parameters())
+    small(torch.randn(5, 3)).sum().backward()
+    optimizer.step()
+    report = live.grow_into(small, large, plan, optimizer)
+    assert report.left == ("unused.weight", "unused.bias")
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in large.parameters()]
+
+
+def test_what_no_output_depends_on_is_nobodys_relative() -> None:
+    small, large = made(2), made(3, 8, 9, seed=1)
+    for module in (small, large):
+        module.unused = nn.Linear(2, 2).double()
+    optimizer = adamw(small)
+    trained(small, optimizer)
+    live.grow_into(small, large, planned(*SIZES["both"]), optimizer)
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(map(id, large.parameters()))

@@ -25,15 +25,17 @@ from growir.ops import (
     Identity,
     LayerNorm,
     Linear,
+    MatMul,
     Mul,
     Op,
+    Parameter,
     Relu,
     Sigmoid,
     Slice,
     Softmax,
     Tanh,
 )
-from growir.passes import InsertBlock, Widen, pass_from_data
+from growir.passes import InsertBlock, Sequence, Widen, pass_from_data
 from growir.replay import check_history
 from growir.rewrite import Preserves
 from growir.testing import assert_preserves, close, outputs, random_batch, random_network
@@ -93,6 +95,9 @@ TWO = block(node("one", WIDE, "x"), node("act", Gelu(), "one"), node("two", BACK
         ([node("b", BACK, "a"), node("p", Slice(length=1), "b"), node("q", Slice(start=1, length=3), "b"),
           node("y", Concat(), "q", "p")], {"b.weight", "b.bias"}),
         ([node("b", BACK, "a"), node("y", Affine(scale=2.0), "b")], {"b.weight", "b.bias"}),
+        ([node("w", Parameter(shape=(3, 4))), node("y", MatMul(), "a", "w")], {"w.weight"}),
+        ([node("b", BACK, "a"), node("m", Parameter(shape=(4, 4), buffer=True)), node("y", MatMul(), "b", "m")],
+         {"b.weight", "b.bias", "m.weight"}),  # a buffer starts at zero anyway, and that is no promise
     ],
 )  # fmt: skip
 def test_a_residual_ends_in_zero_parameters(ends: list[Node], zeros: set[str]) -> None:
@@ -113,8 +118,19 @@ def test_names_weights_and_readers() -> None:
     assert done.graph["block_1.one"].inputs == ("act1",)
     assert done.graph["sum_1"].inputs == ("act1", "block_1.two")
     assert done.graph["head"].inputs == ("sum_1",)
+    assert step.creates(mlp()) == done.created
     again = InsertBlock(after="sum_1", block=TWO).rewrite(done.graph)
     assert again.created == ("block_2.one", "block_2.act", "block_2.two", "sum_2")
+
+
+def test_a_later_pass_of_a_sequence_names_what_an_earlier_one_creates() -> None:
+    first = InsertBlock(after="act1", block=TWO)
+    *_, joined = first.creates(mlp())
+    both = Sequence(passes=(first, InsertBlock(after=joined, block=TWO)))
+    assert both.creates(mlp())[:4] == first.creates(mlp())
+    assert both.rewrite(mlp()).graph["head"].inputs == (both.creates(mlp())[-1],)
+    with pytest.raises(PassRefused, match="none"):
+        InsertBlock(after="none", block=TWO).creates(mlp())
 
 
 def test_modules_and_ties_inside_come_along() -> None:
