@@ -144,7 +144,7 @@ def _put_back(reader: Reader, whole: fx.Node, written: fx.Node, new: Value) -> b
     if len(cuts) != 1 or whole not in reader.env:
         return False
     axis, start, stop = cut_of(cuts[0])
-    size: object = tensor_of(whole).shape[axis]
+    size: Any = tensor_of(whole).shape[axis]  # a symbol where it is open
     if not isinstance(size, int):
         return False
     item = reader.env[whole]

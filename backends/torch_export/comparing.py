@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -170,7 +170,10 @@ def _distance(one: torch.Tensor | None, two: torch.Tensor | None) -> float:
 
 
 def _norm(value: torch.Tensor | None) -> float:
-    return 0.0 if value is None else float(torch.linalg.vector_norm(value, dtype=torch.float64))
+    if value is None:
+        return 0.0
+    norm = cast("Callable[..., torch.Tensor]", torch.linalg.vector_norm)  # which has no types
+    return float(norm(value, dtype=torch.float64))
 
 
 def _finite(values: Sequence[torch.Tensor]) -> bool:

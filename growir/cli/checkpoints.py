@@ -53,8 +53,8 @@ def grow_file(path: Path, plan: Path, out: Path, where: Where) -> None:
             _refuse(f"{path} and {where.file} have one name, so they cannot lie in one folder; rename one")
         both = {"weights": state, "optimizer": read_state(where.file)[0]}
         grown, report = grow_checkpoint(both, found, **options)
-        files = {path.name: (grown["weights"], metadata), where.file.name: (grown["optimizer"], {})}
-        write_states(out.resolve(), files)
+        weights, states = (grown["weights"], metadata), (grown["optimizer"], dict[str, str]())
+        write_states(out.resolve(), {path.name: weights, where.file.name: states})
     print_lines(str(report))
     print(printable(f"wrote {out}"))
 

@@ -105,7 +105,7 @@ def _classes(saved: Sequence[SavedOptimizer], given: Kind | Sequence[Kind] | Non
         return [[each] for each in kinds]
     found: list[list[Kind]] = []
     for each in saved:
-        settings = set.intersection(*(set(group) for group in each.groups)) if each.groups else set[str]()
+        settings = {name for group in each.groups[:1] for name in group if all(name in other for other in each.groups)}
         kinds = kinds_of(settings, entries := each.entries())
         if not kinds:
             kept = f" and keeps {', '.join(sorted(entries))}" if entries else ""
