@@ -94,7 +94,7 @@ def _without_tables(graph: Graph, nodes: Sequence[str], outputs: Sequence[str], 
     for name in nodes:
         if not chain.isdisjoint(graph[name].inputs):
             chain.add(name)
-    gone = {name for name in outputs if name not in chain}
+    gone = {name for name in outputs if name not in chain and not inside.isdisjoint(graph.consumers[name])}
     for name in reversed(nodes):
         if name in gone:
             gone |= inside.intersection(graph[name].inputs)

@@ -11,7 +11,7 @@ import torch
 
 from experiments.language import corpus as texts
 from experiments.language.corpus import Corpus, corpus, is_held, sources
-from experiments.language.run import TUNING, main, tuned
+from experiments.language.run import RATES, SCALES, TUNING, main, tuned
 from experiments.language.table import curve, saving, table
 from experiments.language.training import ARMS, NEVER, PRESETS, Request, trained, unit_flops
 from experiments.lines import read
@@ -91,7 +91,7 @@ def test_settings_are_tuned_by_a_seed_of_their_own(
     main([*given, "--units", "1", "2", "--seeds", "0-1"])
     assert not asked
     assert "| scratch | 10 |" in "\n".join(table(read(out)))
-    assert all(json.loads(row)["seed"] != TUNING for row in out.read_text().splitlines()[6:])
+    assert all(json.loads(row)["seed"] != TUNING for row in out.read_text().splitlines()[len(RATES) * len(SCALES) :])
 
 
 def test_what_is_saved_is_read_off_the_other_curve() -> None:
