@@ -61,10 +61,14 @@ def grow_file(path: Path, plan: Path, out: Path, where: Where) -> None:
 
 def _names(path: Path | None) -> list[list[str]] | None:
     from growir.document import parse
+    from growir.errors import GraphError
 
     if path is None:
         return None
-    found = parse(path.read_bytes(), "list of names")
+    try:
+        found = parse(path.read_bytes(), "list of names")
+    except GraphError as error:
+        raise error.at(str(path)) from None
     groups = cast("list[object]", found) if isinstance(found, list) else [found]
     if not all(
         isinstance(group, list) and all(isinstance(name, str) for name in cast("list[object]", group))

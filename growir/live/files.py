@@ -22,6 +22,8 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         ModelError: There is no such file, it is damaged, or it holds more than tensors and plain values.
     """
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder; a checkpoint is a file of torch.save or of safetensors")
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file{neighbours(path)}")
     if path.suffix == SAFETENSORS:
@@ -40,9 +42,9 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _why(error: Exception) -> str:
     """The part of torch's text that says what is wrong, without what it advises."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "WeightsUnpickler error" in line or "nsupported" in line]
-    return cut((telling or lines or [type(error).__name__])[0], 300)
+    telling = str(error).rpartition("WeightsUnpickler error:")[2]
+    lines = [line.strip() for line in telling.splitlines() if line.strip()]
+    return cut((lines or [type(error).__name__])[0], 300)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -70,6 +72,11 @@ def write_state(path: Path, state: Mapping[str, Any], metadata: Mapping[str, str
     if path.suffix == SAFETENSORS:
         from safetensors.torch import save
 
+        if other := next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None):
+            raise ExportError(
+                f"{path}: a safetensors file holds tensors alone, but {cut(other)} is of type "
+                f"{type(state[other]).__name__}; choose a name that ends in .pt"
+            )
         # Each tensor by itself: the format has no shared memory.
         write_file(path, save({key: value.clone().contiguous() for key, value in state.items()}, dict(metadata)))
     else:

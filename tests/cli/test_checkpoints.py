@@ -100,6 +100,7 @@ def test_names_kinds_and_places_can_be_said(folder: Path) -> None:
         ("--kind", "AdamV", "torch.optim has no AdamV. Did you mean 'Adam"),
         ("--weights", "net", "there is no net in the checkpoint; it holds model, optimizer, step"),
         ("--names", folder / "plan.json", "must hold a list for each group of the optimizer"),
+        ("--names", folder / "small.pt", "small.pt: byte "),
     ):
         done = growir(*given, folder / "other.pt", option, value)
         assert (done.code, done.out) == (2, "")
@@ -129,6 +130,7 @@ def test_bad_files_are_one_message_and_nothing_is_written(folder: Path) -> None:
         ("text.pt", "plan.json", "text.pt: is no checkpoint that torch.load(weights_only=True) reads: "),
         ("code.pt", "plan.json", "nsupported"),
         ("list.pt", "plan.json", "list.pt: a checkpoint is a dict, but this is a list"),
+        (".", "plan.json", "is a folder; a checkpoint is a file of torch.save or of safetensors"),
         ("none.pt", "plan.json", "none.pt: there is no such file"),
         ("other.pt", "plan.json", "the checkpoint is of another model than the plan: model is nearest"),
         ("groups.pt", "plan.json", "the optimizer has 2 parameters and no names for them, but the model has 6"),
@@ -144,6 +146,9 @@ def test_bad_files_are_one_message_and_nothing_is_written(folder: Path) -> None:
         assert words in flat(done.err), done.err
     done = growir("rewrite", folder / "small.pt", "--plan", folder / "plan.json", "-o", folder / "none" / "large.pt")
     assert "the folder" in done.err
+    done = growir("rewrite", folder / "small.pt", "--plan", folder / "plan.json", "-o", folder / "large.safetensors")
+    assert (done.code, done.out) == (2, "")
+    assert "holds tensors alone, but model is of type OrderedDict; choose a name that ends in .pt" in flat(done.err)
     assert not [path for path in folder.iterdir() if "large" in path.name]
 
 
