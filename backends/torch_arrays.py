@@ -14,10 +14,14 @@ from growir.params import BFLOAT16
 
 def to_tensor(array: NDArray[Any]) -> torch.Tensor:
     """A tensor on the CPU with a copy of an array's numbers, of the same dtype."""
-    whole = np.array(array)
-    if whole.dtype == BFLOAT16:
-        return torch.from_numpy(whole.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(whole)
+    return sharing(np.array(array))
+
+
+def sharing(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor on the CPU in the memory of an array, of the same dtype."""
+    if array.dtype == BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def to_array(tensor: torch.Tensor) -> NDArray[Any]:

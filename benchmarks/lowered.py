@@ -35,14 +35,17 @@ PAIRS, WARM, LOWERINGS = 100, 5, 5
 class Attention(nn.Module):
     """Causal attention whose queries, keys and values are thirds of one layer's output."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
+        self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         n, t, d = x.shape
-        q, k, v = (part.view(n, t, HEADS, d // HEADS).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = (
+            part.view(n, t, self.heads, d // self.heads).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
+        )
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return cast("torch.Tensor", self.proj(y.transpose(1, 2).reshape(n, t, d)))
 
@@ -50,9 +53,9 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and a feed-forward part, each behind a norm and beside a residual."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.ln_1, self.attn = nn.LayerNorm(width), Attention(width)
+        self.ln_1, self.attn = nn.LayerNorm(width), Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
@@ -62,13 +65,15 @@ class Block(nn.Module):
 
 
 class Gpt(nn.Module):
-    """Tokens (N, CONTEXT) to logits (N, CONTEXT, WORDS)."""
+    """Tokens (N, T) to logits (N, T, words), for T up to the context."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(
+        self, width: int, *, layers: int = LAYERS, heads: int = HEADS, words: int = WORDS, context: int = CONTEXT
+    ) -> None:
         super().__init__()
-        self.wte, self.wpe = nn.Embedding(WORDS, width), nn.Embedding(CONTEXT, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(LAYERS))
-        self.ln_f, self.head = nn.LayerNorm(width), nn.Linear(width, WORDS, bias=False)
+        self.wte, self.wpe = nn.Embedding(words, width), nn.Embedding(context, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.ln_f, self.head = nn.LayerNorm(width), nn.Linear(width, words, bias=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from growir.backends.torch_arrays import sharing
 from growir.backends.torch_export.comparing import (
     STEPS,
     Apart,
@@ -31,9 +32,11 @@ from growir.backends.torch_export.preparing import Prepared
 from growir.backends.torch_export.steadiness import MISREAD, why_apart
 from growir.backends.torch_export.watching import Watch, watch_modules, watching
 from growir.backends.torch_fx import lower
+from growir.backends.torch_fx.lowering import lower_tensors
 from growir.costs import costs_of
 from growir.errors import ModelError
 from growir.graph import Graph
+from growir.params import frozen_keys, param_table
 
 # How far apart the model and the network may be, as a part of the largest output.
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -88,7 +91,7 @@ class Verdict:
 
 def check_example(prepared: Prepared, program: Program, reading: Reading) -> None:
     """Run both on the example. Raises ModelError if they differ, which is better known now than after training."""
-    module = lower(reading.graph, reading.arrays, device="cpu").eval()
+    module = _network(reading, None).eval()
     coarsest = max(CLOSE.get(dtype, 1e-4) for dtype in (*reading.dtypes, torch.float64))
     # Once more with another batch: what the model computed from the size of the first, or drew, is another number now.
     for count, wanted in ((2, program.outputs), (3, run(prepared, 3))):
@@ -134,7 +137,7 @@ def judge(
     if not _gives_the_same(prepared, program):
         return Verdict(unknown="the model does not give the same twice")
     programs = [program.exported, *([program.training] if program.training is not None else [])]
-    numbers = Numbers(prepared.model, programs)
+    numbers = Numbers(prepared.model, original, programs)
     why = ""
     with as_exported():
         try:
@@ -186,7 +189,7 @@ def _attempts(
             model.train()  # modules may keep what they compute from parameters until their mode changes
             model.eval()
             watch_modules(model, original, watch)
-            network = lower(reading.graph, reading.arrays, device="cpu", dtype=dtype)
+            network = _network(reading, dtype)
             theirs, ours = (dict(side.named_parameters(remove_duplicate=False)) for side in (model, network))
             known = {id(theirs[source]): ours[key] for key, source in reading.sources.items()}
             pairs = [(name, tensor, known.get(id(tensor))) for name, tensor in model.named_parameters()]
@@ -207,20 +210,33 @@ def _attempts(
         yield attempt
 
 
+def _network(reading: Reading, dtype: torch.dtype | None) -> nn.Module:
+    """The network in a dtype, or with the very numbers of the model's parameters, on which no step is taken."""
+    if dtype is not None:
+        return lower(reading.graph, reading.arrays, device="cpu", dtype=dtype)
+    frozen = frozen_keys(reading.graph)
+    tensors: dict[str, torch.Tensor] = {}
+    for key, param in param_table(reading.graph).items():
+        tensor = sharing(reading.arrays[key])
+        # What is no parameter may be written to in train mode.
+        tensors[key] = tensor.clone() if param.buffer else nn.Parameter(tensor, requires_grad=key not in frozen)
+    return lower_tensors(reading.graph, tensors, torch.device("cpu"))
+
+
 def _steps(
     sides: Sides, given: Callable[[int], Tensors], close: Closeness, *, training: bool, in_eval: bool, thorough: bool
 ) -> Verdict:
     sides.model.eval()
     sides.network.eval()
     # One backward pass is enough of a large model: that of train mode, if it is run.
-    output, gradient = step(sides, given(0), close, backward=in_eval and (thorough or not training))
+    output, gradient = step(sides, given(0), close, backward=in_eval and (thorough or not training), thorough=thorough)
     found = Verdict(output, gradient)
     if output is not None or not training:
         return found
     sides.model.train()
     sides.network.train()
     for k in range(1, STEPS + 1):
-        output, gradient = step(sides, given(k), close, backward=thorough or k == 1)
+        output, gradient = step(sides, given(k), close, backward=thorough or k == 1, thorough=thorough)
         if output is not None:
             found = replace(found, train=_when(output, f"in step {k} of train mode"))
         found = replace(found, gradient=found.gradient or gradient)
@@ -228,7 +244,7 @@ def _steps(
             return found
     sides.model.eval()
     sides.network.eval()
-    output, _ = step(sides, given(0), close, backward=False)
+    output, _ = step(sides, given(0), close, backward=False, thorough=thorough)
     return found if output is None else replace(found, train=_when(output, "after some steps of train mode"))
 
 

@@ -7,9 +7,10 @@ is replaced by its mean on both sides: dropout then changes nothing, whichever a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from growir.backends.torch_export.gradless import without_inference
 STEPS = 3  # of train mode: what a step leaves in a buffer shows in the next
 ROWS = 3  # with two, batch norm of vectors gives 1 and -1 whatever it gets
 _AHEAD = 1e3  # gradients so much larger than the others show what clips them
+_CHUNK = 2**20  # numbers that are made float64 at a time
 
 Tensors = tuple[torch.Tensor, ...]
 Forward = Callable[..., object]
@@ -107,8 +109,13 @@ def alike(ones: Tensors, twos: Tensors, close: Closeness) -> bool:
     return [one.shape for one in ones] == [two.shape for two in twos] and outputs_apart(ones, twos, close) is None
 
 
-def step(sides: Sides, inputs: Tensors, close: Closeness, *, backward: bool) -> tuple[Apart | None, Apart | None]:
+def step(
+    sides: Sides, inputs: Tensors, close: Closeness, *, backward: bool, thorough: bool
+) -> tuple[Apart | None, Apart | None]:
     """One call of both, in the mode that they are in: how their outputs and their gradients differ, if they do.
+
+    Gradients are compared for two sizes of what comes back from the outputs if it is to be `thorough`, else for the
+    larger, which shows what clips them.
 
     Raises:
         NotFinite: The model's outputs or gradients are not finite.
@@ -120,18 +127,23 @@ def step(sides: Sides, inputs: Tensors, close: Closeness, *, backward: bool) -> 
         if not _finite(wanted):
             raise NotFinite
         apart = outputs_apart(wanted, found, close)
-        return apart, _gradients_apart(sides, leaves, (wanted, found), close) if backward else None
+        scales = (1.0, _AHEAD) if thorough else (_AHEAD,)
+        return apart, _gradients_apart(sides, leaves, (wanted, found), close, scales) if backward else None
 
 
-def _gradients_apart(sides: Sides, leaves: Tensors, outputs: tuple[Tensors, Tensors], close: Closeness) -> Apart | None:
+def _gradients_apart(
+    sides: Sides, leaves: Tensors, outputs: tuple[Tensors, Tensors], close: Closeness, scales: Sequence[float]
+) -> Apart | None:
     worst: Apart | None = None
-    for scale in (1.0, _AHEAD):
-        one, two = (_gradients(sides, leaves, outputs[k], scale, k) for k in (0, 1))
+    for scale in scales:
+        again = scale != scales[-1]
+        one, two = (_gradients(sides, leaves, outputs[k], scale, k, again) for k in (0, 1))
         if not _finite([grad for grad in one.values() if grad is not None]):
             raise NotFinite
-        largest = max([_norm(grad) for grad in (*one.values(), *two.values())], default=0.0)
-        for name in one:
-            most = max(_norm(one[name]), _norm(two[name]), close.floor * largest, 1e-30)
+        norms = {name: max(_norm(one[name]), _norm(two[name])) for name in one}
+        largest = max(norms.values(), default=0.0)
+        for name, norm in norms.items():
+            most = max(norm, close.floor * largest, 1e-30)
             error = _distance(one[name], two[name]) / most
             if not error <= close.gradient and (worst is None or error > worst.error):
                 worst = Apart(f"the gradient of {name}", error)
@@ -140,7 +152,7 @@ def _gradients_apart(sides: Sides, leaves: Tensors, outputs: tuple[Tensors, Tens
 
 
 def _gradients(
-    sides: Sides, leaves: Tensors, outputs: Tensors, scale: float, side: int
+    sides: Sides, leaves: Tensors, outputs: Tensors, scale: float, side: int, again: bool
 ) -> dict[str, torch.Tensor | None]:
     """The gradients of a fixed random mixture of the outputs, for one side, by the names that both share."""
     generator = torch.Generator().manual_seed(1)
@@ -154,7 +166,7 @@ def _gradients(
     learned = [(y, w) for y, w in zip(outputs, mixture, strict=True) if y.requires_grad]
     if learned:
         # backward, and not autograd.grad: hooks at its end belong to it.
-        torch.autograd.backward([y for y, _ in learned], [w for _, w in learned], retain_graph=scale == 1.0)
+        torch.autograd.backward([y for y, _ in learned], [w for _, w in learned], retain_graph=again)
     for name, source in sources.items():
         found[name] = None if source is None or source.grad is None else source.grad.detach()
     for source in sources.values():  # one tensor may go by two names
@@ -166,14 +178,19 @@ def _gradients(
 def _distance(one: torch.Tensor | None, two: torch.Tensor | None) -> float:
     if one is None or two is None:
         return max(_norm(one), _norm(two))
-    return _norm(one.reshape(-1) - two.reshape(-1))
+    pieces = zip(_pieces(one), _pieces(two), strict=True)
+    return math.sqrt(math.fsum(float((a - b).double().square().sum()) for a, b in pieces))
 
 
 def _norm(value: torch.Tensor | None) -> float:
     if value is None:
         return 0.0
-    norm = cast("Callable[..., torch.Tensor]", torch.linalg.vector_norm)  # which has no types
-    return float(norm(value, dtype=torch.float64))
+    return math.sqrt(math.fsum(float(piece.double().square().sum()) for piece in _pieces(value)))
+
+
+def _pieces(value: torch.Tensor) -> Iterator[torch.Tensor]:
+    flat = value.reshape(-1)
+    return (flat[k : k + _CHUNK] for k in range(0, flat.numel(), _CHUNK))
 
 
 def _finite(values: Sequence[torch.Tensor]) -> bool:

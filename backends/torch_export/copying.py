@@ -13,8 +13,10 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from growir.backends.torch_arrays import sharing, to_array
 from growir.errors import ModelError, cut
 
 Memo = dict[int, Any]  # what copy.deepcopy has made of each object so far, by the object's id
@@ -29,18 +31,24 @@ _WHOLE = (
 )
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module, arrays: Owned | None = None) -> nn.Module:
     """A deep copy of a model, with whatever it holds beside its parts.
 
     Tensors that are the result of a computation, such as a kept activation or the weight of a pruned layer, are copied
     without their history. What cannot be copied, such as a lock or an open file, is shared: forward may need it, and
     rarely changes it. Hooks are copied with what they store into, so that running the copy does not write there.
 
+    Args:
+        model: The model.
+        arrays: Where to note the arrays that hold the copied parameters.
+
     Raises:
         ModelError: Something in the model refuses to be copied; names the module and the attribute.
     """
     memo: Memo = {}
     _prepare(model, memo)
+    if arrays is not None:
+        arrays.hold(model, memo)
     try:
         made = copy.deepcopy(model, memo)
     except Exception as error:  # whatever a __deepcopy__ or __setstate__ of the model's own raises
@@ -50,6 +58,28 @@ def copied(model: nn.Module) -> nn.Module:
             hooks = cast("Mapping[int, Hook]", getattr(part, kind))
             setattr(own, kind, OrderedDict((key, _own_hook(hook, memo)) for key, hook in hooks.items()))
     return made
+
+
+class Owned:
+    """Arrays of numpy's that hold the parameters of a copied model, so that they outlive it without another copy."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[int, NDArray[Any]] = {}  # by where their memory begins
+
+    def hold(self, model: nn.Module, memo: Memo) -> None:
+        """Copy a model's parameters, and tell a deep copy of it so. Of other devices and layouts it copies its own."""
+        for tensor in model.parameters():
+            if type(tensor) is nn.Parameter and tensor.device.type == "cpu" and tensor.is_contiguous():
+                array = to_array(tensor)
+                self._arrays[array.ctypes.data] = array
+                memo[id(tensor)] = nn.Parameter(sharing(array), requires_grad=tensor.requires_grad)
+
+    def taken(self, tensor: torch.Tensor) -> NDArray[Any]:
+        """The array that holds a tensor, or a copy of it."""
+        array = self._arrays.get(tensor.data_ptr())
+        if array is None or array.shape != tensor.shape or not tensor.is_contiguous():
+            return to_array(tensor)
+        return array if array.itemsize == tensor.element_size() else to_array(tensor)
 
 
 def _prepare(root: object, memo: Memo) -> None:

@@ -39,21 +39,18 @@ STRENGTHS = (Strength(0.5, 0.3, True), Strength(0.5, 0.3, False), Strength(0.02,
 class Numbers:
     """The numbers of a model and of its exported programs, which hold the same tensors under the same names."""
 
-    def __init__(self, model: nn.Module, programs: Iterable[ExportedProgram]) -> None:
+    def __init__(self, model: nn.Module, original: nn.Module, programs: Iterable[ExportedProgram]) -> None:
         self.model = model
         self.programs = list(programs)
-        self.first = {name: tensor.detach().clone() for name, tensor in self._named().items()}
+        theirs = _named(original)
+        self.first = {name: _kept(tensor, theirs.get(name)) for name, tensor in _named(model).items()}
         self.trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-
-    def _named(self) -> dict[str, torch.Tensor]:
-        parameters = dict(self.model.named_parameters(remove_duplicate=False))
-        return parameters | dict(self.model.named_buffers(remove_duplicate=False))
 
     def draw(self, strength: Strength | None) -> None:
         """Put new numbers everywhere; the first ones for None."""
         generator = torch.Generator().manual_seed(0)
         done: dict[int, torch.Tensor] = {}  # of a tensor under several names
-        for name, tensor in self._named().items():
+        for name, tensor in _named(self.model).items():
             old = self.first.get(name)
             if old is None or old.shape != tensor.shape:  # the model has made another one since
                 continue
@@ -80,6 +77,17 @@ class Numbers:
         for target in known:
             if target.shape == new.shape and not _overlaps(target):
                 target.data.copy_(new)
+
+
+def _named(model: nn.Module) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _kept(tensor: torch.Tensor, theirs: torch.Tensor | None) -> torch.Tensor:
+    """The numbers that a tensor has now: where the model that it was copied from has them still, that one's."""
+    if theirs is None or (theirs.device, theirs.dtype) != (tensor.device, tensor.dtype):
+        return tensor.detach().clone()
+    return theirs.detach() if torch.equal(theirs, tensor) else tensor.detach().clone()
 
 
 def drawn(old: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:

@@ -9,7 +9,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,25 +93,20 @@ def export(prepared: Prepared) -> Program:
     return Program(exported, training, Batch(prepared.batch, symbolic), outputs, unknown, tuple(notices))
 
 
-def export_again(prepared: Prepared, program: Program) -> Program:
-    """The same model with another example, as far as it could be exported with the first one; it is not run.
+def export_again(prepared: Prepared, program: Program, *, training: bool = False) -> ExportedProgram:
+    """The same model with another example, in one of its modes; it is not run.
 
     Raises:
         ModelError: torch.export cannot follow it with this example.
     """
-    symbolic = program.batch.symbolic
-    training = None
     with as_exported():
         try:
-            exported = _exported(prepared, symbolic)
-            if program.training is not None:
-                prepared.model.train()
-                training = _exported(prepared, symbolic)
+            prepared.model.train(training)
+            return _exported(prepared, program.batch.symbolic)
         except Exception as error:  # whatever the model's own code raises
             raise ModelError(_condensed(error)) from None
         finally:
             prepared.model.eval()
-    return replace(program, exported=exported, training=training)
 
 
 def run(prepared: Prepared, count: int) -> tuple[torch.Tensor, ...]:

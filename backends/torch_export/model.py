@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from growir.backends.torch_arrays import to_array
 from growir.backends.torch_export.calls import full_name
 from growir.backends.torch_export.checking import Reading, Verdict, check_example, judge, wrongly
-from growir.backends.torch_export.copying import undisturbed
+from growir.backends.torch_export.copying import Owned, undisturbed
 from growir.backends.torch_export.decomposing import decompose
 from growir.backends.torch_export.exporting import Program, export, export_again, source_line
 from growir.backends.torch_export.lengths import Lengths, Whole
@@ -87,7 +87,7 @@ def _imported(prepared: Prepared, model: nn.Module, name: str | None, check: boo
         read, match, verdict, places = _judged(prepared, model, program, read, match, title, traced)
         names = list(read.reading.inputs)
         found = fixed_sizes(prepared, read.whole.graph, read.whole.tensors, names, read.whole.lines, read.reader.dtypes)
-        whole, fixed = _opened(prepared, program, read, names, title, found)
+        whole, fixed = _opened(prepared, program, read, match, names, title, found)
     else:
         watch_modules(prepared.model, model, traced)
         whole = _plain(read)
@@ -98,6 +98,8 @@ def _imported(prepared: Prepared, model: nn.Module, name: str | None, check: boo
     graph = whole.graph.replace(train_differs=differs, fixed_sizes=fixed)
     notices = tuple(_notices(prepared, program, read.reader, match, verdict, places))
     keys = {key: called for key, called in read.whole.keys.items() if key in whole.arrays}
+    for array in whole.arrays.values():  # nobody runs the copy any more
+        array.flags.writeable = False
     return Imported(graph, whole.arrays, keys, notices)
 
 
@@ -118,7 +120,7 @@ def _read(
     reader.run()
     if reader.problems:
         raise ModelError(listed(list(reader.problems), what="things in the model have no place in a graph"))
-    found = _assembled(reader, title)
+    found = _assembled(reader, title, prepared.own)
     names = tuple(given for given, _ in reader.inputs)
     return _Read(reader, Reading(found.graph, found.arrays, found.sources, names, frozenset(reader.dtypes)), found)
 
@@ -128,7 +130,13 @@ def _plain(read: _Read) -> Whole:
 
 
 def _opened(
-    prepared: Prepared, program: Program, read: _Read, names: list[str], title: str, fixed: list[FixedSize]
+    prepared: Prepared,
+    program: Program,
+    read: _Read,
+    match: Match,
+    names: list[str],
+    title: str,
+    fixed: list[FixedSize],
 ) -> tuple[Whole, list[FixedSize]]:
     """The network with as many open axes as can be, and those that stay fixed."""
     if not fixed or not program.batch.symbolic:  # with a fixed batch, its size must differ from all others
@@ -137,12 +145,14 @@ def _opened(
 
     def again(other: Prepared) -> Whole | None:
         try:
-            made = export_again(other, program)
-            pairs = matched(made.exported, made.training).pairs if made.training else {}
-            if in_train and made.training is not None:
-                twins = {node: node for node in made.training.graph.nodes}
-                return _plain(_read(other, made, made.training, twins, title))
-            return _plain(_read(other, made, made.exported, pairs, title))
+            made = export_again(other, program, training=in_train)
+            if in_train:
+                pairs = {node: node for node in made.graph.nodes}
+            elif (known := match.carried(made)) is not None or program.training is None:
+                pairs = known or {}
+            else:
+                pairs = matched(made, export_again(other, program, training=True)).pairs
+            return _plain(_read(other, program, made, pairs, title))
         except ModelError:  # then the axis stays fixed, as the message for other sizes says
             return None
 
@@ -276,7 +286,7 @@ class _Assembled(NamedTuple):
     keys: dict[str, str]
 
 
-def _assembled(reader: Reader, title: str) -> _Assembled:
+def _assembled(reader: Reader, title: str, own: Owned) -> _Assembled:
     count = len(reader.inputs)
     outputs = reader.outputs
     drafts = recognise(reader.drafts, outputs, [shape for _, shape in reader.inputs])
@@ -310,7 +320,8 @@ def _assembled(reader: Reader, title: str) -> _Assembled:
                 tied[parameter] = owner
                 continue
             tensors[key] = _tensor(held, draft)
-            arrays[key] = to_array(tensors[key])
+            # A parameter's memory is the model's until the import is done, and the network's then.
+            arrays[key] = own.taken(tensors[key]) if held.trained else to_array(tensors[key])
             if held.keys:
                 keys[key] = held.keys[0]
             if held.trained:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from growir.backends.torch_export.attention import attend
 from growir.backends.torch_export.caches import without_caches
-from growir.backends.torch_export.copying import copied
+from growir.backends.torch_export.copying import Owned, copied
 from growir.backends.torch_export.folded_weights import fold_weight_norms, is_weight_norm
 from growir.backends.torch_export.mixtures import stand_in
 from growir.errors import ModelError, Problem, cut, listed
@@ -36,6 +36,7 @@ class Prepared:
         args: Positional arguments.
         kwargs: Arguments by name.
         batch: The batch size they have.
+        own: The arrays that hold the copy's parameters.
         left_in_eval: Modules that are in eval mode although the model is in train mode.
         notices: What was changed in the copy, as the user should know.
     """
@@ -44,6 +45,7 @@ class Prepared:
     args: tuple[torch.Tensor, ...]
     kwargs: dict[str, torch.Tensor]
     batch: int
+    own: Owned
     left_in_eval: tuple[str, ...]
     notices: tuple[str, ...] = ()
 
@@ -64,7 +66,8 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
     if problems:
         raise ModelError(listed(problems, "this model cannot be imported"))
     left = tuple(name for name, part in modules_of(model) if model.training and not part.training)
-    own = copied(model)
+    arrays = Owned()
+    own = copied(model, arrays)
     try:
         own = own.cpu().eval()
     except Exception as error:  # a model may have methods of these names of its own
@@ -88,6 +91,7 @@ def prepare(model: nn.Module, example: Example) -> Prepared:
         tuple(map(repeated, args)),
         {name: repeated(t) for name, t in kwargs.items()},
         batch,
+        arrays,
         left,
         tuple(notices),
     )

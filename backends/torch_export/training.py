@@ -45,6 +45,7 @@ class Match:
             the numbers are, which running them shows.
         drops: Whether there is a dropout among them, which the network then has to have.
         written: What train mode writes down for later.
+        calls: The eval-mode calls in order, by name.
     """
 
     pairs: dict[fx.Node, fx.Node]
@@ -52,6 +53,15 @@ class Match:
     settled: bool = True
     drops: bool = False
     written: Sequence[Written] = ()
+    calls: Sequence[tuple[str, fx.Node]] = ()
+
+    def carried(self, exported: ExportedProgram) -> dict[fx.Node, fx.Node] | None:
+        """The pairs of the same model's export with another example; None if its calls are others."""
+        calls = _Program(exported).calls()
+        if [name_of(node) for node in calls] != [name for name, _ in self.calls]:
+            return None
+        old = (node for _, node in self.calls)
+        return {new: self.pairs[node] for node, new in zip(old, calls, strict=True) if node in self.pairs}
 
 
 def matched(exported: ExportedProgram, training: ExportedProgram) -> Match:
@@ -76,7 +86,8 @@ def matched(exported: ExportedProgram, training: ExportedProgram) -> Match:
             for program, nodes in ((one, calls[0][a:b]), (two, calls[1][c:d]))
             for node in nodes
         )
-    return Match(pairs, strange, settled, any(name_of(node) in _DROPS for node in strange), written)
+    drops = any(name_of(node) in _DROPS for node in strange)
+    return Match(pairs, strange, settled, drops, written, tuple(zip(names[0], calls[0], strict=True)))
 
 
 class _Program:

@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 import growir
-from growir.backends.torch_export.copying import copied
+from growir.backends.torch_export import import_model
+from growir.backends.torch_export.copying import Owned, copied
 from growir.backends.torch_export.preparing import modules_of
 from growir.errors import ModelError
 from tests.importing.models import Model, vectors
@@ -216,3 +217,41 @@ def test_hooks_for_all_modules_do_not_run_and_are_named() -> None:
     finally:
         handle.remove()
     assert not ran
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_copys_parameters_are_the_networks(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Conv2d(1, 2, (2, 2))).to(dtype)
+    tied = cast("nn.Parameter", model[0].weight)
+    model[1].register_parameter("again", tied)
+    model[1].register_parameter("turned", nn.Parameter(torch.zeros(3, 2, dtype=dtype).t()))
+    owned = Owned()
+    made = copied(model, owned)
+    assert [(name, p.data_ptr() == owned.taken(p).ctypes.data) for name, p in made.named_parameters()] == [
+        ("0.weight", True),
+        ("0.bias", True),
+        ("1.weight", True),
+        ("1.bias", True),
+        ("1.turned", False),
+    ]
+    assert made[1].again is made[0].weight is not tied  # type: ignore[index]
+    for one, two in zip(model.parameters(), made.parameters(), strict=True):
+        assert torch.equal(one, two)
+        assert one.requires_grad == two.requires_grad
+    row = made[0].weight[0]  # type: ignore[index]
+    assert owned.taken(row).ctypes.data != row.data_ptr()
+
+
+def test_a_network_has_memory_of_its_own() -> None:
+    model = simple()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for check in (False, True):
+        found = import_model(model, vectors(), check=check)
+        net = growir.Network(found.graph, found.arrays)
+        assert all(net.arrays[key] is array for key, array in found.arrays.items())
+        assert {key: array.tolist() for key, array in net.arrays.items()} == {k: p.tolist() for k, p in before.items()}
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        assert all(array.any() for array in net.arrays.values())
+        model.load_state_dict(before)
