@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile("dev", max_examples=25, deadline=None)
 # Derandomised, so that a red run is the change's doing and not the draw's.
-settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
+settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("all", max_examples=2000, deadline=None)
 # Enough to notice broken code; what it finds is not made small.
 settings.register_profile(
@@ -57,11 +57,12 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_per_worker() -> None:
-    """Under xdist the workers already use the cores; torch's own threads would fight over them."""
+    """Under xdist the workers already use the cores; threads of torch, and of commands that tests run, would fight."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         import torch
 
         torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

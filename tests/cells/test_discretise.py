@@ -83,6 +83,7 @@ def test_cells_of_a_kind_keep_what_is_largest_in_their_mean() -> None:
     assert genotype_of(left).normal[0] == ("sep_conv_3x3", 0)
 
 
+@pytest.mark.slow
 def test_what_stays_computes_what_it_did() -> None:
     network_ = Network.init(network(PLAN, (3, 8, 8), 2, cells=3, width=2), 0)
     left = network_.apply(Discretise(threshold=1))

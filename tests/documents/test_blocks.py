@@ -73,7 +73,7 @@ def run_page(of: Page, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 # Pages of many commands, each a process of its own, whose commands have tests in tests/cli and tests/growth too.
-LONG = {"docs/cli.md", "docs/estimators.md"}
+LONG = {"docs/cli.md", "docs/estimators.md", "docs/policies.md", "docs/tables.md", "docs/testing.md"}
 
 
 @pytest.mark.parametrize(

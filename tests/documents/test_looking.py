@@ -50,6 +50,7 @@ def without(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_looking_imports_no_package_of_an_extra(tmp_path: Path) -> None:
     done = without(LOOK, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -281,9 +281,11 @@ def blocks(count: int, width: int) -> Graph:
 
 DEEP = st.builds(blocks, st.integers(2, 3), st.integers(1, 3))
 test_law = policy_law(AutoGrow, graphs=DEEP)
-test_law_zero = policy_law(AutoGrow, settings={"initialiser": "zero", "copy_weights": True}, graphs=DEEP)
-test_law_shrink = policy_law(AutoGrow, settings={"window": 0, "shrink": True}, graphs=DEEP)
-test_law_adam = policy_law(AutoGrow, settings={"initialiser": "adam"}, graphs=DEEP)
+test_law_zero = pytest.mark.slow(
+    policy_law(AutoGrow, settings={"initialiser": "zero", "copy_weights": True}, graphs=DEEP)
+)
+test_law_shrink = pytest.mark.slow(policy_law(AutoGrow, settings={"window": 0, "shrink": True}, graphs=DEEP))
+test_law_adam = pytest.mark.slow(policy_law(AutoGrow, settings={"initialiser": "adam"}, graphs=DEEP))
 
 
 def test_a_transformer_s_layers_are_a_stage_like_any_other() -> None:

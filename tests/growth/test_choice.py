@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ def idle_module(choice: Choice, network: Network) -> torch.nn.Module:
 
 
 @given(st.data())
+@pytest.mark.slow
 def test_what_grows_is_what_was_seen_with_blocks_too(data: st.DataObject) -> None:
     graph = data.draw(graphs(moves=4))
     choice = Choice(graph, width=data.draw(st.booleans()), depth=True)

@@ -38,6 +38,7 @@ from tests.growth.problems import (
     trained,
     values_of,
 )
+from tests.sampling import thinned
 
 
 def grown_session(arrays: Arrays, **policy: object) -> Session:
@@ -101,7 +102,7 @@ def applied_losses(session: Session, choice: Scored) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("make", [spirals, curve], ids=["classes", "regression"])
-@pytest.mark.parametrize("directions", ["random", "fitted"])
+@pytest.mark.parametrize("directions", thinned(["random", "fitted"], 2, 1))
 def test_the_preview_of_every_candidate_equals_what_is_applied(make: object, directions: str) -> None:
     assert callable(make)
     kinds: set[type[Pass]] = set()

@@ -203,6 +203,7 @@ FAMILIES = {
 
 
 @given(st.data())
+@pytest.mark.slow
 def test_splits_do_what_is_predicted_on_any_graph(data: st.DataObject) -> None:
     graph = data.draw(graphs(smooth=True))
     assume(sites(graph).sites)

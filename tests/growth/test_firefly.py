@@ -31,8 +31,10 @@ FEW: dict[str, Any] = {"learn_steps": 3, "judge_batches": 1, "fresh_units": 2}
 LETTER = {"groups": 2, "score": "leave_one_out", "order": "per_parameter"}
 SITED = st.one_of(GRAPHS, graphs(moves=4).filter(lambda graph: bool(sites(graph).sites)))
 test_width = policy_law(Firefly, settings=FEW, graphs=SITED)
-test_width_to_the_letter = policy_law(Firefly, settings={**FEW, **LETTER}, graphs=SITED, max_examples=4)
-test_both = policy_law(Firefly, settings={**FEW, "move": "both"}, graphs=SITED, max_examples=4)
+test_width_to_the_letter = pytest.mark.slow(
+    policy_law(Firefly, settings={**FEW, **LETTER}, graphs=SITED, max_examples=4)
+)
+test_both = pytest.mark.slow(policy_law(Firefly, settings={**FEW, "move": "both"}, graphs=SITED, max_examples=4))
 
 
 def decided(name: str, **settings: Any) -> tuple[Firefly, list[Score], list[Score], Any]:

@@ -64,7 +64,9 @@ def residual(width: int, inner: int, dropout: bool) -> Graph:
 GRAPHS = st.one_of(st.builds(residual, st.integers(2, 5), st.integers(2, 5), st.booleans()), SMALL)
 
 test_gauss_newton_obeys = policy_law(GaussNewton, settings={**FEW, "price": 1e-3}, graphs=GRAPHS)
-test_gauss_newton_obeys_unverified = policy_law(GaussNewton, settings={**FEW, "verify": False}, graphs=GRAPHS)
+test_gauss_newton_obeys_unverified = pytest.mark.slow(
+    policy_law(GaussNewton, settings={**FEW, "verify": False}, graphs=GRAPHS)
+)
 test_splitting_descent_obeys = policy_law(SplittingDescent, settings=FEW, graphs=GRAPHS)
 
 

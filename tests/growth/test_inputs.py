@@ -65,6 +65,7 @@ def test_the_selection_part_decides(chosen: Path) -> None:
     assert logged(chosen)[-1]["phases"]["choosing"]["flops"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_stopped_after_the_choice_ends_as_if_nothing_had_been(chosen: Path, tmp_path: Path) -> None:
     for kind in ("event", "checkpoint"):
         for count in range(1, 6):
@@ -75,6 +76,7 @@ def test_a_run_stopped_after_the_choice_ends_as_if_nothing_had_been(chosen: Path
             assert_same_run(path, chosen)
 
 
+@pytest.mark.slow
 def test_every_branch_of_a_tournament_reads_the_chosen_inputs(tmp_path: Path) -> None:
     settings = config(strategy="tournament")
     run(tmp_path / "whole", settings, images())

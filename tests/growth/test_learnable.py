@@ -30,7 +30,7 @@ from tests.growth.test_policy_law import GRAPHS
 FEW: dict[str, Any] = {"learn_steps": 3, "judge_batches": 1, "offered": 0.5}
 LONG: dict[str, Any] = {"learn_steps": 20, "gate_rate": 0.2, "judge_batches": 1, "offered": 1.0}
 SPARSE = pytest.mark.parametrize("sparse", [False, True], ids=["learnable", "sparse"])
-test_sparse = policy_law(Learnable, settings=FEW, graphs=SITED, max_examples=8)
+test_sparse = pytest.mark.slow(policy_law(Learnable, settings=FEW, graphs=SITED, max_examples=8))
 test_channels_alone = policy_law(Learnable, settings={**FEW, "sparse": False}, graphs=GRAPHS, max_examples=4)
 
 

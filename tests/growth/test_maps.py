@@ -45,6 +45,7 @@ from tests.growth.problems import (
     trained,
     values_of,
 )
+from tests.sampling import thinned
 
 POLICY: dict[str, Any] = {"name": "dag", "kernels": [3], "neurons": 3}
 SETTINGS: dict[str, Any] = {
@@ -174,7 +175,7 @@ def test_the_samples_stand_in_the_graph_as_maps(channels: str, standardise: str)
 
 
 @pytest.mark.parametrize("channels", ["", "last"])
-@pytest.mark.parametrize("directions", ["random", "fitted"])
+@pytest.mark.parametrize("directions", thinned(["random", "fitted"], 2, 1))
 def test_the_preview_of_every_candidate_equals_what_is_applied(channels: str, directions: str) -> None:
     session = image_session(blobs(channels=channels), directions=directions)
     moves = proposed(session)
@@ -228,6 +229,7 @@ def test_some_positions_predict_what_all_of_them_would(monkeypatch: pytest.Monke
     assert some != every
 
 
+@pytest.mark.slow
 def test_closed_form_directions_are_of_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
     session, real, called = image_session(directions="fitted"), bottleneck.closed_form, list[Pass]()
     policy = policy_of(session)
@@ -272,7 +274,7 @@ def test_a_map_and_a_smaller_one_have_no_places_in_common(monkeypatch: pytest.Mo
 # -- whole runs -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channels", ["", "first", "last"])
+@pytest.mark.parametrize("channels", thinned(["", "first", "last"]))
 def test_a_run_on_images(channels: str, tmp_path: Path) -> None:
     arrays = blobs(channels=channels)
     found = growir.grow(None, arrays, **SETTINGS, out=tmp_path / "run")

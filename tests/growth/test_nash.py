@@ -26,7 +26,9 @@ from tests.growth.test_policies import images, net, session_of
 MOVES: tuple[Move, ...] = ("wider", "deeper", "both")
 FEW: dict[str, Any] = {"children": 2, "child_steps": 2, "moves": 2}
 test_obeys = policy_law(Nash, settings=FEW)
-test_obeys_without_training = policy_law(Nash, settings={**FEW, "keep_training": False, "move": "deeper"})
+test_obeys_without_training = pytest.mark.slow(
+    policy_law(Nash, settings={**FEW, "keep_training": False, "move": "deeper"})
+)
 
 
 def decided(

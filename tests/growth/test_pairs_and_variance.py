@@ -22,7 +22,7 @@ from tests.growth.test_gated import close, outputs
 from tests.samples import graph_of
 
 test_random_pairs = policy_law(RandomWidth, settings={"start": "pairs"})
-test_random_variance = policy_law(RandomWidth, settings={"start": "variance"})
+test_random_variance = pytest.mark.slow(policy_law(RandomWidth, settings={"start": "variance"}))
 
 
 def all_wider(graph: Graph) -> Sequence:

@@ -26,6 +26,7 @@ from growir.passes import InsertLayer, Widen
 from growir.rewrite import Preserves
 from growir.runs.records import Growth
 from growir.testing import assert_preserves
+from tests.sampling import thinned
 
 
 class Residual(nn.Module):
@@ -164,7 +165,7 @@ def test_a_budget_is_used_and_never_passed(name: str, policy: str) -> None:
     assert result.summary["ended"] == "parameters"
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", thinned(POLICIES, 2))
 def test_same_seed_same_run_and_another_seed_another_one(policy: str) -> None:
     runs = [
         growir.grow(net("residual"), images(), policy=POLICIES[policy], budget={"steps": 2}, seed=seed, train=FEW)

@@ -49,9 +49,9 @@ GRAPHS = st.builds(dense, st.integers(2, 5), st.booleans())
 
 test_random = policy_law(RandomWidth)
 test_net2net = policy_law(Net2Net)
-test_net2net_deeper = policy_law(Net2Net, settings={"move": "both", "layers": 0.5})
+test_net2net_deeper = pytest.mark.slow(policy_law(Net2Net, settings={"move": "both", "layers": 0.5}))
 test_dag = policy_law(Dag, settings={"strategy": "whole", "neurons": 2}, graphs=GRAPHS)
-test_dag_tournament = policy_law(Dag, settings={"neurons": 2}, graphs=GRAPHS)
+test_dag_tournament = pytest.mark.slow(policy_law(Dag, settings={"neurons": 2}, graphs=GRAPHS))
 
 
 class Wide:
