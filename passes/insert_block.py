@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
@@ -24,9 +24,6 @@ from growir.rewrite import Change, Pass, Preserves, create, fresh_name
 from growir.shapes import shapes_of
 from growir.verify import load, verify
 from growir.zeroing import Keys, identity_at, zeros_of
-
-# Where an input may make them infinite or NaN, zero times what they give is not zero.
-PARTIAL: Final = frozenset({"pow", "exp", "log", "sqrt", "rsqrt", "div"})
 
 
 def fragment(value: object) -> Graph:
@@ -153,7 +150,7 @@ class InsertBlock(Pass):
 def kept_at_zero(nodes: Iterable[Node]) -> Preserves:
     """What is kept of a function where a block of these nodes is put that adds nothing."""
     nodes = list(nodes)
-    if any(node.op.kind() in PARTIAL for node in nodes):
+    if any(node.op.partial for node in nodes):
         return Preserves.NOTHING
     # What the block draws, others behind it and in later steps no longer do.
     return Preserves.EVAL if any(node.op.draws for node in nodes) else Preserves.EXACT

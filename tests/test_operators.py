@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from growir.channels import analyse, channel_spaces
 from growir.errors import GraphError
 from growir.graph import Graph
 from growir.network import Network
-from growir.ops import OP_BY_KIND, Op, OpError, Shape
+from growir.ops import OP_BY_KIND, OPS, Op, OpError, Shape
 from growir.ops.base import batch_of
 from growir.passes import Widen
-from growir.testing import assert_preserves
+from growir.testing import assert_preserves, random_batch, random_network
 from growir.verify import load
+from tests.backends.test_torch import alone
 
 INTEGERS = Shape(("N", 3), "int64")
 
@@ -348,3 +350,17 @@ def test_a_product_of_computed_values_holds_what_it_sums_over() -> None:
     )
     (space,) = [space for space in channel_spaces(graph) if space.name == "fc"]
     assert [str(pin) for pin in space.pins] == ["all_ (is summed over, in a product of two computed values)"]
+
+
+@pytest.mark.parametrize(("kind", "k"), [(kind, k) for kind in OPS for k in range(len(kind.examples()))])
+def test_only_partial_operators_make_infinities(kind: type[Op], k: int) -> None:
+    graph = alone(replace(kind.examples()[k], positive=False))
+    numbers, generator = torch.tensor([-120.0, -3.0, -1.0, 0.0, 0.5, 2.0, 120.0]), torch.Generator().manual_seed(0)
+    batch = [
+        numbers[torch.randint(len(numbers), x.shape, generator=generator)] if x.is_floating_point() else x
+        for x in random_batch(graph)
+    ]
+    with torch.no_grad():
+        found = random_network(graph).to_torch(dtype=torch.float32).eval()(*batch)
+    finite = all(bool(y.isfinite().all()) for y in (found if isinstance(found, tuple) else (found,)))
+    assert finite is not any(node.op.partial for node in graph.nodes)

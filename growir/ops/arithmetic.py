@@ -17,6 +17,10 @@ from growir.ops.spaces import Axes
 class _Partial(Elementwise):
     """A function whose value or slope is not finite for every number."""
 
+    @property
+    def partial(self) -> bool:
+        return True
+
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         rule.may_fail(xs[0])
         return xs[0]
@@ -57,8 +61,12 @@ class Pow(Op):
             raise OpError("give exponent, or an exponent as second input")
         return broadcast(*xs)
 
+    @property
+    def partial(self) -> bool:
+        return self.exponent is None or self.exponent < 0 or not self.exponent.is_integer()
+
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
-        if self.exponent is None or self.exponent < 0 or not self.exponent.is_integer():
+        if self.partial:
             rule.may_fail(xs[0])
         return rule.join(*xs)
 
@@ -79,11 +87,19 @@ class Exp(Elementwise):
 
     op: Literal["exp"] = "exp"
 
+    @property
+    def partial(self) -> bool:
+        return True  # infinite from 89 on in float32
+
 
 class Expm1(Elementwise):
     """y = e ** x - 1, also near 0, where the difference would lose its digits."""
 
     op: Literal["expm1"] = "expm1"
+
+    @property
+    def partial(self) -> bool:
+        return True
 
 
 class Log1p(_Partial):

@@ -207,6 +207,11 @@ class Op(Record):
         """Whether it draws random numbers in train mode: where such a node comes or goes, all others draw anew."""
         return False
 
+    @property
+    def partial(self) -> bool:
+        """Whether it is infinite or NaN for some finite numbers: zero times what it gives is not always zero."""
+        return False
+
     @classmethod
     def kind(cls) -> str:
         """The operator's name in documents."""

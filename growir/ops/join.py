@@ -84,6 +84,10 @@ class Div(_Binary):
 
     op: Literal["div"] = "div"
 
+    @property
+    def partial(self) -> bool:
+        return True
+
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         rule.may_fail(xs[1])
         return super().channels(rule, *xs)

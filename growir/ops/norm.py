@@ -257,9 +257,13 @@ class LocalResponseNorm(Op):
             raise OpError(f"local_response_norm takes (N, C, ...) of rank 3 or more, but gets {xs[0]}")
         return xs[0]
 
+    @property
+    def partial(self) -> bool:
+        return self.k <= 0
+
     def channels(self, rule: Rule, *xs: Axes) -> Axes:
         rule.fixed((xs[0][1],), "a window slides along the channels")
-        if self.k <= 0:
+        if self.partial:
             rule.may_fail(xs[0])
         return xs[0]
 

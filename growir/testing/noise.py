@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from growir.graph import Graph, Node
 from growir.ops import Attention, Dropout, Dropout1d, Dropout2d, Elementwise, Op, Shape
-from growir.passes.insert_block import PARTIAL
 from growir.rewrite import Pass, fresh_name
 from growir.shapes import own_tables, shapes_of
 from growir.testing.drawing import candidates_on, until
@@ -44,7 +43,7 @@ def noisy_candidates(draw: Callable[[st.SearchStrategy[Any]], Any], kind: type[P
 
 def _activations(graph: Graph) -> list[str]:
     """What noise may stand for: nothing where a logarithm or the like would meet a zero that was dropped."""
-    if any(node.op.kind() in PARTIAL for node in graph.nodes):
+    if any(node.op.partial for node in graph.nodes):
         return []
     tables = own_tables(graph)
     return [n.name for n in graph.nodes if isinstance(n.op, Elementwise) and not n.op.integers and not tables[n.name]]

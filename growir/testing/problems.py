@@ -16,7 +16,6 @@ from growir.growth.objective import Called
 from growir.growth.problem import Problem
 from growir.network import Network
 from growir.params import frozen_keys, param_table, with_frozen
-from growir.passes.insert_block import PARTIAL
 from growir.testing.drawing import until
 from growir.testing.graphs import graphs
 from growir.testing.laws import random_batch
@@ -72,7 +71,7 @@ def drawn_problems(draw: Draw, graphs: st.SearchStrategy[Graph] | None = None) -
 def trainable(graph: Graph) -> bool:
     """Whether a graph has something to learn and finite, moderate outputs at the start."""
     learned = {key for key, param in param_table(graph).items() if not param.buffer} - frozen_keys(graph)
-    if not learned or any(node.op.kind() in PARTIAL for node in graph.nodes):
+    if not learned or any(node.op.partial for node in graph.nodes):
         return False
     found = given(Network.init(graph, 0), random_batch(graph, SAMPLES))
     floats = [value for value in found if value.is_floating_point()]

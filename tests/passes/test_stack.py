@@ -22,13 +22,16 @@ from growir.ops import (
     Affine,
     BatchNorm,
     Dropout,
+    Exp,
     Gelu,
     LayerNorm,
     Linear,
+    Log1p,
     MatMul,
     Mul,
     Op,
     Parameter,
+    Pow,
     Relu,
     RmsNorm,
 )
@@ -84,6 +87,29 @@ def test_an_exact_block_keeps_the_function_and_all_of_it_learns(graph: Graph, co
         optimizer.step()
     still = {key for key, p in net.named_parameters() if key in fresh and (p.grad is None or not p.grad.any())}
     assert not still
+
+
+@pytest.mark.parametrize(
+    ("op", "kept"),
+    [
+        (Pow(exponent=3.0), Preserves.EXACT),  # as in GPT-2's GELU
+        (Pow(exponent=0.5), Preserves.NOTHING),
+        (Log1p(), Preserves.NOTHING),
+        (Exp(), Preserves.NOTHING),
+    ],
+)
+def test_an_exact_block_is_exact_where_nothing_in_it_can_be_infinite(op: Op, kept: Preserves) -> None:
+    graph = of(
+        *residual("layers.0", "x"),
+        node("layers.1.up", Linear(out_features=6), "layers.0.sum"),
+        node("layers.1.act", op, "layers.1.up"),
+        node("layers.1.down", Linear(out_features=4), "layers.1.act"),
+        node("layers.1.sum", Add(), "layers.0.sum", "layers.1.down"),
+    )
+    step = Stack(block="layers.1")
+    assert step.preserves(graph) is kept
+    if kept is Preserves.EXACT:
+        assert_preserves(step, graph)
 
 
 def test_a_copy_is_the_block_but_for_what_starts_at_zero() -> None:
