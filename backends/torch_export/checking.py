@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from growir.backends.torch_arrays import sharing
 from growir.backends.torch_export.comparing import (
     STEPS,
     Apart,
@@ -32,11 +31,9 @@ from growir.backends.torch_export.preparing import Prepared
 from growir.backends.torch_export.steadiness import MISREAD, why_apart
 from growir.backends.torch_export.watching import Watch, watch_modules, watching
 from growir.backends.torch_fx import lower
-from growir.backends.torch_fx.lowering import lower_tensors
 from growir.costs import costs_of
 from growir.errors import ModelError
 from growir.graph import Graph
-from growir.params import frozen_keys, param_table
 
 # How far apart the model and the network may be, as a part of the largest output.
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -91,7 +88,7 @@ class Verdict:
 
 def check_example(prepared: Prepared, program: Program, reading: Reading) -> None:
     """Run both on the example. Raises ModelError if they differ, which is better known now than after training."""
-    module = _network(reading, None).eval()
+    module = lower(reading.graph, reading.arrays, device="cpu", shared=True).eval()
     coarsest = max(CLOSE.get(dtype, 1e-4) for dtype in (*reading.dtypes, torch.float64))
     # Once more with another batch: what the model computed from the size of the first, or drew, is another number now.
     for count, wanted in ((2, program.outputs), (3, run(prepared, 3))):
@@ -189,7 +186,7 @@ def _attempts(
             model.train()  # modules may keep what they compute from parameters until their mode changes
             model.eval()
             watch_modules(model, original, watch)
-            network = _network(reading, dtype)
+            network = lower(reading.graph, reading.arrays, device="cpu", dtype=dtype, shared=True)
             theirs, ours = (dict(side.named_parameters(remove_duplicate=False)) for side in (model, network))
             known = {id(theirs[source]): ours[key] for key, source in reading.sources.items()}
             pairs = [(name, tensor, known.get(id(tensor))) for name, tensor in model.named_parameters()]
@@ -208,19 +205,6 @@ def _attempts(
                 torch.set_default_dtype(before)
 
         yield attempt
-
-
-def _network(reading: Reading, dtype: torch.dtype | None) -> nn.Module:
-    """The network in a dtype, or with the very numbers of the model's parameters, on which no step is taken."""
-    if dtype is not None:
-        return lower(reading.graph, reading.arrays, device="cpu", dtype=dtype)
-    frozen = frozen_keys(reading.graph)
-    tensors: dict[str, torch.Tensor] = {}
-    for key, param in param_table(reading.graph).items():
-        tensor = sharing(reading.arrays[key])
-        # What is no parameter may be written to in train mode.
-        tensors[key] = tensor.clone() if param.buffer else nn.Parameter(tensor, requires_grad=key not in frozen)
-    return lower_tensors(reading.graph, tensors, torch.device("cpu"))
 
 
 def _steps(

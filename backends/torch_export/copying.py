@@ -79,7 +79,7 @@ class Owned:
         array = self._arrays.get(tensor.data_ptr())
         if array is None or array.shape != tensor.shape or not tensor.is_contiguous():
             return to_array(tensor)
-        return array if array.itemsize == tensor.element_size() else to_array(tensor)
+        return array
 
 
 def _prepare(root: object, memo: Memo) -> None:

@@ -84,10 +84,14 @@ def _named(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _kept(tensor: torch.Tensor, theirs: torch.Tensor | None) -> torch.Tensor:
-    """The numbers that a tensor has now: where the model that it was copied from has them still, that one's."""
+    """The numbers that a tensor has now: where the model that it was copied from has them still, that one's.
+
+    A part that cannot be copied is one of both models, and the numbers of its tensors are about to change.
+    """
     if theirs is None or (theirs.device, theirs.dtype) != (tensor.device, tensor.dtype):
         return tensor.detach().clone()
-    return theirs.detach() if torch.equal(theirs, tensor) else tensor.detach().clone()
+    apart = theirs.data_ptr() != tensor.data_ptr()
+    return theirs.detach() if apart and torch.equal(theirs, tensor) else tensor.detach().clone()
 
 
 def drawn(old: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from growir.backends.torch_arrays import to_array, to_tensor
+from growir.backends.torch_arrays import sharing, to_array, to_tensor
 from growir.backends.torch_fx.building import PART, Form, built
 from growir.document import decode, draft, dumps, function_hash
 from growir.errors import ModelError, cut
@@ -58,6 +58,7 @@ def lower(
     dtype: torch.dtype | None = None,
     values: Mapping[str, NDArray[Any]] | None = None,
     form: Form = "modules",
+    shared: bool = False,
 ) -> fx.GraphModule:
     """A trainable module that computes the graph, with copies of the arrays as parameters and buffers.
 
@@ -77,11 +78,13 @@ def lower(
         dtype: Float dtype they are cast to; their own if None.
         values: The arrays that the graph's history recorded, by sha256; they travel as the document does.
         form: How the code follows the names (`building.built`). Growth makes modules of the first form alone.
+        shared: Whether parameters may lie in the memory of the arrays, which must be writable: for a module that takes
+            no step. Buffers are copied, since train mode writes into them.
     """
     place = torch.get_default_device() if device is None else torch.device(device)
     tensors: dict[str, torch.Tensor] = {}
     for key, param in param_table(graph).items():
-        tensor = to_tensor(arrays[key])
+        tensor = sharing(arrays[key]) if shared and not param.buffer else to_tensor(arrays[key])
         tensor = tensor.to(device=place, dtype=None if param.dtype == "int64" else dtype)
         trained = key not in frozen_keys(graph)
         tensors[key] = tensor if param.buffer else nn.Parameter(tensor, requires_grad=trained)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -234,11 +235,12 @@ def test_the_copys_parameters_are_the_networks(dtype: torch.dtype) -> None:
         ("1.bias", True),
         ("1.turned", False),
     ]
-    assert made[1].again is made[0].weight is not tied  # type: ignore[index]
+    named = dict(made.named_parameters(remove_duplicate=False))
+    assert named["1.again"] is named["0.weight"] is not tied
     for one, two in zip(model.parameters(), made.parameters(), strict=True):
         assert torch.equal(one, two)
         assert one.requires_grad == two.requires_grad
-    row = made[0].weight[0]  # type: ignore[index]
+    row = named["0.weight"][0]
     assert owned.taken(row).ctypes.data != row.data_ptr()
 
 
@@ -255,3 +257,17 @@ def test_a_network_has_memory_of_its_own() -> None:
                 parameter.zero_()
         assert all(array.any() for array in net.arrays.values())
         model.load_state_dict(before)
+
+
+def test_a_part_that_cannot_be_copied_has_its_numbers_back() -> None:
+    class Alone(nn.Linear):
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            raise TypeError("there is one of me")
+
+    parts = {"alone": Alone(4, 4), "act": nn.ReLU(), "head": nn.Linear(4, 2)}
+    model = nn.Sequential(OrderedDict(parts)).double()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    net = growir.from_torch(model, vectors())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert net.arrays[name].tolist() == before[name].tolist()
